@@ -4,6 +4,7 @@
 //! turns their [`Error`]s into answers. Nothing here knows HTTP or SQL; features meet through events and the server's
 //! `app.rs`, they never import each other.
 
+pub mod access;
 pub mod clock;
 pub mod error;
 
