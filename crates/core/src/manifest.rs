@@ -1,0 +1,277 @@
+//! Manifests: what a push must satisfy, and what is served (specification §1.4, §1.7, §1.10).
+//!
+//! Bytes are stored exactly as they came (MPUT-2). Everything that the registry knows about a manifest (references,
+//! subject, artifact type) is derived once, when it is stored.
+
+use bytes::Bytes;
+use wharf_meta::ops::manifest as rows;
+use wharf_oci::{
+    Algorithm, Digest, Edge, EdgeKind, Limits, Manifest, ManifestError, Reference,
+    ReferrerDescriptor, RepositoryName, Tag, media_type,
+};
+
+use crate::error::{Error, Result};
+use crate::registry::{ContentRule, Registry};
+
+/// Most references that one write may carry; a manifest with more is prepared in steps of this many.
+const EDGES_PER_WRITE: usize = 400;
+
+/// What the tag of a push must stand at for the push to happen (MGET-10).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Expect {
+    /// Anywhere, or nowhere.
+    #[default]
+    Any,
+    /// `If-None-Match: *`: the tag must not exist.
+    Absent,
+    /// `If-Match`: the tag must stand at this digest.
+    Digest(Digest),
+}
+
+/// A manifest on its way in.
+#[derive(Debug)]
+pub struct Push<'a> {
+    /// Where to.
+    pub repository: &'a RepositoryName,
+    /// The tag or digest in the path.
+    pub reference: &'a Reference,
+    /// `Content-Type`, as sent.
+    pub content_type: Option<&'a str>,
+    /// The manifest, at most `limits.manifest_size`.
+    pub bytes: Bytes,
+    /// Tags from `?tag=`, only when the path names a digest (MPUT-19).
+    pub tags: Vec<Tag>,
+    /// Condition on the tag.
+    pub expect: Expect,
+    /// Who pushes.
+    pub actor: &'a str,
+}
+
+/// What a push has done.
+#[derive(Debug)]
+pub struct Pushed {
+    /// The digest of the bytes: the client's own, or sha256 for a push by tag (DIG-7).
+    pub digest: Digest,
+    /// The subject that the manifest now refers to (MPUT-13).
+    pub subject: Option<Digest>,
+    /// The tags that stand at it now.
+    pub tags: Vec<Tag>,
+}
+
+/// A stored manifest.
+#[derive(Debug, Clone)]
+pub struct Stored {
+    /// In the algorithm it was pushed with (DIG-5).
+    pub digest: Digest,
+    /// What `Content-Type` was, without parameters.
+    pub media_type: String,
+    /// In bytes.
+    pub size: u64,
+    /// The bytes, when asked for.
+    pub bytes: Option<Bytes>,
+}
+
+/// Finds a manifest by tag or digest; `with_bytes` is false for HEAD.
+pub async fn get(
+    registry: &Registry,
+    repository: &RepositoryName,
+    reference: &Reference,
+    with_bytes: bool,
+) -> Result<Stored> {
+    let row = registry
+        .meta
+        .read(rows::Get {
+            repository: repository.clone(),
+            reference: reference.clone(),
+            with_bytes,
+        })
+        .await?
+        .ok_or_else(|| Error::ManifestUnknown {
+            repository: repository.clone(),
+            reference: reference.clone(),
+        })?;
+    Ok(Stored {
+        digest: row.digest,
+        media_type: row.media_type,
+        size: row.size,
+        bytes: row.bytes.map(Bytes::from),
+    })
+}
+
+/// Checks and stores a manifest with all its tags in one step (MPUT-1 … MPUT-19).
+pub async fn push(registry: &Registry, push: Push<'_>) -> Result<Pushed> {
+    let limit = registry.limits.manifest_size;
+    if push.bytes.len() as u64 > limit {
+        return Err(Error::ManifestTooLarge { limit });
+    }
+    if push.tags.len() > registry.limits.tags_per_push {
+        return Err(Error::TooManyTags {
+            limit: registry.limits.tags_per_push,
+        });
+    }
+    // The digest first: a client that sends other bytes than it names should hear that, whatever they look like.
+    let digest = digest_of(push.reference, &push.bytes)?;
+    let manifest = Manifest::parse(push.content_type, &push.bytes, &Limits::default())
+        .map_err(|error: ManifestError| Error::ManifestInvalid(error.to_string()))?;
+    let rule = registry.content.load().of(push.repository);
+    let edges: Vec<rows::EdgeRow> = manifest
+        .edges()
+        .iter()
+        .map(|edge| edge_row(edge, rule))
+        .collect();
+    let tags = match push.reference {
+        Reference::Tag(tag) => vec![tag.clone()],
+        Reference::Digest(_) => push.tags,
+    };
+    let subject = manifest.subject.as_ref().map(|subject| subject.digest.clone());
+    let referrer = subject
+        .is_some()
+        .then(|| ReferrerDescriptor::of(&manifest, &digest, push.bytes.len() as u64).to_json());
+    let at = registry.clock.now_ms();
+
+    let edges = prepare(registry, push.repository, &digest, edges, rule, at).await?;
+    let outcome = registry
+        .meta
+        .write(rows::Put {
+            repository: push.repository.clone(),
+            digest: digest.clone(),
+            media_type: manifest.media_type.clone(),
+            bytes: push.bytes.to_vec(),
+            edges,
+            check_sizes: rule.check_sizes,
+            subject: subject.clone(),
+            artifact_type: manifest.referrer_type().map(str::to_owned),
+            referrer_json: referrer,
+            tags: tags.clone(),
+            expect: match push.expect {
+                Expect::Any => rows::Expect::Any,
+                Expect::Absent => rows::Expect::Absent,
+                Expect::Digest(digest) => rows::Expect::Digest(digest),
+            },
+            actor: push.actor.to_owned(),
+            at,
+        })
+        .await?;
+    settle(outcome)?;
+    Ok(Pushed {
+        digest,
+        subject,
+        tags,
+    })
+}
+
+/// Deletes a manifest with all tags that stand at it (DEL-2). What it references stays.
+pub async fn delete(
+    registry: &Registry,
+    repository: &RepositoryName,
+    digest: &Digest,
+    actor: &str,
+) -> Result<()> {
+    loop {
+        let deleted = registry
+            .meta
+            .write(rows::Delete {
+                repository: repository.clone(),
+                digest: digest.clone(),
+                actor: actor.to_owned(),
+                at: registry.clock.now_ms(),
+            })
+            .await?;
+        match deleted {
+            rows::Deleted::Done => return Ok(()),
+            rows::Deleted::More => {}
+            rows::Deleted::Unknown => {
+                return Err(Error::ManifestUnknown {
+                    repository: repository.clone(),
+                    reference: Reference::Digest(digest.clone()),
+                });
+            }
+        }
+    }
+}
+
+/// The digest under which the bytes are stored: the one in the path when they match it, otherwise sha256.
+fn digest_of(reference: &Reference, bytes: &[u8]) -> Result<Digest> {
+    match reference {
+        Reference::Tag(_) => Ok(Digest::of(Algorithm::Sha256, bytes)),
+        Reference::Digest(expected) => {
+            let algorithm = expected
+                .algorithm()
+                .ok_or_else(|| Error::DigestUnsupported(expected.algorithm_name().to_owned()))?;
+            let actual = Digest::of(algorithm, bytes);
+            if actual == *expected {
+                Ok(actual)
+            } else {
+                Err(Error::DigestMismatch {
+                    expected: expected.clone(),
+                    actual,
+                })
+            }
+        }
+    }
+}
+
+/// What the store must know about one reference, and whether it must be there (MPUT-9, MPUT-10, MPUT-14).
+fn edge_row(edge: &Edge<'_>, rule: ContentRule) -> rows::EdgeRow {
+    let descriptor = edge.descriptor;
+    let absent_is_fine = media_type::is_nondistributable(&descriptor.media_type);
+    rows::EdgeRow {
+        kind: edge.kind,
+        target: descriptor.digest.clone(),
+        size: descriptor.size,
+        must_exist: !absent_is_fine
+            && match edge.kind {
+                EdgeKind::Child => rule.require_children,
+                EdgeKind::Config | EdgeKind::Layer | EdgeKind::Blob => rule.require_blobs,
+            },
+    }
+}
+
+/// Stores the references of a very large manifest in small steps, so that no write holds the writer for long;
+/// returns those that the last step carries. Steps pin what they name until the manifest itself is there.
+async fn prepare(
+    registry: &Registry,
+    repository: &RepositoryName,
+    digest: &Digest,
+    mut edges: Vec<rows::EdgeRow>,
+    rule: ContentRule,
+    at: i64,
+) -> Result<Vec<rows::EdgeRow>> {
+    let mut first = 0;
+    while edges.len() > EDGES_PER_WRITE {
+        let rest = edges.split_off(EDGES_PER_WRITE);
+        let step = std::mem::replace(&mut edges, rest);
+        let count = step.len();
+        let outcome = registry
+            .meta
+            .write(rows::PutEdges {
+                repository: repository.clone(),
+                digest: digest.clone(),
+                first,
+                edges: step,
+                check_sizes: rule.check_sizes,
+                at,
+            })
+            .await?;
+        settle(outcome)?;
+        first += count as u32;
+    }
+    Ok(edges)
+}
+
+fn settle(outcome: rows::PutOutcome) -> Result<()> {
+    match outcome {
+        rows::PutOutcome::Stored { .. } => Ok(()),
+        rows::PutOutcome::Missing(missing) => Err(Error::ReferencesMissing(missing)),
+        rows::PutOutcome::SizeMismatch {
+            digest,
+            expected,
+            actual,
+        } => Err(Error::ReferenceSize {
+            digest,
+            announced: expected,
+            actual,
+        }),
+        rows::PutOutcome::ExpectationFailed => Err(Error::PreconditionFailed),
+    }
+}
