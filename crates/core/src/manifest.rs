@@ -6,7 +6,7 @@
 use bytes::Bytes;
 use wharf_meta::ops::manifest as rows;
 use wharf_oci::{
-    Algorithm, Digest, Edge, EdgeKind, Limits, Manifest, ManifestError, Reference,
+    Algorithm, Digest, Edge, EdgeKind, Kind, Limits, Manifest, ManifestError, Reference,
     ReferrerDescriptor, RepositoryName, Tag, media_type,
 };
 
@@ -24,6 +24,8 @@ pub enum Expect {
     Any,
     /// `If-None-Match: *`: the tag must not exist.
     Absent,
+    /// `If-Match: *`: the tag must exist.
+    Present,
     /// `If-Match`: the tag must stand at this digest.
     Digest(Digest),
 }
@@ -56,6 +58,8 @@ pub struct Pushed {
     pub subject: Option<Digest>,
     /// The tags that stand at it now.
     pub tags: Vec<Tag>,
+    /// What the person behind the client should know, one sentence each (WARN-1).
+    pub warnings: Vec<&'static str>,
 }
 
 /// A stored manifest.
@@ -146,6 +150,7 @@ pub async fn push(registry: &Registry, push: Push<'_>) -> Result<Pushed> {
             expect: match push.expect {
                 Expect::Any => rows::Expect::Any,
                 Expect::Absent => rows::Expect::Absent,
+                Expect::Present => rows::Expect::Present,
                 Expect::Digest(digest) => rows::Expect::Digest(digest),
             },
             actor: push.actor.to_owned(),
@@ -157,6 +162,7 @@ pub async fn push(registry: &Registry, push: Push<'_>) -> Result<Pushed> {
         digest,
         subject,
         tags,
+        warnings: warnings(&manifest),
     })
 }
 
@@ -188,6 +194,26 @@ pub async fn delete(
             }
         }
     }
+}
+
+/// Formats that still work and should not be used any more.
+fn warnings(manifest: &Manifest) -> Vec<&'static str> {
+    let mut warnings = Vec::new();
+    if manifest.kind == Kind::Artifact {
+        warnings.push(
+            "the media type application/vnd.oci.artifact.manifest.v1+json was withdrawn; use an image manifest with artifactType",
+        );
+    }
+    if manifest
+        .layers
+        .iter()
+        .any(|layer| media_type::is_nondistributable(&layer.media_type))
+    {
+        warnings.push(
+            "non-distributable layers are deprecated; those that were not pushed cannot be pulled from here",
+        );
+    }
+    warnings
 }
 
 /// The digest under which the bytes are stored: the one in the path when they match it, otherwise sha256.
