@@ -331,3 +331,212 @@ fn is_token_byte(byte: u8) -> bool {
                 | b'~'
         )
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn basic(user: &str, password: &str) -> Result<Authorization, AuthorizationError> {
+        Ok(Authorization::Basic {
+            user: user.into(),
+            password: password.into(),
+        })
+    }
+
+    /// Spec: BASIC-1.
+    #[test]
+    fn reads_credentials() {
+        assert_eq!(
+            Authorization::parse("Basic YWxpY2U6cGE6c3M="),
+            basic("alice", "pa:ss")
+        );
+        assert_eq!(
+            Authorization::parse("bASIC  YWxpY2U6cGE6c3M"),
+            basic("alice", "pa:ss")
+        );
+        assert_eq!(Authorization::parse("Basic Og=="), basic("", ""));
+        assert_eq!(
+            Authorization::parse("Bearer a.b-c_~+/=="),
+            Ok(Authorization::Bearer("a.b-c_~+/==".into()))
+        );
+        assert_eq!(
+            Authorization::parse("Negotiate secret"),
+            Ok(Authorization::Other("negotiate".into()))
+        );
+    }
+
+    #[test]
+    fn refuses_broken_credentials() {
+        for header in ["", " ", "(x) y", "ä b"] {
+            assert_eq!(
+                Authorization::parse(header),
+                Err(AuthorizationError::NoScheme),
+                "{header:?}"
+            );
+        }
+        for rest in ["", "!!!", "YWxpY2U=", "/w==", "YTpiCg==", "YTpi YTpi"] {
+            assert_eq!(
+                Authorization::parse(&format!("Basic {rest}")),
+                Err(AuthorizationError::Basic),
+                "{rest:?}"
+            );
+        }
+        for rest in ["", "==", "a b", "a=b", "a,b", "a\"b"] {
+            assert_eq!(
+                Authorization::parse(&format!("Bearer {rest}")),
+                Err(AuthorizationError::Bearer),
+                "{rest:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn debug_output_hides_secrets() {
+        for secret in [
+            basic("u", "hunter2").unwrap(),
+            Authorization::Bearer("hunter2".into()),
+        ] {
+            assert!(!format!("{secret:?}").contains("hunter2"));
+        }
+        let other = Authorization::parse("Digest hunter2").unwrap();
+        assert!(!format!("{other:?}").contains("hunter2"));
+    }
+
+    /// Spec: SCOPE-1, SCOPE-4.
+    #[test]
+    fn scopes_split_at_the_first_and_the_last_colon() {
+        let scope = Scope::parse("repository(plugin):host:5000/a/b:pull,push").unwrap();
+        assert_eq!(
+            (scope.kind.as_str(), scope.class.as_deref()),
+            ("repository", Some("plugin"))
+        );
+        assert_eq!(
+            (scope.name.as_str(), scope.actions.len()),
+            ("host:5000/a/b", 2)
+        );
+        assert!(scope.allows("push") && !scope.allows("delete") && !scope.allows("*"));
+        assert_eq!(
+            scope.to_string(),
+            "repository(plugin):host:5000/a/b:pull,push"
+        );
+        assert_eq!(Scope::parse("registry:catalog:*"), Some(Scope::catalog()));
+        assert!(Scope::catalog().allows("anything"));
+    }
+
+    /// Spec: SCOPE-2.
+    #[test]
+    fn nonsense_in_a_scope_list_is_left_out() {
+        let list = "repository:a/b:pull  x y:z repository:: repository:a: repo(:a:pull :a:pull other:thing:fly repository:c:pull,$$";
+        let kept: Vec<_> = Scope::parse_list(list)
+            .iter()
+            .map(Scope::to_string)
+            .collect();
+        assert_eq!(
+            kept,
+            [
+                "repository:a/b:pull",
+                "other:thing:fly",
+                "repository:c:pull"
+            ]
+        );
+        assert!(Scope::parse_list("").is_empty());
+    }
+
+    /// Spec: AUTH-1, AUTH-2, AUTH-4.
+    #[test]
+    fn challenges_quote_all_values() {
+        let scopes = [
+            Scope::repository("a/b", &["pull"]),
+            Scope::repository("c/d", &["pull", "push"]),
+        ];
+        let challenge = Challenge {
+            scheme: "Bearer".into(),
+            realm: "https://reg.example/token".into(),
+            service: Some("reg.example".into()),
+            scope: Some(scopes.map(|s| s.to_string()).join(" ")),
+            error: Some("insufficient_scope".into()),
+        };
+        let header = concat!(
+            r#"Bearer realm="https://reg.example/token",service="reg.example","#,
+            r#"scope="repository:a/b:pull repository:c/d:pull,push",error="insufficient_scope""#
+        );
+        assert_eq!(challenge.to_string(), header);
+        assert_eq!(Challenge::parse(header), Ok(challenge));
+        let basic = Challenge {
+            scheme: "Basic".into(),
+            realm: "reg \"x\" \r\n".into(),
+            ..Challenge::default()
+        };
+        assert_eq!(basic.to_string(), r#"Basic realm="reg \"x\" ??""#);
+    }
+
+    #[test]
+    fn challenges_of_other_servers_are_understood() {
+        let challenge =
+            Challenge::parse("bearer Realm = x , foo=\"a,b=\\\"c\" ,SERVICE=y,Basic realm=z")
+                .unwrap();
+        assert_eq!(
+            (challenge.realm.as_str(), challenge.service.as_deref()),
+            ("x", Some("y"))
+        );
+        for bad in [
+            "",
+            "Bearer",
+            "Bearer x",
+            "Bearer service=x",
+            "Bearer realm=\"x",
+            "Bearer realm=\"x\\",
+            "\"a\" realm=x",
+            "Bearer realm=a;b",
+        ] {
+            assert_eq!(Challenge::parse(bad), Err(ChallengeError), "{bad}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn basic_round_trips(user in "[^:\\p{Cc}]{0,20}", password in "[^\\p{Cc}]{0,20}") {
+            prop_assert_eq!(Authorization::parse(&Authorization::basic(&user, &password)), basic(&user, &password));
+        }
+
+        #[test]
+        fn any_header_is_read_or_refused(header in ".{0,60}|(Basic|Bearer) [a-zA-Z0-9+/=:.]{0,40}") {
+            match Authorization::parse(&header) {
+                Ok(Authorization::Bearer(token)) => prop_assert!(header.ends_with(&token)),
+                Ok(Authorization::Basic { user, .. }) => prop_assert!(!user.contains(':')),
+                Ok(Authorization::Other(scheme)) => prop_assert!(!scheme.contains(' ')),
+                Err(_) => {}
+            }
+        }
+
+        /// Spec: SCOPE-1, SCOPE-2.
+        #[test]
+        fn scopes_round_trip(text in ".{0,60}|([a-z]{1,4}(\\([a-z]{0,3}\\))?:[a-z0-9/:]{0,9}:[a-z,*]{0,9} ?){0,4}") {
+            let scopes = Scope::parse_list(&text);
+            let shown = scopes.iter().map(Scope::to_string).collect::<Vec<_>>().join(" ");
+            prop_assert_eq!(Scope::parse_list(&shown), scopes);
+        }
+
+        /// Spec: AUTH-1.
+        #[test]
+        fn challenges_round_trip(
+            scheme in "[A-Za-z]{1,8}",
+            realm in "[ -~]{0,30}",
+            service in prop::option::of("[ -~]{0,20}"),
+            scope in prop::option::of("[ -~]{0,20}"),
+            error in prop::option::of("[ -~]{0,20}"),
+        ) {
+            let challenge = Challenge { scheme, realm, service, scope, error };
+            prop_assert_eq!(Challenge::parse(&challenge.to_string()), Ok(challenge));
+        }
+
+        #[test]
+        fn any_challenge_is_read_or_refused(header in ".{0,60}|Bearer ([a-z]{0,5} ?= ?\"?[a-z\\\\\"]{0,5}\"?,? ?){0,5}") {
+            if let Ok(challenge) = Challenge::parse(&header) {
+                prop_assert!(challenge.to_string().is_ascii());
+            }
+        }
+    }
+}
