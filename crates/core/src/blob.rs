@@ -10,8 +10,9 @@ use crate::access::{Permission, Principal};
 use crate::error::{Error, Result};
 use crate::registry::Registry;
 
-/// Repositories looked at in one step when a mount names no source.
-const CANDIDATES: u32 = 64;
+/// Repositories looked at when a mount names no source. A blob in more places than that, none of the first of them
+/// readable, is uploaded once more: slower, never wrong.
+const CANDIDATES: u32 = 200;
 
 /// A blob that is there, whole, and ready to be read.
 #[derive(Debug)]
@@ -82,12 +83,10 @@ pub async fn mount(
             mount_from(registry, principal, repository, digest, &from).await
         }
         None => {
-            let within = registry.access.prefixes_for(principal, Permission::Pull);
             let holders = registry
                 .meta
                 .read(rows::Holders {
                     digest: digest.clone(),
-                    within,
                     limit: CANDIDATES,
                 })
                 .await?;

@@ -169,8 +169,8 @@ impl From<wharf_blob::Error> for Error {
 impl From<wharf_meta::Error> for Error {
     fn from(error: wharf_meta::Error) -> Self {
         match error {
-            wharf_meta::Error::Full => Self::NoSpace,
-            wharf_meta::Error::Busy => Self::Unavailable {
+            wharf_meta::Error::Full(_) => Self::NoSpace,
+            wharf_meta::Error::Busy(_) => Self::Unavailable {
                 reason: "the metadata store is busy; try again".into(),
                 retry_after: Duration::from_secs(1),
             },

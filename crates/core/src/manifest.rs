@@ -14,7 +14,10 @@ use crate::error::{Error, Result};
 use crate::registry::{ContentRule, Registry};
 
 /// Most references that one write may carry; a manifest with more is prepared in steps of this many.
-const EDGES_PER_WRITE: usize = 400;
+const EDGES_PER_WRITE: usize = rows::MAX_EDGES;
+
+/// How often a manifest whose pins ran out is tried again before the client is asked to.
+const ATTEMPTS: u32 = 3;
 
 /// What the tag of a push must stand at for the push to happen (MGET-10).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -86,7 +89,10 @@ pub async fn get(
         .meta
         .read(rows::Get {
             repository: repository.clone(),
-            reference: reference.clone(),
+            reference: match reference {
+                Reference::Tag(tag) => rows::Ref::Tag(tag.clone()),
+                Reference::Digest(digest) => rows::Ref::Digest(digest.clone()),
+            },
             with_bytes,
         })
         .await?
@@ -130,34 +136,31 @@ pub async fn push(registry: &Registry, push: Push<'_>) -> Result<Pushed> {
     let subject = manifest.subject.as_ref().map(|subject| subject.digest.clone());
     let referrer = subject
         .is_some()
-        .then(|| ReferrerDescriptor::of(&manifest, &digest, push.bytes.len() as u64).to_json());
+        .then(|| ReferrerDescriptor::of(&manifest, digest.clone(), push.bytes.len() as u64).to_json());
     let at = registry.clock.now_ms();
 
-    let edges = prepare(registry, push.repository, &digest, edges, rule, at).await?;
-    let outcome = registry
-        .meta
-        .write(rows::Put {
-            repository: push.repository.clone(),
-            digest: digest.clone(),
-            media_type: manifest.media_type.clone(),
-            bytes: push.bytes.to_vec(),
-            edges,
-            check_sizes: rule.check_sizes,
-            subject: subject.clone(),
-            artifact_type: manifest.referrer_type().map(str::to_owned),
-            referrer_json: referrer,
-            tags: tags.clone(),
-            expect: match push.expect {
-                Expect::Any => rows::Expect::Any,
-                Expect::Absent => rows::Expect::Absent,
-                Expect::Present => rows::Expect::Present,
-                Expect::Digest(digest) => rows::Expect::Digest(digest),
-            },
-            actor: push.actor.to_owned(),
-            at,
-        })
-        .await?;
-    settle(outcome)?;
+    let put = rows::Put {
+        repository: push.repository.clone(),
+        digest: digest.clone(),
+        media_type: manifest.media_type.clone(),
+        bytes: push.bytes.to_vec(),
+        edges,
+        pinned: 0,
+        check_sizes: rule.check_sizes,
+        subject: subject.clone(),
+        artifact_type: manifest.referrer_type().map(str::to_owned),
+        referrer_json: referrer,
+        tags: tags.clone(),
+        expect: match push.expect {
+            Expect::Any => rows::Expect::Any,
+            Expect::Absent => rows::Expect::Absent,
+            Expect::Present => rows::Expect::Present,
+            Expect::Digest(digest) => rows::Expect::Digest(digest),
+        },
+        actor: push.actor.to_owned(),
+        at: registry.clock.now_ms(),
+    };
+    store(registry, put).await?;
     Ok(Pushed {
         digest,
         subject,
@@ -243,6 +246,8 @@ fn edge_row(edge: &Edge<'_>, rule: ContentRule) -> rows::EdgeRow {
     let absent_is_fine = media_type::is_nondistributable(&descriptor.media_type);
     rows::EdgeRow {
         kind: edge.kind,
+        // An index's child may be a blob: BuildKit's cache indexes (MPUT-11).
+        any_store: edge.kind == EdgeKind::Child,
         target: descriptor.digest.clone(),
         size: descriptor.size,
         must_exist: !absent_is_fine
@@ -253,51 +258,61 @@ fn edge_row(edge: &Edge<'_>, rule: ContentRule) -> rows::EdgeRow {
     }
 }
 
-/// Stores the references of a very large manifest in small steps, so that no write holds the writer for long;
-/// returns those that the last step carries. Steps pin what they name until the manifest itself is there.
-async fn prepare(
-    registry: &Registry,
-    repository: &RepositoryName,
-    digest: &Digest,
-    mut edges: Vec<rows::EdgeRow>,
-    rule: ContentRule,
-    at: i64,
-) -> Result<Vec<rows::EdgeRow>> {
-    let mut first = 0;
-    while edges.len() > EDGES_PER_WRITE {
-        let rest = edges.split_off(EDGES_PER_WRITE);
-        let step = std::mem::replace(&mut edges, rest);
-        let count = step.len();
-        let outcome = registry
-            .meta
-            .write(rows::PutEdges {
-                repository: repository.clone(),
-                digest: digest.clone(),
-                first,
-                edges: step,
-                check_sizes: rule.check_sizes,
-                at,
-            })
-            .await?;
-        settle(outcome)?;
-        first += count as u32;
+/// Writes the manifest. The references of a very large one go first, in small steps, so that no write holds the writer
+/// for long; each step pins what it names until the manifest itself is there.
+async fn store(registry: &Registry, mut put: rows::Put) -> Result<()> {
+    let last = put.edges.split_off(put.edges.len().saturating_sub(EDGES_PER_WRITE));
+    let before = std::mem::replace(&mut put.edges, last);
+    put.pinned = before.len() as u32;
+    for _ in 0..ATTEMPTS {
+        for step in before.chunks(EDGES_PER_WRITE) {
+            let outcome = registry
+                .meta
+                .write(rows::PutEdges {
+                    repository: put.repository.clone(),
+                    digest: put.digest.clone(),
+                    edges: step.to_vec(),
+                    check_sizes: put.check_sizes,
+                    at: put.at,
+                })
+                .await?;
+            match outcome {
+                rows::Pinned::Done => {}
+                rows::Pinned::Missing(missing) => return Err(Error::ReferencesMissing(missing)),
+                rows::Pinned::SizeMismatch {
+                    digest,
+                    expected,
+                    actual,
+                } => {
+                    return Err(Error::ReferenceSize {
+                        digest,
+                        announced: expected,
+                        actual,
+                    });
+                }
+            }
+        }
+        match registry.meta.write(put.clone()).await? {
+            rows::PutOutcome::Stored { .. } => return Ok(()),
+            rows::PutOutcome::Missing(missing) => return Err(Error::ReferencesMissing(missing)),
+            rows::PutOutcome::SizeMismatch {
+                digest,
+                expected,
+                actual,
+            } => {
+                return Err(Error::ReferenceSize {
+                    digest,
+                    announced: expected,
+                    actual,
+                });
+            }
+            rows::PutOutcome::ExpectationFailed => return Err(Error::PreconditionFailed),
+            // The pins ran out while other writes had the floor; set them again.
+            rows::PutOutcome::PinsLost => {}
+        }
     }
-    Ok(edges)
-}
-
-fn settle(outcome: rows::PutOutcome) -> Result<()> {
-    match outcome {
-        rows::PutOutcome::Stored { .. } => Ok(()),
-        rows::PutOutcome::Missing(missing) => Err(Error::ReferencesMissing(missing)),
-        rows::PutOutcome::SizeMismatch {
-            digest,
-            expected,
-            actual,
-        } => Err(Error::ReferenceSize {
-            digest,
-            announced: expected,
-            actual,
-        }),
-        rows::PutOutcome::ExpectationFailed => Err(Error::PreconditionFailed),
-    }
+    Err(Error::Unavailable {
+        reason: "the manifest's references could not be held long enough; push it again".into(),
+        retry_after: std::time::Duration::from_secs(1),
+    })
 }

@@ -44,7 +44,7 @@ pub async fn list(
         .iter()
         .take(limit as usize)
         .take_while(|row| {
-            bytes += row.json.len() + 1;
+            bytes += row.descriptor.len() + 1;
             bytes <= PAGE_BYTES
         })
         .count()
@@ -56,6 +56,6 @@ pub async fn list(
         next: more
             .then(|| rows.last().map(|row| row.digest.to_string()))
             .flatten(),
-        descriptors: rows.into_iter().map(|row| row.json).collect(),
+        descriptors: rows.into_iter().map(|row| row.descriptor).collect(),
     })
 }

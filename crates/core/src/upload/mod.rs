@@ -332,17 +332,17 @@ async fn publish(
 
     let in_file = inline.is_none();
     let (content, fresh) = match inline {
-        _ if trusted => (rows::Content::Existing, None),
-        Some(bytes) => (rows::Content::Inline(bytes), None),
+        _ if trusted => (blob_rows::Content::Existing, None),
+        Some(bytes) => (blob_rows::Content::Inline(bytes), None),
         None => {
             let key = Key::fresh(&digest);
             registry.blobs.publish(bytes_of, &key).await?;
-            (rows::Content::Key(key.as_str().to_owned()), Some(key))
+            (blob_rows::Content::Key(key.as_str().to_owned()), Some(key))
         }
     };
     let outcome = registry
         .meta
-        .write(rows::Publish {
+        .write(blob_rows::Publish {
             upload: session.map(ToString::to_string),
             repository: repository.clone(),
             digest: digest.clone(),
@@ -356,7 +356,7 @@ async fn publish(
         Ok(published) => published,
         // Certainly rolled back: the key names bytes that no row will ever want. After any other failure the commit
         // may have happened, so the bytes stay; `storage verify` lists them if it did not.
-        Err(wharf_meta::Error::Full) => {
+        Err(wharf_meta::Error::Full(_)) => {
             if let Some(key) = fresh {
                 registry.blobs.remove(&key).await?;
             }
@@ -364,24 +364,40 @@ async fn publish(
         }
         Err(error) => return Err(error.into()),
     };
-    if !published.linked {
+    match published {
+        blob_rows::Published::Done {
+            replaced: Some(old),
+            ..
+        } => collect(registry, old).await,
+        blob_rows::Published::Done { replaced: None, .. } => {}
         // The blob vanished between the look and the commit. The session still holds the bytes.
-        return Err(Error::Unavailable {
-            reason: "the blob was removed while it was being pushed; push it again".into(),
-            retry_after: std::time::Duration::from_secs(1),
-        });
+        blob_rows::Published::NoSuchBlob => {
+            return Err(Error::Unavailable {
+                reason: "the blob was removed while it was being pushed; push it again".into(),
+                retry_after: std::time::Duration::from_secs(1),
+            });
+        }
     }
     // From here on the push is durable; what is left is tidying, and its failure is not the client's.
-    if let Some(old) = published.replaced
-        && let Ok(old) = Key::parse(&old)
-        && let Err(error) = registry.blobs.remove(&old).await
-    {
-        tracing::warn!(key = old.as_str(), %error, "a replaced blob file could not be removed");
-    }
     if in_file && let Err(error) = registry.blobs.discard(bytes_of).await {
         tracing::warn!(upload = %bytes_of, %error, "a finished upload file could not be removed");
     }
     Ok(())
+}
+
+/// Removes bytes that no row names any more. What fails stays in the list of garbage for the next start.
+async fn collect(registry: &Registry, old: String) {
+    let outcome = async {
+        registry.blobs.remove(&Key::parse(&old)?).await?;
+        registry
+            .meta
+            .write(blob_rows::Collected { key: old.clone() })
+            .await?;
+        Ok::<_, Error>(())
+    };
+    if let Err(error) = outcome.await {
+        tracing::warn!(key = old, %error, "a replaced blob file could not be removed");
+    }
 }
 
 /// Ends a session whose lock the caller holds. The row goes first: bytes without a row are found at the next start,

@@ -6,7 +6,7 @@ use http::header::{
     IF_RANGE, RANGE,
 };
 use wharf_core::blob;
-use wharf_oci::{Digest, RangeRequest, RepositoryName, Span, parse_range};
+use wharf_oci::{Digest, RangeRequest, RepositoryName, Span, range::parse_range};
 
 use super::{Answer, Call, reply};
 use crate::http::body::Body;
@@ -59,7 +59,7 @@ pub(super) async fn get(
         RangeRequest::Unsatisfiable => return Err(ApiError::range_not_satisfiable(size)),
         RangeRequest::Ranges(spans) => match spans.as_slice() {
             [span] => {
-                let body = Body::stream(found.content.stream(span.start..span.end + 1), span.len());
+                let body = Body::stream(found.content.stream(span.start..span.end_inclusive + 1), span.len());
                 let mut response = Response::new(body);
                 response
                     .headers_mut()
@@ -121,7 +121,7 @@ fn partial(mut response: Response) -> Response {
 }
 
 fn content_range(span: Span, size: u64) -> String {
-    format!("bytes {}-{}/{size}", span.start, span.end)
+    format!("bytes {}-{}/{size}", span.start, span.end_inclusive)
 }
 
 /// All ranges in one answer (BGET-6), framed as RFC 9110 §14.6 says.
@@ -141,7 +141,7 @@ fn multipart(
         );
         parts.push((
             head.into(),
-            Some((content.stream(span.start..span.end + 1), span.len())),
+            Some((content.stream(span.start..span.end_inclusive + 1), span.len())),
         ));
     }
     parts.push((format!("\r\n--{boundary}--\r\n").into(), None));
