@@ -62,6 +62,18 @@ pub async fn create(
     Ok(Status { id, offset: 0 })
 }
 
+/// Who opened the session, if it is this repository's (AUTH-20 asks before anything is decided).
+pub async fn owner(
+    registry: &Registry,
+    repository: &RepositoryName,
+    id: &str,
+) -> Result<Option<String>> {
+    let row = registry.meta.read(rows::Get { id: id.to_owned() }).await?;
+    Ok(row
+        .filter(|row| row.repository == *repository)
+        .map(|row| row.owner))
+}
+
 /// Where the session stands (UP-26). Waits for nobody: a request that is writing has not been acknowledged yet.
 pub async fn status(
     registry: &Registry,
