@@ -81,7 +81,7 @@ impl V2 {
         let challenge = if self.challenges.basic {
             Challenge {
                 scheme: "Basic".into(),
-                realm: Some(self.challenges.service.clone()),
+                realm: self.challenges.service.clone(),
                 service: None,
                 scope: None,
                 error: None,
@@ -89,7 +89,7 @@ impl V2 {
         } else {
             Challenge {
                 scheme: "Bearer".into(),
-                realm: Some(self.realm(request)),
+                realm: self.realm(request),
                 service: Some(self.challenges.service.clone()),
                 scope: detail.clone(),
                 error: error.map(str::to_owned),
