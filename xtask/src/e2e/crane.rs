@@ -98,9 +98,12 @@ pub(crate) fn run(suite: &mut Suite) {
                 "catalogue: {told}"
             );
             // Not the image above: crane takes each layer for gzip here.
-        let multi = suite.index_image()?;
-        Crane.push(step, &site, &multi, "e2e/crane/second", "multi")?;
-        step.ok("crane", ["validate", "--remote", &format!("{second}:multi")])?;
+            let multi = suite.index_image()?;
+            Crane.push(step, &site, &multi, "e2e/crane/second", "multi")?;
+            step.ok(
+                "crane",
+                ["validate", "--remote", &format!("{second}:multi")],
+            )?;
             step.ok("crane", ["delete", &format!("{second}@{}", image.digest)])?;
             let gone = step.any("crane", ["digest", &format!("{second}:copy")])?;
             ensure!(gone.code != Some(0), "it is still there after the delete");

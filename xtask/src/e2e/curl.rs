@@ -219,8 +219,7 @@ fn header(file: &Path, name: &str) -> Result<String> {
     let text = std::fs::read_to_string(file)?;
     text.lines()
         .filter_map(|line| line.split_once(':'))
-        .filter(|(key, _)| key.eq_ignore_ascii_case(name))
-        .next_back()
+        .rfind(|(key, _)| key.eq_ignore_ascii_case(name))
         .map(|(_, value)| value.trim().to_owned())
         .with_context(|| format!("no header {name} in\n{text}"))
 }

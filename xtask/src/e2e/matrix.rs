@@ -16,6 +16,7 @@ pub(crate) const NO_ACCESS: &[&str] = &[
     "forbidden",
     "403",
     "authentication required",
+    "invalid username/password",
 ];
 /// Words for something that is not there.
 pub(crate) const NOT_THERE: &[&str] = &[
@@ -31,8 +32,6 @@ pub(crate) const NOT_THERE: &[&str] = &[
 pub(crate) enum Recovery {
     /// It asks for the rest by itself.
     Resumes,
-    /// It fails, and asks for the rest when called again.
-    ResumesWhenCalledAgain,
     /// It starts again, by itself or when it is called again; whole content in the end is what we can ask for.
     StartsAgain,
 }
@@ -207,8 +206,7 @@ fn broken_pull(suite: &mut Suite, tool: &dyn Tool) {
         let resumed = cutter.ranges().iter().any(|r| r.starts_with("range: bytes=") && r != "range: bytes=0-");
         step.note(&format!("{calls} calls, ranges {:?}", cutter.ranges()));
         match (tool.recovery(), resumed, calls) {
-            (Recovery::Resumes, true, 1) | (Recovery::ResumesWhenCalledAgain, true, 2) => Ok(()),
-            (Recovery::StartsAgain, false, _) => Ok(()),
+            (Recovery::Resumes, true, 1) | (Recovery::StartsAgain, false, _) => Ok(()),
             (expected, _, _) => bail!(
                 "expected of this client: {expected:?}; it needed {calls} calls and {} for a part",
                 if resumed { "asked" } else { "never asked" }

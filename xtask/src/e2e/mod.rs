@@ -7,14 +7,20 @@
 //!
 //! Every address is on the loopback interface, and every command's output goes to a log that is shown on failure.
 
+mod buildkit;
+mod containerd;
 mod crane;
 mod curl;
 mod cutter;
+mod docker;
+mod helm;
 mod image;
 mod matrix;
 mod oras;
+mod podman;
 mod process;
 mod regctl;
+mod signing;
 mod site;
 mod skopeo;
 mod step;
@@ -58,6 +64,28 @@ const CLIENTS: &[Client] = &[
     ("regctl", &["regctl"], regctl::run),
     ("oras", &["oras"], oras::run),
     ("skopeo", &["skopeo"], skopeo::run),
+    (
+        "docker",
+        &["dockerd", "docker", "runc", "iptables", "skopeo"],
+        docker::run,
+    ),
+    ("podman", &["podman", "conmon", "crun"], podman::run),
+    ("buildah", &["buildah"], podman::run_buildah),
+    (
+        "containerd",
+        &["containerd", "ctr", "runc"],
+        containerd::run,
+    ),
+    ("helm3", &["helm3"], helm::run_3),
+    ("helm4", &["helm4"], helm::run_4),
+    ("cosign2", &["cosign2"], signing::run_cosign_2),
+    ("cosign3", &["cosign3"], signing::run_cosign_3),
+    ("notation", &["notation"], signing::run_notation),
+    (
+        "buildkit",
+        &["buildkitd", "buildctl", "runc", "crane"],
+        buildkit::run,
+    ),
 ];
 
 /// Needed by the harness itself.
@@ -83,11 +111,10 @@ pub(crate) fn main(args: &Args) -> Result<()> {
         );
     }
     let subject = subject(args)?;
-    let dir = tempfile::Builder::new()
-        .prefix("wharf-e2e-")
-        .tempdir()
-        .context("making a folder for the run")?
-        .keep();
+    // No capital letters in its name: podman takes the path of a layout for the name of an image.
+    let dir = std::env::temp_dir().join(format!("wharf-e2e-{}", std::process::id()));
+    std::fs::create_dir(&dir)
+        .with_context(|| format!("making the run's folder {}", dir.display()))?;
     let logs = workspace::target_dir().join("e2e");
     let _ = std::fs::remove_dir_all(&logs);
     std::fs::create_dir_all(&logs)?;

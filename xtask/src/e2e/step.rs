@@ -57,6 +57,14 @@ impl Step {
         self.env.push((name.to_owned(), value.to_owned()));
     }
 
+    /// A variable that was set.
+    pub(crate) fn get(&self, name: &str) -> Option<String> {
+        self.env
+            .iter()
+            .find(|(n, _)| n == name)
+            .map(|(_, value)| value.clone())
+    }
+
     /// A path in the step's folder.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.join(name)
