@@ -30,7 +30,12 @@ impl Meta {
     /// anything: see [`crate::inspect`].
     pub fn open(options: SqliteOptions) -> Result<(Meta, Opened)> {
         let (engine, opened) = Engine::open(options)?;
-        Ok((Meta { engine: Arc::new(engine) }, opened))
+        Ok((
+            Meta {
+                engine: Arc::new(engine),
+            },
+            opened,
+        ))
     }
 
     /// Runs an operation; when this gives `Ok`, it is durable. An operation whose future is dropped may still happen.

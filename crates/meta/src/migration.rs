@@ -22,8 +22,11 @@ pub(crate) struct Migration {
 }
 
 /// All of them in order.
-pub(crate) const ALL: &[Migration] =
-    &[Migration { number: 1, name: "start", sql: include_str!("migrations/0001_start.sql") }];
+pub(crate) const ALL: &[Migration] = &[Migration {
+    number: 1,
+    name: "start",
+    sql: include_str!("migrations/0001_start.sql"),
+}];
 
 /// The schema that this binary knows: the number of the last migration.
 pub const SCHEMA: u32 = ALL[ALL.len() - 1].number;
@@ -31,12 +34,21 @@ pub const SCHEMA: u32 = ALL[ALL.len() - 1].number;
 impl Migration {
     /// The checksum as stored: a file that was released never changes.
     pub(crate) fn checksum(&self) -> String {
-        Sha256::digest(self.sql).iter().map(|byte| format!("{byte:02x}")).collect()
+        Sha256::digest(self.sql)
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect()
     }
 
     /// The oldest schema that a binary must know once this has run.
     pub(crate) fn oldest(&self) -> Option<u32> {
-        self.sql.lines().next()?.strip_prefix("-- oldest: ")?.trim().parse().ok()
+        self.sql
+            .lines()
+            .next()?
+            .strip_prefix("-- oldest: ")?
+            .trim()
+            .parse()
+            .ok()
     }
 }
 
@@ -57,7 +69,10 @@ impl Version {
 
     /// The reverse of [`Version::to_user_version`].
     pub(crate) const fn from_user_version(value: i32) -> Version {
-        Version { schema: value as u32 & 0xffff, oldest: value as u32 >> 16 }
+        Version {
+            schema: value as u32 & 0xffff,
+            oldest: value as u32 >> 16,
+        }
     }
 }
 
@@ -65,7 +80,12 @@ impl Version {
 pub(crate) fn usable(path: &Path, version: Version) -> Result<()> {
     if version.oldest > SCHEMA {
         let Version { schema, oldest } = version;
-        return Err(Error::Newer { path: path.to_owned(), schema, oldest, known: SCHEMA });
+        return Err(Error::Newer {
+            path: path.to_owned(),
+            schema,
+            oldest,
+            known: SCHEMA,
+        });
     }
     Ok(())
 }
@@ -98,15 +118,23 @@ mod tests {
     fn files_are_numbered_and_say_the_oldest() {
         for (at, migration) in ALL.iter().enumerate() {
             assert_eq!(migration.number as usize, at + 1);
-            let oldest = migration.oldest().unwrap_or_else(|| panic!("{} lacks its first line", migration.name));
+            let oldest = migration
+                .oldest()
+                .unwrap_or_else(|| panic!("{} lacks its first line", migration.name));
             assert!(oldest >= 1 && oldest <= migration.number);
         }
     }
 
     #[test]
     fn versions_fit_the_header() {
-        let version = Version { schema: 513, oldest: 40000 };
-        assert_eq!(Version::from_user_version(version.to_user_version()), version);
+        let version = Version {
+            schema: 513,
+            oldest: 40000,
+        };
+        assert_eq!(
+            Version::from_user_version(version.to_user_version()),
+            version
+        );
     }
 
     #[test]
@@ -114,7 +142,10 @@ mod tests {
         let ran = [(1, ALL[0].checksum())];
         assert_eq!(pending(ALL, 1, &ran).unwrap().count(), ALL.len() - 1);
         let other = [(1, "00".to_owned())];
-        assert!(matches!(pending(ALL, 1, &other).map(Iterator::count), Err(Error::Corrupt(_))));
+        assert!(matches!(
+            pending(ALL, 1, &other).map(Iterator::count),
+            Err(Error::Corrupt(_))
+        ));
         let of_a_newer_version = [(1, ALL[0].checksum()), (9999, "00".to_owned())];
         assert_eq!(pending(ALL, 9999, &of_a_newer_version).unwrap().count(), 0);
     }

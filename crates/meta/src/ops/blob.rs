@@ -42,7 +42,12 @@ fn blob(mut row: Row, with_bytes: bool) -> Result<BlobRow> {
         None if with_bytes => Place::Inline(Some(row.bytes(4)?)),
         None => Place::Inline(None),
     };
-    Ok(BlobRow { id: row.id(0)?, digest: row.digest(1)?, size: row.size(2)?, place })
+    Ok(BlobRow {
+        id: row.id(0)?,
+        digest: row.digest(1)?,
+        size: row.size(2)?,
+        place,
+    })
 }
 
 /// A blob that a repository holds (BGET, HEAD). Cost: one row of each of three tables, four with the bytes.
@@ -114,7 +119,10 @@ impl Op for Lookup {
 
     async fn run<T: Tx>(&self, tx: &mut T) -> Result<Self::Out> {
         let row = tx
-            .row("SELECT id, digest, size, key FROM blob WHERE digest = $1 AND state = 1", vals![&self.digest])
+            .row(
+                "SELECT id, digest, size, key FROM blob WHERE digest = $1 AND state = 1",
+                vals![&self.digest],
+            )
             .await?;
         row.map(|row| blob(row, false)).transpose()
     }
@@ -157,7 +165,12 @@ impl Op for InlineBytes {
     type Out = Option<Vec<u8>>;
 
     async fn run<T: Tx>(&self, tx: &mut T) -> Result<Self::Out> {
-        let row = tx.row("SELECT bytes FROM blob_inline WHERE blob_id = $1", vals![&self.id]).await?;
+        let row = tx
+            .row(
+                "SELECT bytes FROM blob_inline WHERE blob_id = $1",
+                vals![&self.id],
+            )
+            .await?;
         row.map(|mut row| row.bytes(0)).transpose()
     }
 }
@@ -182,7 +195,9 @@ impl Op for Mount {
     type Out = bool;
 
     async fn run<T: Tx>(&self, tx: &mut T) -> Result<bool> {
-        let Some(from) = repository::find(tx, &self.from).await? else { return Ok(false) };
+        let Some(from) = repository::find(tx, &self.from).await? else {
+            return Ok(false);
+        };
         if held(tx, &from, &self.digest).await?.is_none() {
             return Ok(false);
         }
@@ -211,7 +226,11 @@ impl Mount {
 }
 
 /// The size of a sound blob that a repository holds; its link and row are locked against removal.
-pub(crate) async fn held<T: Tx>(tx: &mut T, repository: &Id, digest: &Digest) -> Result<Option<u64>> {
+pub(crate) async fn held<T: Tx>(
+    tx: &mut T,
+    repository: &Id,
+    digest: &Digest,
+) -> Result<Option<u64>> {
     let row = tx
         .row(
             "SELECT b.size FROM repository_blob l JOIN blob b ON b.digest = l.digest AND b.state = 1 \
@@ -262,7 +281,9 @@ impl Op for Unlink {
     type Out = Unlinked;
 
     async fn run<T: Tx>(&self, tx: &mut T) -> Result<Unlinked> {
-        let Some(repository) = repository::find(tx, &self.repository).await? else { return Ok(Unlinked::Unknown) };
+        let Some(repository) = repository::find(tx, &self.repository).await? else {
+            return Ok(Unlinked::Unknown);
+        };
         let link = tx
             .row(
                 "SELECT 1 FROM repository_blob WHERE repository_id = $1 AND digest = $2 FOR UPDATE",
@@ -360,7 +381,11 @@ impl Op for Publish {
             None if self.content == Content::Existing => return Ok(Published::NoSuchBlob),
             None if self.insert(tx).await? => None,
             // PostgreSQL only: another transaction published the same digest in between.
-            None => Some(self.live(tx).await?.ok_or_else(|| Error::Busy("a blob was published and lost at once".into()))?),
+            None => Some(
+                self.live(tx)
+                    .await?
+                    .ok_or_else(|| Error::Busy("a blob was published and lost at once".into()))?,
+            ),
         };
         let replaced = match live {
             Some(live) => self.replace(tx, live).await?,
@@ -401,7 +426,14 @@ impl Publish {
                 vals![&self.digest],
             )
             .await?;
-        row.map(|mut row| Ok(Live { id: row.id(0)?, size: row.size(1)?, key: row.opt_text(2)? })).transpose()
+        row.map(|mut row| {
+            Ok(Live {
+                id: row.id(0)?,
+                size: row.size(1)?,
+                key: row.opt_text(2)?,
+            })
+        })
+        .transpose()
     }
 
     fn key(&self) -> Option<&str> {
@@ -434,7 +466,10 @@ impl Publish {
     /// Whether the key was itself replaced since: this is then a repeated publish whose first answer was lost, and the
     /// bytes under its key are about to go.
     async fn lost<T: Tx>(&self, tx: &mut T, key: &str) -> Result<bool> {
-        Ok(tx.row("SELECT 1 FROM garbage WHERE key = $1", vals![key]).await?.is_some())
+        Ok(tx
+            .row("SELECT 1 FROM garbage WHERE key = $1", vals![key])
+            .await?
+            .is_some())
     }
 
     /// Puts the new bytes in the place of the old ones; gives the key that nothing needs any more.
@@ -442,9 +477,15 @@ impl Publish {
         match &self.content {
             Content::Existing => return Ok(None),
             Content::Inline(bytes) => put_inline(tx, &live.id, bytes).await?,
-            Content::Key(key) if live.key.as_ref() == Some(key) || self.lost(tx, key).await? => return Ok(None),
+            Content::Key(key) if live.key.as_ref() == Some(key) || self.lost(tx, key).await? => {
+                return Ok(None);
+            }
             Content::Key(_) if live.key.is_none() => {
-                tx.exec("DELETE FROM blob_inline WHERE blob_id = $1", vals![&live.id]).await?;
+                tx.exec(
+                    "DELETE FROM blob_inline WHERE blob_id = $1",
+                    vals![&live.id],
+                )
+                .await?;
             }
             Content::Key(_) => {}
         }
@@ -454,7 +495,8 @@ impl Publish {
                 vals![&live.id, self.size, self.key(), self.at],
             )
             .await?;
-            tx.count(Counter::BlobBytes, signed(self.size) - signed(live.size)).await?;
+            tx.count(Counter::BlobBytes, signed(self.size) - signed(live.size))
+                .await?;
         }
         if let Some(key) = &live.key {
             tx.exec(
@@ -511,7 +553,11 @@ impl Op for Condemn {
         if key != self.key {
             return Ok(false);
         }
-        tx.exec("UPDATE blob SET state = 0, changed_at = $2 WHERE id = $1", vals![&self.id, self.at]).await?;
+        tx.exec(
+            "UPDATE blob SET state = 0, changed_at = $2 WHERE id = $1",
+            vals![&self.id, self.at],
+        )
+        .await?;
         tx.count(Counter::Blobs, -1).await?;
         tx.count(Counter::BlobBytes, -signed(size)).await?;
         let fact = Fact {
@@ -544,7 +590,10 @@ impl Op for Garbage {
     async fn run<T: Tx>(&self, tx: &mut T) -> Result<Self::Out> {
         let after = self.after.as_deref().unwrap_or("");
         let rows = tx
-            .query("SELECT key FROM garbage WHERE key > $1 ORDER BY key LIMIT $2", vals![after, self.limit])
+            .query(
+                "SELECT key FROM garbage WHERE key > $1 ORDER BY key LIMIT $2",
+                vals![after, self.limit],
+            )
             .await?;
         rows.into_iter().map(|mut row| row.text(0)).collect()
     }
@@ -562,7 +611,8 @@ impl Op for Collected {
     const SINGLE: bool = true;
 
     async fn run<T: Tx>(&self, tx: &mut T) -> Result<()> {
-        tx.exec("DELETE FROM garbage WHERE key = $1", vals![&self.key]).await?;
+        tx.exec("DELETE FROM garbage WHERE key = $1", vals![&self.key])
+            .await?;
         Ok(())
     }
 }

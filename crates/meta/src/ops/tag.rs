@@ -29,7 +29,9 @@ impl Op for List {
     type Out = Option<Vec<String>>;
 
     async fn run<T: Tx>(&self, tx: &mut T) -> Result<Self::Out> {
-        let Some(repository) = repository::find(tx, &self.repository).await? else { return Ok(None) };
+        let Some(repository) = repository::find(tx, &self.repository).await? else {
+            return Ok(None);
+        };
         let after = self.after.as_deref().unwrap_or("");
         let rows = tx
             .query(
@@ -37,7 +39,10 @@ impl Op for List {
                 vals![&repository, after, self.limit],
             )
             .await?;
-        rows.into_iter().map(|mut row| row.text(0)).collect::<Result<_>>().map(Some)
+        rows.into_iter()
+            .map(|mut row| row.text(0))
+            .collect::<Result<_>>()
+            .map(Some)
     }
 }
 
@@ -58,9 +63,18 @@ impl Op for Delete {
     type Out = bool;
 
     async fn run<T: Tx>(&self, tx: &mut T) -> Result<bool> {
-        let Some(repository) = repository::find(tx, &self.repository).await? else { return Ok(false) };
-        let change = Change { repository: &repository, name: &self.repository, actor: &self.actor, at: self.at };
-        let Some(current) = change.current(tx, self.tag.as_str()).await? else { return Ok(false) };
+        let Some(repository) = repository::find(tx, &self.repository).await? else {
+            return Ok(false);
+        };
+        let change = Change {
+            repository: &repository,
+            name: &self.repository,
+            actor: &self.actor,
+            at: self.at,
+        };
+        let Some(current) = change.current(tx, self.tag.as_str()).await? else {
+            return Ok(false);
+        };
         change.remove(tx, self.tag.as_str(), &current).await?;
         Ok(true)
     }
@@ -99,7 +113,9 @@ impl Op for History {
     type Out = Vec<Move>;
 
     async fn run<T: Tx>(&self, tx: &mut T) -> Result<Self::Out> {
-        let Some(repository) = repository::find(tx, &self.repository).await? else { return Ok(Vec::new()) };
+        let Some(repository) = repository::find(tx, &self.repository).await? else {
+            return Ok(Vec::new());
+        };
         let rows = match &self.tag {
             Some(tag) => {
                 tx.query(
@@ -158,7 +174,14 @@ impl Change<'_> {
                 vals![self.repository, tag],
             )
             .await?;
-        row.map(|mut row| Ok(Current { manifest: row.id(0)?, digest: row.digest(1)?, version: row.int(2)? })).transpose()
+        row.map(|mut row| {
+            Ok(Current {
+                manifest: row.id(0)?,
+                digest: row.digest(1)?,
+                version: row.int(2)?,
+            })
+        })
+        .transpose()
     }
 
     /// Points a tag to a manifest; nothing happens when it does so already. `current` is what [`Change::current`] gave in
@@ -208,14 +231,25 @@ impl Change<'_> {
             }
         };
         let from = current.map(|current| &current.digest);
-        self.history(tx, tag.as_str(), version, from, Some(digest)).await
+        self.history(tx, tag.as_str(), version, from, Some(digest))
+            .await
     }
 
     /// Removes a tag that was locked.
-    pub(crate) async fn remove<T: Tx>(&self, tx: &mut T, tag: &str, current: &Current) -> Result<()> {
-        tx.exec("DELETE FROM tag WHERE repository_id = $1 AND name = $2", vals![self.repository, tag]).await?;
+    pub(crate) async fn remove<T: Tx>(
+        &self,
+        tx: &mut T,
+        tag: &str,
+        current: &Current,
+    ) -> Result<()> {
+        tx.exec(
+            "DELETE FROM tag WHERE repository_id = $1 AND name = $2",
+            vals![self.repository, tag],
+        )
+        .await?;
         tx.count(Counter::Tags, -1).await?;
-        self.history(tx, tag, current.version + 1, Some(&current.digest), None).await
+        self.history(tx, tag, current.version + 1, Some(&current.digest), None)
+            .await
     }
 
     async fn history<T: Tx>(
@@ -233,7 +267,11 @@ impl Change<'_> {
         )
         .await?;
         let fact = Fact {
-            kind: if to.is_some() { Kind::TagMove } else { Kind::TagDelete },
+            kind: if to.is_some() {
+                Kind::TagMove
+            } else {
+                Kind::TagDelete
+            },
             repository: Some(self.name),
             digest: to.or(from),
             tag: Some(tag),

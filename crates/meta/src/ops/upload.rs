@@ -92,12 +92,16 @@ impl Op for Get {
             )
             .await?;
         let Some(mut row) = row else { return Ok(None) };
-        let algorithm = row.opt_text(3)?.map(|text| text.parse::<Algorithm>()).transpose();
+        let algorithm = row
+            .opt_text(3)?
+            .map(|text| text.parse::<Algorithm>())
+            .transpose();
         Ok(Some(UploadRow {
             id: row.text(0)?,
             repository: row.repository(1)?,
             owner: row.text(2)?,
-            algorithm: algorithm.map_err(|_| Error::Corrupt("an upload names an unknown hash algorithm".into()))?,
+            algorithm: algorithm
+                .map_err(|_| Error::Corrupt("an upload names an unknown hash algorithm".into()))?,
             offset: row.size(4)?,
             hash: row.bytes(5)?,
             in_file: row.flag(6)?,
@@ -121,8 +125,12 @@ impl Op for Chunks {
     type Out = Vec<u8>;
 
     async fn run<T: Tx>(&self, tx: &mut T) -> Result<Vec<u8>> {
-        let rows =
-            tx.query("SELECT bytes FROM upload_chunk WHERE upload_id = $1 ORDER BY start", vals![&self.id]).await?;
+        let rows = tx
+            .query(
+                "SELECT bytes FROM upload_chunk WHERE upload_id = $1 ORDER BY start",
+                vals![&self.id],
+            )
+            .await?;
         let mut all = Vec::new();
         for mut row in rows {
             all.append(&mut row.bytes(0)?);
@@ -189,7 +197,10 @@ impl Op for Claim {
             && (self.in_file || self.to.checked_sub(self.from) != Some(bytes.len() as u64))
         {
             let reason = "the bytes to append are not those of the claim".to_owned();
-            return Err(Error::Bug { op: Self::name().to_owned(), reason });
+            return Err(Error::Bug {
+                op: Self::name().to_owned(),
+                reason,
+            });
         }
         let added = self.append.as_ref().is_some_and(|bytes| !bytes.is_empty());
         let changed = tx
@@ -197,12 +208,24 @@ impl Op for Claim {
                 "UPDATE upload SET bytes_held = $4, hash_state = $5, in_file = $6, \
                  chunks = CASE WHEN $6 = 1 THEN 0 ELSE chunks + $7 END, touched_at = $8 \
                  WHERE id = $1 AND epoch = $2 AND bytes_held = $3 AND in_file <= $6",
-                vals![&self.id, self.epoch, self.from, self.to, &self.hash, self.in_file, added, self.at],
+                vals![
+                    &self.id,
+                    self.epoch,
+                    self.from,
+                    self.to,
+                    &self.hash,
+                    self.in_file,
+                    added,
+                    self.at
+                ],
             )
             .await?;
         if changed == 0 {
             let row = tx
-                .row("SELECT bytes_held, hash_state, epoch, in_file FROM upload WHERE id = $1", vals![&self.id])
+                .row(
+                    "SELECT bytes_held, hash_state, epoch, in_file FROM upload WHERE id = $1",
+                    vals![&self.id],
+                )
                 .await?;
             let Some(mut row) = row else { return Ok(false) };
             return Ok(row.size(0)? == self.to
@@ -211,7 +234,11 @@ impl Op for Claim {
                 && row.flag(3)? == self.in_file);
         }
         if self.in_file {
-            tx.exec("DELETE FROM upload_chunk WHERE upload_id = $1", vals![&self.id]).await?;
+            tx.exec(
+                "DELETE FROM upload_chunk WHERE upload_id = $1",
+                vals![&self.id],
+            )
+            .await?;
         }
         if let Some(bytes) = &self.append
             && added
@@ -245,10 +272,18 @@ impl Op for Delete {
 
 /// Removes a session's rows; tells whether there was one.
 pub(crate) async fn remove<T: Tx>(tx: &mut T, id: &str) -> Result<bool> {
-    let chunks = tx.row("DELETE FROM upload WHERE id = $1 RETURNING chunks", vals![id]).await?;
-    let Some(mut row) = chunks else { return Ok(false) };
+    let chunks = tx
+        .row(
+            "DELETE FROM upload WHERE id = $1 RETURNING chunks",
+            vals![id],
+        )
+        .await?;
+    let Some(mut row) = chunks else {
+        return Ok(false);
+    };
     if row.int(0)? > 0 {
-        tx.exec("DELETE FROM upload_chunk WHERE upload_id = $1", vals![id]).await?;
+        tx.exec("DELETE FROM upload_chunk WHERE upload_id = $1", vals![id])
+            .await?;
     }
     tx.count(Counter::Uploads, -1).await?;
     Ok(true)
@@ -287,8 +322,12 @@ impl Op for CountOpen {
     type Out = u64;
 
     async fn run<T: Tx>(&self, tx: &mut T) -> Result<u64> {
-        let row =
-            tx.row("SELECT value FROM counter WHERE name = $1", vals![Counter::Uploads.as_str()]).await?;
+        let row = tx
+            .row(
+                "SELECT value FROM counter WHERE name = $1",
+                vals![Counter::Uploads.as_str()],
+            )
+            .await?;
         row.map_or(Ok(0), |mut row| Ok(u64::try_from(row.int(0)?).unwrap_or(0)))
     }
 }

@@ -46,7 +46,9 @@ impl Op for Delete {
     type Out = Deleted;
 
     async fn run<T: Tx>(&self, tx: &mut T) -> Result<Deleted> {
-        let Some(repository) = repository::find(tx, &self.repository).await? else { return Ok(Deleted::Unknown) };
+        let Some(repository) = repository::find(tx, &self.repository).await? else {
+            return Ok(Deleted::Unknown);
+        };
         let row = tx
             .row(
                 "SELECT id, subject, media_type FROM manifest WHERE repository_id = $1 AND digest = $2 AND state = 1 \
@@ -54,7 +56,9 @@ impl Op for Delete {
                 vals![&repository, &self.digest],
             )
             .await?;
-        let Some(mut row) = row else { return Ok(Deleted::Unknown) };
+        let Some(mut row) = row else {
+            return Ok(Deleted::Unknown);
+        };
         let (id, subject, media_type) = (row.id(0)?, row.opt_digest(1)?, row.text(2)?);
 
         let tags = tx
@@ -65,10 +69,19 @@ impl Op for Delete {
             .await?;
         let more = tags.len() as u64 > TAGS;
         let removed = tags.len().min(TAGS as usize);
-        let change = Change { repository: &repository, name: &self.repository, actor: &self.actor, at: self.at };
+        let change = Change {
+            repository: &repository,
+            name: &self.repository,
+            actor: &self.actor,
+            at: self.at,
+        };
         for mut row in tags.into_iter().take(removed) {
             let (name, version) = (row.text(0)?, row.int(1)?);
-            let current = Current { manifest: id, digest: self.digest.clone(), version };
+            let current = Current {
+                manifest: id,
+                digest: self.digest.clone(),
+                version,
+            };
             change.remove(tx, &name, &current).await?;
         }
         // Both in one call would hold the writer for too long.
@@ -143,7 +156,8 @@ impl Op for SweepEdges {
                 let id = row.id(0)?;
                 let marked = mark(tx, &id, left).await?;
                 if marked < left {
-                    tx.exec("UPDATE manifest SET swept = 1 WHERE id = $1", vals![&id]).await?;
+                    tx.exec("UPDATE manifest SET swept = 1 WHERE id = $1", vals![&id])
+                        .await?;
                 }
                 done += marked.max(1);
                 continue;
@@ -163,9 +177,19 @@ impl Op for SweepEdges {
 
 /// Drops a push that was not finished, `limit` references at most; a manifest that was there once is deleted again.
 async fn drop_pending<T: Tx>(tx: &mut T, id: &Id, limit: u64) -> Result<u64> {
-    let was_there = tx.row("SELECT 1 FROM manifest_inline WHERE manifest_id = $1", vals![id]).await?.is_some();
+    let was_there = tx
+        .row(
+            "SELECT 1 FROM manifest_inline WHERE manifest_id = $1",
+            vals![id],
+        )
+        .await?
+        .is_some();
     if was_there {
-        tx.exec("UPDATE manifest SET state = 2, swept = 0 WHERE id = $1", vals![id]).await?;
+        tx.exec(
+            "UPDATE manifest SET state = 2, swept = 0 WHERE id = $1",
+            vals![id],
+        )
+        .await?;
         return Ok(1);
     }
     let dropped = tx
@@ -176,7 +200,8 @@ async fn drop_pending<T: Tx>(tx: &mut T, id: &Id, limit: u64) -> Result<u64> {
         )
         .await?;
     if dropped < limit {
-        tx.exec("DELETE FROM manifest WHERE id = $1", vals![id]).await?;
+        tx.exec("DELETE FROM manifest WHERE id = $1", vals![id])
+            .await?;
     }
     Ok(dropped)
 }

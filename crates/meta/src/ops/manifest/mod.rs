@@ -108,7 +108,11 @@ fn manifest(mut row: Row, with_bytes: bool) -> Result<ManifestRow> {
         digest: row.digest(0)?,
         media_type: row.text(1)?,
         size: row.size(2)?,
-        bytes: if with_bytes { Some(row.bytes(3)?) } else { None },
+        bytes: if with_bytes {
+            Some(row.bytes(3)?)
+        } else {
+            None
+        },
     })
 }
 
@@ -149,7 +153,12 @@ impl Op for ListLive {
             .await?;
         rows.into_iter()
             .map(|mut row| {
-                Ok(Stored { id: row.id(0)?, repository: row.repository(1)?, digest: row.digest(2)?, bytes: row.bytes(3)? })
+                Ok(Stored {
+                    id: row.id(0)?,
+                    repository: row.repository(1)?,
+                    digest: row.digest(2)?,
+                    bytes: row.bytes(3)?,
+                })
             })
             .collect()
     }

@@ -95,8 +95,16 @@ impl Op for Put {
         match check(tx, repository.as_ref(), &self.edges, self.check_sizes).await? {
             Checked::Fine => {}
             Checked::Missing(digests) => return Ok(PutOutcome::Missing(digests)),
-            Checked::Size { digest, expected, actual } => {
-                return Ok(PutOutcome::SizeMismatch { digest, expected, actual });
+            Checked::Size {
+                digest,
+                expected,
+                actual,
+            } => {
+                return Ok(PutOutcome::SizeMismatch {
+                    digest,
+                    expected,
+                    actual,
+                });
             }
         }
         let known = match &repository {
@@ -128,7 +136,9 @@ impl Op for Put {
             Some(id) => id,
             None => repository::ensure(tx, &self.repository, self.at).await?,
         };
-        let created = known.as_ref().is_none_or(|known| known.state != state::LIVE);
+        let created = known
+            .as_ref()
+            .is_none_or(|known| known.state != state::LIVE);
         let id = match known {
             Some(known) => {
                 if created || known.media_type != self.media_type {
@@ -148,7 +158,9 @@ impl Op for Put {
         for (at, (tag, current)) in self.tags.iter().zip(&currents).enumerate() {
             // The same tag twice in one push: the first one moved it.
             if !self.tags[..at].contains(tag) {
-                change.point(tx, tag, current.as_ref(), &id, &self.digest).await?;
+                change
+                    .point(tx, tag, current.as_ref(), &id, &self.digest)
+                    .await?;
             }
         }
         Ok(PutOutcome::Stored { created })
@@ -157,7 +169,12 @@ impl Op for Put {
 
 impl Put {
     fn change<'a>(&'a self, repository: &'a Id) -> Change<'a> {
-        Change { repository, name: &self.repository, actor: &self.actor, at: self.at }
+        Change {
+            repository,
+            name: &self.repository,
+            actor: &self.actor,
+            at: self.at,
+        }
     }
 
     async fn pins_hold<T: Tx>(&self, tx: &mut T, known: Option<&Known>) -> Result<bool> {
@@ -168,7 +185,10 @@ impl Put {
             return Ok(false);
         }
         let row = tx
-            .row("SELECT COUNT(*) FROM manifest_reference WHERE manifest_id = $1 AND live = 1", vals![&known.id])
+            .row(
+                "SELECT COUNT(*) FROM manifest_reference WHERE manifest_id = $1 AND live = 1",
+                vals![&known.id],
+            )
             .await?;
         let count = row.map_or(Ok(0), |mut row| row.int(0))?;
         Ok(count >= i64::from(self.pinned))
@@ -195,7 +215,9 @@ impl Put {
             .await?;
         if made == 0 {
             // PostgreSQL only: made by another transaction since it was looked for. All is undone and tried anew.
-            return Err(Error::Busy("a manifest was made by two pushes at once".into()));
+            return Err(Error::Busy(
+                "a manifest was made by two pushes at once".into(),
+            ));
         }
         self.put_bytes(tx, &id).await?;
         Ok(id)
@@ -229,7 +251,9 @@ impl Put {
     }
 
     async fn refer<T: Tx>(&self, tx: &mut T, repository: &Id) -> Result<()> {
-        let (Some(subject), Some(descriptor)) = (&self.subject, &self.referrer_json) else { return Ok(()) };
+        let (Some(subject), Some(descriptor)) = (&self.subject, &self.referrer_json) else {
+            return Ok(());
+        };
         let artifact_type = self.artifact_type.as_deref().unwrap_or("");
         tx.exec(
             "INSERT INTO referrer (repository_id, subject, digest, artifact_type, descriptor) VALUES ($1, $2, $3, $4, $5) \
@@ -304,7 +328,17 @@ impl Op for PutEdges {
         match check(tx, repository.as_ref(), &self.edges, self.check_sizes).await? {
             Checked::Fine => {}
             Checked::Missing(digests) => return Ok(Pinned::Missing(digests)),
-            Checked::Size { digest, expected, actual } => return Ok(Pinned::SizeMismatch { digest, expected, actual }),
+            Checked::Size {
+                digest,
+                expected,
+                actual,
+            } => {
+                return Ok(Pinned::SizeMismatch {
+                    digest,
+                    expected,
+                    actual,
+                });
+            }
         }
         let repository = match repository {
             Some(id) => id,
@@ -314,8 +348,11 @@ impl Op for PutEdges {
             // Its references are those of its digest: all are there.
             Some(known) if known.state == state::LIVE => return Ok(Pinned::Done),
             Some(known) => {
-                tx.exec("UPDATE manifest SET state = 0, changed_at = $2 WHERE id = $1", vals![&known.id, self.at])
-                    .await?;
+                tx.exec(
+                    "UPDATE manifest SET state = 0, changed_at = $2 WHERE id = $1",
+                    vals![&known.id, self.at],
+                )
+                .await?;
                 known.id
             }
             None => self.pend(tx, &repository).await?,
@@ -336,14 +373,20 @@ impl PutEdges {
             )
             .await?;
         if made == 0 {
-            return Err(Error::Busy("a manifest was made by two pushes at once".into()));
+            return Err(Error::Busy(
+                "a manifest was made by two pushes at once".into(),
+            ));
         }
         Ok(id)
     }
 }
 
 fn within(what: &'static str, got: usize, limit: usize) -> Result<()> {
-    if got > limit { Err(Error::TooMuch { what, got, limit }) } else { Ok(()) }
+    if got > limit {
+        Err(Error::TooMuch { what, got, limit })
+    } else {
+        Ok(())
+    }
 }
 
 struct Known {
@@ -362,7 +405,12 @@ async fn find<T: Tx>(tx: &mut T, repository: &Id, digest: &Digest) -> Result<Opt
         )
         .await?;
     row.map(|mut row| {
-        Ok(Known { id: row.id(0)?, state: row.int(1)?, media_type: row.text(2)?, changed_at: row.int(3)? })
+        Ok(Known {
+            id: row.id(0)?,
+            state: row.int(1)?,
+            media_type: row.text(2)?,
+            changed_at: row.int(3)?,
+        })
     })
     .transpose()
 }
@@ -370,7 +418,11 @@ async fn find<T: Tx>(tx: &mut T, repository: &Id, digest: &Digest) -> Result<Opt
 enum Checked {
     Fine,
     Missing(Vec<Digest>),
-    Size { digest: Digest, expected: u64, actual: u64 },
+    Size {
+        digest: Digest,
+        expected: u64,
+        actual: u64,
+    },
 }
 
 /// Looks for every target that must exist, and at the sizes of those that do. Names all that are missing, each once.
@@ -392,13 +444,23 @@ async fn check<T: Tx>(
         };
         match found {
             Some(actual) if check_sizes && actual != edge.size && wrong.is_none() => {
-                wrong = Some(Checked::Size { digest: edge.target.clone(), expected: edge.size, actual });
+                wrong = Some(Checked::Size {
+                    digest: edge.target.clone(),
+                    expected: edge.size,
+                    actual,
+                });
             }
-            None if edge.must_exist && !missing.contains(&edge.target) => missing.push(edge.target.clone()),
+            None if edge.must_exist && !missing.contains(&edge.target) => {
+                missing.push(edge.target.clone())
+            }
             _ => {}
         }
     }
-    if missing.is_empty() { Ok(wrong.unwrap_or(Checked::Fine)) } else { Ok(Checked::Missing(missing)) }
+    if missing.is_empty() {
+        Ok(wrong.unwrap_or(Checked::Fine))
+    } else {
+        Ok(Checked::Missing(missing))
+    }
 }
 
 /// The size of a target, where this edge may find it; locked against removal.
@@ -415,10 +477,19 @@ async fn size_of<T: Tx>(tx: &mut T, repository: &Id, edge: &EdgeRow) -> Result<O
             return row.size(0).map(Some);
         }
     }
-    if !child || edge.any_store { blob::held(tx, repository, &edge.target).await } else { Ok(None) }
+    if !child || edge.any_store {
+        blob::held(tx, repository, &edge.target).await
+    } else {
+        Ok(None)
+    }
 }
 
-async fn insert_edges<T: Tx>(tx: &mut T, repository: &Id, manifest: &Id, edges: &[EdgeRow]) -> Result<()> {
+async fn insert_edges<T: Tx>(
+    tx: &mut T,
+    repository: &Id,
+    manifest: &Id,
+    edges: &[EdgeRow],
+) -> Result<()> {
     for edge in edges {
         tx.exec(
             "INSERT INTO manifest_reference (manifest_id, target, repository_id, kind, size, live) \
