@@ -17,6 +17,8 @@ mod principal;
 mod role;
 mod secret;
 mod store;
+#[cfg(test)]
+mod tests;
 mod token;
 mod user;
 
@@ -86,7 +88,10 @@ impl Default for AccessOptions {
     fn default() -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
-            rights: Rights { htpasswd: Role::Writer, ..Rights::default() },
+            rights: Rights {
+                htpasswd: Role::Writer,
+                ..Rights::default()
+            },
             htpasswd: None,
             service: "wharf".into(),
             identity_tokens: false,
@@ -144,7 +149,8 @@ impl Access {
         };
         let token_lifetime = options.token_lifetime.max(Duration::from_secs(60));
         let push_token_lifetime = options.push_token_lifetime.max(token_lifetime);
-        let overlap = ms(push_token_lifetime) + ms(options.upload_grace) + 2 * LEEWAY_SECONDS * 1_000;
+        let overlap =
+            ms(push_token_lifetime) + ms(options.upload_grace) + 2 * LEEWAY_SECONDS * 1_000;
         let rotation = ms(options.key_rotation).max(60_000);
         let keys = Keyring::open(secrets.clone(), rotation, overlap, now).await?;
         Ok(Self {
@@ -177,17 +183,31 @@ impl Access {
     }
 
     /// [`Policy::allow`] as of this moment.
-    pub fn allow(&self, principal: &Principal, permission: Permission, repository: Option<&RepositoryName>) -> bool {
+    pub fn allow(
+        &self,
+        principal: &Principal,
+        permission: Permission,
+        repository: Option<&RepositoryName>,
+    ) -> bool {
         self.policy.load().allow(principal, permission, repository)
     }
 
     /// [`Policy::prefixes_for`] as of this moment.
-    pub fn prefixes_for(&self, principal: &Principal, permission: Permission) -> Option<Vec<String>> {
+    pub fn prefixes_for(
+        &self,
+        principal: &Principal,
+        permission: Permission,
+    ) -> Option<Vec<String>> {
         self.policy.load().prefixes_for(principal, permission)
     }
 
     /// [`Policy::decide`] as of this moment.
-    pub fn decide(&self, caller: &Caller, permission: Permission, repository: Option<&RepositoryName>) -> Decision {
+    pub fn decide(
+        &self,
+        caller: &Caller,
+        permission: Permission,
+        repository: Option<&RepositoryName>,
+    ) -> Decision {
         self.policy.load().decide(caller, permission, repository)
     }
 
@@ -197,7 +217,12 @@ impl Access {
     }
 
     /// [`Policy::decide_upload`] as of this moment.
-    pub fn decide_upload(&self, caller: &Caller, owner: &str, repository: &RepositoryName) -> Decision {
+    pub fn decide_upload(
+        &self,
+        caller: &Caller,
+        owner: &str,
+        repository: &RepositoryName,
+    ) -> Decision {
         self.policy.load().decide_upload(caller, owner, repository)
     }
 
@@ -225,7 +250,9 @@ fn compile(rights: &Rights) -> Result<Policy, GrantError> {
     Policy::new(rights.anonymous, rights.htpasswd, &rights.grants)
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> crate::Result<T> {
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> crate::Result<T> {
     let done = tokio::task::spawn_blocking(work).await;
     done.map_err(|error| crate::Error::Internal(format!("a background task ended early: {error}")))
 }

@@ -39,9 +39,19 @@ pub(crate) trait Secrets: Send + Sync + Debug {
     /// The password hash of a local user.
     fn principal<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Option<String>>>;
     /// Makes a local user; false when there is one of that name.
-    fn create_principal<'a>(&'a self, name: &'a str, hash: &'a str, at: i64) -> BoxFuture<'a, Result<bool>>;
+    fn create_principal<'a>(
+        &'a self,
+        name: &'a str,
+        hash: &'a str,
+        at: i64,
+    ) -> BoxFuture<'a, Result<bool>>;
     /// Gives a local user another password; false when there is none of that name.
-    fn set_secret<'a>(&'a self, name: &'a str, hash: &'a str, at: i64) -> BoxFuture<'a, Result<bool>>;
+    fn set_secret<'a>(
+        &'a self,
+        name: &'a str,
+        hash: &'a str,
+        at: i64,
+    ) -> BoxFuture<'a, Result<bool>>;
     /// All keys, retired ones too.
     fn signing_keys(&self) -> BoxFuture<'_, Result<Vec<SigningKey>>>;
     /// Keeps a new key.
@@ -49,7 +59,12 @@ pub(crate) trait Secrets: Send + Sync + Debug {
     /// Marks a key as no longer signing.
     fn retire_signing_key<'a>(&'a self, kid: &'a str, at: i64) -> BoxFuture<'a, Result<()>>;
     /// Keeps a refresh token under its hash.
-    fn create_refresh_token(&self, hash: Vec<u8>, token: RefreshToken, at: i64) -> BoxFuture<'_, Result<()>>;
+    fn create_refresh_token(
+        &self,
+        hash: Vec<u8>,
+        token: RefreshToken,
+        at: i64,
+    ) -> BoxFuture<'_, Result<()>>;
     /// What a refresh token stands for.
     fn refresh_token(&self, hash: Vec<u8>) -> BoxFuture<'_, Result<Option<RefreshToken>>>;
     /// Forgets a refresh token.
