@@ -52,7 +52,7 @@ pub fn parse_range(header: &str, size: u64) -> RangeRequest {
     }
     let mut spans = Vec::new();
     let mut seen = 0;
-    let mut total: u64 = 0;
+    let mut total = 0u128;
     for item in set
         .1
         .split(',')
@@ -64,10 +64,10 @@ pub fn parse_range(header: &str, size: u64) -> RangeRequest {
             return RangeRequest::Full;
         };
         if let Some(span) = span {
-            total = total.saturating_add(span.len());
+            total += u128::from(span.len());
             spans.push(span);
         }
-        if seen > MAX_RANGES || total > size {
+        if seen > MAX_RANGES || total > u128::from(size) {
             return RangeRequest::Full;
         }
     }
