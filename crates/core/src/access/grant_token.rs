@@ -10,7 +10,7 @@ use super::decide::covers;
 use super::principal::Principal;
 use super::role::Permission;
 use super::secret::{Password, is_refresh_token, new_refresh_token, stored_form};
-use super::store::RefreshToken;
+use super::store::RefreshTokenRow;
 use super::token::sanitise;
 
 /// Most resources that one token can name. Containerd and BuildKit ask for the union of what one operation touches, a
@@ -146,12 +146,13 @@ impl Access {
             Some(held) => request.offline.then_some(held),
             None if request.offline && self.identity_tokens && !subject.is_empty() => {
                 let made = new_refresh_token();
-                let row = RefreshToken {
+                let row = RefreshTokenRow {
                     subject: subject.into(),
                     credential,
+                    created_at: now,
                 };
                 self.secrets
-                    .create_refresh_token(stored_form(made.reveal()), row, now)
+                    .create_refresh_token(stored_form(made.reveal()), row)
                     .await?;
                 Some(made)
             }

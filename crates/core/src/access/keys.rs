@@ -12,7 +12,7 @@ use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
 use jsonwebtoken::jwk::{Jwk, ThumbprintHash};
 use jsonwebtoken::{DecodingKey, EncodingKey};
 
-use super::store::{Secrets, SigningKey};
+use super::store::{Secrets, SigningKeyRow};
 use super::token::{ALGORITHM, ALGORITHM_NAME};
 use crate::{Error, Result};
 
@@ -140,7 +140,7 @@ async fn load(secrets: &dyn Secrets, rotation: i64, overlap: i64, now: i64) -> R
             false
         }
     });
-    let signs = |key: &SigningKey| key.retired_at.is_none() && now - key.created_at < rotation;
+    let signs = |key: &SigningKeyRow| key.retired_at.is_none() && now - key.created_at < rotation;
     if !keys.iter().any(signs) {
         let (made, public) = make(now)?;
         secrets.add_signing_key(made.clone()).await?;
@@ -182,12 +182,12 @@ async fn load(secrets: &dyn Secrets, rotation: i64, overlap: i64, now: i64) -> R
     })
 }
 
-fn make(now: i64) -> Result<(SigningKey, DecodingKey)> {
+fn make(now: i64) -> Result<(SigningKeyRow, DecodingKey)> {
     let document =
         EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &SystemRandom::new())
             .map_err(|_| Error::Internal("a signing key could not be made".into()))?;
     let (kid, public) = public_part(document.as_ref())?;
-    let key = SigningKey {
+    let key = SigningKeyRow {
         kid,
         algorithm: ALGORITHM_NAME.into(),
         private_der: document.as_ref().to_vec(),

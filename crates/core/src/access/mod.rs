@@ -27,6 +27,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use wharf_meta::Meta;
 use wharf_oci::RepositoryName;
 
 pub use admin::{AdminError, Bootstrap, PasswordTooShort};
@@ -136,6 +137,11 @@ pub struct Access {
 }
 
 impl Access {
+    /// Opens access over the rows of `meta`. `now` in ms since 1970.
+    pub async fn open(options: AccessOptions, meta: Meta, now: i64) -> Result<Self, AccessError> {
+        Self::with_secrets(options, Arc::new(meta), now).await
+    }
+
     async fn with_secrets(
         options: AccessOptions,
         secrets: Arc<dyn Secrets>,
@@ -155,7 +161,7 @@ impl Access {
         let keys = Keyring::open(secrets.clone(), rotation, overlap, now).await?;
         Ok(Self {
             policy: ArcSwap::from_pointee(policy),
-            users: Users::new(secrets.clone(), htpasswd),
+            users: Users::new(secrets.clone(), htpasswd.map(Arc::new)),
             secrets,
             passwords: Passwords::new(options.password_threads, options.password_attempts),
             tokens: Tokens::new(options.service, keys),
@@ -179,7 +185,7 @@ impl Access {
 
     /// What the htpasswd file said when it was last in order, if there is one.
     pub fn htpasswd(&self) -> Option<Arc<Htpasswd>> {
-        self.users.htpasswd().map(HtpasswdFile::content)
+        self.users.htpasswd().map(|file| file.content())
     }
 
     /// [`Policy::allow`] as of this moment.
@@ -227,10 +233,9 @@ impl Access {
     }
 
     /// Looks after the htpasswd file and the signing key. `app.rs` calls it about once a second; it costs one `stat`.
-    pub async fn upkeep(self: &Arc<Self>, now: i64) -> crate::Result<()> {
-        if self.users.htpasswd().is_some() {
-            let access = self.clone();
-            blocking(move || access.users.htpasswd().is_some_and(HtpasswdFile::poll)).await?;
+    pub async fn upkeep(&self, now: i64) -> crate::Result<()> {
+        if let Some(file) = self.users.htpasswd().cloned() {
+            blocking(move || file.poll()).await?;
         }
         self.tokens.keys.upkeep(now).await
     }

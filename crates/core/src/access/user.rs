@@ -62,14 +62,14 @@ impl User {
 #[derive(Debug)]
 pub(crate) struct Users {
     secrets: Arc<dyn Secrets>,
-    htpasswd: Option<HtpasswdFile>,
+    htpasswd: Option<Arc<HtpasswdFile>>,
     local: Cache<Arc<str>, Option<Arc<User>>>,
     /// Counts changes to local users: what was read before a change is not remembered after it.
     changes: Mutex<u64>,
 }
 
 impl Users {
-    pub(crate) fn new(secrets: Arc<dyn Secrets>, htpasswd: Option<HtpasswdFile>) -> Self {
+    pub(crate) fn new(secrets: Arc<dyn Secrets>, htpasswd: Option<Arc<HtpasswdFile>>) -> Self {
         Self {
             secrets,
             htpasswd,
@@ -78,7 +78,7 @@ impl Users {
         }
     }
 
-    pub(crate) fn htpasswd(&self) -> Option<&HtpasswdFile> {
+    pub(crate) fn htpasswd(&self) -> Option<&Arc<HtpasswdFile>> {
         self.htpasswd.as_ref()
     }
 

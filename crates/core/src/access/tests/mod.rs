@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use super::store::{BoxFuture, RefreshToken, Secrets, SigningKey};
+use super::store::{BoxFuture, RefreshTokenRow, Secrets, SigningKeyRow};
 use super::*;
 use crate::{Error, Result};
 use wharf_oci::{Authorization, Scope};
@@ -23,8 +23,8 @@ pub(super) const HOUR: i64 = 60 * MINUTE;
 #[derive(Default)]
 pub(super) struct Memory {
     pub(super) principals: Mutex<BTreeMap<String, String>>,
-    pub(super) keys: Mutex<Vec<SigningKey>>,
-    pub(super) refresh: Mutex<BTreeMap<Vec<u8>, RefreshToken>>,
+    pub(super) keys: Mutex<Vec<SigningKeyRow>>,
+    pub(super) refresh: Mutex<BTreeMap<Vec<u8>, RefreshTokenRow>>,
     pub(super) calls: AtomicU64,
     pub(super) broken: AtomicBool,
 }
@@ -89,11 +89,11 @@ impl Secrets for Memory {
         })
     }
 
-    fn signing_keys(&self) -> BoxFuture<'_, Result<Vec<SigningKey>>> {
+    fn signing_keys(&self) -> BoxFuture<'_, Result<Vec<SigningKeyRow>>> {
         self.answer(|memory| memory.keys.lock().unwrap().clone())
     }
 
-    fn add_signing_key(&self, key: SigningKey) -> BoxFuture<'_, Result<()>> {
+    fn add_signing_key(&self, key: SigningKeyRow) -> BoxFuture<'_, Result<()>> {
         self.answer(move |memory| memory.keys.lock().unwrap().push(key))
     }
 
@@ -109,15 +109,14 @@ impl Secrets for Memory {
     fn create_refresh_token(
         &self,
         hash: Vec<u8>,
-        token: RefreshToken,
-        _: i64,
+        token: RefreshTokenRow,
     ) -> BoxFuture<'_, Result<()>> {
         self.answer(move |memory| {
             memory.refresh.lock().unwrap().insert(hash, token);
         })
     }
 
-    fn refresh_token(&self, hash: Vec<u8>) -> BoxFuture<'_, Result<Option<RefreshToken>>> {
+    fn refresh_token(&self, hash: Vec<u8>) -> BoxFuture<'_, Result<Option<RefreshTokenRow>>> {
         self.answer(move |memory| memory.refresh.lock().unwrap().get(&hash).cloned())
     }
 
@@ -161,13 +160,13 @@ impl Fixture {
             memory,
             folder,
         };
-        let chosen = Some(Password::new("administrator"));
+        let chosen = Password::new("administrator");
         let made = fixture
             .access
-            .bootstrap_admin(chosen.clone(), NOW)
+            .bootstrap_admin(Some(chosen.clone()), NOW)
             .await
             .unwrap();
-        assert_eq!(made, Bootstrap::Created(chosen.unwrap()));
+        assert_eq!(made, Bootstrap::Created(chosen));
         fixture
     }
 

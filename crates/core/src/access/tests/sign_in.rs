@@ -1,6 +1,7 @@
 //! Names and passwords: local users, the htpasswd file, the administrator, floods.
 
-use std::task::Poll;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 
 use super::*;
 
@@ -180,6 +181,13 @@ async fn a_flood_of_sign_ins_is_bounded_and_passes() {
     it.basic("alice", "wonderland").await.unwrap();
 }
 
+/// Polls a future that must not be ready yet.
+async fn poll_once<F: Future + Unpin>(future: &mut F) {
+    let pending =
+        |context: &mut Context<'_>| Poll::Ready(Pin::new(&mut *future).poll(context).is_pending());
+    assert!(std::future::poll_fn(pending).await);
+}
+
 #[tokio::test]
 async fn those_who_hang_up_still_count_as_under_way() {
     let it = Fixture::new(|options| {
@@ -192,10 +200,7 @@ async fn those_who_hang_up_still_count_as_under_way() {
         let mut attempt = Box::pin(it.basic("alice", guess));
         // The first poll waits for the store, the second for the check.
         for _ in 0..2 {
-            std::future::poll_fn(|context| {
-                Poll::Ready(assert!(attempt.as_mut().poll(context).is_pending()))
-            })
-            .await;
+            poll_once(&mut attempt).await;
         }
     }
     let failure = it.basic("alice", "c").await.unwrap_err();
@@ -340,11 +345,73 @@ async fn a_fill_that_began_before_a_change_is_not_kept() {
     let it = Fixture::plain().await;
     it.access.users.forget(ADMIN);
     let mut slow = Box::pin(it.access.users.find(ADMIN));
-    std::future::poll_fn(|context| Poll::Ready(assert!(slow.as_mut().poll(context).is_pending())))
-        .await;
+    poll_once(&mut slow).await;
     // It has read the old row, whose answer is on its way; now the password changes.
     let fresh = it.access.reset_admin_password(None, NOW).await.unwrap();
     slow.await.unwrap();
     it.basic(ADMIN, fresh.reveal()).await.unwrap();
     it.basic(ADMIN, "administrator").await.unwrap_err();
+}
+
+#[tokio::test]
+async fn over_the_real_store_everything_survives_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("wharf.db");
+    let open = async || {
+        let (meta, _) = Meta::open(wharf_meta::SqliteOptions::new(&path)).unwrap();
+        let options = AccessOptions {
+            identity_tokens: true,
+            ..AccessOptions::default()
+        };
+        (
+            Access::open(options, meta.clone(), NOW).await.unwrap(),
+            meta,
+        )
+    };
+    let (access, meta) = open().await;
+    let Bootstrap::Created(chosen) = access.bootstrap_admin(None, NOW).await.unwrap() else {
+        panic!()
+    };
+    let request = |proof| TokenRequest {
+        proof,
+        scopes: Scope::parse_list("repository:a:pull"),
+        offline: true,
+    };
+    let grant = access
+        .grant_token(request(password(ADMIN, chosen.reveal())), NOW)
+        .await
+        .unwrap();
+    let refresh = grant.refresh_token.unwrap();
+    meta.close().await;
+
+    let (access, meta) = open().await;
+    assert_eq!(
+        access.bootstrap_admin(None, NOW).await.unwrap(),
+        Bootstrap::Existed
+    );
+    let bearer = Authorization::Bearer(grant.token.reveal().into());
+    let caller = access.authenticate(Some(&bearer), NOW).await.unwrap();
+    assert!(access.allow(&caller.principal, Permission::Admin, None));
+    let again = access
+        .grant_token(request(Proof::RefreshToken(refresh.clone())), NOW)
+        .await
+        .unwrap();
+    assert_eq!(again.principal.name(), ADMIN);
+    access.upkeep(NOW + 40 * 24 * HOUR).await.unwrap();
+    access
+        .reset_admin_password(Some(Password::new("another-one")), NOW)
+        .await
+        .unwrap();
+    assert_eq!(
+        fault(access.authenticate(Some(&bearer), NOW).await),
+        TokenFault::Revoked
+    );
+    let late = access
+        .grant_token(request(Proof::RefreshToken(refresh)), NOW)
+        .await;
+    assert!(matches!(
+        late,
+        Err(TokenRefusal::Auth(AuthFailure::RefreshToken))
+    ));
+    meta.close().await;
 }
