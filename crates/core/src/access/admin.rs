@@ -33,7 +33,11 @@ pub enum AdminError {
 impl Access {
     /// Makes the administrator if there is none, with the chosen password or a random one. Of two processes that start
     /// together exactly one gets [`Bootstrap::Created`].
-    pub async fn bootstrap_admin(&self, chosen: Option<Password>, now: i64) -> Result<Bootstrap, AdminError> {
+    pub async fn bootstrap_admin(
+        &self,
+        chosen: Option<Password>,
+        now: i64,
+    ) -> Result<Bootstrap, AdminError> {
         if self.secrets.principal(ADMIN).await?.is_some() {
             return Ok(Bootstrap::Existed);
         }
@@ -41,12 +45,20 @@ impl Access {
         let hash = self.passwords.hash(&password).await?;
         let created = self.secrets.create_principal(ADMIN, &hash, now).await?;
         self.users.forget(ADMIN);
-        Ok(if created { Bootstrap::Created(password) } else { Bootstrap::Existed })
+        Ok(if created {
+            Bootstrap::Created(password)
+        } else {
+            Bootstrap::Existed
+        })
     }
 
     /// Gives the administrator another password, chosen or random, and returns it. What was signed in with the old one
     /// is signed out by the next request.
-    pub async fn reset_admin_password(&self, chosen: Option<Password>, now: i64) -> Result<Password, AdminError> {
+    pub async fn reset_admin_password(
+        &self,
+        chosen: Option<Password>,
+        now: i64,
+    ) -> Result<Password, AdminError> {
         let password = good(chosen)?;
         let hash = self.passwords.hash(&password).await?;
         if !self.secrets.set_secret(ADMIN, &hash, now).await? {

@@ -94,30 +94,48 @@ impl Access {
             return Ok((Principal::Anonymous, String::new()));
         }
         let user = self.users.find(name).await?;
-        let good = self.passwords.check(name, password, user.as_ref(), self.users.dummy(), now).await;
+        let good = self
+            .passwords
+            .check(name, password, user.as_ref(), self.users.dummy(), now)
+            .await;
         match (good, user) {
             (Ok(true), Some(user)) => Ok((user.principal(), user.credential().to_string())),
             (Ok(_), _) => Err(AuthFailure::Password),
-            (Err(_), _) => Err(AuthFailure::Busy { retry_after: COME_BACK }),
+            (Err(_), _) => Err(AuthFailure::Busy {
+                retry_after: COME_BACK,
+            }),
         }
     }
 
     async fn bearer(&self, token: &str, now: i64) -> Result<Caller, AuthFailure> {
         let token = self.tokens.verify(token, now).await?;
         let expired_since = token.standing(now)?;
-        if expired_since.is_some_and(|since| now - since >= self.upload_grace) {
+        if expired_since.is_some_and(|since| now.saturating_sub(since) >= self.upload_grace) {
             return Err(TokenFault::Expired.into());
         }
         let principal = match &*token.subject {
             "" => Principal::Anonymous,
-            name => self.with_credential(name, &token.credential).await?.ok_or(TokenFault::Revoked)?,
+            name => self
+                .with_credential(name, &token.credential)
+                .await?
+                .ok_or(TokenFault::Revoked)?,
         };
-        Ok(Caller { principal, scopes: Some(token.scopes.clone()), expired_since })
+        Ok(Caller {
+            principal,
+            scopes: Some(token.scopes.clone()),
+            expired_since,
+        })
     }
 
     /// The user of that name, as long as the password is the one that the credential names.
-    pub(super) async fn with_credential(&self, name: &str, credential: &str) -> Result<Option<Principal>, Error> {
+    pub(super) async fn with_credential(
+        &self,
+        name: &str,
+        credential: &str,
+    ) -> Result<Option<Principal>, Error> {
         let user = self.users.find(name).await?;
-        Ok(user.filter(|user| **user.credential() == *credential).map(|user| user.principal()))
+        Ok(user
+            .filter(|user| **user.credential() == *credential)
+            .map(|user| user.principal()))
     }
 }

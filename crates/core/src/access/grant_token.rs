@@ -10,7 +10,7 @@ use super::decide::covers;
 use super::principal::Principal;
 use super::role::Permission;
 use super::secret::{Password, is_refresh_token, new_refresh_token, stored_form};
-use super::store::RefreshToken;
+use super::store::RefreshTokenRow;
 use super::token::sanitise;
 
 /// Most resources that one token can name. Containerd and BuildKit ask for the union of what one operation touches, a
@@ -43,9 +43,10 @@ impl Proof {
     pub fn from_header(authorization: Option<Authorization>) -> Result<Self, AuthFailure> {
         match authorization {
             None | Some(Authorization::Other(_)) => Ok(Self::Nobody),
-            Some(Authorization::Basic { user, password }) => {
-                Ok(Self::Password { name: user, password: Password::new(password) })
-            }
+            Some(Authorization::Basic { user, password }) => Ok(Self::Password {
+                name: user,
+                password: Password::new(password),
+            }),
             Some(Authorization::Bearer(_)) => Err(AuthFailure::Scheme("bearer".into())),
         }
     }
@@ -86,7 +87,9 @@ pub enum TokenRefusal {
     #[error(transparent)]
     Auth(#[from] AuthFailure),
     /// 400: more than [`MOST_SCOPES`] or [`LONGEST_SCOPES`].
-    #[error("a token can name at most {MOST_SCOPES} repositories in {LONGEST_SCOPES} bytes; ask for several tokens")]
+    #[error(
+        "a token can name at most {MOST_SCOPES} repositories in {LONGEST_SCOPES} bytes; ask for several tokens"
+    )]
     TooManyScopes,
 }
 
@@ -101,7 +104,11 @@ impl Access {
     ///
     /// The token carries what was asked for, not what is granted: rights are asked for at each use, so one that comes
     /// later counts too, and one that goes is gone at once. Anonymous without any right gets a token as well (TOK-1).
-    pub async fn grant_token(&self, request: TokenRequest, now: i64) -> Result<TokenGrant, TokenRefusal> {
+    pub async fn grant_token(
+        &self,
+        request: TokenRequest,
+        now: i64,
+    ) -> Result<TokenGrant, TokenRefusal> {
         let scopes = sanitise(&request.scopes);
         let length: usize = scopes.iter().map(|scope| scope.to_string().len()).sum();
         if scopes.len() > MOST_SCOPES || length > LONGEST_SCOPES {
@@ -118,17 +125,35 @@ impl Access {
                 (principal, credential, Some(token.clone()))
             }
         };
-        let subject = if principal.is_anonymous() { "" } else { principal.name() };
-        let pushes = |scope: &Scope| scope.kind == "repository" && (scope.allows("push") || scope.allows("delete"));
-        let seconds = if scopes.iter().any(pushes) { self.push_token_seconds } else { self.token_seconds };
-        let token = self.tokens.issue(subject, &credential, &scopes, now, seconds)?;
+        let subject = if principal.is_anonymous() {
+            ""
+        } else {
+            principal.name()
+        };
+        let pushes = |scope: &Scope| {
+            scope.kind == "repository" && (scope.allows("push") || scope.allows("delete"))
+        };
+        let seconds = if scopes.iter().any(pushes) {
+            self.push_token_seconds
+        } else {
+            self.token_seconds
+        };
+        let token = self
+            .tokens
+            .issue(subject, &credential, &scopes, now, seconds)?;
         let refresh_token = match held {
             // Never another one: clients do not store a second one while pulling.
             Some(held) => request.offline.then_some(held),
             None if request.offline && self.identity_tokens && !subject.is_empty() => {
                 let made = new_refresh_token();
-                let row = RefreshToken { subject: subject.into(), credential };
-                self.secrets.create_refresh_token(stored_form(made.reveal()), row, now).await?;
+                let row = RefreshTokenRow {
+                    subject: subject.into(),
+                    credential,
+                    created_at: now,
+                };
+                self.secrets
+                    .create_refresh_token(stored_form(made.reveal()), row)
+                    .await?;
                 Some(made)
             }
             None => None,
@@ -149,7 +174,11 @@ impl Access {
             return Err(AuthFailure::RefreshToken);
         }
         let hash = stored_form(token.reveal());
-        let row = self.secrets.refresh_token(hash.clone()).await?.ok_or(AuthFailure::RefreshToken)?;
+        let row = self
+            .secrets
+            .refresh_token(hash.clone())
+            .await?
+            .ok_or(AuthFailure::RefreshToken)?;
         match self.with_credential(&row.subject, &row.credential).await? {
             Some(principal) => Ok((principal, row.credential)),
             None => {
@@ -162,20 +191,34 @@ impl Access {
     /// What of the scopes the principal holds at this moment, action by action.
     fn granted(&self, principal: &Principal, scopes: &[Scope]) -> Vec<Scope> {
         let policy = self.policy();
-        let actions = [("pull", Permission::Pull), ("push", Permission::Push), ("delete", Permission::Delete)];
+        let actions = [
+            ("pull", Permission::Pull),
+            ("push", Permission::Push),
+            ("delete", Permission::Delete),
+        ];
         let registry = [Permission::Catalog, Permission::Admin];
         let narrow = |scope: &Scope| {
             let repository = RepositoryName::parse(&scope.name).ok();
             let actions = if scope.kind == "repository" {
                 let held = |permission| policy.allow(principal, permission, repository.as_ref());
-                let held = actions.iter().filter(|(action, permission)| scope.allows(action) && held(*permission));
-                held.map(|(action, _)| (*action).to_owned()).collect::<Vec<_>>()
+                let held = actions
+                    .iter()
+                    .filter(|(action, permission)| scope.allows(action) && held(*permission));
+                held.map(|(action, _)| (*action).to_owned())
+                    .collect::<Vec<_>>()
             } else {
-                let asked = |permission: &Permission| covers(std::slice::from_ref(scope), *permission, None);
-                let held = registry.iter().any(|p| asked(p) && policy.allow(principal, *p, None));
+                let asked = |permission: &Permission| {
+                    covers(std::slice::from_ref(scope), *permission, None)
+                };
+                let held = registry
+                    .iter()
+                    .any(|p| asked(p) && policy.allow(principal, *p, None));
                 held.then(|| "*".to_owned()).into_iter().collect()
             };
-            (!actions.is_empty()).then(|| Scope { actions, ..scope.clone() })
+            (!actions.is_empty()).then(|| Scope {
+                actions,
+                ..scope.clone()
+            })
         };
         scopes.iter().filter_map(narrow).collect()
     }

@@ -59,12 +59,15 @@ impl Htpasswd {
         let mut costs: HashMap<u32, usize> = HashMap::new();
         for (at, line) in bytes.split(|byte| *byte == b'\n').enumerate() {
             let number = at + 1;
-            let parsed = std::str::from_utf8(line).map_err(|_| "the line is not UTF-8".to_owned()).and_then(parse_line);
+            let parsed = std::str::from_utf8(line)
+                .map_err(|_| "the line is not UTF-8".to_owned())
+                .and_then(parse_line);
             let entry = match parsed {
                 Ok(None) => continue,
-                Ok(Some((name, ..))) if lines.contains_key(name) => {
-                    Err(format!("the user already stands in line {}, and that one counts; remove one", lines[name]))
-                }
+                Ok(Some((name, ..))) if lines.contains_key(name) => Err(format!(
+                    "the user already stands in line {}, and that one counts; remove one",
+                    lines[name]
+                )),
                 other => other,
             };
             match entry {
@@ -78,12 +81,18 @@ impl Htpasswd {
                 Err(reason) => {
                     read.broken += 1;
                     if read.problems.len() < MOST_PROBLEMS {
-                        read.problems.push(Problem { line: number, reason });
+                        read.problems.push(Problem {
+                            line: number,
+                            reason,
+                        });
                     }
                 }
             }
         }
-        read.usual_cost = costs.into_iter().max_by_key(|&(cost, users)| (users, cost)).map(|(cost, _)| cost);
+        read.usual_cost = costs
+            .into_iter()
+            .max_by_key(|&(cost, users)| (users, cost))
+            .map(|(cost, _)| cost);
         read
     }
 
@@ -123,7 +132,9 @@ fn parse_line(line: &str) -> Result<Option<(&str, &str, u32)>, String> {
     if line.is_empty() || line.starts_with('#') {
         return Ok(None);
     }
-    let (name, rest) = line.split_once(':').ok_or("there is no colon; a line is name:hash, as `htpasswd -nB NAME` prints it")?;
+    let (name, rest) = line
+        .split_once(':')
+        .ok_or("there is no colon; a line is name:hash, as `htpasswd -nB NAME` prints it")?;
     check_user_name(name)?;
     if name == ADMIN {
         return Err(format!(
@@ -138,7 +149,9 @@ fn parse_line(line: &str) -> Result<Option<(&str, &str, u32)>, String> {
 
 /// The cost of a bcrypt hash in good order.
 fn bcrypt_cost(hash: &str) -> Result<u32, String> {
-    let other = |kind: &str| format!("the hash is {kind}, but only bcrypt is accepted; make it with `htpasswd -B`");
+    let other = |kind: &str| {
+        format!("the hash is {kind}, but only bcrypt is accepted; make it with `htpasswd -B`")
+    };
     let kinds = [
         ("$2a$", None),
         ("$2b$", None),
@@ -156,13 +169,19 @@ fn bcrypt_cost(hash: &str) -> Result<u32, String> {
     match kinds.iter().find(|(prefix, _)| hash.starts_with(prefix)) {
         Some((_, None)) => {}
         Some((_, Some(kind))) => return Err(other(kind)),
-        None if hash.is_empty() => return Err("there is no hash; make one with `htpasswd -B`".into()),
+        None if hash.is_empty() => {
+            return Err("there is no hash; make one with `htpasswd -B`".into());
+        }
         None => return Err(other("crypt or plain text")),
     }
-    let parts: bcrypt::HashParts = hash.parse().map_err(|_| "the bcrypt hash is damaged; make it again with `htpasswd -B`")?;
+    let parts: bcrypt::HashParts = hash
+        .parse()
+        .map_err(|_| "the bcrypt hash is damaged; make it again with `htpasswd -B`")?;
     match parts.get_cost() {
         cost @ 4..=HIGHEST_COST => Ok(cost),
-        cost => Err(format!("bcrypt cost {cost} is not between 4 and {HIGHEST_COST}; make the hash with `htpasswd -B -C 10`")),
+        cost => Err(format!(
+            "bcrypt cost {cost} is not between 4 and {HIGHEST_COST}; make the hash with `htpasswd -B -C 10`"
+        )),
     }
 }
 
@@ -189,7 +208,7 @@ struct Watched {
 
 /// A file that is read again when it changes.
 #[derive(Debug)]
-pub struct HtpasswdFile {
+pub(crate) struct HtpasswdFile {
     path: PathBuf,
     content: ArcSwap<Htpasswd>,
     watched: Mutex<Watched>,
@@ -197,7 +216,7 @@ pub struct HtpasswdFile {
 
 impl HtpasswdFile {
     /// Reads the file for the first time; blocks. Broken lines are no error, a missing file is.
-    pub fn open(path: &Path) -> Result<Self, HtpasswdError> {
+    pub(crate) fn open(path: &Path) -> Result<Self, HtpasswdError> {
         let (stamp, content) = read(path).map_err(|error| HtpasswdError {
             path: path.into(),
             reason: match error.kind() {
@@ -208,12 +227,20 @@ impl HtpasswdFile {
             },
         })?;
         report(path, &content);
-        let watched = Watched { loaded: stamp, changed: None, unreadable: false };
-        Ok(Self { path: path.into(), content: ArcSwap::from_pointee(content), watched: Mutex::new(watched) })
+        let watched = Watched {
+            loaded: stamp,
+            changed: None,
+            unreadable: false,
+        };
+        Ok(Self {
+            path: path.into(),
+            content: ArcSwap::from_pointee(content),
+            watched: Mutex::new(watched),
+        })
     }
 
     /// What the file said when it was last in order.
-    pub fn content(&self) -> Arc<Htpasswd> {
+    pub(crate) fn content(&self) -> Arc<Htpasswd> {
         self.content.load_full()
     }
 
@@ -222,7 +249,7 @@ impl HtpasswdFile {
     /// A change counts once two looks in a row have found the same state: a file that is just being written is
     /// truncated first, and would lock everybody out for a moment. While the file is missing or unreadable its last
     /// content stays in force, and the log says so.
-    pub fn poll(&self) -> bool {
+    pub(crate) fn poll(&self) -> bool {
         let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
         let found = std::fs::metadata(&self.path).map(|metadata| stamp(&metadata));
         let content = match found {
@@ -240,7 +267,11 @@ impl HtpasswdFile {
         watched.changed = None;
         match content {
             Ok((stamp, content)) => {
-                *watched = Watched { loaded: stamp, changed: None, unreadable: false };
+                *watched = Watched {
+                    loaded: stamp,
+                    changed: None,
+                    unreadable: false,
+                };
                 tracing::info!(file = %self.path.display(), users = content.len(), "htpasswd file read again");
                 report(&self.path, &content);
                 self.content.store(Arc::new(content));
@@ -282,5 +313,149 @@ fn read(path: &Path) -> io::Result<(Stamp, Htpasswd)> {
 
 fn stamp(metadata: &std::fs::Metadata) -> Stamp {
     let modified = (metadata.mtime(), metadata.mtime_nsec());
-    (metadata.dev(), metadata.ino(), metadata.len(), modified, (metadata.ctime(), metadata.ctime_nsec()))
+    (
+        metadata.dev(),
+        metadata.ino(),
+        metadata.len(),
+        modified,
+        (metadata.ctime(), metadata.ctime_nsec()),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HASH: &str = "$2y$05$c4WoMPo3SXsafkva.HHa6uXQZWr7oboPiC2bT/r7q1BB8I2s0BRqC";
+
+    fn problems(read: &Htpasswd) -> Vec<(usize, &str)> {
+        read.problems()
+            .iter()
+            .map(|problem| (problem.line, problem.reason.as_str()))
+            .collect()
+    }
+
+    /// Spec: BASIC-2.
+    #[test]
+    fn comments_blank_lines_and_windows_files_are_fine() {
+        let text = format!(
+            "\u{feff}# people\r\n\r\n  \nalice:{HASH}\r\n  # more\nbob smith:{HASH}:ignored\nüml@x.example:{HASH}"
+        );
+        let read = Htpasswd::parse(text.as_bytes());
+        assert_eq!((read.len(), problems(&read)), (3, vec![]));
+        for name in ["alice", "bob smith", "üml@x.example"] {
+            assert_eq!(read.get(name).unwrap().hash().as_str(), HASH);
+        }
+        assert!(Htpasswd::parse(b"").is_empty());
+    }
+
+    /// Spec: BASIC-2.
+    #[test]
+    fn broken_lines_are_told_by_number_and_reason_and_the_others_work() {
+        let rest = &HASH[3..];
+        let cases: [(String, &str); 17] = [
+            ("no colon here".into(), "no colon"),
+            (format!(":{HASH}"), "name is empty"),
+            ("carol:".into(), "no hash"),
+            ("carol:$apr1$x$y".into(), "Apache's MD5"),
+            ("carol:{SHA}5baa".into(), "unsalted SHA-1"),
+            ("carol:$6$x$y".into(), "SHA-512"),
+            ("carol:plain-text-password".into(), "crypt or plain text"),
+            (format!("carol:$2x{rest}"), "faulty form"),
+            (format!("carol:{}", &HASH[..59]), "damaged"),
+            (format!("carol:{HASH}x"), "damaged"),
+            (format!("carol:{}!{}", &HASH[..20], &HASH[21..]), "damaged"),
+            (format!("carol:$2y$31{}", &HASH[6..]), "cost 31"),
+            (format!("carol:$2y$03{}", &HASH[6..]), "cost 3 "),
+            (format!("anonymous:{HASH}"), "reserved"),
+            (format!("admin:{HASH}"), "administrator"),
+            (format!("a\u{7}b:{HASH}"), "control character"),
+            (format!("alice:{HASH}"), "line 1"),
+        ];
+        let lines: Vec<_> = cases.iter().map(|(line, _)| line.as_str()).collect();
+        let text = format!("alice:{HASH}\n{}\nbob:{HASH}\n", lines.join("\n"));
+        let mut bytes = text.into_bytes();
+        bytes.extend(b"dave\xff:x\n");
+        let read = Htpasswd::parse(&bytes);
+        assert_eq!(read.len(), 2);
+        assert!(read.get("alice").is_some() && read.get("bob").is_some());
+        let found = problems(&read);
+        assert_eq!(found.len(), cases.len() + 1);
+        for (at, ((line, reason), (text, expected))) in found.iter().zip(&cases).enumerate() {
+            assert_eq!(*line, at + 2);
+            assert!(reason.contains(expected), "{text:?}: {reason}");
+            assert!(!reason.contains("plain-text-password") && !reason.contains("no colon here"));
+        }
+        assert_eq!(found.last().unwrap(), &(20, "the line is not UTF-8"));
+    }
+
+    #[test]
+    fn a_flood_of_broken_lines_is_counted_not_kept() {
+        let read = Htpasswd::parse("nonsense\n".repeat(100_000).as_bytes());
+        assert_eq!(
+            (read.broken(), read.problems().len()),
+            (100_000, MOST_PROBLEMS)
+        );
+    }
+
+    #[test]
+    fn an_unknown_user_costs_what_most_users_cost() {
+        let with = |cost: &str| format!("{}{cost}{}", &HASH[..4], &HASH[6..]);
+        let text = format!("a:{}\nb:{}\nc:{}\n", with("12"), with("05"), with("05"));
+        assert_eq!(Htpasswd::parse(text.as_bytes()).usual_cost(), Some(5));
+        assert_eq!(Htpasswd::parse(b"").usual_cost(), None);
+    }
+
+    #[test]
+    fn files_that_cannot_be_used_say_why() {
+        let folder = tempfile::tempdir().unwrap();
+        let missing = HtpasswdFile::open(&folder.path().join("none"))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            missing.contains("none") && missing.contains("htpasswd -cB"),
+            "{missing}"
+        );
+        let directory = HtpasswdFile::open(folder.path()).unwrap_err().to_string();
+        assert!(directory.contains("not a regular file"), "{directory}");
+        let large = folder.path().join("large");
+        File::create(&large)
+            .unwrap()
+            .set_len(LARGEST_FILE + 1)
+            .unwrap();
+        let large = HtpasswdFile::open(&large).unwrap_err().to_string();
+        assert!(large.contains("16 MiB"), "{large}");
+    }
+
+    #[test]
+    fn a_replaced_file_is_noticed_even_with_the_same_time_and_size() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("htpasswd");
+        std::fs::write(&path, format!("alice:{HASH}\n")).unwrap();
+        let file = HtpasswdFile::open(&path).unwrap();
+        assert!(!file.poll() && !file.poll());
+        let next = folder.path().join("next");
+        std::fs::write(&next, format!("carol:{HASH}\n")).unwrap();
+        let modified = std::fs::metadata(&path).unwrap().modified().unwrap();
+        File::options()
+            .write(true)
+            .open(&next)
+            .unwrap()
+            .set_modified(modified)
+            .unwrap();
+        std::fs::rename(&next, &path).unwrap();
+        assert!(!file.poll(), "once could be a file half written");
+        assert!(file.poll());
+        assert!(file.content().get("carol").is_some() && file.content().get("alice").is_none());
+        assert!(!file.poll());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_file_breaks_the_parser(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..500)) {
+            let read = Htpasswd::parse(&bytes);
+            let lines = bytes.split(|byte| *byte == b'\n').count();
+            proptest::prop_assert!(read.len() + read.broken() <= lines);
+        }
+    }
 }

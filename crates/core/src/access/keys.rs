@@ -12,7 +12,7 @@ use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
 use jsonwebtoken::jwk::{Jwk, ThumbprintHash};
 use jsonwebtoken::{DecodingKey, EncodingKey};
 
-use super::store::{Secrets, SigningKey};
+use super::store::{Secrets, SigningKeyRow};
 use super::token::{ALGORITHM, ALGORITHM_NAME};
 use crate::{Error, Result};
 
@@ -50,13 +50,20 @@ pub(crate) struct Keyring {
 
 impl fmt::Debug for Keyring {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Keyring").field("signer", &self.ring.load().signer.kid).finish_non_exhaustive()
+        f.debug_struct("Keyring")
+            .field("signer", &self.ring.load().signer.kid)
+            .finish_non_exhaustive()
     }
 }
 
 impl Keyring {
     /// Takes the keys from the store and makes the first one if there is none.
-    pub(crate) async fn open(secrets: Arc<dyn Secrets>, rotation: i64, overlap: i64, now: i64) -> Result<Self> {
+    pub(crate) async fn open(
+        secrets: Arc<dyn Secrets>,
+        rotation: i64,
+        overlap: i64,
+        now: i64,
+    ) -> Result<Self> {
         let ring = load(&*secrets, rotation, overlap, now).await?;
         Ok(Self {
             secrets,
@@ -70,7 +77,9 @@ impl Keyring {
     /// Lets another key take over when the present one is old enough. Cheap while it is not.
     pub(crate) async fn upkeep(&self, now: i64) -> Result<()> {
         if now - self.ring.load().signer.created_at >= self.rotation {
-            self.ring.store(Arc::new(load(&*self.secrets, self.rotation, self.overlap, now).await?));
+            self.ring.store(Arc::new(
+                load(&*self.secrets, self.rotation, self.overlap, now).await?,
+            ));
         }
         Ok(())
     }
@@ -81,7 +90,11 @@ impl Keyring {
 
     /// Whether tokens of that key are accepted.
     pub(crate) fn trusts(&self, kid: &str, now: i64) -> bool {
-        self.ring.load().trusted.get(kid).is_some_and(|key| key.until.is_none_or(|until| now < until))
+        self.ring
+            .load()
+            .trusted
+            .get(kid)
+            .is_some_and(|key| key.until.is_none_or(|until| now < until))
     }
 
     /// The key of exactly that name, if it is trusted. Another replica may have made it a moment ago.
@@ -89,8 +102,15 @@ impl Keyring {
         if !self.ring.load().trusted.contains_key(kid) {
             let looked = self.looked.load(Ordering::Relaxed);
             let due = now - looked >= LOOK_AGAIN_MS || now < looked;
-            if due && self.looked.compare_exchange(looked, now, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
-                self.ring.store(Arc::new(load(&*self.secrets, self.rotation, self.overlap, now).await?));
+            if due
+                && self
+                    .looked
+                    .compare_exchange(looked, now, Ordering::Relaxed, Ordering::Relaxed)
+                    .is_ok()
+            {
+                self.ring.store(Arc::new(
+                    load(&*self.secrets, self.rotation, self.overlap, now).await?,
+                ));
             }
         }
         let ring = self.ring.load();
@@ -106,7 +126,13 @@ async fn load(secrets: &dyn Secrets, rotation: i64, overlap: i64, now: i64) -> R
     let mut trusted = HashMap::new();
     keys.retain(|key| match public_part(&key.private_der) {
         Ok((_, public)) => {
-            trusted.insert(key.kid.clone(), Trusted { key: Arc::new(public), until: None });
+            trusted.insert(
+                key.kid.clone(),
+                Trusted {
+                    key: Arc::new(public),
+                    until: None,
+                },
+            );
             true
         }
         Err(error) => {
@@ -114,38 +140,54 @@ async fn load(secrets: &dyn Secrets, rotation: i64, overlap: i64, now: i64) -> R
             false
         }
     });
-    let signs = |key: &SigningKey| key.retired_at.is_none() && now - key.created_at < rotation;
+    let signs = |key: &SigningKeyRow| key.retired_at.is_none() && now - key.created_at < rotation;
     if !keys.iter().any(signs) {
         let (made, public) = make(now)?;
         secrets.add_signing_key(made.clone()).await?;
-        trusted.insert(made.kid.clone(), Trusted { key: Arc::new(public), until: None });
+        trusted.insert(
+            made.kid.clone(),
+            Trusted {
+                key: Arc::new(public),
+                until: None,
+            },
+        );
         keys.push(made);
     }
     for key in &keys {
         if key.retired_at.is_none() && !signs(key) {
             secrets.retire_signing_key(&key.kid, now).await?;
         }
-        if !signs(key) && let Some(trusted) = trusted.get_mut(&key.kid) {
+        if !signs(key)
+            && let Some(trusted) = trusted.get_mut(&key.kid)
+        {
             trusted.until = Some(key.retired_at.unwrap_or(now).saturating_add(overlap));
         }
     }
     trusted.retain(|_, key| key.until.is_none_or(|until| now < until));
     // Two processes that start together may both have made a key; both choose the same.
-    let newest = keys.iter().filter(|key| signs(key)).max_by_key(|key| (key.created_at, key.kid.clone()));
-    let newest = newest.ok_or_else(|| Error::Internal("there is no key that signs tokens".into()))?;
+    let newest = keys
+        .iter()
+        .filter(|key| signs(key))
+        .max_by_key(|key| (key.created_at, key.kid.clone()));
+    let newest =
+        newest.ok_or_else(|| Error::Internal("there is no key that signs tokens".into()))?;
     let signer = Signer {
         kid: newest.kid.clone(),
         key: EncodingKey::from_ec_der(&newest.private_der),
         created_at: newest.created_at,
     };
-    Ok(Ring { signer: Arc::new(signer), trusted })
+    Ok(Ring {
+        signer: Arc::new(signer),
+        trusted,
+    })
 }
 
-fn make(now: i64) -> Result<(SigningKey, DecodingKey)> {
-    let document = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &SystemRandom::new())
-        .map_err(|_| Error::Internal("a signing key could not be made".into()))?;
+fn make(now: i64) -> Result<(SigningKeyRow, DecodingKey)> {
+    let document =
+        EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &SystemRandom::new())
+            .map_err(|_| Error::Internal("a signing key could not be made".into()))?;
     let (kid, public) = public_part(document.as_ref())?;
-    let key = SigningKey {
+    let key = SigningKeyRow {
         kid,
         algorithm: ALGORITHM_NAME.into(),
         private_der: document.as_ref().to_vec(),
@@ -158,6 +200,11 @@ fn make(now: i64) -> Result<(SigningKey, DecodingKey)> {
 /// The thumbprint (RFC 7638) and the public key of a private one.
 fn public_part(private_der: &[u8]) -> Result<(String, DecodingKey)> {
     let jwk = Jwk::from_encoding_key(&EncodingKey::from_ec_der(private_der), ALGORITHM);
-    let parts = jwk.and_then(|jwk| Ok((jwk.thumbprint(ThumbprintHash::SHA256)?, DecodingKey::from_jwk(&jwk)?)));
+    let parts = jwk.and_then(|jwk| {
+        Ok((
+            jwk.thumbprint(ThumbprintHash::SHA256)?,
+            DecodingKey::from_jwk(&jwk)?,
+        ))
+    });
     parts.map_err(|error| Error::Internal(format!("a signing key is damaged: {error}")))
 }

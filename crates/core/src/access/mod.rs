@@ -17,6 +17,8 @@ mod principal;
 mod role;
 mod secret;
 mod store;
+#[cfg(test)]
+mod tests;
 mod token;
 mod user;
 
@@ -25,6 +27,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use wharf_meta::Meta;
 use wharf_oci::RepositoryName;
 
 pub use admin::{AdminError, Bootstrap, PasswordTooShort};
@@ -86,7 +89,10 @@ impl Default for AccessOptions {
     fn default() -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
-            rights: Rights { htpasswd: Role::Writer, ..Rights::default() },
+            rights: Rights {
+                htpasswd: Role::Writer,
+                ..Rights::default()
+            },
             htpasswd: None,
             service: "wharf".into(),
             identity_tokens: false,
@@ -131,6 +137,11 @@ pub struct Access {
 }
 
 impl Access {
+    /// Opens access over the rows of `meta`. `now` in ms since 1970.
+    pub async fn open(options: AccessOptions, meta: Meta, now: i64) -> Result<Self, AccessError> {
+        Self::with_secrets(options, Arc::new(meta), now).await
+    }
+
     async fn with_secrets(
         options: AccessOptions,
         secrets: Arc<dyn Secrets>,
@@ -144,12 +155,13 @@ impl Access {
         };
         let token_lifetime = options.token_lifetime.max(Duration::from_secs(60));
         let push_token_lifetime = options.push_token_lifetime.max(token_lifetime);
-        let overlap = ms(push_token_lifetime) + ms(options.upload_grace) + 2 * LEEWAY_SECONDS * 1_000;
+        let overlap =
+            ms(push_token_lifetime) + ms(options.upload_grace) + 2 * LEEWAY_SECONDS * 1_000;
         let rotation = ms(options.key_rotation).max(60_000);
         let keys = Keyring::open(secrets.clone(), rotation, overlap, now).await?;
         Ok(Self {
             policy: ArcSwap::from_pointee(policy),
-            users: Users::new(secrets.clone(), htpasswd),
+            users: Users::new(secrets.clone(), htpasswd.map(Arc::new)),
             secrets,
             passwords: Passwords::new(options.password_threads, options.password_attempts),
             tokens: Tokens::new(options.service, keys),
@@ -173,21 +185,35 @@ impl Access {
 
     /// What the htpasswd file said when it was last in order, if there is one.
     pub fn htpasswd(&self) -> Option<Arc<Htpasswd>> {
-        self.users.htpasswd().map(HtpasswdFile::content)
+        self.users.htpasswd().map(|file| file.content())
     }
 
     /// [`Policy::allow`] as of this moment.
-    pub fn allow(&self, principal: &Principal, permission: Permission, repository: Option<&RepositoryName>) -> bool {
+    pub fn allow(
+        &self,
+        principal: &Principal,
+        permission: Permission,
+        repository: Option<&RepositoryName>,
+    ) -> bool {
         self.policy.load().allow(principal, permission, repository)
     }
 
     /// [`Policy::prefixes_for`] as of this moment.
-    pub fn prefixes_for(&self, principal: &Principal, permission: Permission) -> Option<Vec<String>> {
+    pub fn prefixes_for(
+        &self,
+        principal: &Principal,
+        permission: Permission,
+    ) -> Option<Vec<String>> {
         self.policy.load().prefixes_for(principal, permission)
     }
 
     /// [`Policy::decide`] as of this moment.
-    pub fn decide(&self, caller: &Caller, permission: Permission, repository: Option<&RepositoryName>) -> Decision {
+    pub fn decide(
+        &self,
+        caller: &Caller,
+        permission: Permission,
+        repository: Option<&RepositoryName>,
+    ) -> Decision {
         self.policy.load().decide(caller, permission, repository)
     }
 
@@ -197,15 +223,19 @@ impl Access {
     }
 
     /// [`Policy::decide_upload`] as of this moment.
-    pub fn decide_upload(&self, caller: &Caller, owner: &str, repository: &RepositoryName) -> Decision {
+    pub fn decide_upload(
+        &self,
+        caller: &Caller,
+        owner: &str,
+        repository: &RepositoryName,
+    ) -> Decision {
         self.policy.load().decide_upload(caller, owner, repository)
     }
 
     /// Looks after the htpasswd file and the signing key. `app.rs` calls it about once a second; it costs one `stat`.
-    pub async fn upkeep(self: &Arc<Self>, now: i64) -> crate::Result<()> {
-        if self.users.htpasswd().is_some() {
-            let access = self.clone();
-            blocking(move || access.users.htpasswd().is_some_and(HtpasswdFile::poll)).await?;
+    pub async fn upkeep(&self, now: i64) -> crate::Result<()> {
+        if let Some(file) = self.users.htpasswd().cloned() {
+            blocking(move || file.poll()).await?;
         }
         self.tokens.keys.upkeep(now).await
     }
@@ -225,7 +255,9 @@ fn compile(rights: &Rights) -> Result<Policy, GrantError> {
     Policy::new(rights.anonymous, rights.htpasswd, &rights.grants)
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> crate::Result<T> {
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> crate::Result<T> {
     let done = tokio::task::spawn_blocking(work).await;
     done.map_err(|error| crate::Error::Internal(format!("a background task ended early: {error}")))
 }

@@ -43,8 +43,11 @@ impl StoredHash {
     /// Whether the password is the right one. Takes tens of milliseconds. A hash that cannot be read matches nothing.
     fn matches(&self, password: &str) -> bool {
         match self {
-            Self::Argon2(hash) => phc::PasswordHash::new(hash)
-                .is_ok_and(|hash| Argon2::default().verify_password(password.as_bytes(), &hash).is_ok()),
+            Self::Argon2(hash) => phc::PasswordHash::new(hash).is_ok_and(|hash| {
+                Argon2::default()
+                    .verify_password(password.as_bytes(), &hash)
+                    .is_ok()
+            }),
             Self::Bcrypt(hash) => bcrypt::verify(password, hash).unwrap_or(false),
         }
     }
@@ -72,9 +75,14 @@ impl Dummy {
                 let costs = Params::DEFAULT;
                 let (memory, passes, lanes) = (costs.m_cost(), costs.t_cost(), costs.p_cost());
                 let (salt, output) = ("A".repeat(22), "A".repeat(43));
-                StoredHash::Argon2(format!("$argon2id$v=19$m={memory},t={passes},p={lanes}${salt}${output}").into())
+                StoredHash::Argon2(
+                    format!("$argon2id$v=19$m={memory},t={passes},p={lanes}${salt}${output}")
+                        .into(),
+                )
             }
-            Self::Bcrypt(cost) => StoredHash::Bcrypt(format!("$2b${cost:02}${}", ".".repeat(53)).into()),
+            Self::Bcrypt(cost) => {
+                StoredHash::Bcrypt(format!("$2b${cost:02}${}", ".".repeat(53)).into())
+            }
         }
     }
 }
@@ -82,7 +90,9 @@ impl Dummy {
 /// Hashes a new password for a local user; takes tens of milliseconds.
 fn hash(password: &str) -> Result<String, argon2::password_hash::Error> {
     let salt: [u8; 16] = random_bytes();
-    Ok(Argon2::default().hash_password_with_salt(password.as_bytes(), &salt)?.to_string())
+    Ok(Argon2::default()
+        .hash_password_with_salt(password.as_bytes(), &salt)?
+        .to_string())
 }
 
 /// Too many checks are under way.
@@ -136,7 +146,9 @@ pub(crate) struct Passwords {
 
 impl std::fmt::Debug for Passwords {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Passwords").field("shared", &self.shared.counters).finish_non_exhaustive()
+        f.debug_struct("Passwords")
+            .field("shared", &self.shared.counters)
+            .finish_non_exhaustive()
     }
 }
 
@@ -183,7 +195,10 @@ impl Passwords {
             && known.until > now
             && known.until <= now + REMEMBERED_MS
         {
-            self.shared.counters.remembered.fetch_add(1, Ordering::Relaxed);
+            self.shared
+                .counters
+                .remembered
+                .fetch_add(1, Ordering::Relaxed);
             return Ok(true);
         }
         let credential = match user {
@@ -206,7 +221,11 @@ impl Passwords {
         dummy: Dummy,
         now: i64,
     ) -> Result<watch::Receiver<Option<bool>>, Busy> {
-        let mut flights = self.shared.flights.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut flights = self
+            .shared
+            .flights
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         if let Some(result) = flights.get(&flight) {
             return Ok(result.clone());
         }
@@ -216,18 +235,32 @@ impl Passwords {
         };
         let (sender, result) = watch::channel(None);
         flights.insert(flight.clone(), result.clone());
-        let landing = Landing { shared: self.shared.clone(), flight };
-        let (known, stored) = (user.is_some(), user.map_or_else(|| dummy.hash(), |user| user.hash().clone()));
+        let landing = Landing {
+            shared: self.shared.clone(),
+            flight,
+        };
+        let (known, stored) = (
+            user.is_some(),
+            user.map_or_else(|| dummy.hash(), |user| user.hash().clone()),
+        );
         let (password, running) = (Password::new(password), self.running.clone());
         tokio::spawn(async move {
             let _place = place;
             let _turn = running.acquire_owned().await;
-            landing.shared.counters.checked.fetch_add(1, Ordering::Relaxed);
-            let matched = tokio::task::spawn_blocking(move || stored.matches(password.reveal())).await;
+            landing
+                .shared
+                .counters
+                .checked
+                .fetch_add(1, Ordering::Relaxed);
+            let matched =
+                tokio::task::spawn_blocking(move || stored.matches(password.reveal())).await;
             let good = matched.unwrap_or(false) && known;
             if good {
                 let (key, credential) = landing.flight.clone();
-                let remembered = Remembered { credential, until: now + REMEMBERED_MS };
+                let remembered = Remembered {
+                    credential,
+                    until: now + REMEMBERED_MS,
+                };
                 landing.shared.successes.insert(key, Arc::new(remembered));
             }
             drop(landing);
@@ -244,7 +277,16 @@ impl Passwords {
         hashed
             .map_err(|error| error.to_string())
             .and_then(|hashed| hashed.map_err(|error| error.to_string()))
-            .map_err(|error| crate::Error::Internal(format!("a password could not be hashed: {error}")))
+            .map_err(|error| {
+                crate::Error::Internal(format!("a password could not be hashed: {error}"))
+            })
+    }
+
+    /// Lets every check wait until the guard is dropped.
+    #[cfg(test)]
+    pub(crate) async fn stall(&self) -> tokio::sync::OwnedSemaphorePermit {
+        let all = u32::try_from(self.running.available_permits()).unwrap();
+        self.running.clone().acquire_many_owned(all).await.unwrap()
     }
 
     fn key(&self, name: &str, password: &str) -> Key {
@@ -266,6 +308,81 @@ struct Landing {
 
 impl Drop for Landing {
     fn drop(&mut self) {
-        self.shared.flights.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.flight);
+        self.shared
+            .flights
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&self.flight);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dummy_does_the_whole_work_and_matches_nothing() {
+        for cost in [4, 5] {
+            let StoredHash::Bcrypt(hash) = Dummy::Bcrypt(cost).hash() else {
+                panic!()
+            };
+            assert!(
+                matches!(bcrypt::verify("x", &hash), Ok(false)),
+                "an error would come back at once"
+            );
+            assert_eq!(hash.parse::<bcrypt::HashParts>().unwrap().get_cost(), cost);
+        }
+        let StoredHash::Argon2(dummy) = Dummy::Argon2.hash() else {
+            panic!()
+        };
+        let verdict =
+            Argon2::default().verify_password(b"x", &phc::PasswordHash::new(&dummy).unwrap());
+        assert!(
+            matches!(verdict, Err(argon2::password_hash::Error::PasswordInvalid)),
+            "{verdict:?}"
+        );
+        let real = hash("x").unwrap();
+        let costs = |hash: &str| hash.split('$').take(4).collect::<Vec<_>>().join("$");
+        assert_eq!(costs(&dummy), costs(&real));
+    }
+
+    #[test]
+    fn both_kinds_of_hash_match_their_password_only() {
+        for stored in [
+            StoredHash::Argon2(hash("right").unwrap().into()),
+            StoredHash::Bcrypt(bcrypt::hash("right", 4).unwrap().into()),
+        ] {
+            assert!(stored.matches("right"));
+            assert!(!stored.matches("wrong") && !stored.matches("") && !stored.matches("right "));
+        }
+        for broken in [
+            StoredHash::Argon2("".into()),
+            StoredHash::Bcrypt("$2b$".into()),
+            StoredHash::Argon2("$argon2id$v=19$x".into()),
+        ] {
+            assert!(!broken.matches(""));
+        }
+    }
+
+    #[test]
+    fn the_forms_that_other_tools_write_are_understood() {
+        // `htpasswd -nbB alice secret-word`, the same word by PHP (2y) and an older library (2a).
+        let hash = bcrypt::hash("secret-word", 5).unwrap();
+        for prefix in ["$2a$", "$2b$", "$2y$"] {
+            assert!(
+                StoredHash::Bcrypt(hash.replacen("$2b$", prefix, 1).into()).matches("secret-word")
+            );
+        }
+    }
+
+    #[test]
+    fn names_and_passwords_do_not_run_together() {
+        let passwords = Passwords::new(1, 1);
+        assert_ne!(passwords.key("ab", "c"), passwords.key("a", "bc"));
+        assert_ne!(
+            passwords.key("a", "b"),
+            Passwords::new(1, 1).key("a", "b"),
+            "keyed by process"
+        );
     }
 }

@@ -71,8 +71,9 @@ const REFRESH: &str = "wharf_refresh_";
 
 /// Whether the text has the form of a refresh token.
 pub(crate) fn is_refresh_token(text: &str) -> bool {
-    text.rsplit_once('_')
-        .is_some_and(|(body, sum)| body.len() == REFRESH.len() + 64 && body.starts_with(REFRESH) && checksum(body) == sum)
+    text.rsplit_once('_').is_some_and(|(body, sum)| {
+        body.len() == REFRESH.len() + 64 && body.starts_with(REFRESH) && checksum(body) == sum
+    })
 }
 
 fn checksum(body: &str) -> String {
@@ -95,10 +96,12 @@ pub(crate) fn fingerprint(source: &str, name: &str, hash: &str) -> String {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    bytes
+        .iter()
+        .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
 }
 
 #[cfg(test)]
@@ -110,7 +113,11 @@ mod tests {
         let one = Password::random();
         let groups: Vec<_> = one.reveal().split('-').collect();
         assert_eq!(groups.len(), 5);
-        assert!(groups.iter().all(|group| group.len() == 4 && !group.contains(['i', 'l', 'o', 'u'])));
+        assert!(
+            groups
+                .iter()
+                .all(|group| group.len() == 4 && !group.contains(['i', 'l', 'o', 'u']))
+        );
         assert_ne!(one, Password::random());
     }
 
@@ -123,18 +130,35 @@ mod tests {
     fn refresh_tokens_are_known_by_form_and_checksum() {
         let token = new_refresh_token();
         assert!(is_refresh_token(token.reveal()));
-        let last = if token.reveal().ends_with('0') { "1" } else { "0" };
+        let last = if token.reveal().ends_with('0') {
+            "1"
+        } else {
+            "0"
+        };
         let broken = format!("{}{last}", &token.reveal()[..token.reveal().len() - 1]);
         assert!(!is_refresh_token(&broken));
-        assert!(!is_refresh_token("") && !is_refresh_token("wharf_refresh_") && !is_refresh_token("a_b"));
+        assert!(
+            !is_refresh_token("")
+                && !is_refresh_token("wharf_refresh_")
+                && !is_refresh_token("a_b")
+        );
     }
 
     #[test]
     fn fingerprints_differ_by_source_name_and_hash() {
-        let all = [("local", "a", "h"), ("htpasswd", "a", "h"), ("local", "b", "h"), ("local", "a", "i"), ("local", "ah", "")];
+        let all = [
+            ("local", "a", "h"),
+            ("htpasswd", "a", "h"),
+            ("local", "b", "h"),
+            ("local", "a", "i"),
+            ("local", "ah", ""),
+        ];
         for (i, (source, name, hash)) in all.iter().enumerate() {
             for (other_source, other_name, other_hash) in &all[i + 1..] {
-                assert_ne!(fingerprint(source, name, hash), fingerprint(other_source, other_name, other_hash));
+                assert_ne!(
+                    fingerprint(source, name, hash),
+                    fingerprint(other_source, other_name, other_hash)
+                );
             }
         }
     }

@@ -43,7 +43,9 @@ pub enum TokenFault {
     #[error("the token is signed with another algorithm than this registry uses")]
     Algorithm,
     /// A key that is not ours, or no longer.
-    #[error("the token is signed with a key that this registry does not use, or no longer; fetch a new token")]
+    #[error(
+        "the token is signed with a key that this registry does not use, or no longer; fetch a new token"
+    )]
     Key,
     /// The signature does not fit.
     #[error("the token's signature is wrong")]
@@ -213,10 +215,15 @@ impl Tokens {
             cred: credential.into(),
         };
         let signer = self.keys.signer();
-        let header = Header { kid: Some(signer.kid.clone()), ..Header::new(ALGORITHM) };
+        let header = Header {
+            kid: Some(signer.kid.clone()),
+            ..Header::new(ALGORITHM)
+        };
         jsonwebtoken::encode(&header, &claims, &signer.key)
             .map(Password::new)
-            .map_err(|error| crate::Error::Internal(format!("a token could not be signed: {error}")))
+            .map_err(|error| {
+                crate::Error::Internal(format!("a token could not be signed: {error}"))
+            })
     }
 
     /// Reads a token. One that was read before costs a hash and a look-up, whatever its fate since: only its key must
@@ -235,10 +242,13 @@ impl Tokens {
         self.misses.fetch_add(1, Ordering::Relaxed);
         let kid = key_name(token)?;
         let key = self.keys.find(&kid, now).await?.ok_or(TokenFault::Key)?;
-        let data = jsonwebtoken::decode::<Claims>(token, &key, &self.validation).map_err(|error| match error.kind() {
-            jsonwebtoken::errors::ErrorKind::InvalidSignature => TokenFault::Signature,
-            _ => TokenFault::Malformed,
-        })?;
+        let data =
+            jsonwebtoken::decode::<Claims>(token, &key, &self.validation).map_err(|error| {
+                match error.kind() {
+                    jsonwebtoken::errors::ErrorKind::InvalidSignature => TokenFault::Signature,
+                    _ => TokenFault::Malformed,
+                }
+            })?;
         let claims = data.claims;
         if claims.iss != self.service {
             return Err(TokenFault::Issuer.into());
@@ -276,7 +286,9 @@ fn key_name(token: &str) -> Result<String, TokenFault> {
         crit: Option<serde::de::IgnoredAny>,
     }
     let head = token.split('.').next().unwrap_or_default();
-    let head = URL_SAFE_NO_PAD.decode(head).map_err(|_| TokenFault::Malformed)?;
+    let head = URL_SAFE_NO_PAD
+        .decode(head)
+        .map_err(|_| TokenFault::Malformed)?;
     let head: Head = serde_json::from_slice(&head).map_err(|_| TokenFault::Malformed)?;
     if head.alg != ALGORITHM_NAME {
         return Err(TokenFault::Algorithm);
@@ -295,16 +307,26 @@ pub(crate) fn sanitise(asked: &[Scope]) -> Vec<Scope> {
     for scope in asked {
         let known: &[&str] = match (scope.kind.as_str(), scope.name.as_str()) {
             ("registry", "catalog" | "admin") => &["*"],
-            ("repository", name) if wharf_oci::RepositoryName::parse(name).is_ok() => &["pull", "push", "delete", "*"],
+            ("repository", name) if wharf_oci::RepositoryName::parse(name).is_ok() => {
+                &["pull", "push", "delete", "*"]
+            }
             _ => continue,
         };
-        let place = *places.entry((scope.kind.clone(), scope.name.clone())).or_insert_with(|| {
-            kept.push(Scope { class: None, actions: Vec::new(), ..scope.clone() });
-            kept.len() - 1
-        });
+        let place = *places
+            .entry((scope.kind.clone(), scope.name.clone()))
+            .or_insert_with(|| {
+                kept.push(Scope {
+                    class: None,
+                    actions: Vec::new(),
+                    ..scope.clone()
+                });
+                kept.len() - 1
+            });
         for action in known {
             let actions = &mut kept[place].actions;
-            if scope.actions.iter().any(|asked| asked == action) && !actions.iter().any(|had| had == action) {
+            if scope.actions.iter().any(|asked| asked == action)
+                && !actions.iter().any(|had| had == action)
+            {
                 actions.push((*action).to_owned());
             }
         }

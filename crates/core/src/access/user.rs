@@ -17,7 +17,7 @@ const REMEMBERED: usize = 10_000;
 
 /// Somebody who can sign in.
 #[derive(Debug)]
-pub struct User {
+pub(crate) struct User {
     name: Arc<str>,
     source: Source,
     hash: StoredHash,
@@ -27,11 +27,16 @@ pub struct User {
 impl User {
     pub(crate) fn new(name: &str, source: Source, hash: StoredHash) -> Self {
         let credential = fingerprint(source.as_str(), name, hash.as_str()).into();
-        Self { name: name.into(), source, hash, credential }
+        Self {
+            name: name.into(),
+            source,
+            hash,
+            credential,
+        }
     }
 
     /// The user's name.
-    pub fn name(&self) -> &Arc<str> {
+    pub(crate) fn name(&self) -> &Arc<str> {
         &self.name
     }
 
@@ -46,7 +51,10 @@ impl User {
     }
 
     pub(crate) fn principal(&self) -> Principal {
-        Principal::User { name: self.name.clone(), source: self.source }
+        Principal::User {
+            name: self.name.clone(),
+            source: self.source,
+        }
     }
 }
 
@@ -54,18 +62,23 @@ impl User {
 #[derive(Debug)]
 pub(crate) struct Users {
     secrets: Arc<dyn Secrets>,
-    htpasswd: Option<HtpasswdFile>,
+    htpasswd: Option<Arc<HtpasswdFile>>,
     local: Cache<Arc<str>, Option<Arc<User>>>,
     /// Counts changes to local users: what was read before a change is not remembered after it.
     changes: Mutex<u64>,
 }
 
 impl Users {
-    pub(crate) fn new(secrets: Arc<dyn Secrets>, htpasswd: Option<HtpasswdFile>) -> Self {
-        Self { secrets, htpasswd, local: Cache::new(REMEMBERED), changes: Mutex::new(0) }
+    pub(crate) fn new(secrets: Arc<dyn Secrets>, htpasswd: Option<Arc<HtpasswdFile>>) -> Self {
+        Self {
+            secrets,
+            htpasswd,
+            local: Cache::new(REMEMBERED),
+            changes: Mutex::new(0),
+        }
     }
 
-    pub(crate) fn htpasswd(&self) -> Option<&HtpasswdFile> {
+    pub(crate) fn htpasswd(&self) -> Option<&Arc<HtpasswdFile>> {
         self.htpasswd.as_ref()
     }
 
@@ -77,7 +90,10 @@ impl Users {
         if let Some(user) = self.find_local(name).await? {
             return Ok(Some(user));
         }
-        Ok(self.htpasswd.as_ref().and_then(|file| file.content().get(name).cloned()))
+        Ok(self
+            .htpasswd
+            .as_ref()
+            .and_then(|file| file.content().get(name).cloned()))
     }
 
     async fn find_local(&self, name: &str) -> Result<Option<Arc<User>>> {
@@ -86,7 +102,13 @@ impl Users {
         }
         let before = *self.changes.lock().unwrap_or_else(PoisonError::into_inner);
         let hash = self.secrets.principal(name).await?;
-        let user = hash.map(|hash| Arc::new(User::new(name, Source::Local, StoredHash::Argon2(hash.into()))));
+        let user = hash.map(|hash| {
+            Arc::new(User::new(
+                name,
+                Source::Local,
+                StoredHash::Argon2(hash.into()),
+            ))
+        });
         let changes = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
         if *changes == before {
             self.local.insert(name.into(), user.clone());
@@ -103,7 +125,10 @@ impl Users {
 
     /// What a check for an unknown user should cost.
     pub(crate) fn dummy(&self) -> Dummy {
-        let cost = self.htpasswd.as_ref().and_then(|file| file.content().usual_cost());
+        let cost = self
+            .htpasswd
+            .as_ref()
+            .and_then(|file| file.content().usual_cost());
         cost.map_or(Dummy::Argon2, Dummy::Bcrypt)
     }
 }
