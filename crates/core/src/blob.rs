@@ -3,7 +3,7 @@
 //! A blob is visible only through a repository that links it; that it exists elsewhere changes no answer (BGET-1).
 
 use wharf_blob::{Blob, Key};
-use wharf_meta::ops::blob as rows;
+use wharf_meta::blob as rows;
 use wharf_oci::{Digest, RepositoryName};
 
 use crate::access::{Permission, Principal};

@@ -4,7 +4,7 @@
 //! subject, artifact type) is derived once, when it is stored.
 
 use bytes::Bytes;
-use wharf_meta::ops::manifest as rows;
+use wharf_meta::manifest as rows;
 use wharf_oci::{
     Algorithm, Digest, Edge, EdgeKind, Kind, Limits, Manifest, ManifestError, Reference,
     ReferrerDescriptor, RepositoryName, Tag, media_type,

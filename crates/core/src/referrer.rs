@@ -1,6 +1,6 @@
 //! Referrers: manifests that name another as their subject (specification §1.9).
 
-use wharf_meta::ops::referrer as rows;
+use wharf_meta::referrer as rows;
 use wharf_oci::{Digest, RepositoryName};
 
 use crate::error::Result;

@@ -1,6 +1,6 @@
 //! Repositories: what the catalogue shows (specification §1.14).
 
-use wharf_meta::ops::repository as rows;
+use wharf_meta::repository as rows;
 
 use crate::access::{Permission, Principal};
 use crate::error::Result;

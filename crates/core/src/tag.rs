@@ -1,6 +1,6 @@
 //! Tags: names that move (specification §1.8, §1.10).
 
-use wharf_meta::ops::tag as rows;
+use wharf_meta::tag as rows;
 use wharf_oci::{Reference, RepositoryName, Tag};
 
 use crate::error::{Error, Result};

@@ -12,7 +12,7 @@ mod locks;
 mod sink;
 
 use wharf_blob::{Key, UploadId};
-use wharf_meta::ops::{blob as blob_rows, upload as rows};
+use wharf_meta::{blob as blob_rows, upload as rows};
 use wharf_oci::{Algorithm, ContentRange, Digest, RepositoryName};
 
 pub use self::locks::Locks;

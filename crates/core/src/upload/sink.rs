@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 use wharf_blob::{Checkpoint, Hasher, UploadId, UploadWriter};
-use wharf_meta::ops::upload as rows;
+use wharf_meta::upload as rows;
 use wharf_oci::{Algorithm, Digest};
 
 use crate::error::{Error, Result};
