@@ -137,7 +137,6 @@ pub async fn push(registry: &Registry, push: Push<'_>) -> Result<Pushed> {
     let referrer = subject
         .is_some()
         .then(|| ReferrerDescriptor::of(&manifest, digest.clone(), push.bytes.len() as u64).to_json());
-    let at = registry.clock.now_ms();
 
     let put = rows::Put {
         repository: push.repository.clone(),

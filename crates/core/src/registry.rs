@@ -79,7 +79,7 @@ impl Default for Limits {
             blob_size: 1 << 40,
             inline_below: 16 << 10,
             upload_age_ms: 7 * 24 * 3_600_000,
-            tags_per_push: 100,
+            tags_per_push: 50,
             page: 1_000,
         }
     }

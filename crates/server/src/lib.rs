@@ -1,3 +1,4 @@
 //! The binary `wharf` as a library, so that tests and tools start the same server.
 
 pub mod http;
+pub mod v2;

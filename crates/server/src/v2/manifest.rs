@@ -6,7 +6,7 @@ use http::header::{
 };
 use wharf_core::manifest::{self, Expect, Push};
 use wharf_core::{BodyError, Error};
-use wharf_oci::{Digest, ErrorCode, Reference, RepositoryName, Tag, media_type};
+use wharf_oci::{Digest, ErrorCode, Reference, RepositoryName, Tag};
 
 use super::{Answer, Call, reply};
 use crate::http::body::Body;

@@ -23,7 +23,7 @@ use wharf_oci::ErrorCode;
 
 use crate::http::error::ApiError;
 use crate::http::route::Route;
-use crate::http::{Request, Response};
+use crate::http::{Facts, Request, Response};
 
 pub use self::guard::Challenges;
 
@@ -66,15 +66,19 @@ impl V2 {
         }
     }
 
-    /// Answers one request whose route is a `/v2/` one. Also tells who asked, for the log.
-    pub async fn handle(&self, mut request: Request) -> (Response, Option<String>) {
-        let mut who = None;
-        let answer = self.answer(&mut request, &mut who).await;
-        let response = answer.unwrap_or_else(ApiError::into_response);
-        (response, who)
+    /// Answers one request whose route is a `/v2/` one, or none at all.
+    pub async fn handle(&self, mut request: Request) -> Response {
+        let mut facts = Facts {
+            repository: request.route.as_ref().ok().and_then(|route| route.repository().cloned()),
+            ..Facts::default()
+        };
+        let answer = self.answer(&mut request, &mut facts).await;
+        let mut response = answer.unwrap_or_else(ApiError::into_response);
+        response.body_mut().set_facts(facts);
+        response
     }
 
-    async fn answer(&self, request: &mut Request, who: &mut Option<String>) -> Answer {
+    async fn answer(&self, request: &mut Request, facts: &mut Facts) -> Answer {
         let route = match &request.route {
             Ok(route) => route.clone(),
             Err(error) => return Err(ApiError::from(error.clone())),
@@ -83,7 +87,7 @@ impl V2 {
             return Err(ApiError::method_not_allowed(route.methods()));
         }
         let caller = self.admit(request, &route).await?;
-        *who = Some(caller.principal.name().to_owned());
+        facts.principal = Some(caller.principal.name().to_owned());
         let call = Call {
             registry: &self.registry,
             caller: &caller,

@@ -2,14 +2,24 @@
 
 use http::StatusCode;
 use http::header::{CONTENT_RANGE, HeaderName, LOCATION, RANGE};
-use wharf_core::{Error, blob, upload};
+use wharf_core::{BodyError, Error, blob, upload};
 use wharf_oci::{Algorithm, ContentRange, Digest, ErrorCode, RepositoryName};
 
 use super::{Answer, Call, reply};
 use crate::http::error::ApiError;
-use crate::http::{Request, Response};
+use crate::http::{Request, RequestBody, Response};
 
 const DOCKER_UPLOAD_UUID: HeaderName = HeaderName::from_static("docker-upload-uuid");
+
+impl upload::Source for RequestBody {
+    fn len(&self) -> Option<u64> {
+        self.len()
+    }
+
+    async fn chunk(&mut self) -> Option<Result<bytes::Bytes, BodyError>> {
+        self.chunk().await
+    }
+}
 
 /// POST: a mount if it can be, a whole blob if the request carries one, otherwise a session.
 pub(super) async fn start(
@@ -17,23 +27,19 @@ pub(super) async fn start(
     request: &mut Request,
     name: &RepositoryName,
 ) -> Answer {
-    if let Some(mount) = reply::query(request, "mount").next() {
+    let mount = reply::query(request, "mount").next();
+    let whole = reply::query(request, "digest").next();
+    if let Some(mount) = mount {
         let digest = digest(&mount)?;
         let from = reply::query(request, "from").next();
         let principal = &call.caller.principal;
         if blob::mount(call.registry, principal, name, &digest, from.as_deref()).await? {
             return Ok(created(call, name, &digest));
         }
-    } else if let Some(whole) = reply::query(request, "digest").next() {
+    } else if let Some(whole) = whole {
         let digest = digest(&whole)?;
-        upload::monolithic(
-            call.registry,
-            name,
-            call.actor(),
-            &digest,
-            &mut request.body,
-        )
-        .await?;
+        let body = &mut request.body;
+        upload::monolithic(call.registry, name, call.actor(), &digest, body).await?;
         return Ok(created(call, name, &digest));
     }
     let hint = match reply::query(request, "digest-algorithm").next() {
