@@ -3,9 +3,12 @@
 //! Each task is a module of its own; what several of them need is in [`workspace`] (where things lie)
 //! and [`run`] (starting programs). Nothing here is part of the shipped binary.
 
+use std::process::ExitCode;
+
 use clap::{Parser, Subcommand};
 
 mod clients;
+mod e2e;
 mod lex;
 mod run;
 mod tidy;
@@ -26,13 +29,23 @@ struct Cli {
 enum Task {
     /// Install the real clients that the end-to-end tests use
     Clients(clients::Args),
+    /// Run the real clients against the release binary
+    E2e(e2e::Args),
     /// Check the project's own rules
     Tidy,
 }
 
-fn main() -> anyhow::Result<()> {
-    match Cli::parse().task {
+fn main() -> ExitCode {
+    let done = match Cli::parse().task {
         Task::Clients(args) => clients::main(&args),
+        Task::E2e(args) => e2e::main(&args),
         Task::Tidy => tidy::main(),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
     }
 }

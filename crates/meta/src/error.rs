@@ -15,7 +15,9 @@ pub enum Error {
     #[error("the metadata store is busy: {0}")]
     Busy(String),
     /// No space, no quota, or the configured page limit is reached.
-    #[error("the metadata store is full: {0}; free space on its file system and writes go on by themselves")]
+    #[error(
+        "the metadata store is full: {0}; free space on its file system and writes go on by themselves"
+    )]
     Full(String),
     /// The database or its folder cannot be written.
     #[error("{what} cannot be written: {reason}")]
@@ -26,10 +28,14 @@ pub enum Error {
         reason: String,
     },
     /// The database is damaged.
-    #[error("the metadata database is damaged: {0}; stop the server and restore the last backup (wharf backup restore)")]
+    #[error(
+        "the metadata database is damaged: {0}; stop the server and restore the last backup (wharf backup restore)"
+    )]
     Corrupt(String),
     /// The file is a database of something else, or no database.
-    #[error("{path} is not Wharf's: {reason}; choose another data folder (--data) or move the file away")]
+    #[error(
+        "{path} is not Wharf's: {reason}; choose another data folder (--data) or move the file away"
+    )]
     Foreign {
         /// The file.
         path: PathBuf,
@@ -69,7 +75,9 @@ pub enum Error {
     #[error("metadata input/output: {0}")]
     Io(String),
     /// An earlier commit failed: nothing is written until a checkpoint was synced.
-    #[error("metadata writes are refused since a commit failed ({0}); they resume once a checkpoint is synced to disk")]
+    #[error(
+        "metadata writes are refused since a commit failed ({0}); they resume once a checkpoint is synced to disk"
+    )]
     Refusing(String),
     /// The store is closed or closing.
     #[error("the metadata store is closed")]

@@ -61,10 +61,18 @@ impl Counter {
 /// and `FOR UPDATE` or `FOR SHARE` at the very end, which SQLite drops since its writer is alone.
 pub trait Tx: Send {
     /// Runs a statement and gives all its rows: bound every one by a key or a `LIMIT`.
-    fn query(&mut self, sql: &'static str, parameters: &[Val<'_>]) -> impl Future<Output = Result<Vec<Row>>> + Send;
+    fn query(
+        &mut self,
+        sql: &'static str,
+        parameters: &[Val<'_>],
+    ) -> impl Future<Output = Result<Vec<Row>>> + Send;
 
     /// Runs a statement that gives no rows; tells how many it changed.
-    fn exec(&mut self, sql: &'static str, parameters: &[Val<'_>]) -> impl Future<Output = Result<u64>> + Send;
+    fn exec(
+        &mut self,
+        sql: &'static str,
+        parameters: &[Val<'_>],
+    ) -> impl Future<Output = Result<u64>> + Send;
 
     /// Adds to a counter at commit. Engines gather these, since a counter's row is hot.
     fn count(&mut self, counter: Counter, delta: i64) -> impl Future<Output = Result<()>> + Send;
@@ -73,7 +81,11 @@ pub trait Tx: Send {
     fn id(&mut self, at: i64) -> Id;
 
     /// The first row of a statement that gives one at most.
-    fn row(&mut self, sql: &'static str, parameters: &[Val<'_>]) -> impl Future<Output = Result<Option<Row>>> + Send {
+    fn row(
+        &mut self,
+        sql: &'static str,
+        parameters: &[Val<'_>],
+    ) -> impl Future<Output = Result<Option<Row>>> + Send {
         let rows = self.query(sql, parameters);
         async move { Ok(rows.await?.into_iter().next()) }
     }
@@ -96,7 +108,9 @@ pub trait Op: Send + 'static {
     /// The name in logs and metrics: module and type, for example `tag::Delete`.
     fn name() -> &'static str {
         let full = std::any::type_name::<Self>();
-        let short = full.rfind("::").and_then(|last| full[..last].rfind("::").map(|before| &full[before + 2..]));
+        let short = full
+            .rfind("::")
+            .and_then(|last| full[..last].rfind("::").map(|before| &full[before + 2..]));
         short.unwrap_or(full)
     }
 }

@@ -184,7 +184,8 @@ impl Row {
     /// A BIGINT that counts something.
     pub fn size(&mut self, at: usize) -> Result<u64> {
         let value = self.int(at)?;
-        u64::try_from(value).map_err(|_| Error::Corrupt(format!("column {at} holds a negative size")))
+        u64::try_from(value)
+            .map_err(|_| Error::Corrupt(format!("column {at} holds a negative size")))
     }
 
     /// A BIGINT used as a truth value.
@@ -229,13 +230,16 @@ impl Row {
     /// An id.
     pub fn id(&mut self, at: usize) -> Result<Id> {
         let bytes = self.bytes(at)?;
-        let bytes = bytes.try_into().map_err(|_| Error::Corrupt(format!("column {at} holds an id of another length")))?;
+        let bytes = bytes
+            .try_into()
+            .map_err(|_| Error::Corrupt(format!("column {at} holds an id of another length")))?;
         Ok(Id(bytes))
     }
 
     /// A digest.
     pub fn digest(&mut self, at: usize) -> Result<Digest> {
-        Digest::parse(&self.text(at)?).map_err(|e| Error::Corrupt(format!("column {at} holds a digest that is none: {e}")))
+        Digest::parse(&self.text(at)?)
+            .map_err(|e| Error::Corrupt(format!("column {at} holds a digest that is none: {e}")))
     }
 
     /// A digest or NULL.
@@ -247,8 +251,11 @@ impl Row {
 
     /// A repository's name.
     pub fn repository(&mut self, at: usize) -> Result<RepositoryName> {
-        RepositoryName::parse(&self.text(at)?)
-            .map_err(|e| Error::Corrupt(format!("column {at} holds a repository name that is none: {e}")))
+        RepositoryName::parse(&self.text(at)?).map_err(|e| {
+            Error::Corrupt(format!(
+                "column {at} holds a repository name that is none: {e}"
+            ))
+        })
     }
 }
 

@@ -1,1 +1,3 @@
-//! Under construction.
+//! The binary `wharf` as a library, so that tests and tools start the same server.
+
+pub mod http;

@@ -125,4 +125,3 @@ impl Op for List {
             .collect()
     }
 }
-

@@ -23,7 +23,10 @@ pub struct PrincipalRow {
 
 impl fmt::Debug for PrincipalRow {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PrincipalRow").field("name", &self.name).field("kind", &self.kind).finish_non_exhaustive()
+        f.debug_struct("PrincipalRow")
+            .field("name", &self.name)
+            .field("kind", &self.kind)
+            .finish_non_exhaustive()
     }
 }
 
@@ -123,6 +126,9 @@ impl Op for Any {
     type Out = bool;
 
     async fn run<T: Tx>(&self, tx: &mut T) -> Result<bool> {
-        Ok(tx.row("SELECT 1 FROM principal ORDER BY name LIMIT 1", &[]).await?.is_some())
+        Ok(tx
+            .row("SELECT 1 FROM principal ORDER BY name LIMIT 1", &[])
+            .await?
+            .is_some())
     }
 }

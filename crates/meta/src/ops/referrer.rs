@@ -41,7 +41,11 @@ impl Op for List {
 
     async fn run<T: Tx>(&self, tx: &mut T) -> Result<Self::Out> {
         if self.artifact_types.len() > MAX_TYPES {
-            return Err(Error::TooMuch { what: "artifact types", got: self.artifact_types.len(), limit: MAX_TYPES });
+            return Err(Error::TooMuch {
+                what: "artifact types",
+                got: self.artifact_types.len(),
+                limit: MAX_TYPES,
+            });
         }
         let Some(repository) = super::repository::find(tx, &self.repository).await? else {
             return Ok(Vec::new());
@@ -81,5 +85,8 @@ impl Op for List {
 }
 
 fn referrer(mut row: Row) -> Result<Referrer> {
-    Ok(Referrer { digest: row.digest(0)?, descriptor: row.text(1)? })
+    Ok(Referrer {
+        digest: row.digest(0)?,
+        descriptor: row.text(1)?,
+    })
 }

@@ -32,7 +32,9 @@ pub struct Create {
 
 impl fmt::Debug for Create {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Create").field("subject", &self.subject).finish_non_exhaustive()
+        f.debug_struct("Create")
+            .field("subject", &self.subject)
+            .finish_non_exhaustive()
     }
 }
 
@@ -64,10 +66,17 @@ impl Op for Get {
 
     async fn run<T: Tx>(&self, tx: &mut T) -> Result<Self::Out> {
         let row = tx
-            .row("SELECT subject, credential, created_at FROM refresh_token WHERE hash = $1", vals![&self.hash])
+            .row(
+                "SELECT subject, credential, created_at FROM refresh_token WHERE hash = $1",
+                vals![&self.hash],
+            )
             .await?;
         row.map(|mut row| {
-            Ok(RefreshTokenRow { subject: row.text(0)?, credential: row.text(1)?, created_at: row.int(2)? })
+            Ok(RefreshTokenRow {
+                subject: row.text(0)?,
+                credential: row.text(1)?,
+                created_at: row.int(2)?,
+            })
         })
         .transpose()
     }
@@ -85,6 +94,12 @@ impl Op for Delete {
     const SINGLE: bool = true;
 
     async fn run<T: Tx>(&self, tx: &mut T) -> Result<bool> {
-        Ok(tx.exec("DELETE FROM refresh_token WHERE hash = $1", vals![&self.hash]).await? == 1)
+        Ok(tx
+            .exec(
+                "DELETE FROM refresh_token WHERE hash = $1",
+                vals![&self.hash],
+            )
+            .await?
+            == 1)
     }
 }

@@ -30,8 +30,20 @@ impl Op for Get {
     type Out = Option<Repository>;
 
     async fn run<T: Tx>(&self, tx: &mut T) -> Result<Self::Out> {
-        let row = tx.row("SELECT id, created_at FROM repository WHERE name = $1", vals![&self.name]).await?;
-        row.map(|mut row| Ok(Repository { id: row.id(0)?, name: self.name.clone(), created_at: row.int(1)? })).transpose()
+        let row = tx
+            .row(
+                "SELECT id, created_at FROM repository WHERE name = $1",
+                vals![&self.name],
+            )
+            .await?;
+        row.map(|mut row| {
+            Ok(Repository {
+                id: row.id(0)?,
+                name: self.name.clone(),
+                created_at: row.int(1)?,
+            })
+        })
+        .transpose()
     }
 }
 
@@ -53,10 +65,16 @@ impl Op for List {
 
     async fn run<T: Tx>(&self, tx: &mut T) -> Result<Self::Out> {
         let after = self.after.as_deref().unwrap_or("");
-        let everything = self.within.as_ref().is_none_or(|prefixes| prefixes.iter().any(String::is_empty));
+        let everything = self
+            .within
+            .as_ref()
+            .is_none_or(|prefixes| prefixes.iter().any(String::is_empty));
         if everything {
             let rows = tx
-                .query("SELECT name FROM repository WHERE name > $1 ORDER BY name LIMIT $2", vals![after, self.limit])
+                .query(
+                    "SELECT name FROM repository WHERE name > $1 ORDER BY name LIMIT $2",
+                    vals![after, self.limit],
+                )
                 .await?;
             return rows.into_iter().map(|mut row| row.text(0)).collect();
         }
@@ -94,7 +112,9 @@ fn ranges(prefixes: &[String]) -> Vec<(String, String)> {
     prefixes.dedup();
     let mut ranges = Vec::with_capacity(prefixes.len() * 2);
     for prefix in &prefixes {
-        let covered = prefix.match_indices('/').any(|(at, _)| prefixes.binary_search(&&prefix[..at]).is_ok());
+        let covered = prefix
+            .match_indices('/')
+            .any(|(at, _)| prefixes.binary_search(&&prefix[..at]).is_ok());
         if !covered {
             ranges.push(((*prefix).to_owned(), format!("{prefix}\0")));
             // '0' follows '/'.
@@ -132,7 +152,10 @@ impl Op for GetTotals {
 
     async fn run<T: Tx>(&self, tx: &mut T) -> Result<Totals> {
         let mut totals = Totals::default();
-        for mut row in tx.query("SELECT name, value FROM counter ORDER BY name", &[]).await? {
+        for mut row in tx
+            .query("SELECT name, value FROM counter ORDER BY name", &[])
+            .await?
+        {
             let name = row.text(0)?;
             let value = u64::try_from(row.int(1)?).unwrap_or(0);
             let slot = match Counter::ALL.into_iter().find(|c| c.as_str() == name) {
@@ -153,7 +176,9 @@ impl Op for GetTotals {
 
 /// The row of a repository that may not exist.
 pub(crate) async fn find<T: Tx>(tx: &mut T, name: &RepositoryName) -> Result<Option<Id>> {
-    let row = tx.row("SELECT id FROM repository WHERE name = $1", vals![name]).await?;
+    let row = tx
+        .row("SELECT id FROM repository WHERE name = $1", vals![name])
+        .await?;
     row.map(|mut row| row.id(0)).transpose()
 }
 
@@ -174,7 +199,9 @@ pub(crate) async fn ensure<T: Tx>(tx: &mut T, name: &RepositoryName, at: i64) ->
         return Ok(id);
     }
     // Another transaction made it in between; it is committed, or the insert would have waited.
-    find(tx, name).await?.ok_or_else(|| Error::Busy("a repository was made and removed at once".into()))
+    find(tx, name)
+        .await?
+        .ok_or_else(|| Error::Busy("a repository was made and removed at once".into()))
 }
 
 #[cfg(test)]
@@ -188,15 +215,27 @@ mod tests {
     /// A name is in exactly one range if some prefix holds it, and in none otherwise.
     #[test]
     fn ranges_are_the_prefixes() {
-        let sets: [&[&str]; 5] = [&["a"], &["a", "a/b"], &["a-b", "a"], &["a/b", "a/b/c", "a/b-c"], &["b", "a", "b"]];
-        let names = ["a", "a-b", "a-b/c", "a/b", "a/b-c", "a/b-c/d", "a/b/c", "a/b/c/d", "a/bc", "a0", "ab", "b", "b/a"];
+        let sets: [&[&str]; 5] = [
+            &["a"],
+            &["a", "a/b"],
+            &["a-b", "a"],
+            &["a/b", "a/b/c", "a/b-c"],
+            &["b", "a", "b"],
+        ];
+        let names = [
+            "a", "a-b", "a-b/c", "a/b", "a/b-c", "a/b-c/d", "a/b/c", "a/b/c/d", "a/bc", "a0", "ab",
+            "b", "b/a",
+        ];
         for set in sets {
             let ranges = of(set);
             assert!(ranges.is_sorted(), "{ranges:?}");
             for name in names {
                 let parsed = RepositoryName::parse(name).unwrap();
                 let expected = usize::from(set.iter().any(|prefix| parsed.is_within(prefix)));
-                let found = ranges.iter().filter(|(low, high)| low.as_str() <= name && name < high.as_str()).count();
+                let found = ranges
+                    .iter()
+                    .filter(|(low, high)| low.as_str() <= name && name < high.as_str())
+                    .count();
                 assert_eq!(found, expected, "{name} in {set:?}");
             }
         }

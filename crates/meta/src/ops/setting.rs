@@ -16,7 +16,9 @@ impl Op for Get {
     type Out = Option<String>;
 
     async fn run<T: Tx>(&self, tx: &mut T) -> Result<Self::Out> {
-        let row = tx.row("SELECT value FROM setting WHERE key = $1", vals![&self.key]).await?;
+        let row = tx
+            .row("SELECT value FROM setting WHERE key = $1", vals![&self.key])
+            .await?;
         row.map(|mut row| row.text(0)).transpose()
     }
 }
