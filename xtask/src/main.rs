@@ -7,10 +7,13 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod ci;
 mod clients;
+mod dist;
 mod e2e;
 mod lex;
 mod run;
+mod spec;
 mod tidy;
 mod workspace;
 
@@ -27,18 +30,27 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Task {
+    /// Check everything that has to hold before a change lands
+    Ci(ci::Args),
     /// Install the real clients that the end-to-end tests use
     Clients(clients::Args),
+    /// Build a release archive
+    Dist,
     /// Run the real clients against the release binary
     E2e(e2e::Args),
+    /// Show which test proves which item of the specification
+    Spec(spec::Args),
     /// Check the project's own rules
     Tidy,
 }
 
 fn main() -> ExitCode {
     let done = match Cli::parse().task {
+        Task::Ci(args) => ci::main(&args),
         Task::Clients(args) => clients::main(&args),
+        Task::Dist => dist::main(),
         Task::E2e(args) => e2e::main(&args),
+        Task::Spec(args) => spec::main(&args),
         Task::Tidy => tidy::main(),
     };
     match done {

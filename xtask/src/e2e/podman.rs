@@ -69,6 +69,8 @@ impl Podman {
             "--rm",
             "--network=none",
             "--cgroups=disabled",
+            // Its own default is more than a container that runs the tests may allow.
+            "--ulimit=host",
             reference,
         ]
         .map(str::to_owned)

@@ -30,6 +30,8 @@ impl Step {
         std::fs::create_dir_all(dir.join("home/.config"))
             .with_context(|| format!("creating {}", dir.display()))?;
         std::fs::create_dir_all(dir.join("run"))?;
+        // podman fails when the file that the variable names is not there.
+        std::fs::write(dir.join("home/auth.json"), "{}")?;
         let mut step = Step {
             dir,
             log,
