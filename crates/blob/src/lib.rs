@@ -16,7 +16,7 @@ pub use fs::{Fs, FsOptions};
 pub use hash::Hasher;
 pub use key::{Key, UploadId, UploadIdError};
 pub use read::{Blob, ByteStream, FileBlob};
-pub use store::{BlobStore, BoxFuture, Checkpoint, Stored, UploadWriter};
+pub use store::{BlobStore, BoxFuture, Checkpoint, Part, Stored, UploadWriter};
 
 /// How much of an upload gathers in memory before it goes to the disk, in bytes. Two of these are in use at most.
 pub const BUFFER: usize = 1 << 20;

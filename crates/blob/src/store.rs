@@ -37,6 +37,15 @@ pub enum Stored {
     Stray(String),
 }
 
+/// A part of the store, for [`BlobStore::scan`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// Published blobs.
+    Blobs,
+    /// Uploads.
+    Uploads,
+}
+
 /// Bytes by key.
 ///
 /// Durable means: survives power loss. A store syncs the data and the names that lead to it before it says so.
@@ -69,9 +78,10 @@ pub trait BlobStore: Send + Sync + Debug {
     /// Puts a copy at `to`, a path on this machine, sharing the bytes if it can. Durable on return, but for `to`'s folder.
     fn export<'a>(&'a self, key: &'a Key, to: &'a Path) -> BoxFuture<'a, Result<()>>;
 
-    /// Shows all that is stored, in no order, some hundred at a time. `visit` returns false to stop.
+    /// Shows all that is stored in a part, in no order, some hundred at a time. `visit` returns false to stop.
     fn scan<'a>(
         &'a self,
+        part: Part,
         visit: &'a mut (dyn FnMut(Vec<Stored>) -> bool + Send),
     ) -> BoxFuture<'a, Result<()>>;
 

@@ -163,6 +163,39 @@ pub async fn delete(
     }
 }
 
+/// Removes bytes that no row names any more. What fails stays in the list for the next start.
+pub(crate) async fn collect(registry: &Registry, key: String) {
+    let outcome = async {
+        registry.blobs.remove(&Key::parse(&key)?).await?;
+        registry
+            .meta
+            .write(rows::Collected { key: key.clone() })
+            .await?;
+        Ok::<_, Error>(())
+    };
+    if let Err(error) = outcome.await {
+        tracing::warn!(key, %error, "replaced bytes could not be removed");
+    }
+}
+
+/// Removes all bytes that were replaced and not yet removed when the process ended. Called once at the start.
+pub async fn collect_replaced(registry: &Registry) -> Result<()> {
+    let mut after = None;
+    loop {
+        let page = registry
+            .meta
+            .scan(rows::Garbage { after, limit: 100 })
+            .await?;
+        let Some(last) = page.last().cloned() else {
+            return Ok(());
+        };
+        for key in page {
+            collect(registry, key).await;
+        }
+        after = Some(last);
+    }
+}
+
 /// Whether the bytes that a row promises are there in full. Contents are the business of `verify`.
 pub(crate) async fn is_sound(registry: &Registry, row: &rows::BlobRow) -> bool {
     match &row.place {

@@ -22,7 +22,7 @@ use crate::error::{Error, Result};
 use crate::io::Pool;
 use crate::key::{Key, UploadId};
 use crate::read::{Blob, FileBlob};
-use crate::store::{BlobStore, BoxFuture, Checkpoint, Stored, UploadWriter};
+use crate::store::{BlobStore, BoxFuture, Checkpoint, Part, Stored, UploadWriter};
 
 /// How many files [`BlobStore::scan`] shows at a time.
 const SCAN_STEP: usize = 256;
@@ -212,11 +212,15 @@ impl BlobStore for Fs {
 
     fn scan<'a>(
         &'a self,
+        part: Part,
         visit: &'a mut (dyn FnMut(Vec<Stored>) -> bool + Send),
     ) -> BoxFuture<'a, Result<()>> {
         Box::pin(async move {
             let root = self.disk.root.clone();
-            let mut folders = vec![root.join("uploads"), root.join("blobs")];
+            let mut folders = vec![match part {
+                Part::Blobs => root.join("blobs"),
+                Part::Uploads => root.join("uploads"),
+            }];
             while let Some(folder) = folders.pop() {
                 let mut entries = self
                     .run(move |_| {

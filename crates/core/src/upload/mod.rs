@@ -229,6 +229,15 @@ pub async fn expire(registry: &Registry) -> Result<u64> {
     }
 }
 
+/// Frees bytes of an upload that no session claims. Called once at the start, before anybody can open a session.
+pub async fn forget_stray(registry: &Registry, id: &UploadId) -> Result<()> {
+    let row = registry.meta.read(rows::Get { id: id.to_string() }).await?;
+    if row.is_none_or(|row| !row.in_file) {
+        registry.blobs.discard(id).await?;
+    }
+    Ok(())
+}
+
 /// The session's row, if it is this repository's and this owner's (UP-5).
 async fn load(
     registry: &Registry,
@@ -380,7 +389,7 @@ async fn publish(
         blob_rows::Published::Done {
             replaced: Some(old),
             ..
-        } => collect(registry, old).await,
+        } => crate::blob::collect(registry, old).await,
         blob_rows::Published::Done { replaced: None, .. } => {}
         // The blob vanished between the look and the commit. The session still holds the bytes.
         blob_rows::Published::NoSuchBlob => {
@@ -395,21 +404,6 @@ async fn publish(
         tracing::warn!(upload = %bytes_of, %error, "a finished upload file could not be removed");
     }
     Ok(())
-}
-
-/// Removes bytes that no row names any more. What fails stays in the list of garbage for the next start.
-async fn collect(registry: &Registry, old: String) {
-    let outcome = async {
-        registry.blobs.remove(&Key::parse(&old)?).await?;
-        registry
-            .meta
-            .write(blob_rows::Collected { key: old.clone() })
-            .await?;
-        Ok::<_, Error>(())
-    };
-    if let Err(error) = outcome.await {
-        tracing::warn!(key = old, %error, "a replaced blob file could not be removed");
-    }
 }
 
 /// Ends a session whose lock the caller holds. The row goes first: bytes without a row are found at the next start,

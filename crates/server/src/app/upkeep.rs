@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
-use wharf_blob::{BlobStore, Stored};
+use wharf_blob::{Part, Stored};
 use wharf_core::{Registry, upload};
 
 /// Between two looks at files and keys.
@@ -58,7 +58,7 @@ pub(super) async fn after_crash(registry: &Registry) -> wharf_core::Result<()> {
     let mut uploads = Vec::new();
     registry
         .blobs
-        .scan_uploads(&mut |stored| {
+        .scan(Part::Uploads, &mut |stored| {
             uploads.extend(stored.into_iter().filter_map(|stored| match stored {
                 Stored::Upload(id, _) => Some(id),
                 _ => None,
@@ -67,7 +67,7 @@ pub(super) async fn after_crash(registry: &Registry) -> wharf_core::Result<()> {
         })
         .await?;
     for id in uploads {
-        upload::forget_if_orphan(registry, &id).await?;
+        upload::forget_stray(registry, &id).await?;
     }
     wharf_core::blob::collect_replaced(registry).await
 }
