@@ -109,6 +109,7 @@ impl V2 {
         scope: Option<Scope>,
         failure: AuthFailure,
     ) -> ApiError {
+        self.metrics.auth_failed(failure.reason());
         match failure {
             AuthFailure::Busy { retry_after } => {
                 ApiError::new(ErrorCode::TooManyRequests, failure.to_string())

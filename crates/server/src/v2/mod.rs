@@ -23,6 +23,7 @@ use wharf_oci::ErrorCode;
 
 use crate::http::error::ApiError;
 use crate::http::route::Route;
+use crate::telemetry::Metrics;
 use crate::http::{Facts, Request, Response};
 
 pub use self::guard::Challenges;
@@ -32,6 +33,7 @@ pub use self::guard::Challenges;
 pub struct V2 {
     registry: Arc<Registry>,
     challenges: Challenges,
+    metrics: Arc<Metrics>,
     /// `external_url` without a trailing slash; empty makes every `Location` relative (UP-2).
     base: String,
 }
@@ -57,11 +59,13 @@ impl V2 {
     pub fn new(
         registry: Arc<Registry>,
         challenges: Challenges,
+        metrics: Arc<Metrics>,
         external_url: Option<&str>,
     ) -> Self {
         Self {
             registry,
             challenges,
+            metrics,
             base: external_url.unwrap_or("").trim_end_matches('/').to_owned(),
         }
     }
