@@ -12,10 +12,12 @@ mod containerd;
 mod crane;
 mod curl;
 mod cutter;
+mod debian;
 mod docker;
 mod helm;
 mod image;
 mod matrix;
+mod operator;
 mod oras;
 mod podman;
 mod process;
@@ -86,6 +88,23 @@ const CLIENTS: &[Client] = &[
         &["buildkitd", "buildctl", "runc", "crane"],
         buildkit::run,
     ),
+    (
+        "debian",
+        &[
+            "debootstrap",
+            "dockerd",
+            "docker",
+            "podman",
+            "conmon",
+            "crun",
+            "containerd",
+            "ctr",
+            "runc",
+            "skopeo",
+        ],
+        debian::run,
+    ),
+    ("operator", &[], operator::run),
 ];
 
 /// Needed by the harness itself.
