@@ -71,7 +71,7 @@ const CLIENTS: &[Client] = &[
         &["dockerd", "docker", "runc", "iptables", "skopeo"],
         docker::run,
     ),
-    ("podman", &["podman", "conmon", "crun"], podman::run),
+    ("podman", &["podman", "conmon", "runc"], podman::run),
     ("buildah", &["buildah"], podman::run_buildah),
     (
         "containerd",
@@ -96,7 +96,6 @@ const CLIENTS: &[Client] = &[
             "docker",
             "podman",
             "conmon",
-            "crun",
             "containerd",
             "ctr",
             "runc",
