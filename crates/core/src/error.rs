@@ -25,7 +25,9 @@ pub enum Error {
         digest: Digest,
     },
     /// The row is there and the bytes are not, or not all of them. Pushing the blob again heals it.
-    #[error("the bytes of blob {digest} are damaged or missing in the store; push the blob again to heal it")]
+    #[error(
+        "the bytes of blob {digest} are damaged or missing in the store; push the blob again to heal it"
+    )]
     BlobDamaged {
         /// The blob in question.
         digest: Digest,
@@ -39,10 +41,14 @@ pub enum Error {
         reference: Reference,
     },
     /// No such session: unknown, expired, cancelled, finished, or somebody else's (UP-5, UP-9).
-    #[error("this upload is not known; it may have expired, been cancelled or been finished: start a new one")]
+    #[error(
+        "this upload is not known; it may have expired, been cancelled or been finished: start a new one"
+    )]
     UploadUnknown,
     /// Another request is still writing to the session (UP-30).
-    #[error("another request is still writing to this upload; ask for its status, then go on from there")]
+    #[error(
+        "another request is still writing to this upload; ask for its status, then go on from there"
+    )]
     UploadBusy,
     /// The closing request named no digest (UP-17).
     #[error("the closing request must name the digest of the whole blob: ?digest=sha256:…")]
@@ -113,7 +119,9 @@ pub enum Error {
     #[error("the tag does not stand where the request expects it; fetch it again and decide anew")]
     PreconditionFailed,
     /// A blob that a manifest of its repository still needs (DEL-5).
-    #[error("blob {digest} is still referenced by manifest {manifest} of this repository; delete that manifest first")]
+    #[error(
+        "blob {digest} is still referenced by manifest {manifest} of this repository; delete that manifest first"
+    )]
     BlobReferenced {
         /// The blob that was to be deleted.
         digest: Digest,
@@ -169,8 +177,8 @@ impl From<wharf_blob::Error> for Error {
 impl From<wharf_meta::Error> for Error {
     fn from(error: wharf_meta::Error) -> Self {
         match error {
-            wharf_meta::Error::Full => Self::NoSpace,
-            wharf_meta::Error::Busy => Self::Unavailable {
+            wharf_meta::Error::Full(_) => Self::NoSpace,
+            wharf_meta::Error::Busy(_) => Self::Unavailable {
                 reason: "the metadata store is busy; try again".into(),
                 retry_after: Duration::from_secs(1),
             },

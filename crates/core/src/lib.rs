@@ -5,8 +5,16 @@
 //! `app.rs`, they never import each other.
 
 pub mod access;
+pub mod blob;
 pub mod clock;
 pub mod error;
+pub mod manifest;
+pub mod referrer;
+pub mod registry;
+pub mod repository;
+pub mod tag;
+pub mod upload;
 
 pub use clock::Clock;
 pub use error::{BodyError, Error, Result};
+pub use registry::{ContentRule, ContentRules, Limits, Registry};

@@ -19,6 +19,8 @@ pub enum Expect {
     Any,
     /// Absent (`If-None-Match: *`).
     Absent,
+    /// It must point somewhere.
+    Present,
     /// Pointing to this manifest (`If-Match`).
     Digest(Digest),
 }
@@ -126,6 +128,7 @@ impl Op for Put {
         let as_expected = match &self.expect {
             Expect::Any => true,
             Expect::Absent => first.is_none(),
+            Expect::Present => first.is_some(),
             Expect::Digest(digest) => first.is_some_and(|current| current.digest == *digest),
         };
         if !as_expected {
