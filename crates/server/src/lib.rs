@@ -1,5 +1,6 @@
 //! The binary `wharf` as a library, so that tests and tools start the same server.
 
 pub mod app;
+pub mod config;
 pub mod http;
 pub mod v2;

@@ -85,7 +85,11 @@ impl App {
         let stop = CancellationToken::new();
         tokio::spawn(upkeep::run(registry.clone(), stop.clone()));
         Ok(Arc::new(Self {
-            v2: V2::new(registry.clone(), challenges, options.external_url.as_deref()),
+            v2: V2::new(
+                registry.clone(),
+                challenges,
+                options.external_url.as_deref(),
+            ),
             registry,
             data,
             phase: AtomicU8::new(Phase::Ready as u8),
