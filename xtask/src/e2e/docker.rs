@@ -228,6 +228,7 @@ fn with_store(suite: &mut Suite, store: &'static str, containerd_store: bool) ->
         },
         &docker,
     );
+    // Spec: LEG-1, LEG-2, LEG-3, MNT-1.
     suite.step("build, push and run what others pushed", |suite, step| {
         build(&docker, suite, step)
     });
