@@ -2,4 +2,6 @@
 
 pub mod app;
 pub mod http;
+pub mod telemetry;
+pub mod ui;
 pub mod v2;
