@@ -1,5 +1,7 @@
-//! The protocol, item by item, against a listening server: one module per noun, each test over HTTP/1.1 and HTTP/2
-//! unless it is about one of them.
+//! All integration tests in one binary: one link, one module per noun.
+//!
+//! The protocol is tested item by item against the whole registry, over HTTP/1.1 and HTTP/2 unless a test is about one
+//! of them. The modules `http_*` test the transport alone, on a handler of their own.
 
 mod blob;
 mod catalog;
@@ -7,6 +9,15 @@ mod chunk;
 mod delete;
 mod error;
 mod extension;
+mod http_basic;
+mod http_discard;
+mod http_h2;
+mod http_limits;
+mod http_origin;
+mod http_shutdown;
+mod http_smuggling;
+mod http_support;
+mod http_tls;
 mod legacy;
 mod manifest;
 mod manifest_push;
