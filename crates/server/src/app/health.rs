@@ -3,7 +3,7 @@
 use http::StatusCode;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 
-use super::{App, Phase};
+use super::App;
 use crate::http::body::Body;
 use crate::http::{Request, Response};
 
@@ -19,11 +19,11 @@ pub(super) fn started() -> Response {
 
 /// New requests are welcome. `?verbose` tells how the stores are.
 pub(super) async fn ready(app: &App, request: &Request) -> Response {
-    let ready = app.phase() == Phase::Ready;
+    let ready = app.readiness.is_ready();
     let (status, word) = if ready {
         (StatusCode::OK, "ok")
     } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "leaving: the process is shutting down")
+        (StatusCode::SERVICE_UNAVAILABLE, "not ready: the process is starting or shutting down")
     };
     if !request.query.split('&').any(|pair| pair == "verbose" || pair.starts_with("verbose=")) {
         return text(status, format!("{word}\n"));
