@@ -11,6 +11,8 @@ pub mod reload;
 pub mod render;
 pub mod section;
 pub mod sections;
+#[cfg(test)]
+mod tests;
 pub mod validate;
 pub mod value;
 
