@@ -4,7 +4,9 @@
 //! part of `cargo xtask ci`, and `fuzz_targets/` hands them to libFuzzer for as long as one likes (see the README there).
 //! A target panics when a property is broken; input that a parser refuses is fine.
 
+mod access;
 mod oci;
+mod route;
 
 /// A parser under test.
 pub struct Target {
@@ -30,9 +32,12 @@ targets! {
     "challenge" => oci::challenge,
     "content-range" => oci::content_range,
     "digest" => oci::digest,
+    "htpasswd" => access::htpasswd,
     "manifest" => oci::manifest,
     "range" => oci::range,
     "reference" => oci::reference,
+    "route" => route::path,
+    "token" => access::token,
 }
 
 /// The target of that name, for libFuzzer's binaries.

@@ -99,7 +99,8 @@ pub trait Op: Send + 'static {
     /// What it gives.
     type Out: Send + 'static;
 
-    /// At most one statement that writes: the engine then needs no savepoint around it.
+    /// At most one statement that writes, so that the engine needs no savepoint; of a [`ReadOp`]: one statement at all, so
+    /// that it needs no transaction. The engine holds operations to it.
     const SINGLE: bool = false;
 
     /// Does the work.

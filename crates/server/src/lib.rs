@@ -3,4 +3,6 @@
 pub mod app;
 pub mod config;
 pub mod http;
+pub mod telemetry;
+pub mod ui;
 pub mod v2;

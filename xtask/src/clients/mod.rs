@@ -73,7 +73,7 @@ const CLIENTS: &[Client] = &[
     debian("skopeo", "skopeo", "copy, sync, inspect, delete, list-tags"),
     debian("containerd", "containerd", "ctr, hosts.toml mirror"),
     debian("runc", "runc", "runs what was pulled"),
-    debian("crun", "crun", "runs what podman pulled"),
+    debian("conmon", "conmon", "podman needs it to run"),
     debian("umoci", "umoci", "unpacks what was pulled"),
     debian("nginx-light", "nginx", "a proxy with TLS in front"),
     debian(

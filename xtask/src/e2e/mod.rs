@@ -12,10 +12,12 @@ mod containerd;
 mod crane;
 mod curl;
 mod cutter;
+mod debian;
 mod docker;
 mod helm;
 mod image;
 mod matrix;
+mod operator;
 mod oras;
 mod podman;
 mod process;
@@ -69,7 +71,7 @@ const CLIENTS: &[Client] = &[
         &["dockerd", "docker", "runc", "iptables", "skopeo"],
         docker::run,
     ),
-    ("podman", &["podman", "conmon", "crun"], podman::run),
+    ("podman", &["podman", "conmon", "runc"], podman::run),
     ("buildah", &["buildah"], podman::run_buildah),
     (
         "containerd",
@@ -86,6 +88,22 @@ const CLIENTS: &[Client] = &[
         &["buildkitd", "buildctl", "runc", "crane"],
         buildkit::run,
     ),
+    (
+        "debian",
+        &[
+            "debootstrap",
+            "dockerd",
+            "docker",
+            "podman",
+            "conmon",
+            "containerd",
+            "ctr",
+            "runc",
+            "skopeo",
+        ],
+        debian::run,
+    ),
+    ("operator", &[], operator::run),
 ];
 
 /// Needed by the harness itself.

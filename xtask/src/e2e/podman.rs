@@ -35,6 +35,8 @@ impl Podman {
             ]);
             all.extend([
                 "--cgroup-manager=cgroupfs".into(),
+                // crun takes no cgroups of both versions at once, which containers often have.
+                "--runtime=runc".into(),
                 "--log-level=error".into(),
             ]);
         }
@@ -68,9 +70,9 @@ impl Podman {
             "run",
             "--rm",
             "--network=none",
-            "--cgroups=disabled",
-            // Its own default is more than a container that runs the tests may allow.
-            "--ulimit=host",
+            // Its own defaults are more than a machine that is a container itself may set.
+            "--ulimit=nofile=1024:1024",
+            "--ulimit=nproc=1024:1024",
             reference,
         ]
         .map(str::to_owned)

@@ -63,6 +63,12 @@ impl Daemon {
         Ok(())
     }
 
+    /// Ends it at once, without a word.
+    pub(crate) fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
     fn log_end(&self) -> String {
         tail(&std::fs::read_to_string(&self.log).unwrap_or_default(), 40)
     }

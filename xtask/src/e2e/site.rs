@@ -104,8 +104,9 @@ pub(crate) struct Site {
     pub(crate) has_roles: bool,
     /// Whether it answers the referrers endpoint (the reference registry does not).
     pub(crate) has_referrers: bool,
+    dir: PathBuf,
     /// Stopped in this order: the proxy first.
-    _daemons: Vec<Daemon>,
+    daemons: Vec<Daemon>,
 }
 
 impl Site {
@@ -158,7 +159,8 @@ impl Site {
             ca,
             has_roles: ours,
             has_referrers: ours,
-            _daemons: daemons,
+            dir: dir.to_path_buf(),
+            daemons,
         })
     }
 
@@ -170,7 +172,20 @@ impl Site {
             ca: self.ca.clone(),
             has_roles: self.has_roles,
             has_referrers: self.has_referrers,
-            _daemons: Vec::new(),
+            dir: self.dir.clone(),
+            daemons: Vec::new(),
+        }
+    }
+
+    /// The registry's data folder.
+    pub(crate) fn data(&self) -> String {
+        self.dir.join("data").to_string_lossy().into_owned()
+    }
+
+    /// Ends it as a power cut would, as far as a process can feel one.
+    pub(crate) fn kill(&mut self) {
+        for daemon in &mut self.daemons {
+            daemon.kill();
         }
     }
 

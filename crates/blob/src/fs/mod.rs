@@ -3,6 +3,7 @@
 //! Publishing links the upload's file under its key and syncs the folder; the upload's own name goes when the row is
 //! written. All file names are made here or parsed by [`Key`] and [`UploadId`], so nothing can leave the folder.
 
+mod counts;
 mod fault;
 mod upload;
 
@@ -16,6 +17,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use wharf_oci::Algorithm;
 
+pub use self::counts::Counts;
 pub use self::fault::{Fault, NoFault, Point};
 use self::upload::Writer;
 use crate::error::{Error, Result};
@@ -61,6 +63,7 @@ pub struct Fs {
 pub(crate) struct Disk {
     root: PathBuf,
     fault: Arc<dyn Fault>,
+    counts: Counts,
     /// Folders that are known to be there and synced into their parents.
     folders: Mutex<HashSet<PathBuf>>,
 }
@@ -71,6 +74,7 @@ impl Fs {
         let disk = Disk {
             root: options.root,
             fault: options.fault,
+            counts: Counts::default(),
             folders: Mutex::default(),
         };
         disk.ensure_folder(&disk.root.join("blobs"))?;
@@ -79,6 +83,11 @@ impl Fs {
             disk: Arc::new(disk),
             pool: Pool::new(options.threads)?,
         })
+    }
+
+    /// How much work was done so far.
+    pub fn counts(&self) -> &Counts {
+        &self.disk.counts
     }
 
     async fn run<T: Send + 'static>(
@@ -109,6 +118,7 @@ impl BlobStore for Fs {
         let (from, to) = (self.disk.upload_path(id), self.disk.key_path(key));
         Box::pin(self.run(move |disk| {
             disk.ensure_parent(&to)?;
+            let timed = disk.counts.time(Point::Link);
             disk.fault.at(Point::Link, &to)?;
             match fs::hard_link(&from, &to) {
                 Ok(()) => {}
@@ -120,6 +130,7 @@ impl BlobStore for Fs {
                 }
                 Err(error) => return Err(Error::io(format!("linking {}", to.display()), error)),
             }
+            drop(timed);
             disk.sync_parent(&to)
         }))
     }
@@ -156,6 +167,7 @@ impl BlobStore for Fs {
         let path = self.disk.key_path(key);
         Box::pin(async move {
             // Opening and asking for the length touch no data, so they happen here rather than on the pool.
+            let _timed = self.disk.counts.time(Point::Read);
             self.disk.fault.at(Point::Read, &path)?;
             let file = File::open(&path).map_err(|error| match error.kind() {
                 io::ErrorKind::NotFound => Error::Missing {
@@ -307,6 +319,7 @@ impl Disk {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
             _ => Path::new("."),
         };
+        let _timed = self.counts.time(Point::SyncFolder);
         self.fault.at(Point::SyncFolder, parent)?;
         File::open(parent)
             .and_then(|folder| folder.sync_all())
@@ -315,6 +328,7 @@ impl Disk {
 
     /// Makes the content of `file` durable.
     pub(crate) fn sync(&self, file: &File, path: &Path) -> Result<()> {
+        let _timed = self.counts.time(Point::Sync);
         self.fault.at(Point::Sync, path)?;
         file.sync_data()
             .map_err(|error| Error::io(format!("syncing {}", path.display()), error))

@@ -248,6 +248,8 @@ impl Inner {
     }
 
     fn write(&mut self, chunks: &[Bytes]) -> Result<()> {
+        let disk = self.disk.clone();
+        let _timed = disk.counts.time(Point::Write);
         for chunk in chunks {
             self.disk.fault.at(Point::Write, &self.path)?;
             self.hasher.update(chunk);

@@ -28,6 +28,9 @@ pub enum AuthFailure {
     /// A header that breaks the grammar of its scheme.
     #[error("{0}")]
     Malformed(#[from] AuthorizationError),
+    /// More than one header, of which a proxy may have looked at another than we would.
+    #[error("the request has more than one Authorization header; send one")]
+    Several,
     /// A scheme that is neither Basic nor Bearer.
     #[error("the Authorization scheme {0:?} is not supported; use Basic or Bearer")]
     Scheme(String),
@@ -49,7 +52,7 @@ impl AuthFailure {
             Self::Password => "password",
             Self::Token(fault) => fault.as_str(),
             Self::RefreshToken => "refresh_token",
-            Self::Malformed(_) => "header",
+            Self::Malformed(_) | Self::Several => "header",
             Self::Scheme(_) => "scheme",
             Self::Busy { .. } => "busy",
             Self::Store(_) => "store",
@@ -60,6 +63,21 @@ impl AuthFailure {
     pub fn challenge_error(&self) -> Option<&'static str> {
         matches!(self, Self::Token(_)).then_some(super::INVALID_TOKEN)
     }
+}
+
+/// The credentials in the values of a request's `Authorization` headers, of which there may be one.
+pub fn read_authorization<'a>(
+    values: impl IntoIterator<Item = &'a [u8]>,
+) -> Result<Option<Authorization>, AuthFailure> {
+    let mut values = values.into_iter();
+    let Some(value) = values.next() else {
+        return Ok(None);
+    };
+    if values.next().is_some() {
+        return Err(AuthFailure::Several);
+    }
+    let text = std::str::from_utf8(value).map_err(|_| AuthorizationError::NoScheme)?;
+    Ok(Some(Authorization::parse(text)?))
 }
 
 impl Access {
@@ -137,5 +155,49 @@ impl Access {
         Ok(user
             .filter(|user| **user.credential() == *credential)
             .map(|user| user.principal()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_has_one_authorization_or_none() {
+        let read = |values: &[&[u8]]| read_authorization(values.iter().copied());
+        assert!(matches!(read(&[]), Ok(None)));
+        assert!(matches!(
+            read(&[b"Bearer abc"]),
+            Ok(Some(Authorization::Bearer(_)))
+        ));
+        assert!(matches!(
+            read(&[b"Bearer abc", b"Bearer abc"]),
+            Err(AuthFailure::Several)
+        ));
+        for broken in [&b"Basic !"[..], b"", b"Bearer", b"Bearer a b", b"\xff\xfe"] {
+            assert!(
+                matches!(read(&[broken]), Err(AuthFailure::Malformed(_))),
+                "{broken:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn no_failure_shows_the_secret() {
+        let failures = [
+            AuthFailure::Password,
+            AuthFailure::RefreshToken,
+            read_authorization([&b"Basic c2VjcmV0"[..]]).unwrap_err(),
+            read_authorization([&b"Secret-in-the-scheme c2VjcmV0"[..], b"Basic c2VjcmV0"])
+                .unwrap_err(),
+        ];
+        for failure in failures {
+            assert!(
+                !format!("{failure} {failure:?}")
+                    .to_lowercase()
+                    .contains("secret"),
+                "{failure:?}"
+            );
+        }
     }
 }

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use wharf_oci::auth::AuthorizationError;
 use wharf_oci::{Authorization, RepositoryName, Scope};
 
 use super::Access;
-use super::authenticate::AuthFailure;
+use super::authenticate::{AuthFailure, read_authorization};
 use super::decide::covers;
 use super::principal::Principal;
 use super::role::Permission;
@@ -36,18 +37,22 @@ pub enum Proof {
 }
 
 impl Proof {
-    /// The proof in an `Authorization` header of the token endpoint.
+    /// The proof in the values of the `Authorization` headers of a request to the token endpoint.
     ///
-    /// A scheme that is not ours counts as nobody: Ollama signs every token request in a scheme of its own. A bearer
+    /// What names no scheme of ours counts as nobody: Ollama signs every token request in a form of its own. A bearer
     /// token is refused: one token must not buy another with other scopes.
-    pub fn from_header(authorization: Option<Authorization>) -> Result<Self, AuthFailure> {
-        match authorization {
-            None | Some(Authorization::Other(_)) => Ok(Self::Nobody),
-            Some(Authorization::Basic { user, password }) => Ok(Self::Password {
+    pub fn from_header<'a>(
+        values: impl IntoIterator<Item = &'a [u8]>,
+    ) -> Result<Self, AuthFailure> {
+        match read_authorization(values) {
+            Ok(None | Some(Authorization::Other(_)))
+            | Err(AuthFailure::Malformed(AuthorizationError::NoScheme)) => Ok(Self::Nobody),
+            Ok(Some(Authorization::Basic { user, password })) => Ok(Self::Password {
                 name: user,
                 password: Password::new(password),
             }),
-            Some(Authorization::Bearer(_)) => Err(AuthFailure::Scheme("bearer".into())),
+            Ok(Some(Authorization::Bearer(_))) => Err(AuthFailure::Scheme("bearer".into())),
+            Err(failure) => Err(failure),
         }
     }
 }

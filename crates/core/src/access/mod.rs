@@ -31,7 +31,7 @@ use wharf_meta::Meta;
 use wharf_oci::RepositoryName;
 
 pub use admin::{AdminError, Bootstrap, PasswordTooShort};
-pub use authenticate::AuthFailure;
+pub use authenticate::{AuthFailure, read_authorization};
 pub use decide::{Decision, INSUFFICIENT_SCOPE, INVALID_TOKEN, scope_for};
 pub use grant_token::{LONGEST_SCOPES, MOST_SCOPES, Proof, TokenGrant, TokenRefusal, TokenRequest};
 pub use htpasswd::{Htpasswd, HtpasswdError, Problem};
@@ -40,7 +40,7 @@ pub use policy::{ADMIN, Grant, GrantError, Policy, Who};
 pub use principal::{ANONYMOUS, Caller, Principal, Source};
 pub use role::{Permission, Permissions, Role, RoleError};
 pub use secret::{Password, SHORTEST_PASSWORD};
-pub use token::{LEEWAY_SECONDS, LONGEST_TOKEN, TokenCounts, TokenFault};
+pub use token::{LEEWAY_SECONDS, LONGEST_TOKEN, TokenCounts, TokenFault, key_name};
 
 use htpasswd::HtpasswdFile;
 use keys::Keyring;
@@ -186,6 +186,19 @@ impl Access {
     /// What the htpasswd file said when it was last in order, if there is one.
     pub fn htpasswd(&self) -> Option<Arc<Htpasswd>> {
         self.users.htpasswd().map(|file| file.content())
+    }
+
+    /// Whom grants name though no such user can sign in now; a typing error, or somebody still to come.
+    pub async fn unknown_grantees(&self) -> crate::Result<Vec<String>> {
+        let policy = self.policy();
+        let mut unknown = Vec::new();
+        for name in policy.grantees() {
+            if self.users.find(name).await?.is_none() {
+                unknown.push(name.to_owned());
+            }
+        }
+        unknown.sort_unstable();
+        Ok(unknown)
     }
 
     /// [`Policy::allow`] as of this moment.

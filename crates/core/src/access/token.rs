@@ -275,8 +275,9 @@ impl Tokens {
     }
 }
 
-/// The name of the key that a token says it is signed with, if its header is one that we write.
-fn key_name(token: &str) -> Result<String, TokenFault> {
+/// The name of the key that a token says it is signed with, if its header is one that we write. All that is read of a
+/// token before its signature is checked; public for fuzzing.
+pub fn key_name(token: &str) -> Result<String, TokenFault> {
     /// Only what is looked at; keys and addresses of keys in a header are never followed.
     #[derive(Deserialize)]
     struct Head {

@@ -64,6 +64,7 @@ pub struct Find {
 impl ReadOp for Find {}
 impl Op for Find {
     type Out = Option<BlobRow>;
+    const SINGLE: bool = true;
 
     async fn run<T: Tx>(&self, tx: &mut T) -> Result<Self::Out> {
         let sql = if self.with_bytes {
@@ -93,6 +94,7 @@ pub struct Holders {
 impl ReadOp for Holders {}
 impl Op for Holders {
     type Out = Vec<RepositoryName>;
+    const SINGLE: bool = true;
 
     async fn run<T: Tx>(&self, tx: &mut T) -> Result<Self::Out> {
         let rows = tx
@@ -116,6 +118,7 @@ pub struct Lookup {
 impl ReadOp for Lookup {}
 impl Op for Lookup {
     type Out = Option<BlobRow>;
+    const SINGLE: bool = true;
 
     async fn run<T: Tx>(&self, tx: &mut T) -> Result<Self::Out> {
         let row = tx
@@ -140,6 +143,7 @@ pub struct ListLive {
 impl ReadOp for ListLive {}
 impl Op for ListLive {
     type Out = Vec<BlobRow>;
+    const SINGLE: bool = true;
 
     async fn run<T: Tx>(&self, tx: &mut T) -> Result<Self::Out> {
         let after = self.after.unwrap_or(Id::from_bytes([0; 16]));
@@ -163,6 +167,7 @@ pub struct InlineBytes {
 impl ReadOp for InlineBytes {}
 impl Op for InlineBytes {
     type Out = Option<Vec<u8>>;
+    const SINGLE: bool = true;
 
     async fn run<T: Tx>(&self, tx: &mut T) -> Result<Self::Out> {
         let row = tx
@@ -586,6 +591,7 @@ pub struct Garbage {
 impl ReadOp for Garbage {}
 impl Op for Garbage {
     type Out = Vec<String>;
+    const SINGLE: bool = true;
 
     async fn run<T: Tx>(&self, tx: &mut T) -> Result<Self::Out> {
         let after = self.after.as_deref().unwrap_or("");

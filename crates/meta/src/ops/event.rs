@@ -100,6 +100,7 @@ pub struct List {
 impl ReadOp for List {}
 impl Op for List {
     type Out = Vec<EventRow>;
+    const SINGLE: bool = true;
 
     async fn run<T: Tx>(&self, tx: &mut T) -> Result<Self::Out> {
         let rows = tx

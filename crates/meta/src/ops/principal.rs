@@ -40,6 +40,7 @@ pub struct Get {
 impl ReadOp for Get {}
 impl Op for Get {
     type Out = Option<PrincipalRow>;
+    const SINGLE: bool = true;
 
     async fn run<T: Tx>(&self, tx: &mut T) -> Result<Self::Out> {
         let row = tx
@@ -124,6 +125,7 @@ pub struct Any;
 impl ReadOp for Any {}
 impl Op for Any {
     type Out = bool;
+    const SINGLE: bool = true;
 
     async fn run<T: Tx>(&self, tx: &mut T) -> Result<bool> {
         Ok(tx

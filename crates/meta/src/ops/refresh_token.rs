@@ -63,6 +63,7 @@ pub struct Get {
 impl ReadOp for Get {}
 impl Op for Get {
     type Out = Option<RefreshTokenRow>;
+    const SINGLE: bool = true;
 
     async fn run<T: Tx>(&self, tx: &mut T) -> Result<Self::Out> {
         let row = tx

@@ -28,6 +28,7 @@ pub struct Get {
 impl ReadOp for Get {}
 impl Op for Get {
     type Out = Option<Repository>;
+    const SINGLE: bool = true;
 
     async fn run<T: Tx>(&self, tx: &mut T) -> Result<Self::Out> {
         let row = tx
@@ -149,6 +150,7 @@ pub struct GetTotals;
 impl ReadOp for GetTotals {}
 impl Op for GetTotals {
     type Out = Totals;
+    const SINGLE: bool = true;
 
     async fn run<T: Tx>(&self, tx: &mut T) -> Result<Totals> {
         let mut totals = Totals::default();

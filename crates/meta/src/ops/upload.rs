@@ -82,6 +82,7 @@ pub struct Get {
 impl ReadOp for Get {}
 impl Op for Get {
     type Out = Option<UploadRow>;
+    const SINGLE: bool = true;
 
     async fn run<T: Tx>(&self, tx: &mut T) -> Result<Self::Out> {
         let row = tx
@@ -123,6 +124,7 @@ pub struct Chunks {
 impl ReadOp for Chunks {}
 impl Op for Chunks {
     type Out = Vec<u8>;
+    const SINGLE: bool = true;
 
     async fn run<T: Tx>(&self, tx: &mut T) -> Result<Vec<u8>> {
         let rows = tx
@@ -301,6 +303,7 @@ pub struct Expired {
 impl ReadOp for Expired {}
 impl Op for Expired {
     type Out = Vec<String>;
+    const SINGLE: bool = true;
 
     async fn run<T: Tx>(&self, tx: &mut T) -> Result<Self::Out> {
         let rows = tx
@@ -320,6 +323,7 @@ pub struct CountOpen;
 impl ReadOp for CountOpen {}
 impl Op for CountOpen {
     type Out = u64;
+    const SINGLE: bool = true;
 
     async fn run<T: Tx>(&self, tx: &mut T) -> Result<u64> {
         let row = tx

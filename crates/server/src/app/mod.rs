@@ -2,6 +2,7 @@
 //! part that answers it.
 
 mod data;
+mod health;
 mod upkeep;
 
 use std::sync::Arc;
@@ -12,6 +13,11 @@ use wharf_core::access::{Access, AccessError, AccessOptions};
 use wharf_core::{Clock, ContentRules, Limits, Registry};
 
 pub use self::data::{Data, DataError, DataOptions};
+use crate::http::body::Body;
+use crate::http::{ApiError, Handler, Request, Response, Route};
+use crate::telemetry::Metrics;
+use crate::telemetry::metrics::Sample;
+use crate::ui;
 use crate::v2::{Challenges, V2};
 
 /// Everything that an [`App`] is made of. `config` builds one from the configuration, tests by hand.
@@ -29,6 +35,8 @@ pub struct AppOptions {
     pub basic_challenge: bool,
     /// What time it is.
     pub clock: Arc<dyn Clock>,
+    /// Where figures are counted.
+    pub metrics: Arc<Metrics>,
 }
 
 /// The registry with everything around it, ready to answer requests.
@@ -39,6 +47,9 @@ pub struct App {
     /// The stores, and with them the data folder's lock.
     pub data: Data,
     v2: V2,
+    metrics: Arc<Metrics>,
+    /// Host and port of `external_url`.
+    authority: Option<String>,
     phase: AtomicU8,
     stop: CancellationToken,
 }
@@ -88,8 +99,16 @@ impl App {
             v2: V2::new(
                 registry.clone(),
                 challenges,
+<<<<<<< HEAD
                 options.external_url.as_deref(),
             ),
+=======
+                options.metrics.clone(),
+                options.external_url.as_deref(),
+            ),
+            authority: options.external_url.as_deref().and_then(authority),
+            metrics: options.metrics,
+>>>>>>> main
             registry,
             data,
             phase: AtomicU8::new(Phase::Ready as u8),
@@ -115,4 +134,89 @@ impl App {
         self.stop.cancel();
         self.data.meta.close().await;
     }
+}
+
+impl Handler for App {
+    async fn handle(&self, request: Request) -> Response {
+        match &request.route {
+            Ok(Route::Root) => get_only(&request, |request| {
+                ui::welcome(request, self.authority.as_deref())
+            }),
+            Ok(Route::Livez) => get_only(&request, |_| health::live()),
+            Ok(Route::Startupz) => get_only(&request, |_| health::started()),
+            Ok(Route::Readyz) => match refuse_method(&request) {
+                Some(refusal) => refusal,
+                None => health::ready(self, &request).await,
+            },
+            Ok(Route::Metrics) => match self.v2.admit_admin(&request).await {
+                Ok(()) => self.metrics().await,
+                Err(refusal) => refusal.into_response(),
+            },
+            Ok(Route::Token) => self.v2.token(request).await,
+            _ => self.v2.handle(request).await,
+        }
+    }
+}
+
+/// Answers on `server.metrics_listen`: figures and health, without credentials, and nothing else.
+#[derive(Debug)]
+pub struct Figures(pub Arc<App>);
+
+impl Handler for Figures {
+    async fn handle(&self, request: Request) -> Response {
+        match &request.route {
+            Ok(Route::Metrics) => match refuse_method(&request) {
+                Some(refusal) => refusal,
+                None => self.0.metrics().await,
+            },
+            Ok(Route::Livez | Route::Readyz | Route::Startupz) => self.0.handle(request).await,
+            _ => ApiError::new(
+                wharf_oci::ErrorCode::Unsupported,
+                "only /metrics, /livez, /readyz and /startupz are served here",
+            )
+            .with_status(http::StatusCode::NOT_FOUND)
+            .into_response(),
+        }
+    }
+}
+
+impl App {
+    /// All figures, sampled now.
+    async fn metrics(&self) -> Response {
+        let totals = self.registry.meta.read(wharf_meta::repository::GetTotals).await;
+        let access = &self.registry.access;
+        let (passwords, tokens) = (access.password_counts(), access.token_counts());
+        let text = self.metrics.render(&Sample {
+            // A store that cannot answer shows in its own figures; the others are still worth having.
+            totals: totals.unwrap_or_default(),
+            meta: self.registry.meta.stats(),
+            blob: self.data.blobs.counts().read(),
+            caches: vec![
+                ("password", passwords.remembered, passwords.checked),
+                ("token", tokens.remembered, tokens.checked),
+            ],
+        });
+        let mut response = Response::new(Body::full(text));
+        response.headers_mut().insert(
+            http::header::CONTENT_TYPE,
+            http::HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8"),
+        );
+        response
+    }
+}
+
+fn get_only(request: &Request, answer: impl FnOnce(&Request) -> Response) -> Response {
+    refuse_method(request).unwrap_or_else(|| answer(request))
+}
+
+fn refuse_method(request: &Request) -> Option<Response> {
+    let methods = request.route.as_ref().ok()?.methods();
+    (!methods.contains(&request.method))
+        .then(|| ApiError::method_not_allowed(methods).into_response())
+}
+
+/// Host and port of a URL.
+fn authority(url: &str) -> Option<String> {
+    let uri: http::Uri = url.parse().ok()?;
+    uri.authority().map(ToString::to_string)
 }

@@ -4,10 +4,10 @@
 //! exists (AUTH-8). Refusals carry the challenge that tells a client how to do better.
 
 use http::StatusCode;
-use http::header::{AUTHORIZATION, HeaderMap, HeaderValue, WWW_AUTHENTICATE};
-use wharf_core::access::{AuthFailure, Caller, Decision, scope_for};
+use http::header::{AUTHORIZATION, HeaderValue, WWW_AUTHENTICATE};
+use wharf_core::access::{AuthFailure, Caller, Decision, read_authorization, scope_for};
 use wharf_core::upload;
-use wharf_oci::{Authorization, Challenge, ErrorCode, Scope};
+use wharf_oci::{Challenge, ErrorCode, Scope};
 
 use super::V2;
 use crate::http::error::ApiError;
@@ -33,7 +33,8 @@ impl V2 {
 
         let now = self.registry.clock.now_ms();
         let caller = async {
-            let authorization = authorization(&request.headers)?;
+            let headers = request.headers.get_all(AUTHORIZATION);
+            let authorization = read_authorization(headers.iter().map(HeaderValue::as_bytes))?;
             access.authenticate(authorization.as_ref(), now).await
         }
         .await
@@ -115,6 +116,7 @@ impl V2 {
         scope: Option<Scope>,
         failure: AuthFailure,
     ) -> ApiError {
+        self.metrics.auth_failed(failure.reason());
         match failure {
             AuthFailure::Busy { retry_after } => {
                 ApiError::new(ErrorCode::TooManyRequests, failure.to_string())
@@ -142,18 +144,6 @@ impl V2 {
         let host = request.host.as_deref().unwrap_or("localhost");
         format!("{scheme}://{host}/token")
     }
-}
-
-/// The credentials of a request, which may bring at most one.
-fn authorization(headers: &HeaderMap) -> Result<Option<Authorization>, AuthFailure> {
-    let Some(value) = headers.get(AUTHORIZATION) else {
-        return Ok(None);
-    };
-    // What is not even text has no scheme that could be named.
-    let text = value
-        .to_str()
-        .map_err(|_| AuthFailure::Scheme("unreadable".into()))?;
-    Ok(Some(Authorization::parse(text)?))
 }
 
 /// A mount needs the source too, so its challenge names both (AUTH-4).

@@ -12,6 +12,7 @@ mod ping;
 mod referrer;
 mod reply;
 mod tag;
+mod token;
 mod upload;
 
 use std::sync::Arc;
@@ -23,6 +24,7 @@ use wharf_oci::ErrorCode;
 
 use crate::http::error::ApiError;
 use crate::http::route::Route;
+use crate::telemetry::Metrics;
 use crate::http::{Facts, Request, Response};
 
 pub use self::guard::Challenges;
@@ -32,6 +34,7 @@ pub use self::guard::Challenges;
 pub struct V2 {
     registry: Arc<Registry>,
     challenges: Challenges,
+    metrics: Arc<Metrics>,
     /// `external_url` without a trailing slash; empty makes every `Location` relative (UP-2).
     base: String,
 }
@@ -57,11 +60,13 @@ impl V2 {
     pub fn new(
         registry: Arc<Registry>,
         challenges: Challenges,
+        metrics: Arc<Metrics>,
         external_url: Option<&str>,
     ) -> Self {
         Self {
             registry,
             challenges,
+            metrics,
             base: external_url.unwrap_or("").trim_end_matches('/').to_owned(),
         }
     }
@@ -80,6 +85,33 @@ impl V2 {
         let mut response = answer.unwrap_or_else(ApiError::into_response);
         response.body_mut().set_facts(facts);
         response
+    }
+
+    /// Answers `/token`, which belongs to the distribution API though it lies beside it.
+    pub async fn token(&self, mut request: Request) -> Response {
+        let now = self.registry.clock.now_ms();
+        let (mut response, principal) =
+            token::answer(&self.registry.access, now, &mut request).await;
+        if principal.is_none() {
+            self.metrics.auth_failed("token_endpoint");
+        }
+        response.body_mut().set_facts(Facts {
+            principal,
+            ..Facts::default()
+        });
+        response
+    }
+
+    /// Lets only an administrator in, for what lies outside of `/v2/`.
+    pub async fn admit_admin(&self, request: &Request) -> Result<(), ApiError> {
+        let route = match &request.route {
+            Ok(route) => route.clone(),
+            Err(error) => return Err(ApiError::from(error.clone())),
+        };
+        if !route.methods().contains(&request.method) {
+            return Err(ApiError::method_not_allowed(route.methods()));
+        }
+        self.admit(request, &route).await.map(|_| ())
     }
 
     async fn answer(&self, request: &mut Request, facts: &mut Facts) -> Answer {

@@ -389,11 +389,17 @@ async fn made_up_identity_tokens_cost_no_query() {
 
 #[test]
 fn the_header_of_the_endpoint_takes_basic_lets_strangers_be_nobody_and_refuses_tokens() {
-    let proof = |header: &str| Proof::from_header(Some(Authorization::parse(header).unwrap()));
-    assert!(matches!(Proof::from_header(None), Ok(Proof::Nobody)));
-    assert!(
-        matches!(proof(&Authorization::basic("alice", "x")), Ok(Proof::Password { name, .. }) if name == "alice")
-    );
-    assert!(matches!(proof("ssh-ed25519 AAAA"), Ok(Proof::Nobody)));
+    let proof = |header: &str| Proof::from_header([header.as_bytes()]);
+    assert!(matches!(Proof::from_header([]), Ok(Proof::Nobody)));
+    let basic = Authorization::basic("alice", "x");
+    assert!(matches!(proof(&basic), Ok(Proof::Password { name, .. }) if name == "alice"));
+    for stranger in ["ssh-ed25519 AAAA", "AAAAC3Nz+/:c2ln=="] {
+        assert!(matches!(proof(stranger), Ok(Proof::Nobody)), "{stranger}");
+    }
     assert!(matches!(proof("Bearer a.b.c"), Err(AuthFailure::Scheme(_))));
+    assert!(matches!(proof("Basic ?"), Err(AuthFailure::Malformed(_))));
+    assert!(matches!(
+        Proof::from_header([basic.as_bytes(); 2]),
+        Err(AuthFailure::Several)
+    ));
 }

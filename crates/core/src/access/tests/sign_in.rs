@@ -354,6 +354,23 @@ async fn a_fill_that_began_before_a_change_is_not_kept() {
 }
 
 #[tokio::test]
+async fn grants_for_strangers_are_told() {
+    let it = Fixture::new(|options| {
+        let grant = |who: &str| Grant {
+            who: Who::User(who.into()),
+            role: Role::Reader,
+            on: None,
+        };
+        options.rights.grants = ["zoe", "alice", "alcie", ADMIN].map(grant).to_vec();
+    })
+    .await;
+    assert_eq!(
+        it.access.unknown_grantees().await.unwrap(),
+        ["alcie", "zoe"]
+    );
+}
+
+#[tokio::test]
 async fn over_the_real_store_everything_survives_a_restart() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("wharf.db");

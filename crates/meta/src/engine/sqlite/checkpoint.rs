@@ -15,13 +15,28 @@ use crate::error::{Error, Result};
 const IDLE: Duration = Duration::from_secs(30);
 /// While writes are refused, it is tried so often.
 const RETRY: Duration = Duration::from_millis(250);
-/// After a failure, or while a reader holds the log.
+/// After a failure, or while a reader holds the log: at first this, then twice as long each time.
 const PAUSE: Duration = Duration::from_millis(100);
+/// The longest pause.
+const LONG_PAUSE: Duration = Duration::from_secs(2);
+/// Readers are waited for so long while the writer waits too. Point reads are over by then.
+const PATIENCE: Duration = Duration::from_millis(10);
 
 /// The thread's state.
 pub(super) struct Checkpointer {
     pub(super) connection: Connection,
     pub(super) shared: Arc<Shared>,
+}
+
+/// How much a checkpoint may stand in the way (SQLite documentation, wal_checkpoint_v2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mode {
+    /// Moves what no reader needs; nobody waits.
+    Passive,
+    /// Moves all and lets the next commit start the log anew; the gate must be held.
+    Restart,
+    /// As `Restart`, and cuts the log's file.
+    Truncate,
 }
 
 /// Pages in the log, and how many of them are in the database.
@@ -40,65 +55,74 @@ impl Progress {
 impl Checkpointer {
     /// Until the store is closed; then once more, to leave an empty log.
     pub(super) fn run(self) {
-        let mut pause = IDLE;
-        while self.shared.wait(pause) {
+        let patience = |time| {
+            self.connection
+                .raw()
+                .busy_timeout(time)
+                .map_err(|e| error(&e, "busy_timeout"))
+        };
+        if let Err(error) = patience(PATIENCE) {
+            tracing::error!(%error, "checkpoints wait for readers for too long");
+        }
+        let mut pause = None;
+        while self.shared.wait(pause.unwrap_or(IDLE), pause.is_some()) {
             pause = if self.shared.refusing().is_some() {
-                self.recover()
+                (!self.recover()).then_some(RETRY)
+            } else if self.step() {
+                None
             } else {
-                self.step()
+                Some(pause.map_or(PAUSE, |pause| (pause * 2).min(LONG_PAUSE)))
             };
         }
         let _gate = self.shared.gate();
-        if let Err(error) = self.checkpoint("TRUNCATE") {
+        if let Err(error) = self.checkpoint(Mode::Truncate) {
             tracing::warn!(%error, "the metadata log was not emptied at the end; the next start does it");
         }
     }
 
-    /// Moves what can be moved beside the writer, then the rest while it waits. Gives the time to the next look.
-    fn step(&self) -> Duration {
+    /// Moves what can be moved beside the writer, then the little that came meanwhile while it waits, so that its next
+    /// commit starts the log anew; tells whether it will.
+    fn step(&self) -> bool {
         if self.shared.wal_pages() == 0 {
-            return IDLE;
+            return true;
         }
-        let done = self.checkpoint("PASSIVE").and_then(|progress| {
-            if progress.complete() {
-                return Ok(progress);
-            }
+        let done = self.checkpoint(Mode::Passive).and_then(|_| {
             let _gate = self.shared.gate();
-            self.checkpoint("PASSIVE")
+            self.checkpoint(Mode::Restart)
         });
         match done {
-            // The next commit starts the log anew.
-            Ok(progress) if progress.complete() => IDLE,
-            Ok(_) => PAUSE,
+            // If not, a reader still needs the log.
+            Ok(progress) => progress.complete(),
             Err(error) => {
                 tracing::error!(%error, "a checkpoint of the metadata failed");
-                PAUSE
+                false
             }
         }
     }
 
-    fn recover(&self) -> Duration {
+    fn recover(&self) -> bool {
         let _gate = self.shared.gate();
-        match self.checkpoint("TRUNCATE") {
+        match self.checkpoint(Mode::Truncate) {
             Ok(progress) if progress.complete() => {
                 tracing::warn!(
                     "a checkpoint of the metadata was synced: writes are accepted again"
                 );
                 self.shared.accept();
-                IDLE
+                true
             }
-            Ok(_) => RETRY,
+            Ok(_) => false,
             Err(error) => {
                 tracing::error!(%error, "writes stay refused: a checkpoint of the metadata failed");
-                RETRY
+                false
             }
         }
     }
 
-    fn checkpoint(&self, mode: &str) -> Result<Progress> {
+    fn checkpoint(&self, mode: Mode) -> Result<Progress> {
         let sql = match mode {
-            "TRUNCATE" => "PRAGMA wal_checkpoint(TRUNCATE)",
-            _ => "PRAGMA wal_checkpoint(PASSIVE)",
+            Mode::Passive => "PRAGMA wal_checkpoint(PASSIVE)",
+            Mode::Restart => "PRAGMA wal_checkpoint(RESTART)",
+            Mode::Truncate => "PRAGMA wal_checkpoint(TRUNCATE)",
         };
         let result = self.connection.raw().query_row(sql, [], |row| {
             Ok(Progress {
@@ -115,7 +139,7 @@ impl Checkpointer {
             }
             Ok(progress) => {
                 counts.checkpoints.fetch_add(1, Ordering::Relaxed);
-                if progress.complete() && mode == "TRUNCATE" {
+                if progress.complete() && mode != Mode::Passive {
                     self.shared.wal_has(0);
                 }
                 Ok(progress)

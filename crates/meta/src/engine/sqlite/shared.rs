@@ -37,6 +37,7 @@ struct Wake {
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) counts: Counts,
+    turn: Mutex<()>,
     gate: Mutex<()>,
     wal_pages: AtomicU64,
     checkpoint_at_pages: u64,
@@ -55,6 +56,7 @@ impl Shared {
     pub(super) fn new(checkpoint_at_pages: u64) -> Shared {
         Shared {
             counts: Counts::default(),
+            turn: Mutex::new(()),
             gate: Mutex::new(()),
             wal_pages: AtomicU64::new(0),
             checkpoint_at_pages,
@@ -66,8 +68,10 @@ impl Shared {
         }
     }
 
-    /// Held by the writer for a batch, by a checkpoint that must be alone.
+    /// Held by the writer for a batch, by a checkpoint that must be alone. Whoever waits gets it next: the writer alone
+    /// would take it again and again, since waking another thread takes longer than its next batch.
     pub(super) fn gate(&self) -> MutexGuard<'_, ()> {
+        let _turn = lock(&self.turn);
         lock(&self.gate)
     }
 
@@ -135,14 +139,16 @@ impl Shared {
         self.woken.notify_one();
     }
 
-    /// Waits until a checkpoint is asked for or the time is over; `false`: the store is closing.
-    pub(super) fn wait(&self, at_most: Duration) -> bool {
+    /// Waits for the time to be over, or for less if a checkpoint is asked for and `patient` is not, or writes are refused;
+    /// `false`: the store is closing.
+    pub(super) fn wait(&self, at_most: Duration, patient: bool) -> bool {
         let wake = lock(&self.wake);
-        let idle = |wake: &mut Wake| !wake.asked && !wake.closing;
-        let (mut wake, _) = self
-            .woken
-            .wait_timeout_while(wake, at_most, idle)
-            .unwrap_or_else(PoisonError::into_inner);
+        let idle = |wake: &mut Wake| {
+            let asked = wake.asked && (!patient || self.is_refusing.load(Ordering::Acquire));
+            !asked && !wake.closing
+        };
+        let waited = self.woken.wait_timeout_while(wake, at_most, idle);
+        let (mut wake, _) = waited.unwrap_or_else(PoisonError::into_inner);
         wake.asked = false;
         !wake.closing
     }

@@ -70,6 +70,7 @@ pub struct Get {
 impl ReadOp for Get {}
 impl Op for Get {
     type Out = Option<ManifestRow>;
+    const SINGLE: bool = true;
 
     async fn run<T: Tx>(&self, tx: &mut T) -> Result<Self::Out> {
         let row = match (&self.reference, self.with_bytes) {
@@ -141,6 +142,7 @@ pub struct ListLive {
 impl ReadOp for ListLive {}
 impl Op for ListLive {
     type Out = Vec<Stored>;
+    const SINGLE: bool = true;
 
     async fn run<T: Tx>(&self, tx: &mut T) -> Result<Self::Out> {
         let after = self.after.unwrap_or(Id::from_bytes([0; 16]));
