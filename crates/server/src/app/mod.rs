@@ -99,16 +99,11 @@ impl App {
             v2: V2::new(
                 registry.clone(),
                 challenges,
-<<<<<<< HEAD
-                options.external_url.as_deref(),
-            ),
-=======
                 options.metrics.clone(),
                 options.external_url.as_deref(),
             ),
             authority: options.external_url.as_deref().and_then(authority),
             metrics: options.metrics,
->>>>>>> main
             registry,
             data,
             phase: AtomicU8::new(Phase::Ready as u8),
