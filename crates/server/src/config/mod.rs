@@ -19,4 +19,4 @@ pub mod value;
 pub use load::{FlagValue, Inputs, Loaded, Sources, load};
 pub use problem::{Problem, Problems, Source};
 pub use sections::*;
-pub use value::{ExternalUrl, ListenAddr, Secret, Size, TrustedProxy};
+pub use value::{ExternalUrl, Secret, Size, TrustedProxy};

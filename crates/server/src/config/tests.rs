@@ -165,8 +165,8 @@ fn wrong_values_name_what_is_allowed() {
     .flag("auth.challenge", "--challenge", "digest");
     assert_eq!(
         setup.errors(),
-        "wharf.toml:2: `server.listen`: `nowhere` is not an address; expected a list, each entry an address with a \
-         port such as \"127.0.0.1:5000\", \"[::1]:5000\", \":5000\" (every address), or \"unix:/run/wharf/wharf.sock\"\n\
+        "wharf.toml:2: `server.listen`: `nowhere` is none: it has no port; expected a list, each entry an address with a \
+         port such as \"127.0.0.1:5000\", \"[::1]:5000\", \":5000\" (every address), or \"unix:/run/wharf.sock?mode=660\"\n\
          wharf.toml:3: `server.shutdown_grace`: found an integer; expected a duration: a whole number with its unit ms, \
          s, m, h or d, such as \"30s\"\n\
          wharf.toml:4: `server.data`: found an integer; expected a path\n\
