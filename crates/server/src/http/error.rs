@@ -25,8 +25,8 @@ pub struct ApiError {
     pub detail: Option<String>,
     /// Further entries, when several things are wrong at once (MPUT-9).
     pub more: Vec<ErrorEntry>,
-    /// Headers of the answer.
-    pub headers: HeaderMap,
+    /// Headers of the answer; boxed, since errors travel through many small results.
+    pub headers: Box<HeaderMap>,
 }
 
 impl ApiError {
@@ -39,7 +39,7 @@ impl ApiError {
             message: message.into(),
             detail: None,
             more: Vec::new(),
-            headers: HeaderMap::new(),
+            headers: Box::default(),
         }
     }
 
@@ -118,7 +118,7 @@ impl ApiError {
         entries.extend(self.more);
         let mut response = Response::new(Body::error(ErrorDoc { entries }));
         *response.status_mut() = self.status;
-        *response.headers_mut() = self.headers;
+        *response.headers_mut() = *self.headers;
         response
             .headers_mut()
             .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
