@@ -54,10 +54,11 @@ impl Key {
         &self.0
     }
 
-    /// The digest under whose name the bytes lie, without its algorithm.
-    pub fn hex(&self) -> &str {
-        let file = self.0.rsplit('/').next().unwrap_or_default();
-        file.split('.').next().unwrap_or_default()
+    /// The digest under whose name the bytes lie; `None` if the name is none.
+    pub fn digest(&self) -> Option<Digest> {
+        let algorithm = self.0.split('/').nth(1)?;
+        let (hex, _) = self.0.rsplit('/').next()?.split_once('.')?;
+        Digest::parse(&format!("{algorithm}:{hex}")).ok()
     }
 }
 
@@ -110,7 +111,7 @@ mod tests {
         let (a, b) = (Key::fresh(&digest), Key::fresh(&digest));
         assert_ne!(a, b);
         assert_eq!(Key::parse(a.as_str()).unwrap(), a);
-        assert_eq!(a.hex(), digest.encoded());
+        assert_eq!(a.digest(), Some(digest));
     }
 
     #[test]
