@@ -266,7 +266,7 @@ async fn every_endpoint_for_every_caller() {
     assert!(rows > 400, "{rows}");
 }
 
-/// Spec: AUTH-1, AUTH-2, AUTH-3, AUTH-4, AUTH-5.
+/// Spec: AUTH-1, AUTH-2, AUTH-3, AUTH-4, AUTH-5, AUTH-9.
 #[tokio::test]
 async fn a_challenge_is_bearer_alone_and_names_realm_service_and_scope() {
     let house = House::new(|_| {}).await;
@@ -316,6 +316,14 @@ async fn a_challenge_is_bearer_alone_and_names_realm_service_and_scope() {
             format!("{realm},scope=\"{scope}\"")
         };
         assert_eq!(answer.header("www-authenticate"), expected, "{target}");
+        let body: serde_json::Value = serde_json::from_str(&answer.body).unwrap();
+        let error = &body["errors"][0];
+        assert_eq!(error["code"], "UNAUTHORIZED");
+        assert_eq!(
+            error["detail"].as_str().unwrap_or_default(),
+            scope,
+            "{target}"
+        );
     }
 }
 
