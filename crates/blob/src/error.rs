@@ -9,7 +9,9 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The disk or a quota is full. Nothing of the failed write counts.
-    #[error("no space is left for blobs; free space on the blob store's file system and writes go on by themselves")]
+    #[error(
+        "no space is left for blobs; free space on the blob store's file system and writes go on by themselves"
+    )]
     NoSpace,
     /// There are no bytes under this key.
     #[error("there is nothing under the key {key}")]

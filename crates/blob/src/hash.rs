@@ -95,7 +95,11 @@ mod tests {
                 let mut second = Hasher::restore(&first.save()).unwrap();
                 second.update(&bytes[cut..]);
                 assert_eq!(second.algorithm(), algorithm);
-                assert_eq!(second.finish(), Digest::of(algorithm, &bytes), "cut at {cut}");
+                assert_eq!(
+                    second.finish(),
+                    Digest::of(algorithm, &bytes),
+                    "cut at {cut}"
+                );
             }
         }
     }

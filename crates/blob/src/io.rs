@@ -113,7 +113,10 @@ impl Shared {
                 if queue.closed {
                     return;
                 }
-                queue = self.ready.wait(queue).unwrap_or_else(PoisonError::into_inner);
+                queue = self
+                    .ready
+                    .wait(queue)
+                    .unwrap_or_else(PoisonError::into_inner);
             };
             drop(queue);
             if catch_unwind(AssertUnwindSafe(job)).is_err() {
@@ -125,7 +128,11 @@ impl Shared {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        let mut queue = self.shared.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut queue = self
+            .shared
+            .queue
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         queue.closed = true;
         drop(queue);
         self.shared.ready.notify_all();

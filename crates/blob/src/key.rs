@@ -29,7 +29,10 @@ impl Key {
         let mut parts = text.split('/');
         let mut next = |fits: fn(&str) -> bool| parts.next().is_some_and(fits);
         let word = |part: &str| {
-            !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+            !part.is_empty()
+                && part
+                    .bytes()
+                    .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
         };
         let good = next(|part| part == "blobs")
             && next(word)

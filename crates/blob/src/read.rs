@@ -88,7 +88,9 @@ enum Reader {
 impl std::fmt::Debug for ByteStream {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match &self.0 {
-            Reader::Memory(bytes) => write!(f, "ByteStream({:?} bytes)", bytes.as_ref().map(Bytes::len)),
+            Reader::Memory(bytes) => {
+                write!(f, "ByteStream({:?} bytes)", bytes.as_ref().map(Bytes::len))
+            }
             Reader::File { at, end, .. } => write!(f, "ByteStream({at}..{end})"),
         }
     }

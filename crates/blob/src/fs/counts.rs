@@ -46,7 +46,10 @@ impl Counts {
     }
 
     pub(crate) fn time(&self, point: Point) -> Timed<'_> {
-        let place = NAMES.iter().position(|(known, _)| *known == point).unwrap_or(0);
+        let place = NAMES
+            .iter()
+            .position(|(known, _)| *known == point)
+            .unwrap_or(0);
         Timed {
             count: &self.0[place],
             since: Instant::now(),

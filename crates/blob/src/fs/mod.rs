@@ -236,8 +236,9 @@ impl BlobStore for Fs {
             while let Some(folder) = folders.pop() {
                 let mut entries = self
                     .run(move |_| {
-                        fs::read_dir(&folder)
-                            .map_err(|error| Error::io(format!("reading {}", folder.display()), error))
+                        fs::read_dir(&folder).map_err(|error| {
+                            Error::io(format!("reading {}", folder.display()), error)
+                        })
                     })
                     .await?;
                 loop {
@@ -261,8 +262,8 @@ impl BlobStore for Fs {
     fn probe(&self) -> BoxFuture<'_, Result<Option<u64>>> {
         Box::pin(self.run(|disk| {
             let what = || format!("asking for the space of {}", disk.root.display());
-            let space = rustix::fs::statvfs(&disk.root)
-                .map_err(|error| Error::io(what(), error.into()))?;
+            let space =
+                rustix::fs::statvfs(&disk.root).map_err(|error| Error::io(what(), error.into()))?;
             if space.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY) {
                 let error = io::Error::from(io::ErrorKind::ReadOnlyFilesystem);
                 return Err(Error::io(what(), error));
@@ -297,7 +298,10 @@ impl Disk {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists && folder.is_dir() => {}
             Err(error) => {
-                return Err(Error::io(format!("making the folder {}", folder.display()), error));
+                return Err(Error::io(
+                    format!("making the folder {}", folder.display()),
+                    error,
+                ));
             }
         }
         // Also when it was there: the process that made it may have died before its own sync.
@@ -310,7 +314,8 @@ impl Disk {
     }
 
     fn ensure_parent(&self, path: &Path) -> Result<()> {
-        path.parent().map_or(Ok(()), |parent| self.ensure_folder(parent))
+        path.parent()
+            .map_or(Ok(()), |parent| self.ensure_folder(parent))
     }
 
     /// Makes the name of `path` durable.
@@ -352,7 +357,9 @@ fn remove(path: &Path) -> Result<()> {
 
 fn no_links(error: &io::Error) -> bool {
     matches!(
-        error.raw_os_error().map(rustix::io::Errno::from_raw_os_error),
+        error
+            .raw_os_error()
+            .map(rustix::io::Errno::from_raw_os_error),
         Some(rustix::io::Errno::PERM | rustix::io::Errno::NOTSUP | rustix::io::Errno::MLINK)
     )
 }
@@ -367,7 +374,8 @@ fn step(mut entries: fs::ReadDir, root: &Path) -> Result<Step> {
             done = true;
             break;
         };
-        let entry = entry.map_err(|error| Error::io("reading a folder of the blob store", error))?;
+        let entry =
+            entry.map_err(|error| Error::io("reading a folder of the blob store", error))?;
         let path = entry.path();
         let Ok(metadata) = entry.metadata() else {
             // Removed since the folder was read.

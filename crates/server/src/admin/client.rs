@@ -14,7 +14,10 @@ pub fn ask(folder: &Path, command: &Command) -> Option<Result<Outcome, String>> 
     };
     let stream = UnixStream::connect(&path).ok()?;
     Some(talk(stream, command).unwrap_or_else(|error| {
-        Err(format!("the running registry did not answer on {}: {error}", path.display()))
+        Err(format!(
+            "the running registry did not answer on {}: {error}",
+            path.display()
+        ))
     }))
 }
 

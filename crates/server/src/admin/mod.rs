@@ -65,7 +65,10 @@ pub async fn execute(registry: &Registry, command: Command) -> Result<Outcome, S
             Ok(Outcome::said(if chosen {
                 vec!["The user admin has the given password now.".to_owned()]
             } else {
-                vec![format!("The user admin has a new password: {}", password.reveal())]
+                vec![format!(
+                    "The user admin has a new password: {}",
+                    password.reveal()
+                )]
             }))
         }
         Command::CreateBackup { folder } => {
@@ -98,7 +101,9 @@ pub fn describe_backup(folder: &std::path::Path, copied: &backup::Copied) -> Out
         copied.removed
     )];
     for digest in &copied.missing {
-        lines.push(format!("MISSING {digest}: the registry has lost its bytes; push it again"));
+        lines.push(format!(
+            "MISSING {digest}: the registry has lost its bytes; push it again"
+        ));
     }
     Outcome {
         lines,
@@ -108,7 +113,11 @@ pub fn describe_backup(folder: &std::path::Path, copied: &backup::Copied) -> Out
 
 /// A verification in words.
 pub fn describe_report(report: &verify::Report, deep: bool) -> Outcome {
-    let how = if deep { "byte by byte" } else { "by name and length" };
+    let how = if deep {
+        "byte by byte"
+    } else {
+        "by name and length"
+    };
     let mut lines = vec![format!(
         "{} blob(s) of {} and {} manifest(s) were compared {how}.",
         report.blobs,

@@ -35,7 +35,9 @@ impl Handler for Socket {
             return text(StatusCode::NOT_FOUND, "post a command to /admin".to_owned());
         }
         let command = match request.body.collect(LONGEST).await {
-            Ok(bytes) => serde_json::from_slice::<Command>(&bytes).map_err(|error| error.to_string()),
+            Ok(bytes) => {
+                serde_json::from_slice::<Command>(&bytes).map_err(|error| error.to_string())
+            }
             Err(error) => Err(error.to_string()),
         };
         let command = match command {

@@ -23,9 +23,16 @@ pub(super) async fn ready(app: &App, request: &Request) -> Response {
     let (status, word) = if ready {
         (StatusCode::OK, "ok")
     } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "not ready: the process is starting or shutting down")
+        (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "not ready: the process is starting or shutting down",
+        )
     };
-    if !request.query.split('&').any(|pair| pair == "verbose" || pair.starts_with("verbose=")) {
+    if !request
+        .query
+        .split('&')
+        .any(|pair| pair == "verbose" || pair.starts_with("verbose="))
+    {
         return text(status, format!("{word}\n"));
     }
     let stats = app.registry.meta.stats();
@@ -43,14 +50,20 @@ pub(super) async fn ready(app: &App, request: &Request) -> Response {
             "cannot be written; the log says why".to_owned()
         }
     };
-    text(status, format!("{word}\nmetadata: {metadata}\nblobs: {blobs}\n"))
+    text(
+        status,
+        format!("{word}\nmetadata: {metadata}\nblobs: {blobs}\n"),
+    )
 }
 
 fn text(status: StatusCode, text: String) -> Response {
     let mut response = Response::new(Body::full(text));
     *response.status_mut() = status;
     let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert(
+        CONTENT_TYPE,
+        HeaderValue::from_static("text/plain; charset=utf-8"),
+    );
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }

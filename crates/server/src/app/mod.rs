@@ -156,7 +156,11 @@ impl Handler for Figures {
 impl App {
     /// All figures, sampled now.
     async fn metrics(&self) -> Response {
-        let totals = self.registry.meta.read(wharf_meta::repository::GetTotals).await;
+        let totals = self
+            .registry
+            .meta
+            .read(wharf_meta::repository::GetTotals)
+            .await;
         let access = &self.registry.access;
         let (passwords, tokens) = (access.password_counts(), access.token_counts());
         let text = self.metrics.render(&Sample {
@@ -172,7 +176,9 @@ impl App {
         let mut response = Response::new(Body::full(text));
         response.headers_mut().insert(
             http::header::CONTENT_TYPE,
-            http::HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8"),
+            http::HeaderValue::from_static(
+                "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            ),
         );
         response
     }

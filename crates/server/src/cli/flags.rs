@@ -4,7 +4,6 @@ use std::path::PathBuf;
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
-use crate::config::section::Section;
 use crate::config::{Config, FlagValue, Inputs, Loaded, load};
 
 /// Every key that has a flag, with its dotted path.
@@ -22,9 +21,11 @@ fn keys() -> Vec<(String, &'static crate::config::section::Key)> {
 
 /// Adds all flags of the configuration.
 pub(super) fn add(command: Command) -> Command {
-    keys().into_iter().fold(add_config(command), |command, (path, key)| {
-        command.arg(argument(&path, key))
-    })
+    keys()
+        .into_iter()
+        .fold(add_config(command), |command, (path, key)| {
+            command.arg(argument(&path, key))
+        })
 }
 
 /// Adds the flags that say where the data lies.
@@ -53,7 +54,10 @@ fn argument(path: &str, key: &'static crate::config::section::Key) -> Arg {
     if let Some(default) = (key.default)()
         && !key.switch
     {
-        help.push_str(&format!(" [default: {}]", default.trim_matches(['"', '[', ']'])));
+        help.push_str(&format!(
+            " [default: {}]",
+            default.trim_matches(['"', '[', ']'])
+        ));
     }
     let arg = Arg::new(path.to_owned()).long(flag).help(help);
     if key.switch {
@@ -123,10 +127,19 @@ mod tests {
     #[test]
     fn flags_become_values_of_their_keys() {
         let inputs = parse(&[
-            "wharf", "serve", "--listen", "127.0.0.1:1", "--listen", "unix:/tmp/x", "--tls-self-signed",
+            "wharf",
+            "serve",
+            "--listen",
+            "127.0.0.1:1",
+            "--listen",
+            "unix:/tmp/x",
+            "--tls-self-signed",
         ]);
         let value = |path: &str| inputs.flags.iter().find(|flag| flag.path == path);
-        assert_eq!(value("server.listen").unwrap().value, "127.0.0.1:1,unix:/tmp/x");
+        assert_eq!(
+            value("server.listen").unwrap().value,
+            "127.0.0.1:1,unix:/tmp/x"
+        );
         assert_eq!(value("tls.self_signed").unwrap().value, "true");
         assert!(value("server.data").is_none());
     }

@@ -15,9 +15,9 @@ use wharf_meta::repository::GetTotals;
 
 use super::{Exit, flags};
 use crate::admin;
-use crate::app::{App, AppOptions, Data, Figures};
+use crate::app::{App, Data, Figures};
 use crate::config::reload::Reloader;
-use crate::config::{Challenge, Config, Inputs, Loaded};
+use crate::config::{Config, Inputs, Loaded};
 use crate::http::listener::BoundAddr;
 use crate::http::shutdown::{Pace, Signals, Stopped, stop};
 use crate::http::tls::{SelfSigned, Tls};
@@ -53,7 +53,9 @@ pub(super) fn run(matches: &ArgMatches) -> Exit {
             return Exit::Refused;
         }
     };
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build();
     let outcome = match runtime {
         Ok(runtime) => runtime.block_on(serve(inputs, &loaded, data)),
         Err(error) => Err(anyhow!("no runtime: {error}")),
@@ -76,20 +78,14 @@ async fn serve(inputs: Inputs, loaded: &Loaded, data: Data) -> anyhow::Result<()
     let folder = data.folder.clone();
     let fresh = data.opened.fresh;
     if let Some(schema) = data.opened.migrated_from {
-        tracing::info!("the metadata store was brought from schema {schema} to that of this version; the old state lies beside it");
+        tracing::info!(
+            "the metadata store was brought from schema {schema} to that of this version; the old state lies beside it"
+        );
     }
     let external_url = config.server.external_url.as_ref().map(ToString::to_string);
     let app = App::open(
         data,
-        AppOptions {
-            access: config.access_options()?,
-            limits: config.core_limits(),
-            content: config.content_rules(),
-            external_url: external_url.clone(),
-            basic_challenge: config.auth.challenge == Challenge::Basic,
-            clock: Arc::new(SystemClock),
-            metrics: metrics.clone(),
-        },
+        config.app_options(Arc::new(SystemClock), metrics.clone())?,
     )
     .await?;
     let password = administrator(&app, config, &folder).await?;
@@ -124,12 +120,23 @@ async fn serve(inputs: Inputs, loaded: &Loaded, data: Data) -> anyhow::Result<()
     };
     let socket = options(&[admin::address(&folder)])?;
     servers.push(Server::start(main, app.clone()));
-    servers.push(Server::start(socket, Arc::new(admin::Socket(app.registry.clone()))));
+    servers.push(Server::start(
+        socket,
+        Arc::new(admin::Socket(app.registry.clone())),
+    ));
     if let Some(figures) = figures {
         servers.push(Server::start(figures, Arc::new(Figures(app.clone()))));
     }
     app.readiness.set(true);
-    greet(&app, &servers, tls.is_some(), external_url.as_deref(), fresh, password.as_ref()).await;
+    greet(
+        &app,
+        &servers,
+        tls.is_some(),
+        external_url.as_deref(),
+        fresh,
+        password.as_ref(),
+    )
+    .await;
 
     let reloader = Reloader::new(inputs, loaded);
     let mut look = tokio::time::interval(LOOK);
@@ -155,7 +162,9 @@ async fn serve(inputs: Inputs, loaded: &Loaded, data: Data) -> anyhow::Result<()
     };
     match stop(&servers, &app.readiness, pace, hurry).await {
         Stopped::Clean => {}
-        Stopped::Cut(count) => tracing::warn!("{count} connection(s) were cut off; their uploads can be resumed"),
+        Stopped::Cut(count) => {
+            tracing::warn!("{count} connection(s) were cut off; their uploads can be resumed")
+        }
         Stopped::Hurried => tracing::warn!("stopped at once"),
     }
     drop(servers);
@@ -194,12 +203,17 @@ async fn administrator(
                     file.sync_all()
                 })
                 .with_context(|| format!("writing {}", path.display()))?;
-            tracing::info!("the password of the user admin lies in {}; change it with wharf admin reset-password, then delete the file", path.display());
+            tracing::info!(
+                "the password of the user admin lies in {}; change it with wharf admin reset-password, then delete the file",
+                path.display()
+            );
             Ok(None)
         }
         Bootstrap::Existed => {
             if chosen.is_some() {
-                tracing::info!("the given admin password was not looked at: there is an administrator already; wharf admin reset-password changes it");
+                tracing::info!(
+                    "the given admin password was not looked at: there is an administrator already; wharf admin reset-password changes it"
+                );
             }
             Ok(None)
         }
@@ -226,7 +240,11 @@ fn certificate(config: &Config, folder: &Path) -> anyhow::Result<Option<Arc<Tls>
 
 /// The names under which clients will call: those listened on, this machine's, and that of `external_url`.
 fn hosts(config: &Config) -> Vec<String> {
-    let mut hosts = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
+    let mut hosts = vec![
+        "localhost".to_owned(),
+        "127.0.0.1".to_owned(),
+        "::1".to_owned(),
+    ];
     let mut add = |host: &str| {
         let host = host.trim_matches(['[', ']']);
         let everywhere = matches!(host, "" | "0.0.0.0" | "::");
@@ -290,7 +308,10 @@ async fn greet(
         println!("  log in   docker login {login} -u admin");
     }
     if let Some(password) = password {
-        println!("  password {}   (shown this once; wharf admin reset-password makes another)", password.reveal());
+        println!(
+            "  password {}   (shown this once; wharf admin reset-password makes another)",
+            password.reveal()
+        );
     }
     // Whoever reads this through a pipe waits for it.
     let _ = std::io::stdout().flush();
@@ -314,15 +335,26 @@ fn reload(reloader: &Reloader, app: &App, tls: Option<&Tls>) {
             }
             let config = reloader.current();
             app.registry.content.store(Arc::new(config.content_rules()));
-            let rights = config.rights().and_then(|rights| app.registry.access.reload(&rights));
+            let rights = config
+                .rights()
+                .and_then(|rights| app.registry.access.reload(&rights));
             if let Err(error) = rights {
                 tracing::error!("the changed rights are not used: {error}");
             }
             for change in &reloaded.applied {
-                tracing::info!("{} changed from {} to {}", change.path, change.from, change.to);
+                tracing::info!(
+                    "{} changed from {} to {}",
+                    change.path,
+                    change.from,
+                    change.to
+                );
             }
             for change in &reloaded.waiting {
-                tracing::warn!("{} changed to {}; restart to use it", change.path, change.to);
+                tracing::warn!(
+                    "{} changed to {}; restart to use it",
+                    change.path,
+                    change.to
+                );
             }
         }
     }

@@ -96,7 +96,9 @@ fn carry_out(matches: &ArgMatches, command: Command) -> Exit {
             options.folder.display()
         ));
     }
-    let data = match Data::open(&options, |holder| eprintln!("waiting for {holder} to let go of the data folder …")) {
+    let data = match Data::open(&options, |holder| {
+        eprintln!("waiting for {holder} to let go of the data folder …")
+    }) {
         Ok(data) => data,
         Err(error) => return refused(&error.to_string()),
     };
@@ -123,9 +125,7 @@ fn data_options(matches: &ArgMatches) -> Option<DataOptions> {
     Some(flags::read(&flags::inputs(matches))?.config.data_options())
 }
 
-fn block_on(
-    work: impl Future<Output = Result<Outcome, String>>,
-) -> Result<Outcome, String> {
+fn block_on(work: impl Future<Output = Result<Outcome, String>>) -> Result<Outcome, String> {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -140,7 +140,11 @@ fn finish(outcome: Result<Outcome, String>) -> Exit {
             for line in &outcome.lines {
                 println!("{line}");
             }
-            if outcome.sound { Exit::Done } else { Exit::Damaged }
+            if outcome.sound {
+                Exit::Done
+            } else {
+                Exit::Damaged
+            }
         }
         Err(error) => fail(&error),
     }

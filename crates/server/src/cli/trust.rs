@@ -30,7 +30,10 @@ pub(super) fn command() -> Command {
         .about("Print what a client needs to trust the registry's own certificate")
         .subcommand_required(true)
         .subcommand(client("docker", "For the Docker Engine"))
-        .subcommand(client("containerd", "For containerd, and so for Kubernetes"))
+        .subcommand(client(
+            "containerd",
+            "For containerd, and so for Kubernetes",
+        ))
         .subcommand(client("podman", "For podman, buildah, skopeo and CRI-O"))
 }
 
@@ -45,7 +48,10 @@ pub(super) fn run(matches: &ArgMatches) -> Exit {
         return Exit::Usage;
     };
     // The host becomes part of paths that a person pastes into a root shell.
-    if !host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-:[]".contains(&byte)) {
+    if !host
+        .bytes()
+        .all(|byte| byte.is_ascii_alphanumeric() || b".-:[]".contains(&byte))
+    {
         eprintln!("error: {host:?} is not a host with a port, such as reg.example:5000");
         return Exit::Usage;
     }
@@ -91,7 +97,10 @@ fn steps(client: &str, host: &str, certificate: &str) -> String {
         }
         _ => format!(
             "# On the machine of podman, buildah, skopeo or CRI-O, as root. Nothing needs a restart.\n{}",
-            write(&format!("/etc/containers/certs.d/{host}/ca.crt"), certificate)
+            write(
+                &format!("/etc/containers/certs.d/{host}/ca.crt"),
+                certificate
+            )
         ),
     }
 }
@@ -108,7 +117,10 @@ mod tests {
             ("podman", "/etc/containers/certs.d/reg:5000/ca.crt"),
         ] {
             let text = steps(client, "reg:5000", "CERTIFICATE");
-            assert!(text.contains(path) && text.contains("CERTIFICATE"), "{text}");
+            assert!(
+                text.contains(path) && text.contains("CERTIFICATE"),
+                "{text}"
+            );
         }
     }
 }

@@ -6,7 +6,9 @@ use wharf_core::access::{self, AccessOptions, GrantError, Rights, Who};
 use wharf_core::{Clock, ContentRule, ContentRules, Limits as CoreLimits};
 use wharf_meta::Synchronous as MetaSynchronous;
 
-use super::sections::{AnonymousRole, Challenge, Config, ContentOverride, Grant, LogFormat, Synchronous};
+use super::sections::{
+    AnonymousRole, Challenge, Config, ContentOverride, Grant, LogFormat, Synchronous,
+};
 use crate::app::{AppOptions, DataOptions};
 use crate::http::TrustedProxies;
 use crate::http::limits::{Limits as HttpLimits, Progress};

@@ -24,8 +24,8 @@ use wharf_oci::ErrorCode;
 
 use crate::http::error::ApiError;
 use crate::http::route::Route;
-use crate::telemetry::Metrics;
 use crate::http::{Facts, Request, Response};
+use crate::telemetry::Metrics;
 
 pub use self::guard::Challenges;
 
@@ -74,7 +74,11 @@ impl V2 {
     /// Answers one request whose route is a `/v2/` one, or none at all.
     pub async fn handle(&self, mut request: Request) -> Response {
         let mut facts = Facts {
-            repository: request.route.as_ref().ok().and_then(|route| route.repository().cloned()),
+            repository: request
+                .route
+                .as_ref()
+                .ok()
+                .and_then(|route| route.repository().cloned()),
             ..Facts::default()
         };
         let answer = self.answer(&mut request, &mut facts).await;
