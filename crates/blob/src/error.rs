@@ -1,0 +1,61 @@
+//! What can go wrong with bytes.
+
+use std::io;
+
+/// The result of everything in this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why a store could not do what was asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The disk or the quota is full. What was written since the last checkpoint is gone; nothing else is.
+    #[error("no space is left for blobs; free some on the disk (or raise the quota) and try again")]
+    NoSpace,
+    /// No blob lies under this key.
+    #[error("no file {key} is in the blob store; run `wharf storage verify`")]
+    Missing {
+        /// The key as its row has it.
+        key: String,
+    },
+    /// What lies under the key has not the size that its row states.
+    #[error("{key} has {actual} bytes instead of {expected}; run `wharf storage verify --deep`")]
+    WrongSize {
+        /// The key as its row has it.
+        key: String,
+        /// Bytes that the row states.
+        expected: u64,
+        /// Bytes that are there.
+        actual: u64,
+    },
+    /// The store no longer has the bytes that a checkpoint claims, or another writer has taken the upload over.
+    #[error("the upload's bytes are no longer there; begin it again")]
+    UploadLost,
+    /// An earlier write or sync of this writer failed. Take the upload up again from its last checkpoint.
+    #[error(
+        "an earlier write of this upload failed; take it up again from its last acknowledged offset"
+    )]
+    Poisoned,
+    /// Anything else that the operating system refused.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was tried, and on which file.
+        what: String,
+        /// What the operating system said.
+        source: io::Error,
+    },
+}
+
+impl Error {
+    /// Sorts out a failed system call; `what` is only made when it goes into the message.
+    pub(crate) fn io(what: impl FnOnce() -> String, source: impl Into<io::Error>) -> Self {
+        let source = source.into();
+        match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::NoSpace,
+            _ => Self::Io {
+                what: what(),
+                source,
+            },
+        }
+    }
+}

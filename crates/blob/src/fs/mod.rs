@@ -1,0 +1,202 @@
+//! The store in a folder: `uploads/<id>` grows, `blobs/<algorithm>/<2 hex>/<hex>.<generation>` is immutable.
+//!
+//! ```text
+//! write  → gather ≤ 1 MiB → I/O pool: hash ∥ pwritev           writer.rs
+//! sync   → fdatasync (first time also the folder) → checkpoint  writer.rs
+//! publish → link(uploads/<id>, key) → fsync(folder)             publish.rs
+//! open   → openat2(cached), else on the pool → fstat            here
+//! ```
+//! Only this process may use the folder (the data folder's lock sees to it). A new writer of an upload fences the one
+//! before it, so a write that a vanished request left behind never lands in what came after (fence.rs).
+
+mod engine;
+mod export;
+mod fence;
+mod publish;
+mod scan;
+mod writer;
+
+use std::fs::File;
+use std::io;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+use wharf_oci::Algorithm;
+
+use self::engine::Engine;
+use crate::error::{Error, Result};
+use crate::fault::Fault;
+use crate::io::PoolStats;
+use crate::key::{Key, UploadId};
+use crate::read::{Blob, FileBlob};
+use crate::store::{BlobStore, BoxFuture, Checkpoint, Entry, Probe, UploadWriter};
+
+/// How to open a folder as a store.
+#[derive(Debug, Clone)]
+pub struct FsOptions {
+    /// The folder; it and what belongs into it are made when absent.
+    pub root: PathBuf,
+    /// I/O threads for writing, and as many for reading. 0 lets the store choose.
+    pub threads: usize,
+    /// Faults to inject, in tests.
+    pub fault: Option<Arc<dyn Fault>>,
+}
+
+/// A folder full of blobs. A clone is the same store.
+#[derive(Debug, Clone)]
+pub struct Fs {
+    engine: Arc<Engine>,
+}
+
+impl Fs {
+    /// Opens the folder. Blocks: makes folders durable that a crash may have left in the cache only.
+    pub fn open(options: FsOptions) -> Result<Self> {
+        let engine = Engine::open(options)?;
+        Ok(Self { engine })
+    }
+
+    /// How busy the threads for writing and for reading are.
+    pub fn stats(&self) -> (PoolStats, PoolStats) {
+        (self.engine.pool.stats(), self.engine.read.pool.stats())
+    }
+
+    /// Opens without blocking when the kernel knows the file already.
+    fn open_cached(&self, key: &Key) -> Option<rustix::io::Result<File>> {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let cached = ResolveFlags::CACHED;
+        match rustix::fs::openat2(
+            &self.engine.root,
+            key.as_str(),
+            flags,
+            Mode::empty(),
+            cached,
+        ) {
+            Ok(file) => Some(Ok(file.into())),
+            Err(Errno::NOENT) => Some(Err(Errno::NOENT)),
+            // Not in the cache, an old kernel, or a sandbox without this call.
+            Err(_) => None,
+        }
+    }
+
+    fn opened(&self, key: &Key, size: u64, file: rustix::io::Result<File>) -> Result<Blob> {
+        let failed = |errno: Errno| Error::io(|| format!("opening {key}"), errno);
+        let file = file.map_err(|errno| match errno {
+            Errno::NOENT | Errno::NOTDIR => Error::Missing {
+                key: key.to_string(),
+            },
+            errno => failed(errno),
+        })?;
+        let stat = rustix::fs::fstat(&file).map_err(failed)?;
+        if !rustix::fs::FileType::from_raw_mode(stat.st_mode).is_file() {
+            return Err(Error::Missing {
+                key: key.to_string(),
+            });
+        }
+        let actual = u64::try_from(stat.st_size).unwrap_or(0);
+        if actual == size {
+            let blob = FileBlob::new(file, key.clone(), size, self.engine.read.clone());
+            Ok(Blob::File(blob))
+        } else {
+            Err(Error::WrongSize {
+                key: key.to_string(),
+                expected: size,
+                actual,
+            })
+        }
+    }
+}
+
+impl BlobStore for Fs {
+    fn upload<'a>(
+        &'a self,
+        id: &'a UploadId,
+        from: &'a Checkpoint,
+        algorithm: Algorithm,
+    ) -> BoxFuture<'a, Result<Box<dyn UploadWriter>>> {
+        Box::pin(async move {
+            let writer = writer::FsWriter::open(&self.engine, id, from, algorithm).await?;
+            Ok(Box::new(writer) as Box<dyn UploadWriter>)
+        })
+    }
+
+    fn publish<'a>(&'a self, id: &'a UploadId, key: &'a Key) -> BoxFuture<'a, Result<Key>> {
+        Box::pin(async move {
+            let (engine, id, name) = (self.engine.clone(), id.clone(), key.clone());
+            let job = move || engine.publish(&id, &name);
+            self.engine.pool.run(job).await?;
+            Ok(key.clone())
+        })
+    }
+
+    fn put<'a>(&'a self, key: &'a Key, bytes: Bytes) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            let (engine, key) = (self.engine.clone(), key.clone());
+            let job = move || writer::put(&engine, &key, bytes);
+            self.engine.pool.run(job).await
+        })
+    }
+
+    fn discard<'a>(&'a self, id: &'a UploadId) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            let (engine, id) = (self.engine.clone(), id.clone());
+            self.engine.pool.run(move || engine.discard(&id)).await
+        })
+    }
+
+    fn open<'a>(&'a self, key: &'a Key, size: u64) -> BoxFuture<'a, Result<Blob>> {
+        Box::pin(async move {
+            if let Some(file) = self.open_cached(key) {
+                return self.opened(key, size, file);
+            }
+            let (store, key) = (self.clone(), key.clone());
+            let job = move || {
+                let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+                let root = &store.engine.root;
+                let file = rustix::fs::openat(root, key.as_str(), flags, Mode::empty());
+                store.opened(&key, size, file.map(File::from))
+            };
+            self.engine.read.pool.run(job).await
+        })
+    }
+
+    fn remove<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            let (engine, key) = (self.engine.clone(), key.clone());
+            self.engine
+                .pool
+                .run(move || engine.unlink(key.as_str()))
+                .await
+        })
+    }
+
+    fn export<'a>(&'a self, key: &'a Key, to: &'a Path) -> BoxFuture<'a, Result<()>> {
+        Box::pin(export::export(&self.engine, key, to))
+    }
+
+    fn scan<'a>(
+        &'a self,
+        visit: &'a mut (dyn FnMut(Entry) -> ControlFlow<()> + Send),
+    ) -> BoxFuture<'a, Result<()>> {
+        Box::pin(scan::scan(&self.engine, visit))
+    }
+
+    fn probe(&self) -> BoxFuture<'_, Result<Probe>> {
+        Box::pin(async move {
+            let engine = self.engine.clone();
+            self.engine.pool.run(move || engine.probe()).await
+        })
+    }
+}
+
+/// What a failed call says about itself.
+pub(crate) fn failed(what: &'static str, path: &str) -> impl Fn(Errno) -> Error {
+    let path = path.to_owned();
+    move |errno| Error::io(|| format!("{what} {path}"), io::Error::from(errno))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,201 @@
+//! Names inside a store: keys of blobs and ids of uploads.
+
+use std::fmt;
+use std::str::FromStr;
+
+use uuid::Uuid;
+use wharf_oci::Digest;
+
+/// Longest key in bytes: a sha512 digest with its folders and generation has 183.
+const MAX_KEY: usize = 512;
+
+/// Where a blob lies: `blobs/<algorithm>/<2 hex>/<hex>.<generation>`.
+///
+/// Every publish takes a fresh generation, so whoever marked a key for removal or healing touches that file only, never
+/// the one that a push has made since.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Key(String);
+
+/// The text is no key: it leaves `blobs/`, or has a character or length that no key has.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("not a key of the blob store: {0:?}")]
+pub struct KeyError(String);
+
+impl Key {
+    /// A key for this digest that nobody has used before.
+    pub fn fresh(digest: &Digest) -> Self {
+        let hex = digest.encoded();
+        let shard = hex.get(..2).unwrap_or("00");
+        Self(format!(
+            "blobs/{}/{shard}/{hex}.{}",
+            digest.algorithm_name(),
+            Uuid::now_v7().simple()
+        ))
+    }
+
+    /// Takes a key from a row. Refuses whatever could name a file outside of `blobs/`.
+    pub fn parse(text: &str) -> Result<Self, KeyError> {
+        let segment = |part: &str| {
+            !part.is_empty()
+                && !part.starts_with('.')
+                && part
+                    .bytes()
+                    .all(|byte| byte.is_ascii_alphanumeric() || b"._+-=".contains(&byte))
+        };
+        let sound = text.len() <= MAX_KEY
+            && text
+                .strip_prefix("blobs/")
+                .is_some_and(|rest| rest.split('/').all(segment));
+        if sound {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(KeyError(text.chars().take(64).collect()))
+        }
+    }
+
+    /// The text that rows keep.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The digest in the name, where the name has one. A hint for `reindex` and messages, not a proof of content.
+    pub fn digest(&self) -> Option<Digest> {
+        let mut parts = self.0.split('/').skip(1);
+        let (algorithm, _shard, file) = (parts.next()?, parts.next()?, parts.next()?);
+        if parts.next().is_some() {
+            return None;
+        }
+        let (hex, _generation) = file.split_once('.')?;
+        Digest::parse(&format!("{algorithm}:{hex}")).ok()
+    }
+
+    /// The folder, for its `fsync`.
+    pub(crate) fn folder(&self) -> &str {
+        self.0.rsplit_once('/').map_or("", |(folder, _)| folder)
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl FromStr for Key {
+    type Err = KeyError;
+
+    fn from_str(text: &str) -> Result<Self, KeyError> {
+        Self::parse(text)
+    }
+}
+
+/// The name of an upload, which nobody can guess (UP-5): whoever knows it may write to it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct UploadId(String);
+
+impl UploadId {
+    /// A new id from the operating system's randomness.
+    pub fn random() -> Self {
+        Self::from(Uuid::new_v4())
+    }
+
+    /// Takes an id from a URL or a row. Only the hyphenated lower-case form is one, so an id has one spelling.
+    pub fn parse(text: &str) -> Result<Self, KeyError> {
+        match Uuid::try_parse(text) {
+            Ok(uuid) if uuid.hyphenated().to_string() == text => Ok(Self(text.to_owned())),
+            _ => Err(KeyError(text.chars().take(64).collect())),
+        }
+    }
+
+    /// The text that URLs and rows keep.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<Uuid> for UploadId {
+    fn from(uuid: Uuid) -> Self {
+        Self(uuid.hyphenated().to_string())
+    }
+}
+
+impl fmt::Display for UploadId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl FromStr for UploadId {
+    type Err = KeyError;
+
+    fn from_str(text: &str) -> Result<Self, KeyError> {
+        Self::parse(text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use wharf_oci::Algorithm;
+
+    #[test]
+    fn a_fresh_key_parses_names_its_digest_and_is_never_the_same_twice() {
+        for algorithm in Algorithm::ALL {
+            let digest = Digest::of(algorithm, b"hello");
+            let (one, two) = (Key::fresh(&digest), Key::fresh(&digest));
+            assert_ne!(one, two);
+            assert_eq!(Key::parse(one.as_str()), Ok(one.clone()));
+            assert_eq!(one.digest(), Some(digest.clone()));
+            assert_eq!(
+                one.folder(),
+                format!("blobs/{algorithm}/{}", &digest.encoded()[..2])
+            );
+        }
+    }
+
+    #[test]
+    fn a_key_never_leaves_the_folder() {
+        for text in [
+            "",
+            "blobs",
+            "blobs/",
+            "/blobs/a",
+            "blobs//a",
+            "blobs/../uploads/a",
+            "blobs/a/..",
+            "blobs/./a",
+            "blobs/.hidden",
+            "uploads/a",
+            "blobs/a\0b",
+            "blobs/a b",
+            "blobs/a\\b",
+        ] {
+            assert!(Key::parse(text).is_err(), "{text:?} was taken for a key");
+        }
+        assert!(Key::parse(&format!("blobs/{}", "a".repeat(MAX_KEY))).is_err());
+    }
+
+    #[test]
+    fn an_upload_id_has_one_spelling() {
+        let id = UploadId::random();
+        assert_eq!(UploadId::parse(id.as_str()), Ok(id.clone()));
+        assert!(
+            UploadId::parse(&id.as_str().to_uppercase()).is_err()
+                || !id.as_str().contains(|c: char| c.is_alphabetic())
+        );
+        assert!(UploadId::parse(&id.as_str().replace('-', "")).is_err());
+        assert!(UploadId::parse("../../etc/passwd").is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_parses_stays_inside(text in "\\PC*|blobs/[a-z0-9./]{0,80}") {
+            if let Ok(key) = Key::parse(&text) {
+                prop_assert_eq!(key.as_str(), &text);
+                prop_assert!(!text.split('/').any(|part| part.is_empty() || part == ".." || part == "."));
+                prop_assert!(text.starts_with("blobs/"));
+            }
+        }
+    }
+}

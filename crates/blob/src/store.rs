@@ -1,0 +1,142 @@
+//! The seam between the registry and whatever keeps its bytes.
+
+use std::fmt::Debug;
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::pin::Pin;
+
+use bytes::Bytes;
+use wharf_oci::{Algorithm, Digest};
+
+use crate::error::Result;
+use crate::key::{Key, UploadId};
+use crate::read::Blob;
+
+/// A future behind a pointer, so that traits with async methods stay usable as `dyn`.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Bytes that an upload gathers before it hands them to the I/O pool. One segment gathers while one is hashed and
+/// written, so an upload holds at most twice this, and the last chunk that it was given.
+pub const SEGMENT: usize = 1 << 20;
+
+/// A place in an upload up to which every byte is durable, and the hash of those bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// Bytes before this place.
+    pub offset: u64,
+    /// [`Hasher::save`](crate::Hasher::save) at exactly this place. Opaque; when it does not parse, the store hashes
+    /// again what it has.
+    pub hash: Vec<u8>,
+}
+
+impl Checkpoint {
+    /// Where every upload begins.
+    pub fn start(algorithm: Algorithm) -> Self {
+        Self {
+            offset: 0,
+            hash: crate::Hasher::new(algorithm).save(),
+        }
+    }
+}
+
+/// Keeps bytes. Implementations pass `blob_suite!`.
+///
+/// Every future may be dropped at any point: nothing leaks, and what was not acknowledged may or may not have happened.
+pub trait BlobStore: Send + Sync + Debug {
+    /// Opens an upload for writing at `from`, cutting off whatever lies beyond. `from.offset` 0 begins it afresh.
+    ///
+    /// An earlier writer of the same upload loses it: its next call gives [`Error::UploadLost`](crate::Error). Bytes
+    /// that are gone give the same error here.
+    fn upload<'a>(
+        &'a self,
+        id: &'a UploadId,
+        from: &'a Checkpoint,
+        algorithm: Algorithm,
+    ) -> BoxFuture<'a, Result<Box<dyn UploadWriter>>>;
+
+    /// Makes a finished upload a blob, durably, and returns the key that a row shall name. Files take `key` as it is; a
+    /// store that had to name the object when the upload began answers with that name.
+    ///
+    /// The upload itself stays until [`discard`](Self::discard), so a publish may be tried again.
+    fn publish<'a>(&'a self, id: &'a UploadId, key: &'a Key) -> BoxFuture<'a, Result<Key>>;
+
+    /// Stores a whole small blob durably.
+    fn put<'a>(&'a self, key: &'a Key, bytes: Bytes) -> BoxFuture<'a, Result<()>>;
+
+    /// Forgets an upload's bytes. That there are none is fine.
+    fn discard<'a>(&'a self, id: &'a UploadId) -> BoxFuture<'a, Result<()>>;
+
+    /// Opens a blob that has `size` bytes according to its row. Reading starts with [`Blob::stream`].
+    fn open<'a>(&'a self, key: &'a Key, size: u64) -> BoxFuture<'a, Result<Blob>>;
+
+    /// Removes a blob. That there is none is fine. Whoever has it open reads on.
+    fn remove<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<()>>;
+
+    /// Puts a blob at a path that does not exist yet: a hard link where that is possible, else a copy whose bytes are
+    /// durable. The folder's own durability is the caller's affair.
+    fn export<'a>(&'a self, key: &'a Key, to: &'a Path) -> BoxFuture<'a, Result<()>>;
+
+    /// Shows every blob and every upload to `visit`, in no order and in bounded memory. What comes or goes meanwhile may
+    /// be seen or not.
+    fn scan<'a>(
+        &'a self,
+        visit: &'a mut (dyn FnMut(Entry) -> ControlFlow<()> + Send),
+    ) -> BoxFuture<'a, Result<()>>;
+
+    /// Whether the store takes bytes at this moment.
+    fn probe(&self) -> BoxFuture<'_, Result<Probe>>;
+}
+
+/// One upload, open for appending. Dropping it frees everything; bytes after the last checkpoint are then void.
+///
+/// After any error, all further calls give [`Error::Poisoned`](crate::Error): take the upload up again from the last
+/// acknowledged checkpoint.
+pub trait UploadWriter: Send {
+    /// Appends bytes. Returns as soon as there is room for them, which is not when they are durable.
+    fn write(&mut self, bytes: Bytes) -> BoxFuture<'_, Result<()>>;
+
+    /// Bytes accepted so far.
+    fn offset(&self) -> u64;
+
+    /// Makes everything accepted so far durable.
+    fn sync(&mut self) -> BoxFuture<'_, Result<Checkpoint>>;
+
+    /// Makes everything durable for [`BlobStore::publish`], and gives digest and size. Reads the bytes again when
+    /// `algorithm` is not the one that the upload was opened with (UP-7).
+    fn finish(&mut self, algorithm: Algorithm) -> BoxFuture<'_, Result<(Digest, u64)>>;
+}
+
+/// What [`BlobStore::scan`] finds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Entry {
+    /// Bytes under a key.
+    Blob {
+        /// Where.
+        key: Key,
+        /// How many bytes.
+        size: u64,
+        /// When they were written, in milliseconds since 1970 by the store's clock.
+        modified_ms: i64,
+    },
+    /// An upload that was neither discarded nor cleaned up.
+    Upload {
+        /// Its id.
+        id: UploadId,
+        /// How many bytes, counted or not.
+        size: u64,
+        /// When it was last written to, in milliseconds since 1970 by the store's clock.
+        modified_ms: i64,
+    },
+    /// Something that this store did not make.
+    Foreign {
+        /// Its name, relative to the store.
+        path: String,
+    },
+}
+
+/// What [`BlobStore::probe`] says of a store that takes bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Probe {
+    /// Bytes that still fit, where the store can tell.
+    pub free: Option<u64>,
+}
