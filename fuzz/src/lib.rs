@@ -1,1 +1,52 @@
-//! Under construction.
+//! What must hold for any input of the parsers that the network reaches first.
+//!
+//! One function per target, shared by two drivers: `tests/run.rs` mutates the seeds for some seconds on stable Rust as
+//! part of `cargo xtask ci`, and `fuzz_targets/` hands them to libFuzzer for as long as one likes (see the README there).
+//! A target panics when a property is broken; input that a parser refuses is fine.
+
+mod access;
+mod oci;
+mod route;
+
+/// A parser under test.
+pub struct Target {
+    /// Name of the target, of its seed file and of its libFuzzer binary.
+    pub name: &'static str,
+    /// Checks one input.
+    pub check: fn(&[u8]),
+    /// Inputs to start from, one per line; `\n` and `\xHH` in them stand for those bytes.
+    pub seeds: &'static str,
+}
+
+macro_rules! targets {
+    ($($name:literal => $check:path,)*) => {
+        /// All targets.
+        pub const TARGETS: &[Target] = &[$(
+            Target { name: $name, check: $check, seeds: include_str!(concat!("../seeds/", $name, ".txt")) },
+        )*];
+    };
+}
+
+targets! {
+    "authorization" => oci::authorization,
+    "challenge" => oci::challenge,
+    "content-range" => oci::content_range,
+    "digest" => oci::digest,
+    "htpasswd" => access::htpasswd,
+    "manifest" => oci::manifest,
+    "range" => oci::range,
+    "reference" => oci::reference,
+    "route" => route::path,
+    "token" => access::token,
+}
+
+/// The target of that name, for libFuzzer's binaries.
+///
+/// # Panics
+/// When there is none.
+pub fn target(name: &str) -> &'static Target {
+    TARGETS
+        .iter()
+        .find(|target| target.name == name)
+        .expect("a known target")
+}

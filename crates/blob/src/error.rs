@@ -7,7 +7,6 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Why a store could not do what was asked.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
 pub enum Error {
     /// The disk or the quota is full. What was written since the last checkpoint is gone; nothing else is.
     #[error("no space is left for blobs; free some on the disk (or raise the quota) and try again")]
@@ -36,6 +35,9 @@ pub enum Error {
         "an earlier write of this upload failed; take it up again from its last acknowledged offset"
     )]
     Poisoned,
+    /// A text that is no key of a blob store: it leaves `blobs/`, or has a character or length that no key has.
+    #[error("{0:?} is not a key of the blob store")]
+    BadKey(String),
     /// Anything else that the operating system refused.
     #[error("{what}: {source}")]
     Io {

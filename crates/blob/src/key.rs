@@ -1,10 +1,12 @@
 //! Names inside a store: keys of blobs and ids of uploads.
 
 use std::fmt;
-use std::str::FromStr;
+use std::sync::Arc;
 
 use uuid::Uuid;
 use wharf_oci::Digest;
+
+use crate::error::{Error, Result};
 
 /// Longest key in bytes: a sha512 digest with its folders and generation has 183.
 const MAX_KEY: usize = 512;
@@ -14,27 +16,20 @@ const MAX_KEY: usize = 512;
 /// Every publish takes a fresh generation, so whoever marked a key for removal or healing touches that file only, never
 /// the one that a push has made since.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Key(String);
-
-/// The text is no key: it leaves `blobs/`, or has a character or length that no key has.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("not a key of the blob store: {0:?}")]
-pub struct KeyError(String);
+pub struct Key(Arc<str>);
 
 impl Key {
     /// A key for this digest that nobody has used before.
     pub fn fresh(digest: &Digest) -> Self {
         let hex = digest.encoded();
         let shard = hex.get(..2).unwrap_or("00");
-        Self(format!(
-            "blobs/{}/{shard}/{hex}.{}",
-            digest.algorithm_name(),
-            Uuid::now_v7().simple()
-        ))
+        let algorithm = digest.algorithm_name();
+        let generation = Uuid::now_v7().simple();
+        Self(format!("blobs/{algorithm}/{shard}/{hex}.{generation}").into())
     }
 
     /// Takes a key from a row. Refuses whatever could name a file outside of `blobs/`.
-    pub fn parse(text: &str) -> Result<Self, KeyError> {
+    pub fn parse(text: &str) -> Result<Self> {
         let segment = |part: &str| {
             !part.is_empty()
                 && !part.starts_with('.')
@@ -47,9 +42,9 @@ impl Key {
                 .strip_prefix("blobs/")
                 .is_some_and(|rest| rest.split('/').all(segment));
         if sound {
-            Ok(Self(text.to_owned()))
+            Ok(Self(text.into()))
         } else {
-            Err(KeyError(text.chars().take(64).collect()))
+            Err(Error::BadKey(text.chars().take(64).collect()))
         }
     }
 
@@ -81,55 +76,33 @@ impl fmt::Display for Key {
     }
 }
 
-impl FromStr for Key {
-    type Err = KeyError;
-
-    fn from_str(text: &str) -> Result<Self, KeyError> {
-        Self::parse(text)
-    }
-}
-
 /// The name of an upload, which nobody can guess (UP-5): whoever knows it may write to it.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct UploadId(String);
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct UploadId(Uuid);
+
+/// The text is not the name of an upload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not the id of an upload")]
+pub struct UploadIdError;
 
 impl UploadId {
     /// A new id from the operating system's randomness.
     pub fn random() -> Self {
-        Self::from(Uuid::new_v4())
+        Self(Uuid::new_v4())
     }
 
-    /// Takes an id from a URL or a row. Only the hyphenated lower-case form is one, so an id has one spelling.
-    pub fn parse(text: &str) -> Result<Self, KeyError> {
+    /// Takes an id from a URL or a row. Only the form that [`fmt::Display`] writes is one, so an upload has one name.
+    pub fn parse(text: &str) -> Result<Self, UploadIdError> {
         match Uuid::try_parse(text) {
-            Ok(uuid) if uuid.hyphenated().to_string() == text => Ok(Self(text.to_owned())),
-            _ => Err(KeyError(text.chars().take(64).collect())),
+            Ok(uuid) if uuid.hyphenated().to_string() == text => Ok(Self(uuid)),
+            _ => Err(UploadIdError),
         }
-    }
-
-    /// The text that URLs and rows keep.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl From<Uuid> for UploadId {
-    fn from(uuid: Uuid) -> Self {
-        Self(uuid.hyphenated().to_string())
     }
 }
 
 impl fmt::Display for UploadId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl FromStr for UploadId {
-    type Err = KeyError;
-
-    fn from_str(text: &str) -> Result<Self, KeyError> {
-        Self::parse(text)
+        self.0.hyphenated().fmt(f)
     }
 }
 
@@ -145,7 +118,7 @@ mod tests {
             let digest = Digest::of(algorithm, b"hello");
             let (one, two) = (Key::fresh(&digest), Key::fresh(&digest));
             assert_ne!(one, two);
-            assert_eq!(Key::parse(one.as_str()), Ok(one.clone()));
+            assert_eq!(Key::parse(one.as_str()).unwrap(), one);
             assert_eq!(one.digest(), Some(digest.clone()));
             assert_eq!(
                 one.folder(),
@@ -178,13 +151,10 @@ mod tests {
 
     #[test]
     fn an_upload_id_has_one_spelling() {
-        let id = UploadId::random();
-        assert_eq!(UploadId::parse(id.as_str()), Ok(id.clone()));
-        assert!(
-            UploadId::parse(&id.as_str().to_uppercase()).is_err()
-                || !id.as_str().contains(|c: char| c.is_alphabetic())
-        );
-        assert!(UploadId::parse(&id.as_str().replace('-', "")).is_err());
+        let id = UploadId::parse("0b9a3f6e-3c1d-4a55-8f0e-1f2a3b4c5d6e").unwrap();
+        assert_eq!(UploadId::parse(&id.to_string()), Ok(id));
+        assert!(UploadId::parse(&id.to_string().to_uppercase()).is_err());
+        assert!(UploadId::parse(&id.to_string().replace('-', "")).is_err());
         assert!(UploadId::parse("../../etc/passwd").is_err());
     }
 

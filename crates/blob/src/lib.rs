@@ -8,10 +8,10 @@
 //! block a runtime thread for more than a millisecond, acknowledge bytes that could be lost with the power, or try a
 //! failed `fsync` a second time: the kernel forgets the pages that it could not write, so the second call lies.
 //!
-//! The byte path in: [`UploadWriter::write`] gathers up to [`SEGMENT`] bytes and hands them to the I/O pool, where one
+//! The byte path in: [`UploadWriter::write`] gathers up to [`BUFFER`] bytes and hands them to the I/O pool, where one
 //! thread hashes and another writes them, while the next segment gathers. The byte path out: [`Blob::stream`].
 
-mod error;
+pub mod error;
 pub mod fault;
 pub mod fs;
 mod hash;
@@ -27,7 +27,7 @@ pub use self::error::{Error, Result};
 pub use self::fs::{Fs, FsOptions};
 pub use self::hash::Hasher;
 pub use self::io::{Pool, PoolStats};
-pub use self::key::{Key, KeyError, UploadId};
+pub use self::key::{Key, UploadId, UploadIdError};
 pub use self::mem::Mem;
 pub use self::read::{Blob, ByteStream, FileBlob};
-pub use self::store::{BlobStore, BoxFuture, Checkpoint, Entry, Probe, SEGMENT, UploadWriter};
+pub use self::store::{BUFFER, BlobStore, BoxFuture, Checkpoint, Part, Stored, UploadWriter};

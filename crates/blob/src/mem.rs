@@ -3,7 +3,6 @@
 //! Keeps the promises of [`BlobStore`], with "durable" meaning "in the map": a writer's bytes get there with `sync`.
 
 use std::collections::HashMap;
-use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -14,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::hash::Hasher;
 use crate::key::{Key, UploadId};
 use crate::read::Blob;
-use crate::store::{BlobStore, BoxFuture, Checkpoint, Entry, Probe, UploadWriter};
+use crate::store::{BlobStore, BoxFuture, Checkpoint, Part, Stored, UploadWriter};
 
 /// Blobs and uploads in maps. A clone is the same store.
 #[derive(Debug, Clone, Default)]
@@ -62,7 +61,7 @@ impl BlobStore for Mem {
             }
             let upload = match inner.uploads.get_mut(id) {
                 Some(upload) if upload.durable.len() >= keep => upload,
-                None if keep == 0 => inner.uploads.entry(id.clone()).or_insert(Upload {
+                None if keep == 0 => inner.uploads.entry(*id).or_insert(Upload {
                     durable: Vec::new(),
                     epoch,
                 }),
@@ -79,7 +78,7 @@ impl BlobStore for Mem {
             });
             Ok(Box::new(MemWriter {
                 store: self.clone(),
-                id: id.clone(),
+                id: *id,
                 epoch,
                 fresh: Vec::new(),
                 hasher,
@@ -88,7 +87,7 @@ impl BlobStore for Mem {
         })
     }
 
-    fn publish<'a>(&'a self, id: &'a UploadId, key: &'a Key) -> BoxFuture<'a, Result<Key>> {
+    fn publish<'a>(&'a self, id: &'a UploadId, key: &'a Key) -> BoxFuture<'a, Result<()>> {
         Box::pin(async move {
             let mut inner = self.lock();
             inner.epochs += 1;
@@ -97,7 +96,7 @@ impl BlobStore for Mem {
             upload.epoch = epoch;
             let bytes = Bytes::copy_from_slice(&upload.durable);
             inner.blobs.insert(key.clone(), bytes);
-            Ok(key.clone())
+            Ok(())
         })
     }
 
@@ -154,29 +153,35 @@ impl BlobStore for Mem {
 
     fn scan<'a>(
         &'a self,
-        visit: &'a mut (dyn FnMut(Entry) -> ControlFlow<()> + Send),
+        part: Part,
+        visit: &'a mut (dyn FnMut(Vec<Stored>) -> bool + Send),
     ) -> BoxFuture<'a, Result<()>> {
         Box::pin(async move {
             let inner = self.lock();
-            let blobs = inner.blobs.iter().map(|(key, bytes)| Entry::Blob {
-                key: key.clone(),
-                size: bytes.len() as u64,
-                modified_ms: 0,
-            });
-            let uploads = inner.uploads.iter().map(|(id, upload)| Entry::Upload {
-                id: id.clone(),
-                size: upload.durable.len() as u64,
-                modified_ms: 0,
-            });
-            let entries: Vec<_> = blobs.chain(uploads).collect();
+            let found: Vec<_> = match part {
+                Part::Blobs => inner
+                    .blobs
+                    .iter()
+                    .map(|(key, bytes)| Stored::Blob(key.clone(), bytes.len() as u64))
+                    .collect(),
+                Part::Uploads => inner
+                    .uploads
+                    .iter()
+                    .map(|(id, upload)| Stored::Upload(*id, upload.durable.len() as u64))
+                    .collect(),
+            };
             drop(inner);
-            let _ = entries.into_iter().try_for_each(visit);
+            for some in found.chunks(256) {
+                if !visit(some.to_vec()) {
+                    break;
+                }
+            }
             Ok(())
         })
     }
 
-    fn probe(&self) -> BoxFuture<'_, Result<Probe>> {
-        Box::pin(async { Ok(Probe { free: None }) })
+    fn probe(&self) -> BoxFuture<'_, Result<Option<u64>>> {
+        Box::pin(async { Ok(None) })
     }
 }
 

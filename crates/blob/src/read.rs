@@ -41,12 +41,16 @@ pub enum Blob {
 
 impl Blob {
     /// Its size in bytes.
-    #[expect(clippy::len_without_is_empty, reason = "an empty blob is a blob")]
     pub fn len(&self) -> u64 {
         match self {
             Self::File(file) => file.size,
             Self::Memory(bytes) => bytes.len() as u64,
         }
+    }
+
+    /// Whether it has no bytes at all.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 
     /// The bytes of `range`, in order, in pieces of at most 256 KiB. A range that ends beyond the blob gives an error.

@@ -1,7 +1,6 @@
 //! The seam between the registry and whatever keeps its bytes.
 
 use std::fmt::Debug;
-use std::ops::ControlFlow;
 use std::path::Path;
 use std::pin::Pin;
 
@@ -17,7 +16,7 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// Bytes that an upload gathers before it hands them to the I/O pool. One segment gathers while one is hashed and
 /// written, so an upload holds at most twice this, and the last chunk that it was given.
-pub const SEGMENT: usize = 1 << 20;
+pub const BUFFER: usize = 1 << 20;
 
 /// A place in an upload up to which every byte is durable, and the hash of those bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,18 +24,36 @@ pub struct Checkpoint {
     /// Bytes before this place.
     pub offset: u64,
     /// [`Hasher::save`](crate::Hasher::save) at exactly this place. Opaque; when it does not parse, the store hashes
-    /// again what it has.
+    /// again what it has. Empty at offset 0.
     pub hash: Vec<u8>,
 }
 
 impl Checkpoint {
     /// Where every upload begins.
-    pub fn start(algorithm: Algorithm) -> Self {
-        Self {
-            offset: 0,
-            hash: crate::Hasher::new(algorithm).save(),
-        }
-    }
+    pub const START: Self = Self {
+        offset: 0,
+        hash: Vec::new(),
+    };
+}
+
+/// Something found by [`BlobStore::scan`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Stored {
+    /// Bytes under a key, and how many.
+    Blob(Key, u64),
+    /// Bytes of an upload, and how many, counted or not.
+    Upload(UploadId, u64),
+    /// Something that this store did not make, by its path below the store.
+    Stray(String),
+}
+
+/// A part of the store, for [`BlobStore::scan`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// Published blobs.
+    Blobs,
+    /// Uploads.
+    Uploads,
 }
 
 /// Keeps bytes. Implementations pass `blob_suite!`.
@@ -54,11 +71,11 @@ pub trait BlobStore: Send + Sync + Debug {
         algorithm: Algorithm,
     ) -> BoxFuture<'a, Result<Box<dyn UploadWriter>>>;
 
-    /// Makes a finished upload a blob, durably, and returns the key that a row shall name. Files take `key` as it is; a
-    /// store that had to name the object when the upload began answers with that name.
+    /// Makes a finished upload a blob, durably.
     ///
-    /// The upload itself stays until [`discard`](Self::discard), so a publish may be tried again.
-    fn publish<'a>(&'a self, id: &'a UploadId, key: &'a Key) -> BoxFuture<'a, Result<Key>>;
+    /// The upload itself stays until [`discard`](Self::discard), so that a publish whose row could not be written may be
+    /// tried again, and the upload written to again; the blob does not change by that.
+    fn publish<'a>(&'a self, id: &'a UploadId, key: &'a Key) -> BoxFuture<'a, Result<()>>;
 
     /// Stores a whole small blob durably.
     fn put<'a>(&'a self, key: &'a Key, bytes: Bytes) -> BoxFuture<'a, Result<()>>;
@@ -76,15 +93,16 @@ pub trait BlobStore: Send + Sync + Debug {
     /// durable. The folder's own durability is the caller's affair.
     fn export<'a>(&'a self, key: &'a Key, to: &'a Path) -> BoxFuture<'a, Result<()>>;
 
-    /// Shows every blob and every upload to `visit`, in no order and in bounded memory. What comes or goes meanwhile may
-    /// be seen or not.
+    /// Shows all that is stored in a part, in no order, some hundred at a time. `visit` returns false to stop. What comes
+    /// or goes meanwhile may be seen or not.
     fn scan<'a>(
         &'a self,
-        visit: &'a mut (dyn FnMut(Entry) -> ControlFlow<()> + Send),
+        part: Part,
+        visit: &'a mut (dyn FnMut(Vec<Stored>) -> bool + Send),
     ) -> BoxFuture<'a, Result<()>>;
 
-    /// Whether the store takes bytes at this moment.
-    fn probe(&self) -> BoxFuture<'_, Result<Probe>>;
+    /// Bytes free for new blobs, where that is known. Fails when nothing can be written.
+    fn probe(&self) -> BoxFuture<'_, Result<Option<u64>>>;
 }
 
 /// One upload, open for appending. Dropping it frees everything; bytes after the last checkpoint are then void.
@@ -104,39 +122,4 @@ pub trait UploadWriter: Send {
     /// Makes everything durable for [`BlobStore::publish`], and gives digest and size. Reads the bytes again when
     /// `algorithm` is not the one that the upload was opened with (UP-7).
     fn finish(&mut self, algorithm: Algorithm) -> BoxFuture<'_, Result<(Digest, u64)>>;
-}
-
-/// What [`BlobStore::scan`] finds.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Entry {
-    /// Bytes under a key.
-    Blob {
-        /// Where.
-        key: Key,
-        /// How many bytes.
-        size: u64,
-        /// When they were written, in milliseconds since 1970 by the store's clock.
-        modified_ms: i64,
-    },
-    /// An upload that was neither discarded nor cleaned up.
-    Upload {
-        /// Its id.
-        id: UploadId,
-        /// How many bytes, counted or not.
-        size: u64,
-        /// When it was last written to, in milliseconds since 1970 by the store's clock.
-        modified_ms: i64,
-    },
-    /// Something that this store did not make.
-    Foreign {
-        /// Its name, relative to the store.
-        path: String,
-    },
-}
-
-/// What [`BlobStore::probe`] says of a store that takes bytes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Probe {
-    /// Bytes that still fit, where the store can tell.
-    pub free: Option<u64>,
 }

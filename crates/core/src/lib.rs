@@ -1,1 +1,20 @@
-//! Under construction.
+//! The registry itself: what it means to push, pull, list and delete.
+//!
+//! Services over `meta` (rows) and `blob` (bytes), one module per noun. The server calls them with typed requests and
+//! turns their [`Error`]s into answers. Nothing here knows HTTP or SQL; features meet through events and the server's
+//! `app.rs`, they never import each other.
+
+pub mod access;
+pub mod blob;
+pub mod clock;
+pub mod error;
+pub mod manifest;
+pub mod referrer;
+pub mod registry;
+pub mod repository;
+pub mod tag;
+pub mod upload;
+
+pub use clock::Clock;
+pub use error::{BodyError, Error, Result};
+pub use registry::{ContentRule, ContentRules, Limits, Registry};

@@ -1,1 +1,35 @@
-//! Under construction.
+//! METADATA: everything the registry knows but bytes, in SQL.
+//!
+//! `core` calls [`Meta`] with operations ([`blob`], [`manifest`], [`tag`] …). Each is written once ([`Op`] over [`Tx`])
+//! and runs on every engine; all engines pass the same suite ([`meta_suite!`]). SQL text lives in this crate alone, and
+//! nothing of one engine outside `engine/`. This crate decides no rights, knows no HTTP, and holds no lock that a reader
+//! waits for.
+//!
+//! To start reading: `tx.rs` (the wall), `ops/tag.rs` (the model operation), `engine/sqlite/writer.rs` (group commit).
+
+mod engine;
+mod error;
+mod folder;
+pub mod lock;
+mod meta;
+mod migration;
+mod ops;
+mod stats;
+mod tx;
+mod value;
+
+#[cfg(feature = "suite")]
+pub mod suite;
+
+pub use engine::sqlite::{SqliteOptions, Synchronous};
+pub use error::{Error, Result};
+pub use folder::{Found, inspect};
+pub use meta::{Meta, Opened};
+pub use migration::SCHEMA;
+pub use ops::{
+    blob, event, manifest, principal, referrer, refresh_token, repository, setting, signing_key,
+    tag, upload,
+};
+pub use stats::{Slow, Stats};
+pub use tx::{Counter, Op, ReadOp, Tx};
+pub use value::{Cell, Id, Row, Val};

@@ -8,9 +8,9 @@ use std::hash::{Hash, Hasher};
 use std::str::FromStr;
 use std::sync::Arc;
 
-use serde::de::{self, Deserialize, Deserializer, Visitor};
-use serde::ser::{Serialize, Serializer};
 use sha2::Digest as _;
+
+use crate::text::text_impls;
 
 /// Longest digest that we accept, in bytes. The grammar has no limit, but digests are keys of tables and caches;
 /// the longest registered one (sha512) has 135.
@@ -263,52 +263,162 @@ impl Hash for Digest {
     }
 }
 
-impl AsRef<str> for Digest {
-    fn as_ref(&self) -> &str {
-        self.as_str()
+text_impls!(Digest, DigestError, "a digest");
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const EMPTY: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
+    /// Spec: DIG-1, DIG-2.
+    #[test]
+    fn takes_apart_what_the_grammar_allows() {
+        for (text, name, algorithm) in [
+            (EMPTY.to_owned(), "sha256", Some(Algorithm::Sha256)),
+            (
+                format!("sha512:{}", "0".repeat(128)),
+                "sha512",
+                Some(Algorithm::Sha512),
+            ),
+            (format!("blake3:{}", "f".repeat(64)), "blake3", None),
+            (
+                "multihash+base58:QmRZxt2b1FVZPNqd8hsiykDL3TdBDeTSPX9Kv46HmX4Gx8".into(),
+                "multihash+base58",
+                None,
+            ),
+            (
+                "sha256+b64u:LCa0a2j_xo_5m0U8HTBBNBNCLXBkg7-g-YpeiGJm564=".into(),
+                "sha256+b64u",
+                None,
+            ),
+            ("a.b_c-d+e:x".into(), "a.b_c-d+e", None),
+        ] {
+            let digest = Digest::parse(&text).unwrap();
+            assert_eq!(
+                (digest.algorithm_name(), digest.algorithm()),
+                (name, algorithm)
+            );
+            assert_eq!(
+                format!("{}:{}", digest.algorithm_name(), digest.encoded()),
+                text
+            );
+            assert_eq!(digest.to_string(), text);
+        }
     }
-}
 
-impl fmt::Display for Digest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
+    /// Spec: DIG-1.
+    #[test]
+    fn refuses_what_the_grammar_forbids() {
+        for (text, error) in [
+            ("", DigestError::NoColon),
+            ("sha256", DigestError::NoColon),
+            (":abc", DigestError::Algorithm),
+            ("SHA256:abc", DigestError::Algorithm),
+            ("sha256+:abc", DigestError::Algorithm),
+            ("+sha256:abc", DigestError::Algorithm),
+            ("a++b:abc", DigestError::Algorithm),
+            ("a/b:abc", DigestError::Algorithm),
+            ("other:", DigestError::Encoded),
+            ("other:a b", DigestError::Encoded),
+            ("other:a:b", DigestError::Encoded),
+            ("other:../../etc", DigestError::Encoded),
+            ("other:ä", DigestError::Encoded),
+        ] {
+            assert_eq!(Digest::parse(text), Err(error), "{text}");
+        }
+        assert_eq!(
+            Digest::parse(&format!("a:{}", "b".repeat(MAX_LENGTH))),
+            Err(DigestError::TooLong)
+        );
     }
-}
 
-impl fmt::Debug for Digest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
+    /// Spec: DIG-3.
+    #[test]
+    fn demands_length_and_alphabet_of_registered_algorithms() {
+        for text in [
+            "sha256:totallywrong".to_owned(),
+            EMPTY.to_uppercase().replace("SHA", "sha"),
+            EMPTY[..70].to_owned(),
+            format!("{EMPTY}0"),
+            format!("sha512:{}", &EMPTY[7..]),
+            format!("blake3:{}", "F".repeat(64)),
+        ] {
+            assert!(
+                matches!(Digest::parse(&text), Err(DigestError::Hex { .. })),
+                "{text}"
+            );
+        }
     }
-}
 
-impl FromStr for Digest {
-    type Err = DigestError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Digest::parse(text)
+    /// Spec: DIG-5, DIG-6.
+    #[test]
+    fn content_has_one_address_for_each_algorithm() {
+        let sha256 = Digest::of(Algorithm::Sha256, b"");
+        let sha512 = Digest::of(Algorithm::Sha512, b"abc");
+        assert_eq!(sha256.as_str(), EMPTY);
+        assert_eq!(sha512.encoded()[..16], *"ddaf35a193617aba");
+        assert_eq!(sha512.algorithm(), Some(Algorithm::Sha512));
+        assert_ne!(Digest::of(Algorithm::Sha256, b"abc"), sha512);
     }
-}
 
-impl Serialize for Digest {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(self.as_str())
+    /// Spec: REF-10.
+    #[test]
+    fn fallback_tags_are_cut_and_cleaned() {
+        assert_eq!(
+            Digest::parse(EMPTY).unwrap().fallback_tag(),
+            EMPTY.replace(':', "-")
+        );
+        let sha512 = Digest::of(Algorithm::Sha512, b"abc");
+        assert_eq!(
+            sha512.fallback_tag(),
+            format!("sha512-{}", &sha512.encoded()[..64])
+        );
+        let odd = Digest::parse(&format!("a+b.{}:x=y{}", "c".repeat(40), "z".repeat(80))).unwrap();
+        assert_eq!(
+            odd.fallback_tag(),
+            format!("a-b.{}-x-y{}", "c".repeat(28), "z".repeat(61))
+        );
     }
-}
 
-impl<'de> Deserialize<'de> for Digest {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Text;
-        impl Visitor<'_> for Text {
-            type Value = Digest;
+    #[test]
+    fn serialises_as_its_text_and_checks_when_it_comes_back() {
+        let digest = Digest::parse(EMPTY).unwrap();
+        let json = serde_json::to_string(&digest).unwrap();
+        assert_eq!(serde_json::from_str::<Digest>(&json).unwrap(), digest);
+        let error = serde_json::from_str::<Digest>("\"sha256:00\"")
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("64 lower-case hexadecimal digits"),
+            "{error}"
+        );
+    }
 
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a digest")
-            }
-
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<Digest, E> {
-                Digest::parse(text).map_err(E::custom)
+    proptest! {
+        /// Spec: DIG-1.
+        #[test]
+        fn any_text_parses_to_itself_or_not_at_all(text in ".{0,80}|[a-z0-9+._:-]{0,20}(:[a-zA-Z0-9=_-]{0,90})?") {
+            if let Ok(digest) = Digest::parse(&text) {
+                prop_assert_eq!(digest.as_str(), &text);
+                prop_assert!(crate::Tag::parse(&digest.fallback_tag()).is_ok());
             }
         }
-        deserializer.deserialize_str(Text)
+
+        /// Spec: DIG-1, DIG-4.
+        #[test]
+        fn all_that_the_grammar_makes_is_accepted(text in "[a-z0-9]{1,8}([+._-][a-z0-9]{1,8}){1,3}:[a-zA-Z0-9=_-]{1,99}") {
+            prop_assert_eq!(Digest::parse(&text).unwrap().algorithm(), None);
+        }
+
+        #[test]
+        fn hashes_are_valid_addresses(content: Vec<u8>) {
+            for algorithm in Algorithm::ALL {
+                let digest = Digest::of(algorithm, &content);
+                prop_assert_eq!(Digest::parse(digest.as_str()).unwrap().algorithm(), Some(algorithm));
+            }
+        }
     }
 }

@@ -119,3 +119,64 @@ pub fn body(entries: &[ErrorEntry]) -> Vec<u8> {
     }
     serde_json::to_vec(&Body { errors: entries }).expect("strings serialise")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Spec: ERR-1.
+    #[test]
+    fn the_body_is_a_list_of_errors() {
+        let entries = [
+            ErrorEntry::new(ErrorCode::ManifestBlobUnknown, "say \"please\""),
+            ErrorEntry {
+                detail: Some("sha256:0".into()),
+                ..ErrorEntry::new(ErrorCode::Denied, "no")
+            },
+        ];
+        let expected = concat!(
+            r#"{"errors":[{"code":"MANIFEST_BLOB_UNKNOWN","message":"say \"please\""},"#,
+            r#"{"code":"DENIED","message":"no","detail":"sha256:0"}]}"#
+        );
+        assert_eq!(String::from_utf8(body(&entries)).unwrap(), expected);
+        assert_eq!(body(&[]), br#"{"errors":[]}"#);
+    }
+
+    /// Spec: ERR-1, ERR-2.
+    #[test]
+    fn codes_and_statuses_are_those_of_the_table() {
+        let table: Vec<_> = ErrorCode::ALL
+            .iter()
+            .map(|c| format!("{c} {}", c.status()))
+            .collect();
+        let expected = [
+            "BLOB_UNKNOWN 404",
+            "BLOB_UPLOAD_INVALID 400",
+            "BLOB_UPLOAD_UNKNOWN 404",
+            "DIGEST_INVALID 400",
+            "MANIFEST_BLOB_UNKNOWN 400",
+            "MANIFEST_INVALID 400",
+            "MANIFEST_UNKNOWN 404",
+            "NAME_INVALID 400",
+            "NAME_UNKNOWN 404",
+            "SIZE_INVALID 400",
+            "UNAUTHORIZED 401",
+            "DENIED 403",
+            "UNSUPPORTED 405",
+            "TOOMANYREQUESTS 429",
+            "UNKNOWN 500",
+            "UNAVAILABLE 503",
+            "RANGE_INVALID 416",
+            "TAG_INVALID 400",
+            "MANIFEST_UNVERIFIED 400",
+            "PAGINATION_NUMBER_INVALID 400",
+            "EXTENSION_UNKNOWN 404",
+        ];
+        assert_eq!(table, expected);
+        assert!(ErrorCode::ALL.iter().all(|c| {
+            c.as_str()
+                .bytes()
+                .all(|b| b == b'_' || b.is_ascii_uppercase())
+        }));
+    }
+}

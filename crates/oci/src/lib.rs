@@ -17,6 +17,7 @@ pub mod range;
 pub mod reference;
 pub mod referrers;
 pub mod tag;
+mod text;
 
 pub use auth::{Authorization, Challenge, Scope};
 pub use descriptor::{Descriptor, Platform};

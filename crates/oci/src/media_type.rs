@@ -98,3 +98,94 @@ pub fn is_well_formed(media_type: &str) -> bool {
         .split_once('/')
         .is_some_and(|(top, sub)| restricted(top) && restricted(sub))
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Spec: MPUT-4.
+    #[test]
+    fn parameters_and_space_are_cut() {
+        for value in [
+            OCI_MANIFEST.to_owned(),
+            format!("{OCI_MANIFEST}; charset=utf-8"),
+            format!(" {OCI_MANIFEST} ;a=b;c"),
+        ] {
+            assert_eq!(bare(&value), OCI_MANIFEST);
+        }
+        assert_eq!(bare(""), "");
+    }
+
+    /// Spec: MPUT-14.
+    #[test]
+    fn knows_what_need_not_be_here() {
+        for suffix in ["", "+gzip", "+zstd"] {
+            assert!(is_nondistributable(&format!(
+                "{OCI_LAYER_NONDISTRIBUTABLE}{suffix}"
+            )));
+        }
+        assert!(
+            is_nondistributable(DOCKER_LAYER_FOREIGN)
+                && is_nondistributable(DOCKER_LAYER_FOREIGN_GZIP)
+        );
+        for other in [
+            OCI_LAYER,
+            OCI_LAYER_GZIP,
+            DOCKER_LAYER_GZIP,
+            OCI_EMPTY,
+            "",
+            "application/wasm",
+        ] {
+            assert!(!is_nondistributable(other), "{other}");
+        }
+        assert!(!is_nondistributable(&format!(
+            "{OCI_LAYER_NONDISTRIBUTABLE}x"
+        )));
+    }
+
+    /// Spec: LEG-1, MPUT-8.
+    #[test]
+    fn sorts_manifests() {
+        for (media_type, image, index, schema1) in [
+            (OCI_MANIFEST, true, false, false),
+            (DOCKER_MANIFEST, true, false, false),
+            (OCI_INDEX, false, true, false),
+            (DOCKER_LIST, false, true, false),
+            (DOCKER_SCHEMA1, false, false, true),
+            (DOCKER_SCHEMA1_SIGNED, false, false, true),
+            (OCI_ARTIFACT, false, false, false),
+            (OCI_CONFIG, false, false, false),
+        ] {
+            let found = (
+                is_image(media_type),
+                is_index(media_type),
+                is_schema1(media_type),
+            );
+            assert_eq!(found, (image, index, schema1), "{media_type}");
+            assert!(is_well_formed(media_type));
+        }
+    }
+
+    #[test]
+    fn header_values_are_well_formed() {
+        for bad in [
+            "", "a", "/", "a/", "/b", "a/b/c", "a/b;c", "a/b c", "a/b\r\nc", "a/ä", ".a/b",
+        ] {
+            assert!(!is_well_formed(bad), "{bad:?}");
+        }
+        assert!(
+            is_well_formed(&format!("a/{}", "b".repeat(127)))
+                && !is_well_formed(&format!("a/{}", "b".repeat(128)))
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn bare_never_has_parameters(value in ".{0,60}|[a-z/]{0,9} ?; ?[a-z=]{0,9}") {
+            prop_assert!(!bare(&value).contains(';'));
+            prop_assert!(!is_well_formed(&value) || bare(&value) == value);
+        }
+    }
+}

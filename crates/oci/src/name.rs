@@ -1,12 +1,9 @@
 //! Repository names (NAME-1 to NAME-3).
 
 use std::borrow::Borrow;
-use std::fmt;
-use std::str::FromStr;
 use std::sync::Arc;
 
-use serde::de::{self, Deserialize, Deserializer, Visitor};
-use serde::ser::{Serialize, Serializer};
+use crate::text::text_impls;
 
 /// Longest name in bytes (NAME-2): clients cap host, slash and name together at this length.
 pub const MAX_LENGTH: usize = 255;
@@ -66,32 +63,13 @@ impl RepositoryName {
 
 /// `[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*`
 fn is_component(text: &str) -> bool {
-    let mut separator: &[u8] = b"";
-    let mut alphanumeric = false;
+    let alphanumeric = |b: &u8| matches!(b, b'a'..=b'z' | b'0'..=b'9');
+    let separator =
+        |s: &[u8]| matches!(s, b"" | b"." | b"_" | b"__") || s.iter().all(|b| *b == b'-');
     let bytes = text.as_bytes();
-    for (at, byte) in bytes.iter().enumerate() {
-        match byte {
-            b'a'..=b'z' | b'0'..=b'9' => {
-                alphanumeric = true;
-                separator = b"";
-            }
-            b'.' | b'_' | b'-' if alphanumeric => {
-                let longer = &bytes[at - separator.len()..=at];
-                if !matches!(longer, b"." | b"_" | b"__") && !longer.iter().all(|b| *b == b'-') {
-                    return false;
-                }
-                separator = longer;
-            }
-            _ => return false,
-        }
-    }
-    alphanumeric && separator.is_empty()
-}
-
-impl AsRef<str> for RepositoryName {
-    fn as_ref(&self) -> &str {
-        self.as_str()
-    }
+    bytes.first().is_some_and(alphanumeric)
+        && bytes.last().is_some_and(alphanumeric)
+        && bytes.split(alphanumeric).all(separator)
 }
 
 // Lets maps keyed by names be asked with a plain string; sound because equality, order and hash are the text's.
@@ -101,46 +79,152 @@ impl Borrow<str> for RepositoryName {
     }
 }
 
-impl fmt::Display for RepositoryName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
+text_impls!(RepositoryName, NameError, "a repository name");
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Spec: NAME-1, API-1, API-2.
+    #[test]
+    fn follows_the_grammar() {
+        for name in [
+            "a",
+            "0",
+            "a/b/c",
+            "a.b",
+            "a_b",
+            "a__b",
+            "a-b",
+            "a---b",
+            "foo/blobs",
+            "tags/list",
+            "a/manifests/b",
+        ] {
+            assert_eq!(RepositoryName::parse(name).unwrap().as_str(), name);
+        }
+        for name in [
+            "A",
+            "a//b",
+            "/a",
+            "a/",
+            "a..b",
+            "a___b",
+            "a_-b",
+            "a._b",
+            "a-.b",
+            "-a",
+            "a-",
+            "_a",
+            "a_",
+            ".a",
+            "a.",
+            "a b",
+            "a:b",
+            "a%2fb",
+            "ä",
+            "a/_catalog",
+            "_oci/ext",
+            "../a",
+            "a/../b",
+            "a\0",
+            "a\n",
+        ] {
+            assert_eq!(
+                RepositoryName::parse(name),
+                Err(NameError::Grammar),
+                "{name:?}"
+            );
+        }
+        assert_eq!(RepositoryName::parse(""), Err(NameError::Empty));
     }
-}
 
-impl fmt::Debug for RepositoryName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
+    /// Spec: NAME-2.
+    #[test]
+    fn has_a_longest_length() {
+        assert!(RepositoryName::parse(&"a".repeat(MAX_LENGTH)).is_ok());
+        assert_eq!(
+            RepositoryName::parse(&"a".repeat(MAX_LENGTH + 1)),
+            Err(NameError::TooLong)
+        );
     }
-}
 
-impl FromStr for RepositoryName {
-    type Err = NameError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        RepositoryName::parse(text)
+    #[test]
+    fn lies_within_namespaces_on_borders_only() {
+        let name = RepositoryName::parse("team/a/app").unwrap();
+        for (prefix, within) in [
+            ("", true),
+            ("team", true),
+            ("team/a", true),
+            ("team/a/app", true),
+            ("te", false),
+            ("team/a/ap", false),
+            ("team/a/app/x", false),
+            ("team/", false),
+            ("other", false),
+        ] {
+            assert_eq!(name.is_within(prefix), within, "{prefix}");
+        }
     }
-}
 
-impl Serialize for RepositoryName {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(self.as_str())
+    /// The grammar as an automaton, written apart from the parser: the state is the run of separators before this byte.
+    fn automaton(text: &str) -> bool {
+        #[derive(PartialEq)]
+        enum State {
+            Start,
+            Word,
+            Dot,
+            Underscore,
+            TwoUnderscores,
+            Dashes,
+        }
+        let mut state = State::Start;
+        for c in text.chars() {
+            state = match (state, c) {
+                (_, 'a'..='z' | '0'..='9') => State::Word,
+                (State::Word, '/') => State::Start,
+                (State::Word, '.') => State::Dot,
+                (State::Word, '_') => State::Underscore,
+                (State::Underscore, '_') => State::TwoUnderscores,
+                (State::Word | State::Dashes, '-') => State::Dashes,
+                _ => return false,
+            };
+        }
+        state == State::Word
     }
-}
 
-impl<'de> Deserialize<'de> for RepositoryName {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Text;
-        impl Visitor<'_> for Text {
-            type Value = RepositoryName;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a repository name")
+    /// Spec: NAME-1.
+    #[test]
+    fn agrees_with_an_automaton_on_all_short_texts() {
+        const ALPHABET: &[u8] = b"a0._-/A";
+        let mut texts = vec![String::new()];
+        for _ in 0..6 {
+            for text in &texts {
+                assert_eq!(
+                    RepositoryName::parse(text).is_ok(),
+                    automaton(text),
+                    "{text:?}"
+                );
             }
+            texts = texts
+                .iter()
+                .flat_map(|t| ALPHABET.iter().map(move |b| format!("{t}{}", *b as char)))
+                .collect();
+        }
+    }
 
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<RepositoryName, E> {
-                RepositoryName::parse(text).map_err(E::custom)
+    proptest! {
+        /// Spec: NAME-1.
+        #[test]
+        fn any_text_is_judged_as_the_automaton_does(text in ".{0,40}|[a-z0-9._/-]{0,40}") {
+            let parsed = RepositoryName::parse(&text);
+            prop_assert_eq!(parsed.is_ok(), automaton(&text));
+            if let Ok(name) = parsed {
+                prop_assert_eq!(name.as_str(), &text);
+                prop_assert!(name.is_within(&text));
             }
         }
-        deserializer.deserialize_str(Text)
     }
 }

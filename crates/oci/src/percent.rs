@@ -105,3 +105,84 @@ fn form(text: &str) -> Cow<'_, str> {
         Err(PercentError) => Cow::Owned(spaced),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn pairs(query: &str) -> Vec<(String, String)> {
+        query_pairs(query)
+            .map(|(k, v)| (k.into_owned(), v.into_owned()))
+            .collect()
+    }
+
+    /// Spec: UP-3, MNT-4.
+    #[test]
+    fn queries_come_encoded_or_not() {
+        let expected = [
+            ("mount".to_owned(), "sha256:ab".to_owned()),
+            ("from".to_owned(), "library/alpine".to_owned()),
+        ];
+        assert_eq!(pairs("mount=sha256:ab&from=library/alpine"), expected);
+        assert_eq!(pairs("mount=sha256%3Aab&&from=library%2falpine&"), expected);
+        assert_eq!(
+            pairs("a+b=c+%2B&d&=e&f=g=h"),
+            [
+                ("a b".to_owned(), "c +".to_owned()),
+                ("d".to_owned(), String::new()),
+                (String::new(), "e".to_owned()),
+                ("f".to_owned(), "g=h".to_owned()),
+            ]
+        );
+    }
+
+    /// Spec: UP-3.
+    #[test]
+    fn what_cannot_be_decoded_does_not_disturb() {
+        assert_eq!(
+            pairs("x=%zz&y=%ff+&digest=a%3ab")[2],
+            ("digest".to_owned(), "a:b".to_owned())
+        );
+        assert_eq!(pairs("x=%zz")[0].1, "%zz");
+    }
+
+    #[test]
+    fn decodes_once_and_strictly() {
+        assert_eq!(decode("a%2Fb%252f").unwrap(), "a/b%2f");
+        assert_eq!(decode("a+b").unwrap(), "a+b");
+        for bad in ["%", "%2", "%zz", "%2z", "%ff", "a%", "%+1"] {
+            assert_eq!(decode(bad), Err(PercentError), "{bad}");
+        }
+    }
+
+    #[test]
+    fn encodes_what_must_be() {
+        assert_eq!(encode_path("a/b:c d"), "a/b:c%20d");
+        assert_eq!(encode_query("a/b:c d&é"), "a%2Fb%3Ac%20d%26%C3%A9");
+        assert!(matches!(encode_query("plain-1._~"), Cow::Borrowed(_)));
+    }
+
+    proptest! {
+        #[test]
+        fn decoding_undoes_encoding(text in ".*") {
+            for encoded in [encode_query(&text), encode_path(&text)] {
+                prop_assert!(encoded.is_ascii());
+                let decoded = decode(&encoded).map(Cow::into_owned);
+                prop_assert_eq!(decoded, Ok(text.clone()));
+            }
+        }
+
+        #[test]
+        fn pairs_round_trip(list in prop::collection::vec(("[^&=]{1,9}", ".{0,9}"), 0..5)) {
+            let query: Vec<_> = list.iter().map(|(k, v)| format!("{}={}", encode_query(k), encode_query(v))).collect();
+            prop_assert_eq!(pairs(&query.join("&")), list);
+        }
+
+        #[test]
+        fn any_query_can_be_walked(query in ".{0,60}|[a%0-9f+=&]{0,30}") {
+            prop_assert!(pairs(&query).len() <= query.len());
+        }
+    }
+}

@@ -52,7 +52,7 @@ pub fn parse_range(header: &str, size: u64) -> RangeRequest {
     }
     let mut spans = Vec::new();
     let mut seen = 0;
-    let mut total: u64 = 0;
+    let mut total = 0u128;
     for item in set
         .1
         .split(',')
@@ -64,10 +64,10 @@ pub fn parse_range(header: &str, size: u64) -> RangeRequest {
             return RangeRequest::Full;
         };
         if let Some(span) = span {
-            total = total.saturating_add(span.len());
+            total += u128::from(span.len());
             spans.push(span);
         }
-        if seen > MAX_RANGES || total > size {
+        if seen > MAX_RANGES || total > u128::from(size) {
             return RangeRequest::Full;
         }
     }
@@ -180,5 +180,193 @@ impl FromStr for ContentRange {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         ContentRange::parse(text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::RangeRequest::{Full, Ranges, Unsatisfiable};
+    use super::*;
+
+    fn one(start: u64, end_inclusive: u64) -> RangeRequest {
+        Ranges(vec![Span {
+            start,
+            end_inclusive,
+        }])
+    }
+
+    /// Spec: BGET-4, BGET-5.
+    #[test]
+    fn one_range() {
+        for (header, expected) in [
+            ("bytes=500-1499", one(500, 1499)),
+            ("bytes=500-", one(500, 2047)),
+            ("bytes=-500", one(1548, 2047)),
+            ("bytes=2000-5000", one(2000, 2047)),
+            ("bytes=500-0", Unsatisfiable),
+            ("bytes=5000-10000", Unsatisfiable),
+            ("bytes=0-", one(0, 2047)),
+            ("bytes=0-0", one(0, 0)),
+            ("bytes=2047-", one(2047, 2047)),
+            ("bytes=2048-", Unsatisfiable),
+            ("bytes=-0", Unsatisfiable),
+            ("bytes=-9999", one(0, 2047)),
+            ("Bytes=1-2", one(1, 2)),
+            ("bytes= 1-2 ", one(1, 2)),
+            ("bytes=0-99999999999999999999999999", one(0, 2047)),
+            ("bytes=99999999999999999999999999-", Unsatisfiable),
+        ] {
+            assert_eq!(parse_range(header, 2048), expected, "{header}");
+        }
+    }
+
+    /// Spec: BGET-4.
+    #[test]
+    fn what_is_malformed_is_ignored() {
+        for header in [
+            "",
+            "bytes",
+            "bytes=",
+            "bytes=,",
+            "bytes=-",
+            "bytes=a-b",
+            "bytes=1",
+            "bytes=1-2-3",
+            "bytes=+1-2",
+            "bytes=0x1-2",
+            "bytes=1 -2",
+            "items=0-5",
+            "bytes=1-2;3",
+            "bytes=1-2,x",
+            "0-5",
+        ] {
+            assert_eq!(parse_range(header, 2048), Full, "{header}");
+        }
+        assert_eq!(parse_range("bytes=0-", 0), Full);
+        assert_eq!(parse_range("bytes=-5", 0), Full);
+    }
+
+    /// Spec: BGET-6.
+    #[test]
+    fn several_ranges_come_all_or_not_at_all() {
+        let spans = |list: &[(u64, u64)]| {
+            Ranges(
+                list.iter()
+                    .map(|&(start, end_inclusive)| Span {
+                        start,
+                        end_inclusive,
+                    })
+                    .collect(),
+            )
+        };
+        assert_eq!(
+            parse_range("bytes=0-9, 20-29,-5", 100),
+            spans(&[(0, 9), (20, 29), (95, 99)])
+        );
+        assert_eq!(parse_range("bytes=200-300,0-9", 100), one(0, 9));
+        assert_eq!(parse_range("bytes=200-300,400-", 100), Unsatisfiable);
+        assert_eq!(parse_range("bytes=0-,0-,0-", 100), Full);
+        let many = |n: usize| {
+            format!(
+                "bytes={}",
+                (0..n)
+                    .map(|i| format!("{0}-{0}", i * 2))
+                    .collect::<Vec<_>>()
+                    .join(",")
+            )
+        };
+        assert!(
+            matches!(parse_range(&many(MAX_RANGES), 1 << 20), Ranges(spans) if spans.len() == MAX_RANGES)
+        );
+        assert_eq!(parse_range(&many(MAX_RANGES + 1), 1 << 20), Full);
+    }
+
+    /// Spec: UP-21.
+    #[test]
+    fn chunks_say_where_they_belong() {
+        for (header, start, end) in [
+            ("0-0", 0, 0),
+            ("0-1023", 0, 1023),
+            (" 5-9 ", 5, 9),
+            ("bytes 5-9", 5, 9),
+            ("bytes=5-9", 5, 9),
+            ("bytes 5-9/10", 5, 9),
+            ("5-9/*", 5, 9),
+            ("0-9223372036854775807", 0, i64::MAX as u64),
+        ] {
+            assert_eq!(
+                ContentRange::parse(header),
+                Ok(ContentRange { start, end }),
+                "{header}"
+            );
+        }
+        for header in [
+            "",
+            "-",
+            "5",
+            "5-",
+            "-5",
+            "9-5",
+            "a-b",
+            "+1-2",
+            "1-+2",
+            "1 - 2",
+            "bytes",
+            "bytes */10",
+            "bytes 5-9/",
+            "5-9/x",
+            "0-9223372036854775808",
+            "0-99999999999999999999",
+            "0-1-2",
+            "items 0-1",
+        ] {
+            assert_eq!(
+                ContentRange::parse(header),
+                Err(ContentRangeError),
+                "{header}"
+            );
+        }
+        assert_eq!(ContentRange::parse("3-3").unwrap().len(), 1);
+    }
+
+    fn headers() -> impl Strategy<Value = String> {
+        prop_oneof![
+            ".{0,40}",
+            "bytes=[0-9 ,-]{0,40}",
+            "bytes=([0-9]{0,4}-[0-9]{0,4},?){0,6}",
+            "(bytes )?[0-9]{1,20}-[0-9]{1,20}(/[0-9*]{1,3})?"
+        ]
+    }
+
+    proptest! {
+        /// Spec: BGET-4, BGET-6.
+        #[test]
+        fn spans_are_inside_and_not_more_than_the_content(header in headers(), size in 0u64..5000) {
+            if let Ranges(spans) = parse_range(&header, size) {
+                prop_assert!(!spans.is_empty() && spans.len() <= MAX_RANGES);
+                prop_assert!(spans.iter().all(|s| s.start <= s.end_inclusive && s.end_inclusive < size));
+                prop_assert!(spans.iter().map(Span::len).sum::<u64>() <= size);
+            }
+        }
+
+        /// Spec: BGET-4.
+        #[test]
+        fn a_range_inside_is_that_range(a in 0u64..5000, b in 0u64..5000, beyond in 1u64..u64::MAX / 2) {
+            let (start, end) = (a.min(b), a.max(b));
+            prop_assert_eq!(parse_range(&format!("bytes={start}-{end}"), end + beyond), one(start, end));
+        }
+
+        /// Spec: UP-21.
+        #[test]
+        fn content_ranges_round_trip(header in headers(), a in 0..i64::MAX as u64, b in 0..i64::MAX as u64) {
+            let range = ContentRange { start: a.min(b), end: a.max(b) };
+            prop_assert_eq!(range.to_string().parse(), Ok(range));
+            if let Ok(range) = ContentRange::parse(&header) {
+                prop_assert!(range.start <= range.end && range.len() > 0);
+                prop_assert_eq!(ContentRange::parse(&range.to_string()), Ok(range));
+            }
+        }
     }
 }

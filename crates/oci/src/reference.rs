@@ -86,3 +86,45 @@ impl From<Digest> for Reference {
         Reference::Digest(digest)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Spec: TAG-2.
+    #[test]
+    fn a_colon_makes_a_digest() {
+        assert!(
+            matches!(Reference::parse("v1").unwrap(), Reference::Tag(tag) if tag.as_str() == "v1")
+        );
+        let digest = format!("sha256:{}", "0".repeat(64));
+        assert!(
+            matches!(Reference::parse(&digest).unwrap(), Reference::Digest(d) if d.as_str() == digest)
+        );
+        assert!(matches!(
+            Reference::parse(".bad"),
+            Err(ReferenceError::Tag(_))
+        ));
+        assert!(matches!(
+            Reference::parse("sha256:totallywrong"),
+            Err(ReferenceError::Digest(_))
+        ));
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_parses_to_itself_or_not_at_all(text in ".{0,80}|[a-zA-Z0-9._:-]{0,80}") {
+            match Reference::parse(&text) {
+                Ok(reference) => {
+                    prop_assert_eq!(reference.as_str(), &text);
+                    prop_assert_eq!(reference.digest().is_some(), text.contains(':'));
+                    prop_assert_eq!(reference.tag().is_some(), !text.contains(':'));
+                }
+                Err(ReferenceError::Digest(_)) => prop_assert!(text.contains(':')),
+                Err(ReferenceError::Tag(_)) => prop_assert!(!text.contains(':')),
+            }
+        }
+    }
+}

@@ -59,3 +59,79 @@ pub fn index_json<T: AsRef<str>>(descriptors: &[T]) -> Vec<u8> {
     json.extend_from_slice(b"]}");
     json
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::manifest::Limits;
+    use crate::media_type;
+
+    /// Spec: REF-1, REF-2.
+    #[test]
+    fn the_list_is_an_index() {
+        assert_eq!(
+            String::from_utf8(index_json::<&str>(&[])).unwrap(),
+            r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}"#
+        );
+        let manifest = Manifest::parse(
+            None,
+            br#"{"schemaVersion":2,"manifests":[],"annotations":{"k":"\"v"}}"#,
+            &Limits::default(),
+        );
+        let digest = Digest::of(crate::Algorithm::Sha256, b"x");
+        let entry = ReferrerDescriptor::of(&manifest.unwrap(), digest.clone(), 7);
+        let index = index_json(&[entry.to_json(), entry.to_json()]);
+        let parsed =
+            Manifest::parse(Some(media_type::OCI_INDEX), &index, &Limits::default()).unwrap();
+        assert_eq!(parsed.manifests.len(), 2);
+        assert_eq!(
+            (&parsed.manifests[1].digest, parsed.manifests[1].size),
+            (&digest, 7)
+        );
+        assert_eq!(parsed.manifests[1].annotations["k"], "\"v");
+    }
+
+    /// Spec: REF-4, REF-13.
+    #[test]
+    fn entries_carry_type_and_annotations() {
+        let config = format!(
+            r#"{{"mediaType":"a/config","digest":"sha256:{}","size":2}}"#,
+            "0".repeat(64)
+        );
+        for (text, artifact_type) in [
+            (
+                format!(
+                    r#"{{"schemaVersion":2,"artifactType":"a/own","config":{config},"layers":[]}}"#
+                ),
+                Some("a/own"),
+            ),
+            (
+                format!(r#"{{"schemaVersion":2,"config":{config},"layers":[]}}"#),
+                Some("a/config"),
+            ),
+            (
+                format!(r#"{{"schemaVersion":2,"artifactType":"","config":{config},"layers":[]}}"#),
+                Some("a/config"),
+            ),
+            (
+                r#"{"schemaVersion":2,"artifactType":"a/own","manifests":[]}"#.into(),
+                Some("a/own"),
+            ),
+            (r#"{"schemaVersion":2,"manifests":[]}"#.into(), None),
+        ] {
+            let manifest = Manifest::parse(None, text.as_bytes(), &Limits::default()).unwrap();
+            let entry =
+                ReferrerDescriptor::of(&manifest, Digest::of(crate::Algorithm::Sha512, b""), 3);
+            assert_eq!(entry.artifact_type.as_deref(), artifact_type, "{text}");
+            assert_eq!(
+                serde_json::from_str::<ReferrerDescriptor>(&entry.to_json()).unwrap(),
+                entry
+            );
+            assert_eq!(
+                entry.to_json().contains("artifactType"),
+                artifact_type.is_some()
+            );
+            assert!(!entry.to_json().contains("annotations"));
+        }
+    }
+}

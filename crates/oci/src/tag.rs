@@ -1,12 +1,9 @@
 //! Tags (TAG-1).
 
 use std::borrow::Borrow;
-use std::fmt;
-use std::str::FromStr;
 use std::sync::Arc;
 
-use serde::de::{self, Deserialize, Deserializer, Visitor};
-use serde::ser::{Serialize, Serializer};
+use crate::text::text_impls;
 
 /// Longest tag in bytes (TAG-1).
 pub const MAX_LENGTH: usize = 128;
@@ -44,12 +41,6 @@ impl Tag {
     }
 }
 
-impl AsRef<str> for Tag {
-    fn as_ref(&self) -> &str {
-        self.as_str()
-    }
-}
-
 // Lets maps keyed by tags be asked with a plain string; sound because equality, order and hash are the text's.
 impl Borrow<str> for Tag {
     fn borrow(&self) -> &str {
@@ -57,46 +48,57 @@ impl Borrow<str> for Tag {
     }
 }
 
-impl fmt::Display for Tag {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
+text_impls!(Tag, TagError, "a tag");
 
-impl fmt::Debug for Tag {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
 
-impl FromStr for Tag {
-    type Err = TagError;
+    use super::*;
 
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Tag::parse(text)
-    }
-}
-
-impl Serialize for Tag {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(self.as_str())
-    }
-}
-
-impl<'de> Deserialize<'de> for Tag {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Text;
-        impl Visitor<'_> for Text {
-            type Value = Tag;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a tag")
-            }
-
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<Tag, E> {
-                Tag::parse(text).map_err(E::custom)
-            }
+    /// Spec: TAG-1.
+    #[test]
+    fn follows_the_grammar() {
+        for tag in [
+            "a",
+            "_",
+            "1.2.3",
+            "V1-rc_2..x--",
+            "latest",
+            "Latest",
+            &"a".repeat(128),
+        ] {
+            assert_eq!(Tag::parse(tag).unwrap().as_str(), tag);
         }
-        deserializer.deserialize_str(Text)
+        for tag in [
+            "",
+            ".a",
+            "-a",
+            "a b",
+            "a:b",
+            "a/b",
+            "a+b",
+            "ä",
+            "a\n",
+            "%61",
+            &"a".repeat(129),
+        ] {
+            assert_eq!(Tag::parse(tag), Err(TagError), "{tag:?}");
+        }
+        assert_ne!(Tag::parse("latest"), Tag::parse("Latest"));
+    }
+
+    proptest! {
+        /// Spec: TAG-1.
+        #[test]
+        fn all_that_the_grammar_makes_is_accepted(text in "[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}") {
+            prop_assert_eq!(Tag::parse(&text).map(|tag| tag.to_string()), Ok(text));
+        }
+
+        #[test]
+        fn any_text_with_another_character_is_refused(before in "[a-z]{1,9}", c in "[^a-zA-Z0-9._-]", after in "[a-z]{0,9}") {
+            let text = format!("{}{}{}", before, c, after);
+            prop_assert_eq!(Tag::parse(&text), Err(TagError));
+        }
     }
 }

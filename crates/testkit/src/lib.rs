@@ -1,1 +1,13 @@
-//! Under construction.
+//! What tests of the whole registry need: a server in this process or as a child, a small client, images, certificates.
+//!
+//! Used by `crates/server/tests/it` and by `cargo xtask`; never by the registry itself. Helpers panic with a full
+//! account of what they saw, since a test has no better use for an error.
+
+pub mod ca;
+pub mod client;
+pub mod content;
+pub mod raw;
+
+pub use ca::Ca;
+pub use client::{Client, Connection, Request, Response, Version};
+pub use content::{Content, Image, ImageSpec};

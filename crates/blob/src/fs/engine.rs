@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use rustix::fs::{AtFlags, Dir, Mode, OFlags, StatVfsMountFlags};
 use rustix::io::Errno;
 
+use super::counts::{Counted, Counts};
 use super::fence::Fences;
 use super::{FsOptions, failed};
 use crate::error::{Error, Result};
@@ -16,7 +17,6 @@ use crate::fault::{Fault, Step};
 use crate::io::Pool;
 use crate::key::UploadId;
 use crate::read::ReadIo;
-use crate::store::Probe;
 
 pub(super) const BLOBS: &str = "blobs";
 pub(super) const UPLOADS: &str = "uploads";
@@ -33,6 +33,7 @@ pub(super) struct Engine {
     pub(super) pool: Pool,
     pub(super) read: Arc<ReadIo>,
     pub(super) fences: Fences,
+    pub(super) counts: Counts,
     fault: Option<Arc<dyn Fault>>,
     /// Folders below `blobs` whose own entries are durable. Held while one is made.
     folders: Mutex<HashSet<String>>,
@@ -66,6 +67,7 @@ impl Engine {
                 fault: fault.clone(),
             }),
             fences: Fences::default(),
+            counts: Counts::default(),
             fault,
             folders: Mutex::default(),
         };
@@ -127,6 +129,7 @@ impl Engine {
     }
 
     pub(super) fn sync_folder(&self, path: &str) -> Result<()> {
+        let _timed = self.counts.time(Counted::SyncFolder);
         let failed = failed("syncing the folder", path);
         self.step(Step::SyncDir, path).map_err(&failed)?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -154,7 +157,7 @@ impl Engine {
         })
     }
 
-    pub(super) fn probe(&self) -> Result<Probe> {
+    pub(super) fn probe(&self) -> Result<Option<u64>> {
         let failed = failed("writing to", UPLOADS);
         let stat = rustix::fs::fstatvfs(&self.root).map_err(&failed)?;
         if stat.f_flag.contains(StatVfsMountFlags::RDONLY) {
@@ -172,9 +175,7 @@ impl Engine {
             Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::NOENT | Errno::INVAL) => {}
             Err(errno) => return Err(failed(errno)),
         }
-        Ok(Probe {
-            free: Some(stat.f_bavail.saturating_mul(stat.f_frsize)),
-        })
+        Ok(Some(stat.f_bavail.saturating_mul(stat.f_frsize)))
     }
 
     fn make_folder(&self, path: &str) -> Result<()> {

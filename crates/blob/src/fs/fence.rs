@@ -31,13 +31,13 @@ impl Fences {
     /// Takes the upload over and runs `body` with it. Whoever comes later waits for `body` to end.
     pub(super) fn take_over<T>(&self, id: &UploadId, body: impl FnOnce(&Arc<Fence>) -> T) -> T {
         let fence = Arc::new(Fence {
-            id: id.clone(),
+            id: *id,
             live: Mutex::new(true),
             map: Arc::downgrade(&self.map),
         });
         // Locked before anybody can find it, so that a third one waits until the first has let go of the file too.
         let guard = lock(&fence.live);
-        let earlier = lock(&self.map).insert(id.clone(), Arc::downgrade(&fence));
+        let earlier = lock(&self.map).insert(*id, Arc::downgrade(&fence));
         if let Some(earlier) = earlier.and_then(|earlier| earlier.upgrade()) {
             *lock(&earlier.live) = false;
         }

@@ -9,6 +9,7 @@
 //! Only this process may use the folder (the data folder's lock sees to it). A new writer of an upload fences the one
 //! before it, so a write that a vanished request left behind never lands in what came after (fence.rs).
 
+mod counts;
 mod engine;
 mod export;
 mod fence;
@@ -18,7 +19,6 @@ mod writer;
 
 use std::fs::File;
 use std::io;
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -27,13 +27,15 @@ use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use wharf_oci::Algorithm;
 
+use self::counts::Counted;
+pub use self::counts::Counts;
 use self::engine::Engine;
 use crate::error::{Error, Result};
 use crate::fault::Fault;
 use crate::io::PoolStats;
 use crate::key::{Key, UploadId};
 use crate::read::{Blob, FileBlob};
-use crate::store::{BlobStore, BoxFuture, Checkpoint, Entry, Probe, UploadWriter};
+use crate::store::{BlobStore, BoxFuture, Checkpoint, Part, Stored, UploadWriter};
 
 /// How to open a folder as a store.
 #[derive(Debug, Clone)]
@@ -44,6 +46,17 @@ pub struct FsOptions {
     pub threads: usize,
     /// Faults to inject, in tests.
     pub fault: Option<Arc<dyn Fault>>,
+}
+
+impl FsOptions {
+    /// The store in `root`, with as many threads as fit the machine.
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self {
+            root: root.into(),
+            threads: 0,
+            fault: None,
+        }
+    }
 }
 
 /// A folder full of blobs. A clone is the same store.
@@ -57,6 +70,11 @@ impl Fs {
     pub fn open(options: FsOptions) -> Result<Self> {
         let engine = Engine::open(options)?;
         Ok(Self { engine })
+    }
+
+    /// How much work was done so far.
+    pub fn counts(&self) -> &Counts {
+        &self.engine.counts
     }
 
     /// How busy the threads for writing and for reading are.
@@ -123,12 +141,11 @@ impl BlobStore for Fs {
         })
     }
 
-    fn publish<'a>(&'a self, id: &'a UploadId, key: &'a Key) -> BoxFuture<'a, Result<Key>> {
+    fn publish<'a>(&'a self, id: &'a UploadId, key: &'a Key) -> BoxFuture<'a, Result<()>> {
         Box::pin(async move {
-            let (engine, id, name) = (self.engine.clone(), id.clone(), key.clone());
-            let job = move || engine.publish(&id, &name);
-            self.engine.pool.run(job).await?;
-            Ok(key.clone())
+            let (engine, id, key) = (self.engine.clone(), *id, key.clone());
+            let job = move || engine.publish(&id, &key);
+            self.engine.pool.run(job).await
         })
     }
 
@@ -142,13 +159,14 @@ impl BlobStore for Fs {
 
     fn discard<'a>(&'a self, id: &'a UploadId) -> BoxFuture<'a, Result<()>> {
         Box::pin(async move {
-            let (engine, id) = (self.engine.clone(), id.clone());
+            let (engine, id) = (self.engine.clone(), *id);
             self.engine.pool.run(move || engine.discard(&id)).await
         })
     }
 
     fn open<'a>(&'a self, key: &'a Key, size: u64) -> BoxFuture<'a, Result<Blob>> {
         Box::pin(async move {
+            let _timed = self.engine.counts.time(Counted::Open);
             if let Some(file) = self.open_cached(key) {
                 return self.opened(key, size, file);
             }
@@ -179,12 +197,13 @@ impl BlobStore for Fs {
 
     fn scan<'a>(
         &'a self,
-        visit: &'a mut (dyn FnMut(Entry) -> ControlFlow<()> + Send),
+        part: Part,
+        visit: &'a mut (dyn FnMut(Vec<Stored>) -> bool + Send),
     ) -> BoxFuture<'a, Result<()>> {
-        Box::pin(scan::scan(&self.engine, visit))
+        Box::pin(scan::scan(&self.engine, part, visit))
     }
 
-    fn probe(&self) -> BoxFuture<'_, Result<Probe>> {
+    fn probe(&self) -> BoxFuture<'_, Result<Option<u64>>> {
         Box::pin(async move {
             let engine = self.engine.clone();
             self.engine.pool.run(move || engine.probe()).await

@@ -3,6 +3,7 @@
 use rustix::fs::{AtFlags, RenameFlags};
 use rustix::io::Errno;
 
+use super::counts::Counted;
 use super::engine::{Engine, upload_path};
 use super::failed;
 use crate::error::{Error, Result};
@@ -46,6 +47,7 @@ impl Engine {
 
     /// Links, or renames where the file system has no links. Says whether it renamed.
     fn link(&self, upload: &str, key: &Key) -> rustix::io::Result<bool> {
+        let _timed = self.counts.time(Counted::Link);
         self.step(Step::Link, key.as_str())?;
         let (root, name) = (&self.root, key.as_str());
         match rustix::fs::linkat(root, upload, root, name, AtFlags::empty()) {

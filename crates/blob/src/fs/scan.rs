@@ -1,27 +1,31 @@
 //! Walking over everything that lies in the folder, a batch at a time.
 
-use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::engine::{BLOBS, Engine, UPLOADS};
 use super::failed;
 use crate::error::Result;
 use crate::key::{Key, UploadId};
-use crate::store::Entry;
+use crate::store::{Part, Stored};
 
 /// Entries looked at by one job.
 const BATCH: usize = 512;
 
 pub(super) async fn scan(
     engine: &Arc<Engine>,
-    visit: &mut (dyn FnMut(Entry) -> ControlFlow<()> + Send),
+    part: Part,
+    visit: &mut (dyn FnMut(Vec<Stored>) -> bool + Send),
 ) -> Result<()> {
+    let top = match part {
+        Part::Blobs => BLOBS,
+        Part::Uploads => UPLOADS,
+    };
     let mut walk = Walk {
         engine: engine.clone(),
-        ahead: vec![UPLOADS.to_owned(), BLOBS.to_owned()],
+        ahead: vec![top.to_owned()],
         current: None,
     };
     loop {
@@ -31,11 +35,8 @@ pub(super) async fn scan(
         };
         let batch;
         (walk, batch) = engine.read.pool.run(job).await?;
-        let Some(batch) = batch else { return Ok(()) };
-        for entry in batch {
-            if visit(entry).is_break() {
-                return Ok(());
-            }
+        if !batch.is_some_and(&mut *visit) {
+            return Ok(());
         }
     }
 }
@@ -49,7 +50,7 @@ struct Walk {
 
 impl Walk {
     /// Up to a batch of entries; `None` when there are no more.
-    fn batch(&mut self) -> Result<Option<Vec<Entry>>> {
+    fn batch(&mut self) -> Result<Option<Vec<Stored>>> {
         let mut found = Vec::new();
         while found.len() < BATCH {
             if self.current.is_none() {
@@ -78,7 +79,7 @@ impl Walk {
                 // Gone since it was listed, or a name that is no text.
                 Err(Errno::NOENT) if entry.file_name().to_str().is_ok() => continue,
                 Err(Errno::NOENT) => {
-                    found.push(Entry::Foreign { path });
+                    found.push(Stored::Stray(path));
                     continue;
                 }
                 Err(errno) => return Err(failed("looking at", &path)(errno)),
@@ -86,8 +87,11 @@ impl Walk {
             let in_uploads = folder == UPLOADS;
             match FileType::from_raw_mode(stat.st_mode) {
                 FileType::Directory if !in_uploads => self.ahead.push(path),
-                FileType::RegularFile => found.push(classify(in_uploads, &name, path, &stat)),
-                _ => found.push(Entry::Foreign { path }),
+                FileType::RegularFile => {
+                    let size = u64::try_from(stat.st_size).unwrap_or(0);
+                    found.push(classify(in_uploads, &name, path, size));
+                }
+                _ => found.push(Stored::Stray(path)),
             }
         }
         Ok(Some(found))
@@ -96,7 +100,7 @@ impl Walk {
     fn open(&self, path: String) -> Result<Option<(String, Dir)>> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let opened = rustix::fs::openat(&self.engine.root, &path, flags, Mode::empty())
-            .and_then(|folder| Dir::new(folder));
+            .and_then(Dir::new);
         match opened {
             Ok(dir) => Ok(Some((path, dir))),
             Err(Errno::NOENT) => Ok(None),
@@ -105,26 +109,16 @@ impl Walk {
     }
 }
 
-fn classify(in_uploads: bool, name: &str, path: String, stat: &Stat) -> Entry {
-    let size = u64::try_from(stat.st_size).unwrap_or(0);
-    let modified_ms = stat.st_mtime * 1000 + stat.st_mtime_nsec as i64 / 1_000_000;
+fn classify(in_uploads: bool, name: &str, path: String, size: u64) -> Stored {
     if in_uploads {
         match UploadId::parse(name) {
-            Ok(id) => Entry::Upload {
-                id,
-                size,
-                modified_ms,
-            },
-            Err(_) => Entry::Foreign { path },
+            Ok(id) => Stored::Upload(id, size),
+            Err(_) => Stored::Stray(path),
         }
     } else {
         match Key::parse(&path) {
-            Ok(key) if key.digest().is_some() => Entry::Blob {
-                key,
-                size,
-                modified_ms,
-            },
-            _ => Entry::Foreign { path },
+            Ok(key) if key.digest().is_some() => Stored::Blob(key, size),
+            _ => Stored::Stray(path),
         }
     }
 }

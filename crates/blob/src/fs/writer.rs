@@ -12,6 +12,7 @@ use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 use wharf_oci::{Algorithm, Digest};
 
+use super::counts::Counted;
 use super::engine::{Engine, FILE_MODE, UPLOADS, copy_path, upload_path};
 use super::failed;
 use super::fence::Fence;
@@ -20,7 +21,7 @@ use crate::fault::Step;
 use crate::hash::Hasher;
 use crate::io::Started;
 use crate::key::{Key, UploadId};
-use crate::store::{BoxFuture, Checkpoint, SEGMENT, UploadWriter};
+use crate::store::{BUFFER, BoxFuture, Checkpoint, UploadWriter};
 
 /// Chunks below this are copied together: a list of many tiny ones would cost more memory than their bytes.
 const SMALL: usize = 4 << 10;
@@ -67,7 +68,7 @@ impl FsWriter {
         from: &Checkpoint,
         algorithm: Algorithm,
     ) -> Result<Self> {
-        let (shared, name, offset) = (engine.clone(), id.clone(), from.offset);
+        let (shared, name, offset) = (engine.clone(), *id, from.offset);
         let job = move || UploadFile::open(&shared, &name, offset);
         let file = engine.pool.run(job).await?;
         let saved = Hasher::restore(&from.hash)
@@ -98,15 +99,15 @@ impl FsWriter {
 
     async fn append(&mut self, mut bytes: Bytes) -> Result<()> {
         while !bytes.is_empty() {
-            if self.gathered.length >= SEGMENT {
+            if self.gathered.length >= BUFFER {
                 self.hand_over(Durable::No).await?;
             }
-            let room = SEGMENT - self.gathered.length;
+            let room = BUFFER - self.gathered.length;
             let part = bytes.split_to(room.min(bytes.len()));
             self.offset += part.len() as u64;
             self.gathered.push(part);
         }
-        if self.gathered.length >= SEGMENT {
+        if self.gathered.length >= BUFFER {
             self.hand_over(Durable::No).await?;
         }
         Ok(())
@@ -336,6 +337,7 @@ impl UploadFile {
     }
 
     fn write_all(&mut self, segment: &[Bytes]) -> Result<()> {
+        let _timed = self.engine.counts.time(Counted::Write);
         let failed = failed("writing", &self.path);
         for pieces in segment.chunks(VECTOR) {
             let mut slices: Vec<_> = pieces.iter().map(|piece| IoSlice::new(piece)).collect();
@@ -384,6 +386,7 @@ impl UploadFile {
     }
 
     fn sync_data(&self) -> Result<()> {
+        let _timed = self.engine.counts.time(Counted::Sync);
         let failed = failed("syncing", &self.path);
         self.engine.step(Step::Sync, &self.path).map_err(&failed)?;
         rustix::fs::fdatasync(&*self.file).map_err(&failed)

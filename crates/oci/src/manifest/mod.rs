@@ -92,7 +92,8 @@ pub struct Manifest {
 /// Why a manifest is refused; all of them are `MANIFEST_INVALID`.
 #[derive(Debug, thiserror::Error)]
 pub enum ManifestError {
-    /// Not JSON, nested too deeply, a name twice, or a field of the wrong form; the text says which and where.
+    /// Not JSON, nested too deeply, a name that is there twice or in the wrong letter case, or a field of the wrong
+    /// form; the text says which and where.
     #[error("the manifest is not acceptable JSON: {0}")]
     Json(#[from] serde_json::Error),
     /// Schema 1 (MPUT-8).
@@ -139,16 +140,6 @@ pub enum ManifestError {
     /// `schemaVersion` is not 2.
     #[error("`schemaVersion` must be 2")]
     SchemaVersion,
-    /// A name that equals a known field but for its case; clients written in Go read it as that field.
-    #[error(
-        "the member `{found}` differs from `{field}` only in letter case; some clients would read it as that"
-    )]
-    LetterCase {
-        /// As it is written.
-        found: String,
-        /// The known field.
-        field: &'static str,
-    },
     /// More descriptors than [`Limits::max_descriptors`].
     #[error(
         "the manifest refers to more than {limit} items; split it into several manifests under an index"
@@ -348,3 +339,6 @@ fn check_data(descriptor: &Descriptor) -> Result<(), ManifestError> {
         _ => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests;

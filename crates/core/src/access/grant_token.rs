@@ -1,0 +1,235 @@
+//! What the token endpoint does (§4.3); `server/src/v2/token.rs` speaks HTTP for it.
+
+use std::sync::Arc;
+
+use wharf_oci::auth::AuthorizationError;
+use wharf_oci::{Authorization, RepositoryName, Scope};
+
+use super::Access;
+use super::authenticate::{AuthFailure, read_authorization};
+use super::decide::covers;
+use super::principal::Principal;
+use super::role::Permission;
+use super::secret::{Password, is_refresh_token, new_refresh_token, stored_form};
+use super::store::RefreshTokenRow;
+use super::token::sanitise;
+
+/// Most resources that one token can name. Containerd and BuildKit ask for the union of what one operation touches, a
+/// handful; the bound keeps tokens below common header limits (TOK-8).
+pub const MOST_SCOPES: usize = 50;
+/// Most bytes of scopes in one token.
+pub const LONGEST_SCOPES: usize = 4 << 10;
+
+/// How the client says who it is.
+#[derive(Debug, Clone)]
+pub enum Proof {
+    /// Not at all.
+    Nobody,
+    /// User and password; both empty is nobody.
+    Password {
+        /// The user.
+        name: String,
+        /// The password.
+        password: Password,
+    },
+    /// An identity token that this endpoint gave out before.
+    RefreshToken(Password),
+}
+
+impl Proof {
+    /// The proof in the values of the `Authorization` headers of a request to the token endpoint.
+    ///
+    /// What names no scheme of ours counts as nobody: Ollama signs every token request in a form of its own. A bearer
+    /// token is refused: one token must not buy another with other scopes.
+    pub fn from_header<'a>(
+        values: impl IntoIterator<Item = &'a [u8]>,
+    ) -> Result<Self, AuthFailure> {
+        match read_authorization(values) {
+            Ok(None | Some(Authorization::Other(_)))
+            | Err(AuthFailure::Malformed(AuthorizationError::NoScheme)) => Ok(Self::Nobody),
+            Ok(Some(Authorization::Basic { user, password })) => Ok(Self::Password {
+                name: user,
+                password: Password::new(password),
+            }),
+            Ok(Some(Authorization::Bearer(_))) => Err(AuthFailure::Scheme("bearer".into())),
+            Err(failure) => Err(failure),
+        }
+    }
+}
+
+/// A request for a token.
+#[derive(Debug, Clone)]
+pub struct TokenRequest {
+    /// Who asks.
+    pub proof: Proof,
+    /// What for. Nothing is fine: `docker login` asks so (TOK-3).
+    pub scopes: Vec<Scope>,
+    /// Whether an identity token is asked for too.
+    pub offline: bool,
+}
+
+/// A token and what goes with it.
+#[derive(Debug, Clone)]
+pub struct TokenGrant {
+    /// The bearer token.
+    pub token: Password,
+    /// Its life in seconds.
+    pub expires_in: u64,
+    /// When it was issued, in ms since 1970, cut to the second.
+    pub issued_at: i64,
+    /// What it is good for at this moment.
+    pub granted: Vec<Scope>,
+    /// An identity token, if one was asked for and may be given.
+    pub refresh_token: Option<Password>,
+    /// To whom, for the log.
+    pub principal: Principal,
+}
+
+/// Why no token is given.
+#[derive(Debug, thiserror::Error)]
+pub enum TokenRefusal {
+    /// 401, 429 or 503, as the failure says.
+    #[error(transparent)]
+    Auth(#[from] AuthFailure),
+    /// 400: more than [`MOST_SCOPES`] or [`LONGEST_SCOPES`].
+    #[error(
+        "a token can name at most {MOST_SCOPES} repositories in {LONGEST_SCOPES} bytes; ask for several tokens"
+    )]
+    TooManyScopes,
+}
+
+impl From<crate::Error> for TokenRefusal {
+    fn from(error: crate::Error) -> Self {
+        Self::Auth(error.into())
+    }
+}
+
+impl Access {
+    /// Issues a token. `now` in ms since 1970.
+    ///
+    /// The token carries what was asked for, not what is granted: rights are asked for at each use, so one that comes
+    /// later counts too, and one that goes is gone at once. Anonymous without any right gets a token as well (TOK-1).
+    pub async fn grant_token(
+        &self,
+        request: TokenRequest,
+        now: i64,
+    ) -> Result<TokenGrant, TokenRefusal> {
+        let scopes = sanitise(&request.scopes);
+        let length: usize = scopes.iter().map(|scope| scope.to_string().len()).sum();
+        if scopes.len() > MOST_SCOPES || length > LONGEST_SCOPES {
+            return Err(TokenRefusal::TooManyScopes);
+        }
+        let (principal, credential, held) = match &request.proof {
+            Proof::Nobody => (Principal::Anonymous, String::new(), None),
+            Proof::Password { name, password } => {
+                let (principal, credential) = self.sign_in(name, password.reveal(), now).await?;
+                (principal, credential, None)
+            }
+            Proof::RefreshToken(token) => {
+                let (principal, credential) = self.redeem(token).await?;
+                (principal, credential, Some(token.clone()))
+            }
+        };
+        let subject = if principal.is_anonymous() {
+            ""
+        } else {
+            principal.name()
+        };
+        let pushes = |scope: &Scope| {
+            scope.kind == "repository" && (scope.allows("push") || scope.allows("delete"))
+        };
+        let seconds = if scopes.iter().any(pushes) {
+            self.push_token_seconds
+        } else {
+            self.token_seconds
+        };
+        let token = self
+            .tokens
+            .issue(subject, &credential, &scopes, now, seconds)?;
+        let refresh_token = match held {
+            // Never another one: clients do not store a second one while pulling.
+            Some(held) => request.offline.then_some(held),
+            None if request.offline && self.identity_tokens && !subject.is_empty() => {
+                let made = new_refresh_token();
+                let row = RefreshTokenRow {
+                    subject: subject.into(),
+                    credential,
+                    created_at: now,
+                };
+                self.secrets
+                    .create_refresh_token(stored_form(made.reveal()), row)
+                    .await?;
+                Some(made)
+            }
+            None => None,
+        };
+        Ok(TokenGrant {
+            token,
+            expires_in: seconds.unsigned_abs(),
+            issued_at: now - now.rem_euclid(1_000),
+            granted: self.granted(&principal, &scopes),
+            refresh_token,
+            principal,
+        })
+    }
+
+    /// Who holds an identity token. It dies with the password with which it was made.
+    async fn redeem(&self, token: &Password) -> Result<(Principal, String), AuthFailure> {
+        if !self.identity_tokens || !is_refresh_token(token.reveal()) {
+            return Err(AuthFailure::RefreshToken);
+        }
+        let hash = stored_form(token.reveal());
+        let row = self
+            .secrets
+            .refresh_token(hash.clone())
+            .await?
+            .ok_or(AuthFailure::RefreshToken)?;
+        match self.with_credential(&row.subject, &row.credential).await? {
+            Some(principal) => Ok((principal, row.credential)),
+            None => {
+                self.secrets.delete_refresh_token(hash).await?;
+                Err(AuthFailure::RefreshToken)
+            }
+        }
+    }
+
+    /// What of the scopes the principal holds at this moment, action by action.
+    fn granted(&self, principal: &Principal, scopes: &[Scope]) -> Vec<Scope> {
+        let policy = self.policy();
+        let actions = [
+            ("pull", Permission::Pull),
+            ("push", Permission::Push),
+            ("delete", Permission::Delete),
+        ];
+        let registry = [Permission::Catalog, Permission::Admin];
+        let narrow = |scope: &Scope| {
+            let repository = RepositoryName::parse(&scope.name).ok();
+            let actions = if scope.kind == "repository" {
+                let held = |permission| policy.allow(principal, permission, repository.as_ref());
+                let held = actions
+                    .iter()
+                    .filter(|(action, permission)| scope.allows(action) && held(*permission));
+                held.map(|(action, _)| (*action).to_owned())
+                    .collect::<Vec<_>>()
+            } else {
+                let asked = |permission: &Permission| {
+                    covers(std::slice::from_ref(scope), *permission, None)
+                };
+                let held = registry
+                    .iter()
+                    .any(|p| asked(p) && policy.allow(principal, *p, None));
+                held.then(|| "*".to_owned()).into_iter().collect()
+            };
+            (!actions.is_empty()).then(|| Scope {
+                actions,
+                ..scope.clone()
+            })
+        };
+        scopes.iter().filter_map(narrow).collect()
+    }
+
+    /// The rights as of this moment.
+    pub fn policy(&self) -> Arc<super::Policy> {
+        self.policy.load_full()
+    }
+}

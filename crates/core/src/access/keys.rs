@@ -1,0 +1,210 @@
+//! The keys that sign tokens: made here, kept in the metadata store, one signing and the retired ones still trusted
+//! until every token that they signed has ended.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use arc_swap::ArcSwap;
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
+use jsonwebtoken::jwk::{Jwk, ThumbprintHash};
+use jsonwebtoken::{DecodingKey, EncodingKey};
+
+use super::store::{Secrets, SigningKeyRow};
+use super::token::{ALGORITHM, ALGORITHM_NAME};
+use crate::{Error, Result};
+
+/// A key that is not known is looked for at most this often, in ms: made-up names must not cost a query each.
+const LOOK_AGAIN_MS: i64 = 5_000;
+
+/// The key that signs.
+pub(crate) struct Signer {
+    pub(crate) kid: String,
+    pub(crate) key: EncodingKey,
+    created_at: i64,
+}
+
+struct Trusted {
+    key: Arc<DecodingKey>,
+    /// In ms since 1970; `None` while the key signs.
+    until: Option<i64>,
+}
+
+struct Ring {
+    signer: Arc<Signer>,
+    trusted: HashMap<String, Trusted>,
+}
+
+/// Our keys.
+pub(crate) struct Keyring {
+    secrets: Arc<dyn Secrets>,
+    /// After how many ms another key takes over.
+    rotation: i64,
+    /// How many ms a retired key is trusted: as long as a token that it signed can be of use.
+    overlap: i64,
+    ring: ArcSwap<Ring>,
+    looked: AtomicI64,
+}
+
+impl fmt::Debug for Keyring {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Keyring")
+            .field("signer", &self.ring.load().signer.kid)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Keyring {
+    /// Takes the keys from the store and makes the first one if there is none.
+    pub(crate) async fn open(
+        secrets: Arc<dyn Secrets>,
+        rotation: i64,
+        overlap: i64,
+        now: i64,
+    ) -> Result<Self> {
+        let ring = load(&*secrets, rotation, overlap, now).await?;
+        Ok(Self {
+            secrets,
+            rotation,
+            overlap,
+            ring: ArcSwap::from_pointee(ring),
+            looked: AtomicI64::new(now),
+        })
+    }
+
+    /// Lets another key take over when the present one is old enough. Cheap while it is not.
+    pub(crate) async fn upkeep(&self, now: i64) -> Result<()> {
+        if now - self.ring.load().signer.created_at >= self.rotation {
+            self.ring.store(Arc::new(
+                load(&*self.secrets, self.rotation, self.overlap, now).await?,
+            ));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn signer(&self) -> Arc<Signer> {
+        self.ring.load().signer.clone()
+    }
+
+    /// Whether tokens of that key are accepted.
+    pub(crate) fn trusts(&self, kid: &str, now: i64) -> bool {
+        self.ring
+            .load()
+            .trusted
+            .get(kid)
+            .is_some_and(|key| key.until.is_none_or(|until| now < until))
+    }
+
+    /// The key of exactly that name, if it is trusted. Another replica may have made it a moment ago.
+    pub(crate) async fn find(&self, kid: &str, now: i64) -> Result<Option<Arc<DecodingKey>>> {
+        if !self.ring.load().trusted.contains_key(kid) {
+            let looked = self.looked.load(Ordering::Relaxed);
+            let due = now - looked >= LOOK_AGAIN_MS || now < looked;
+            if due
+                && self
+                    .looked
+                    .compare_exchange(looked, now, Ordering::Relaxed, Ordering::Relaxed)
+                    .is_ok()
+            {
+                self.ring.store(Arc::new(
+                    load(&*self.secrets, self.rotation, self.overlap, now).await?,
+                ));
+            }
+        }
+        let ring = self.ring.load();
+        let key = ring.trusted.get(kid).filter(|_| self.trusts(kid, now));
+        Ok(key.map(|key| key.key.clone()))
+    }
+}
+
+/// Reads the keys, adds one when none is young enough to sign, and retires those that are too old to.
+async fn load(secrets: &dyn Secrets, rotation: i64, overlap: i64, now: i64) -> Result<Ring> {
+    let mut keys = secrets.signing_keys().await?;
+    keys.retain(|key| key.algorithm == ALGORITHM_NAME);
+    let mut trusted = HashMap::new();
+    keys.retain(|key| match public_part(&key.private_der) {
+        Ok((_, public)) => {
+            trusted.insert(
+                key.kid.clone(),
+                Trusted {
+                    key: Arc::new(public),
+                    until: None,
+                },
+            );
+            true
+        }
+        Err(error) => {
+            tracing::error!(kid = key.kid, %error, "a signing key cannot be read and is left out");
+            false
+        }
+    });
+    let signs = |key: &SigningKeyRow| key.retired_at.is_none() && now - key.created_at < rotation;
+    if !keys.iter().any(signs) {
+        let (made, public) = make(now)?;
+        secrets.add_signing_key(made.clone()).await?;
+        trusted.insert(
+            made.kid.clone(),
+            Trusted {
+                key: Arc::new(public),
+                until: None,
+            },
+        );
+        keys.push(made);
+    }
+    for key in &keys {
+        if key.retired_at.is_none() && !signs(key) {
+            secrets.retire_signing_key(&key.kid, now).await?;
+        }
+        if !signs(key)
+            && let Some(trusted) = trusted.get_mut(&key.kid)
+        {
+            trusted.until = Some(key.retired_at.unwrap_or(now).saturating_add(overlap));
+        }
+    }
+    trusted.retain(|_, key| key.until.is_none_or(|until| now < until));
+    // Two processes that start together may both have made a key; both choose the same.
+    let newest = keys
+        .iter()
+        .filter(|key| signs(key))
+        .max_by_key(|key| (key.created_at, key.kid.clone()));
+    let newest =
+        newest.ok_or_else(|| Error::Internal("there is no key that signs tokens".into()))?;
+    let signer = Signer {
+        kid: newest.kid.clone(),
+        key: EncodingKey::from_ec_der(&newest.private_der),
+        created_at: newest.created_at,
+    };
+    Ok(Ring {
+        signer: Arc::new(signer),
+        trusted,
+    })
+}
+
+fn make(now: i64) -> Result<(SigningKeyRow, DecodingKey)> {
+    let document =
+        EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &SystemRandom::new())
+            .map_err(|_| Error::Internal("a signing key could not be made".into()))?;
+    let (kid, public) = public_part(document.as_ref())?;
+    let key = SigningKeyRow {
+        kid,
+        algorithm: ALGORITHM_NAME.into(),
+        private_der: document.as_ref().to_vec(),
+        created_at: now,
+        retired_at: None,
+    };
+    Ok((key, public))
+}
+
+/// The thumbprint (RFC 7638) and the public key of a private one.
+fn public_part(private_der: &[u8]) -> Result<(String, DecodingKey)> {
+    let jwk = Jwk::from_encoding_key(&EncodingKey::from_ec_der(private_der), ALGORITHM);
+    let parts = jwk.and_then(|jwk| {
+        Ok((
+            jwk.thumbprint(ThumbprintHash::SHA256)?,
+            DecodingKey::from_jwk(&jwk)?,
+        ))
+    });
+    parts.map_err(|error| Error::Internal(format!("a signing key is damaged: {error}")))
+}

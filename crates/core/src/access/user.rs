@@ -1,0 +1,134 @@
+//! Users, wherever kept, as the rest of this module sees them. From memory once warm.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use quick_cache::sync::Cache;
+
+use super::htpasswd::HtpasswdFile;
+use super::password::{Dummy, StoredHash};
+use super::policy::check_user_name;
+use super::principal::{Principal, Source};
+use super::secret::fingerprint;
+use super::store::Secrets;
+use crate::Result;
+
+/// Most local names, known or known to be absent, that are remembered.
+const REMEMBERED: usize = 10_000;
+
+/// Somebody who can sign in.
+#[derive(Debug)]
+pub(crate) struct User {
+    name: Arc<str>,
+    source: Source,
+    hash: StoredHash,
+    credential: Arc<str>,
+}
+
+impl User {
+    pub(crate) fn new(name: &str, source: Source, hash: StoredHash) -> Self {
+        let credential = fingerprint(source.as_str(), name, hash.as_str()).into();
+        Self {
+            name: name.into(),
+            source,
+            hash,
+            credential,
+        }
+    }
+
+    /// The user's name.
+    pub(crate) fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    pub(crate) fn hash(&self) -> &StoredHash {
+        &self.hash
+    }
+
+    /// Names the password without telling it: another password, another credential. Tokens carry it, so that they die
+    /// with the password.
+    pub(crate) fn credential(&self) -> &Arc<str> {
+        &self.credential
+    }
+
+    pub(crate) fn principal(&self) -> Principal {
+        Principal::User {
+            name: self.name.clone(),
+            source: self.source,
+        }
+    }
+}
+
+/// All users of the registry.
+#[derive(Debug)]
+pub(crate) struct Users {
+    secrets: Arc<dyn Secrets>,
+    htpasswd: Option<Arc<HtpasswdFile>>,
+    local: Cache<Arc<str>, Option<Arc<User>>>,
+    /// Counts changes to local users: what was read before a change is not remembered after it.
+    changes: Mutex<u64>,
+}
+
+impl Users {
+    pub(crate) fn new(secrets: Arc<dyn Secrets>, htpasswd: Option<Arc<HtpasswdFile>>) -> Self {
+        Self {
+            secrets,
+            htpasswd,
+            local: Cache::new(REMEMBERED),
+            changes: Mutex::new(0),
+        }
+    }
+
+    pub(crate) fn htpasswd(&self) -> Option<&Arc<HtpasswdFile>> {
+        self.htpasswd.as_ref()
+    }
+
+    /// The user of that name; local ones hide those of the file.
+    pub(crate) async fn find(&self, name: &str) -> Result<Option<Arc<User>>> {
+        if check_user_name(name).is_err() {
+            return Ok(None);
+        }
+        if let Some(user) = self.find_local(name).await? {
+            return Ok(Some(user));
+        }
+        Ok(self
+            .htpasswd
+            .as_ref()
+            .and_then(|file| file.content().get(name).cloned()))
+    }
+
+    async fn find_local(&self, name: &str) -> Result<Option<Arc<User>>> {
+        if let Some(known) = self.local.get(name) {
+            return Ok(known);
+        }
+        let before = *self.changes.lock().unwrap_or_else(PoisonError::into_inner);
+        let hash = self.secrets.principal(name).await?;
+        let user = hash.map(|hash| {
+            Arc::new(User::new(
+                name,
+                Source::Local,
+                StoredHash::Argon2(hash.into()),
+            ))
+        });
+        let changes = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
+        if *changes == before {
+            self.local.insert(name.into(), user.clone());
+        }
+        Ok(user)
+    }
+
+    /// To be called after a local user was made or changed.
+    pub(crate) fn forget(&self, name: &str) {
+        let mut changes = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
+        *changes += 1;
+        self.local.remove(name);
+    }
+
+    /// What a check for an unknown user should cost.
+    pub(crate) fn dummy(&self) -> Dummy {
+        let cost = self
+            .htpasswd
+            .as_ref()
+            .and_then(|file| file.content().usual_cost());
+        cost.map_or(Dummy::Argon2, Dummy::Bcrypt)
+    }
+}

@@ -1,0 +1,238 @@
+//! Blobs: reading, mounting and unlinking what a repository holds (specification §1.5, §1.6 mount, §1.10).
+//!
+//! A blob is visible only through a repository that links it; that it exists elsewhere changes no answer (BGET-1).
+
+use wharf_blob::{Blob, Key};
+use wharf_meta::blob as rows;
+use wharf_oci::{Digest, RepositoryName};
+
+use crate::access::{Permission, Principal};
+use crate::error::{Error, Result};
+use crate::registry::Registry;
+
+/// Repositories looked at when a mount names no source. A blob in more places than that, none of the first of them
+/// readable, is uploaded once more: slower, never wrong.
+const CANDIDATES: u32 = 200;
+
+/// A blob that is there, whole, and ready to be read.
+#[derive(Debug)]
+pub struct Found {
+    /// Its digest, in the algorithm that was asked for.
+    pub digest: Digest,
+    /// Its bytes, not yet read.
+    pub content: Blob,
+}
+
+/// Finds a blob for HEAD and existence checks: damaged bytes count as absent, so that the next push heals them.
+pub async fn stat(registry: &Registry, repository: &RepositoryName, digest: &Digest) -> Result<u64> {
+    let row = find(registry, repository, digest, false).await?;
+    if is_sound(registry, &row).await {
+        Ok(row.size)
+    } else {
+        Err(unknown(repository, digest))
+    }
+}
+
+/// Opens a blob for reading. A row whose bytes are gone is [`Error::BlobDamaged`], never a short answer.
+pub async fn open(
+    registry: &Registry,
+    repository: &RepositoryName,
+    digest: &Digest,
+) -> Result<Found> {
+    let row = find(registry, repository, digest, true).await?;
+    let content = match row.place {
+        rows::Place::Inline(bytes) => Blob::Memory(bytes.unwrap_or_default().into()),
+        rows::Place::Key(key) => {
+            let damaged = |error: &dyn std::fmt::Display| {
+                tracing::error!(%digest, %error, "a blob's file is not what its row says");
+                Error::BlobDamaged {
+                    digest: digest.clone(),
+                }
+            };
+            let key = Key::parse(&key).map_err(|error| damaged(&error))?;
+            match registry.blobs.open(&key, row.size).await {
+                Ok(blob) => blob,
+                Err(
+                    error @ (wharf_blob::Error::Missing { .. }
+                    | wharf_blob::Error::WrongSize { .. }),
+                ) => return Err(damaged(&error)),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    };
+    Ok(Found {
+        digest: digest.clone(),
+        content,
+    })
+}
+
+/// Links a blob from a repository that `principal` may pull now (MNT-1 … MNT-3). `false` sends the client to an
+/// ordinary upload and says nothing about why: absent, damaged, unreadable and malformed all look alike.
+pub async fn mount(
+    registry: &Registry,
+    principal: &Principal,
+    repository: &RepositoryName,
+    digest: &Digest,
+    from: Option<&str>,
+) -> Result<bool> {
+    match from {
+        Some(from) => {
+            let Ok(from) = RepositoryName::parse(from) else {
+                return Ok(false);
+            };
+            mount_from(registry, principal, repository, digest, &from).await
+        }
+        None => {
+            let holders = registry
+                .meta
+                .read(rows::Holders {
+                    digest: digest.clone(),
+                    limit: CANDIDATES,
+                })
+                .await?;
+            for from in holders {
+                if mount_from(registry, principal, repository, digest, &from).await? {
+                    return Ok(true);
+                }
+            }
+            Ok(false)
+        }
+    }
+}
+
+async fn mount_from(
+    registry: &Registry,
+    principal: &Principal,
+    repository: &RepositoryName,
+    digest: &Digest,
+    from: &RepositoryName,
+) -> Result<bool> {
+    if !registry
+        .access
+        .allow(principal, Permission::Pull, Some(from))
+    {
+        return Ok(false);
+    }
+    let row = registry
+        .meta
+        .read(rows::Find {
+            repository: from.clone(),
+            digest: digest.clone(),
+            with_bytes: false,
+        })
+        .await?;
+    let Some(row) = row else { return Ok(false) };
+    if !is_sound(registry, &row).await {
+        return Ok(false);
+    }
+    Ok(registry
+        .meta
+        .write(rows::Mount {
+            repository: repository.clone(),
+            from: from.clone(),
+            digest: digest.clone(),
+            actor: principal.name().to_owned(),
+            at: registry.clock.now_ms(),
+        })
+        .await?)
+}
+
+/// Takes a blob out of the repository (DEL-3). Its bytes stay for whoever else links them.
+pub async fn delete(
+    registry: &Registry,
+    repository: &RepositoryName,
+    digest: &Digest,
+    actor: &str,
+) -> Result<()> {
+    let unlinked = registry
+        .meta
+        .write(rows::Unlink {
+            repository: repository.clone(),
+            digest: digest.clone(),
+            actor: actor.to_owned(),
+            at: registry.clock.now_ms(),
+        })
+        .await?;
+    match unlinked {
+        rows::Unlinked::Done => Ok(()),
+        rows::Unlinked::Unknown => Err(unknown(repository, digest)),
+        rows::Unlinked::ReferencedBy(manifest) => Err(Error::BlobReferenced {
+            digest: digest.clone(),
+            manifest,
+        }),
+    }
+}
+
+/// Removes bytes that no row names any more. What fails stays in the list for the next start.
+pub(crate) async fn collect(registry: &Registry, key: String) {
+    let outcome = async {
+        registry.blobs.remove(&Key::parse(&key)?).await?;
+        registry
+            .meta
+            .write(rows::Collected { key: key.clone() })
+            .await?;
+        Ok::<_, Error>(())
+    };
+    if let Err(error) = outcome.await {
+        tracing::warn!(key, %error, "replaced bytes could not be removed");
+    }
+}
+
+/// Removes all bytes that were replaced and not yet removed when the process ended. Called once at the start.
+pub async fn collect_replaced(registry: &Registry) -> Result<()> {
+    let mut after = None;
+    loop {
+        let page = registry
+            .meta
+            .scan(rows::Garbage { after, limit: 100 })
+            .await?;
+        let Some(last) = page.last().cloned() else {
+            return Ok(());
+        };
+        for key in page {
+            collect(registry, key).await;
+        }
+        after = Some(last);
+    }
+}
+
+/// Whether the bytes that a row promises are there in full. Contents are the business of `verify`.
+pub(crate) async fn is_sound(registry: &Registry, row: &rows::BlobRow) -> bool {
+    match &row.place {
+        rows::Place::Inline(_) => true,
+        rows::Place::Key(key) => match Key::parse(key) {
+            Ok(key) => match registry.blobs.open(&key, row.size).await {
+                Ok(_) => true,
+                Err(error) => {
+                    tracing::error!(digest = %row.digest, %error, "a blob's file is not what its row says");
+                    false
+                }
+            },
+            Err(_) => false,
+        },
+    }
+}
+
+async fn find(
+    registry: &Registry,
+    repository: &RepositoryName,
+    digest: &Digest,
+    with_bytes: bool,
+) -> Result<rows::BlobRow> {
+    registry
+        .meta
+        .read(rows::Find {
+            repository: repository.clone(),
+            digest: digest.clone(),
+            with_bytes,
+        })
+        .await?
+        .ok_or_else(|| unknown(repository, digest))
+}
+
+fn unknown(repository: &RepositoryName, digest: &Digest) -> Error {
+    Error::BlobUnknown {
+        repository: repository.clone(),
+        digest: digest.clone(),
+    }
+}

@@ -1,0 +1,127 @@
+//! One writer per upload within this process (UP-30).
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use wharf_blob::UploadId;
+
+use crate::error::{Error, Result};
+
+/// How long a request waits for the one before it: a client that lost its connection comes back while the old
+/// request is still being torn down.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+type Slots = Arc<Mutex<HashMap<UploadId, Slot>>>;
+
+#[derive(Debug)]
+struct Slot {
+    lock: Arc<tokio::sync::Mutex<()>>,
+    /// Holders and waiters; the slot goes when it reaches zero, so idle sessions cost nothing.
+    users: usize,
+}
+
+/// Locks by upload, present only while somebody holds or awaits them.
+#[derive(Debug, Default)]
+pub struct Locks(Slots);
+
+impl Locks {
+    /// Waits up to ten seconds for the upload's other request; then [`Error::UploadBusy`].
+    pub(super) async fn lock(&self, id: &UploadId) -> Result<Guard> {
+        let ticket = self.ticket(id);
+        let lock = ticket.lock.clone();
+        match tokio::time::timeout(PATIENCE, lock.lock_owned()).await {
+            Ok(held) => Ok(Guard {
+                _held: held,
+                _ticket: ticket,
+            }),
+            Err(_) => Err(Error::UploadBusy),
+        }
+    }
+
+    /// Takes the lock only if it is free.
+    pub(super) fn try_lock(&self, id: &UploadId) -> Result<Guard> {
+        let ticket = self.ticket(id);
+        match ticket.lock.clone().try_lock_owned() {
+            Ok(held) => Ok(Guard {
+                _held: held,
+                _ticket: ticket,
+            }),
+            Err(_) => Err(Error::UploadBusy),
+        }
+    }
+
+    fn ticket(&self, id: &UploadId) -> Ticket {
+        let mut slots = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let slot = slots.entry(id.clone()).or_insert_with(|| Slot {
+            lock: Arc::default(),
+            users: 0,
+        });
+        slot.users += 1;
+        Ticket {
+            lock: slot.lock.clone(),
+            id: id.clone(),
+            slots: self.0.clone(),
+        }
+    }
+}
+
+/// Holds an upload until dropped. Fields drop in order: the lock is free before the ticket is handed back.
+#[derive(Debug)]
+pub(super) struct Guard {
+    _held: tokio::sync::OwnedMutexGuard<()>,
+    _ticket: Ticket,
+}
+
+/// Counts one holder or waiter, also of a request that is dropped while it waits.
+#[derive(Debug)]
+struct Ticket {
+    lock: Arc<tokio::sync::Mutex<()>>,
+    id: UploadId,
+    slots: Slots,
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(slot) = slots.get_mut(&self.id) {
+            slot.users -= 1;
+            if slot.users == 0 {
+                slots.remove(&self.id);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Spec: UP-30.
+    #[tokio::test(start_paused = true)]
+    async fn the_second_writer_waits_and_then_gives_up() {
+        let locks = Locks::default();
+        let id = UploadId::random();
+        let first = locks.lock(&id).await.unwrap();
+        assert!(matches!(locks.lock(&id).await, Err(Error::UploadBusy)));
+        assert!(locks.try_lock(&id).is_err());
+        assert!(locks.try_lock(&UploadId::random()).is_ok());
+        drop(first);
+        assert!(locks.lock(&id).await.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_waiter_that_goes_away_leaves_nothing_behind() {
+        let locks = Locks::default();
+        let id = UploadId::random();
+        let first = locks.lock(&id).await.unwrap();
+        let waiting = locks.lock(&id);
+        assert!(
+            tokio::time::timeout(Duration::from_secs(1), waiting)
+                .await
+                .is_err()
+        );
+        drop(first);
+        assert!(locks.0.lock().unwrap().is_empty());
+    }
+}

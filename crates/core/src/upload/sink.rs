@@ -1,0 +1,203 @@
+//! Where an upload's bytes go: into `meta` while they are few, into the blob store from then on.
+//!
+//! The sink alone knows which of the two an upload is in. Its promise: after [`Sink::claim`] the row states an offset
+//! whose bytes and hash state are durable, and nothing beyond it counts.
+
+use bytes::Bytes;
+use wharf_blob::{Checkpoint, Hasher, UploadId, UploadWriter};
+use wharf_meta::upload as rows;
+use wharf_oci::{Algorithm, Digest};
+
+use crate::error::{Error, Result};
+use crate::registry::Registry;
+
+/// Bytes between two claims of one long request: what a crash can cost a client that resumes.
+const CLAIM_EVERY: u64 = 512 << 20;
+
+/// A whole upload, verified by nobody yet.
+pub(super) struct Finished {
+    /// What the bytes hash to.
+    pub(super) digest: Digest,
+    /// How many they are.
+    pub(super) size: u64,
+    /// The bytes themselves when they are few; otherwise they lie in the upload's file.
+    pub(super) inline: Option<Vec<u8>>,
+}
+
+/// An upload being written to. The caller holds its lock.
+pub(super) struct Sink<'r> {
+    registry: &'r Registry,
+    id: UploadId,
+    algorithm: Algorithm,
+    place: Place,
+    /// The claim that the row makes at present; `None` when there is no row to claim with.
+    claimed: Option<Claimed>,
+}
+
+struct Claimed {
+    epoch: i64,
+    offset: u64,
+    in_file: bool,
+}
+
+enum Place {
+    /// All bytes so far, fewer than `inline_below` unless the threshold was lowered meanwhile.
+    Inline(Vec<u8>),
+    File(Box<dyn UploadWriter>),
+}
+
+impl<'r> Sink<'r> {
+    /// Takes a session up where its row says it stands.
+    pub(super) async fn resume(
+        registry: &'r Registry,
+        id: UploadId,
+        row: rows::UploadRow,
+        algorithm: Algorithm,
+    ) -> Result<Self> {
+        let place = if row.in_file {
+            let from = Checkpoint {
+                offset: row.offset,
+                hash: row.hash,
+            };
+            Place::File(registry.blobs.upload(&id, &from, algorithm).await?)
+        } else if row.offset == 0 {
+            Place::Inline(Vec::new())
+        } else {
+            let bytes = registry
+                .meta
+                .read(rows::Chunks { id: id.to_string() })
+                .await?;
+            if bytes.len() as u64 != row.offset {
+                // Between the two reads somebody else moved the session on.
+                return Err(Error::UploadBusy);
+            }
+            Place::Inline(bytes)
+        };
+        Ok(Self {
+            registry,
+            id,
+            algorithm,
+            place,
+            claimed: Some(Claimed {
+                epoch: row.epoch,
+                offset: row.offset,
+                in_file: row.in_file,
+            }),
+        })
+    }
+
+    /// A sink without a session: nothing is claimed, everything is lost if the request fails.
+    pub(super) fn unclaimed(registry: &'r Registry, id: UploadId, algorithm: Algorithm) -> Self {
+        Self {
+            registry,
+            id,
+            algorithm,
+            place: Place::Inline(Vec::new()),
+            claimed: None,
+        }
+    }
+
+    pub(super) fn registry(&self) -> &'r Registry {
+        self.registry
+    }
+
+    /// Bytes received in all, claimed or not.
+    pub(super) fn offset(&self) -> u64 {
+        match &self.place {
+            Place::Inline(bytes) => bytes.len() as u64,
+            Place::File(writer) => writer.offset(),
+        }
+    }
+
+    pub(super) async fn write(&mut self, bytes: Bytes) -> Result<()> {
+        if let Place::Inline(held) = &mut self.place {
+            if ((held.len() + bytes.len()) as u64) < self.registry.limits.inline_below {
+                held.extend_from_slice(&bytes);
+                return Ok(());
+            }
+            let start = Checkpoint {
+                offset: 0,
+                hash: Hasher::new(self.algorithm).save(),
+            };
+            let mut writer = self
+                .registry
+                .blobs
+                .upload(&self.id, &start, self.algorithm)
+                .await?;
+            if !held.is_empty() {
+                writer.write(Bytes::from(std::mem::take(held))).await?;
+            }
+            self.place = Place::File(writer);
+        }
+        if let Place::File(writer) = &mut self.place {
+            writer.write(bytes).await?;
+        }
+        if let Some(claimed) = &self.claimed
+            && self.offset() - claimed.offset >= CLAIM_EVERY
+        {
+            self.claim().await?;
+        }
+        Ok(())
+    }
+
+    /// Makes everything received so far durable and lets the row say so. Returns the offset.
+    pub(super) async fn claim(&mut self) -> Result<u64> {
+        let Some(claimed) = &mut self.claimed else {
+            return Ok(self.offset());
+        };
+        let (to, hash, append, in_file) = match &mut self.place {
+            Place::Inline(bytes) => {
+                let from = usize::try_from(claimed.offset).unwrap_or(usize::MAX);
+                let tail = bytes.get(from..).unwrap_or_default().to_vec();
+                (bytes.len() as u64, Vec::new(), Some(tail), false)
+            }
+            Place::File(writer) => {
+                let Checkpoint { offset, hash } = writer.sync().await?;
+                (offset, hash, None, true)
+            }
+        };
+        if to == claimed.offset && in_file == claimed.in_file {
+            return Ok(to);
+        }
+        let swapped = self
+            .registry
+            .meta
+            .write(rows::Claim {
+                id: self.id.to_string(),
+                epoch: claimed.epoch,
+                from: claimed.offset,
+                to,
+                hash,
+                append,
+                in_file,
+                at: self.registry.clock.now_ms(),
+            })
+            .await?;
+        if !swapped {
+            // Cancelled, expired or taken over while the body came in.
+            return Err(Error::UploadUnknown);
+        }
+        claimed.offset = to;
+        claimed.in_file = in_file;
+        Ok(to)
+    }
+
+    /// Ends writing: everything is durable (or in memory, to be committed with the row) and hashed with `algorithm`.
+    pub(super) async fn finish(self, algorithm: Algorithm) -> Result<Finished> {
+        match self.place {
+            Place::Inline(bytes) => Ok(Finished {
+                digest: Digest::of(algorithm, &bytes),
+                size: bytes.len() as u64,
+                inline: Some(bytes),
+            }),
+            Place::File(mut writer) => {
+                let (digest, size) = writer.finish(algorithm).await?;
+                Ok(Finished {
+                    digest,
+                    size,
+                    inline: None,
+                })
+            }
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! Engines: what runs operations. Nothing of a database's own may be known outside of its folder here.
+
+pub(crate) mod sqlite;

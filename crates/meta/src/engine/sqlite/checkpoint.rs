@@ -1,0 +1,153 @@
+//! The checkpoint thread: moves the log into the database, so that writers never wait for it, and keeps the log bounded.
+//!
+//! It is also the one that ends the refusal of writes after a failed commit: only a checkpoint whose syncs succeeded
+//! proves that the disk takes data again.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::connection::{Connection, error};
+use super::shared::Shared;
+use crate::error::{Error, Result};
+
+/// Without a reason, the log is looked at so often.
+const IDLE: Duration = Duration::from_secs(30);
+/// While writes are refused, it is tried so often.
+const RETRY: Duration = Duration::from_millis(250);
+/// After a failure, or while a reader holds the log: at first this, then twice as long each time.
+const PAUSE: Duration = Duration::from_millis(100);
+/// The longest pause.
+const LONG_PAUSE: Duration = Duration::from_secs(2);
+/// Readers are waited for so long while the writer waits too. Point reads are over by then.
+const PATIENCE: Duration = Duration::from_millis(10);
+
+/// The thread's state.
+pub(super) struct Checkpointer {
+    pub(super) connection: Connection,
+    pub(super) shared: Arc<Shared>,
+}
+
+/// How much a checkpoint may stand in the way (SQLite documentation, wal_checkpoint_v2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mode {
+    /// Moves what no reader needs; nobody waits.
+    Passive,
+    /// Moves all and lets the next commit start the log anew; the gate must be held.
+    Restart,
+    /// As `Restart`, and cuts the log's file.
+    Truncate,
+}
+
+/// Pages in the log, and how many of them are in the database.
+struct Progress {
+    busy: bool,
+    pages: i64,
+    moved: i64,
+}
+
+impl Progress {
+    fn complete(&self) -> bool {
+        !self.busy && self.pages == self.moved
+    }
+}
+
+impl Checkpointer {
+    /// Until the store is closed; then once more, to leave an empty log.
+    pub(super) fn run(self) {
+        let patience = |time| {
+            self.connection
+                .raw()
+                .busy_timeout(time)
+                .map_err(|e| error(&e, "busy_timeout"))
+        };
+        if let Err(error) = patience(PATIENCE) {
+            tracing::error!(%error, "checkpoints wait for readers for too long");
+        }
+        let mut pause = None;
+        while self.shared.wait(pause.unwrap_or(IDLE), pause.is_some()) {
+            pause = if self.shared.refusing().is_some() {
+                (!self.recover()).then_some(RETRY)
+            } else if self.step() {
+                None
+            } else {
+                Some(pause.map_or(PAUSE, |pause| (pause * 2).min(LONG_PAUSE)))
+            };
+        }
+        let _gate = self.shared.gate();
+        if let Err(error) = self.checkpoint(Mode::Truncate) {
+            tracing::warn!(%error, "the metadata log was not emptied at the end; the next start does it");
+        }
+    }
+
+    /// Moves what can be moved beside the writer, then the little that came meanwhile while it waits, so that its next
+    /// commit starts the log anew; tells whether it will.
+    fn step(&self) -> bool {
+        if self.shared.wal_pages() == 0 {
+            return true;
+        }
+        let done = self.checkpoint(Mode::Passive).and_then(|_| {
+            let _gate = self.shared.gate();
+            self.checkpoint(Mode::Restart)
+        });
+        match done {
+            // If not, a reader still needs the log.
+            Ok(progress) => progress.complete(),
+            Err(error) => {
+                tracing::error!(%error, "a checkpoint of the metadata failed");
+                false
+            }
+        }
+    }
+
+    fn recover(&self) -> bool {
+        let _gate = self.shared.gate();
+        match self.checkpoint(Mode::Truncate) {
+            Ok(progress) if progress.complete() => {
+                tracing::warn!(
+                    "a checkpoint of the metadata was synced: writes are accepted again"
+                );
+                self.shared.accept();
+                true
+            }
+            Ok(_) => false,
+            Err(error) => {
+                tracing::error!(%error, "writes stay refused: a checkpoint of the metadata failed");
+                false
+            }
+        }
+    }
+
+    fn checkpoint(&self, mode: Mode) -> Result<Progress> {
+        let sql = match mode {
+            Mode::Passive => "PRAGMA wal_checkpoint(PASSIVE)",
+            Mode::Restart => "PRAGMA wal_checkpoint(RESTART)",
+            Mode::Truncate => "PRAGMA wal_checkpoint(TRUNCATE)",
+        };
+        let result = self.connection.raw().query_row(sql, [], |row| {
+            Ok(Progress {
+                busy: row.get::<_, i64>(0)? != 0,
+                pages: row.get(1)?,
+                moved: row.get(2)?,
+            })
+        });
+        let counts = &self.shared.counts;
+        match result {
+            Ok(progress) if progress.pages < 0 => {
+                counts.failed_checkpoints.fetch_add(1, Ordering::Relaxed);
+                Err(Error::Io("the metadata database has no log".to_owned()))
+            }
+            Ok(progress) => {
+                counts.checkpoints.fetch_add(1, Ordering::Relaxed);
+                if progress.complete() && mode != Mode::Passive {
+                    self.shared.wal_has(0);
+                }
+                Ok(progress)
+            }
+            Err(e) => {
+                counts.failed_checkpoints.fetch_add(1, Ordering::Relaxed);
+                Err(error(&e, sql))
+            }
+        }
+    }
+}

@@ -1,0 +1,271 @@
+//! One connection: how it is set up, how statements run on it, and what its errors mean.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rusqlite::config::DbConfig;
+use rusqlite::types::ValueRef;
+use rusqlite::{CachedStatement, ErrorCode, OpenFlags};
+
+use super::{SqliteOptions, Synchronous, dialect};
+use crate::error::{Error, Result};
+use crate::value::{Cell, Row, Val};
+
+/// More than the operations have, so that none is ever prepared twice on a connection.
+const STATEMENTS: usize = 256;
+
+/// What a connection may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mode {
+    /// Read and write.
+    Write,
+    /// Read.
+    Read,
+}
+
+/// Every statement that was prepared, by its text for SQLite.
+#[derive(Debug, Default)]
+pub(super) struct Registry(Mutex<HashMap<String, ()>>);
+
+impl Registry {
+    fn add(&self, sql: &str) {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(sql.to_owned(), ());
+    }
+
+    /// All of them, sorted.
+    pub(super) fn list(&self) -> Vec<String> {
+        let mut all: Vec<String> = self
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .keys()
+            .cloned()
+            .collect();
+        all.sort_unstable();
+        all
+    }
+}
+
+/// A connection with its prepared statements.
+#[derive(Debug)]
+pub(super) struct Connection {
+    raw: rusqlite::Connection,
+    // By address and length: statements are static, and hashing an address is cheaper than hashing a text.
+    translated: HashMap<(usize, usize), Box<str>>,
+    registry: Arc<Registry>,
+}
+
+/// Whether a statement may write; asked before it does.
+pub(super) trait Guard {
+    /// Called with whether the statement writes, before it runs.
+    fn before(&mut self, connection: &rusqlite::Connection, writes: bool) -> Result<()>;
+}
+
+impl Connection {
+    /// Opens a database that exists.
+    pub(super) fn open(
+        options: &SqliteOptions,
+        mode: Mode,
+        registry: Arc<Registry>,
+    ) -> Result<Connection> {
+        let flags = match mode {
+            Mode::Write => OpenFlags::SQLITE_OPEN_READ_WRITE,
+            Mode::Read => OpenFlags::SQLITE_OPEN_READ_ONLY,
+        };
+        let raw = open(&options.path, flags)?;
+        configure(&raw, options, mode).map_err(|e| error(&e, "open"))?;
+        Ok(Connection {
+            raw,
+            translated: HashMap::new(),
+            registry,
+        })
+    }
+
+    /// SQLite's own connection, for what is not an operation.
+    pub(super) fn raw(&self) -> &rusqlite::Connection {
+        &self.raw
+    }
+
+    /// SQLite's own connection, to set hooks.
+    pub(super) fn raw_mut(&mut self) -> &mut rusqlite::Connection {
+        &mut self.raw
+    }
+
+    /// Runs a statement for its rows.
+    pub(super) fn query(
+        &mut self,
+        guard: &mut impl Guard,
+        sql: &'static str,
+        values: &[Val<'_>],
+    ) -> Result<Vec<Row>> {
+        let fail = |e: rusqlite::Error| error(&e, sql);
+        let mut statement = self.prepare(guard, sql, values)?;
+        let columns = statement.column_count();
+        let mut rows = statement.raw_query();
+        let mut out = Vec::new();
+        while let Some(row) = rows.next().map_err(fail)? {
+            let mut cells = Vec::with_capacity(columns);
+            for column in 0..columns {
+                cells.push(cell(row.get_ref(column).map_err(fail)?, sql)?);
+            }
+            out.push(Row::new(cells));
+        }
+        Ok(out)
+    }
+
+    /// Runs a statement for its effect.
+    pub(super) fn exec(
+        &mut self,
+        guard: &mut impl Guard,
+        sql: &'static str,
+        values: &[Val<'_>],
+    ) -> Result<u64> {
+        let mut statement = self.prepare(guard, sql, values)?;
+        statement
+            .raw_execute()
+            .map(|changed| changed as u64)
+            .map_err(|e| error(&e, sql))
+    }
+
+    fn prepare(
+        &mut self,
+        guard: &mut impl Guard,
+        sql: &'static str,
+        values: &[Val<'_>],
+    ) -> Result<CachedStatement<'_>> {
+        let registry = &self.registry;
+        let text = self
+            .translated
+            .entry((sql.as_ptr() as usize, sql.len()))
+            .or_insert_with(|| {
+                let text = dialect::statement(sql);
+                registry.add(&text);
+                text.into()
+            });
+        let fail = |e: rusqlite::Error| error(&e, sql);
+        let mut statement = self.raw.prepare_cached(text).map_err(fail)?;
+        if statement.parameter_count() != values.len() {
+            let reason = format!(
+                "{} parameters for {}",
+                values.len(),
+                statement.parameter_count()
+            );
+            return Err(Error::Bug {
+                op: sql.to_owned(),
+                reason,
+            });
+        }
+        guard.before(&self.raw, !statement.readonly())?;
+        for (at, value) in values.iter().enumerate() {
+            let number = at + 1;
+            match *value {
+                Val::Null => statement.raw_bind_parameter(number, rusqlite::types::Null),
+                Val::Int(value) => statement.raw_bind_parameter(number, value),
+                Val::Text(value) => statement.raw_bind_parameter(number, value),
+                Val::Bytes(value) => statement.raw_bind_parameter(number, value),
+            }
+            .map_err(fail)?;
+        }
+        Ok(statement)
+    }
+}
+
+/// Opens a file; the caller configures it.
+pub(super) fn open(path: &Path, flags: OpenFlags) -> Result<rusqlite::Connection> {
+    // Each connection is used by one thread at a time, so SQLite's own locks are left out.
+    let flags = flags | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    rusqlite::Connection::open_with_flags(path, flags).map_err(|e| error(&e, "open"))
+}
+
+fn configure(
+    raw: &rusqlite::Connection,
+    options: &SqliteOptions,
+    mode: Mode,
+) -> rusqlite::Result<()> {
+    raw.busy_timeout(options.busy_timeout)?;
+    raw.set_prepared_statement_cache_capacity(STATEMENTS);
+    raw.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
+    raw.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
+    // The engine checkpoints itself, with its errors seen.
+    raw.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    // A failing disk must give an error, not SIGBUS.
+    raw.pragma_update(None, "mmap_size", 0)?;
+    raw.pragma_update(None, "temp_store", "MEMORY")?;
+    match mode {
+        Mode::Write => {
+            raw.pragma_update(None, "cache_size", -i64::from(options.writer_cache_kib))?;
+            let synchronous = match options.synchronous {
+                Synchronous::Full => "FULL",
+                Synchronous::Normal => "NORMAL",
+            };
+            raw.pragma_update(None, "synchronous", synchronous)?;
+            raw.pragma_update(None, "journal_size_limit", options.wal_keep_bytes as i64)?;
+            // Sets the hook that the writer replaces: it must come first.
+            raw.pragma_update(None, "wal_autocheckpoint", 0)?;
+        }
+        Mode::Read => {
+            raw.pragma_update(None, "cache_size", -i64::from(options.reader_cache_kib))?;
+            raw.pragma_update(None, "query_only", true)?;
+        }
+    }
+    Ok(())
+}
+
+fn cell(value: ValueRef<'_>, sql: &str) -> Result<Cell> {
+    Ok(match value {
+        ValueRef::Null => Cell::Null,
+        ValueRef::Integer(value) => Cell::Int(value),
+        ValueRef::Text(value) => {
+            let text = std::str::from_utf8(value)
+                .map_err(|_| Error::Corrupt(format!("no UTF-8 in a row of: {sql}")))?;
+            Cell::Text(text.to_owned())
+        }
+        ValueRef::Blob(value) => Cell::Bytes(value.to_owned()),
+        ValueRef::Real(_) => {
+            return Err(Error::Corrupt(format!(
+                "a number with fraction in a row of: {sql}"
+            )));
+        }
+    })
+}
+
+/// What an error of SQLite means. `what` is a statement or a step, never with values.
+pub(super) fn error(error: &rusqlite::Error, what: &str) -> Error {
+    let rusqlite::Error::SqliteFailure(failure, message) = error else {
+        return Error::Bug {
+            op: what.to_owned(),
+            reason: error.to_string(),
+        };
+    };
+    let code = failure.extended_code;
+    let text = message.clone().unwrap_or_else(|| failure.to_string());
+    match failure.code {
+        ErrorCode::DiskFull => Error::Full(text),
+        ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked => {
+            Error::Busy(format!("{text} ({what})"))
+        }
+        ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase => {
+            Error::Corrupt(format!("{text} ({what})"))
+        }
+        ErrorCode::ReadOnly | ErrorCode::PermissionDenied => Error::ReadOnly {
+            what: "the metadata database".into(),
+            reason: format!("{text}; was its file system mounted read-only, or its owner changed?"),
+        },
+        ErrorCode::ConstraintViolation => Error::Constraint(format!("{text} ({what})")),
+        ErrorCode::SystemIoFailure
+        | ErrorCode::CannotOpen
+        | ErrorCode::OutOfMemory
+        | ErrorCode::FileLockingProtocolFailed
+        | ErrorCode::NoLargeFileSupport => {
+            Error::Io(format!("{text} (SQLite code {code}; {what})"))
+        }
+        _ => Error::Bug {
+            op: what.to_owned(),
+            reason: format!("{text} (SQLite code {code})"),
+        },
+    }
+}

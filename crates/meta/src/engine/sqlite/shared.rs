@@ -1,0 +1,173 @@
+//! What the engine's threads and callers share: figures, the gate, and whether writes are refused.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::error::Error;
+use crate::stats::Slow;
+
+/// SQLite's page size; set when a database is made.
+pub(super) const PAGE: u64 = 4096;
+
+/// Counts since the start.
+#[derive(Debug, Default)]
+pub(super) struct Counts {
+    pub(super) operations: AtomicU64,
+    pub(super) failed: AtomicU64,
+    pub(super) commits: AtomicU64,
+    pub(super) failed_commits: AtomicU64,
+    pub(super) commit_nanos: AtomicU64,
+    pub(super) largest_batch: AtomicU64,
+    pub(super) checkpoints: AtomicU64,
+    pub(super) failed_checkpoints: AtomicU64,
+    pub(super) reads: AtomicU64,
+    pub(super) scans: AtomicU64,
+}
+
+/// Why the checkpoint thread wakes.
+#[derive(Clone, Copy, Debug, Default)]
+struct Wake {
+    asked: bool,
+    closing: bool,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) counts: Counts,
+    turn: Mutex<()>,
+    gate: Mutex<()>,
+    wal_pages: AtomicU64,
+    checkpoint_at_pages: u64,
+    is_refusing: AtomicBool,
+    refusing: Mutex<Option<String>>,
+    wake: Mutex<Wake>,
+    woken: Condvar,
+    slow: Mutex<BTreeMap<&'static str, (u64, Duration)>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Shared {
+    pub(super) fn new(checkpoint_at_pages: u64) -> Shared {
+        Shared {
+            counts: Counts::default(),
+            turn: Mutex::new(()),
+            gate: Mutex::new(()),
+            wal_pages: AtomicU64::new(0),
+            checkpoint_at_pages,
+            is_refusing: AtomicBool::new(false),
+            refusing: Mutex::new(None),
+            wake: Mutex::new(Wake::default()),
+            woken: Condvar::new(),
+            slow: Mutex::new(BTreeMap::new()),
+        }
+    }
+
+    /// Held by the writer for a batch, by a checkpoint that must be alone. Whoever waits gets it next: the writer alone
+    /// would take it again and again, since waking another thread takes longer than its next batch.
+    pub(super) fn gate(&self) -> MutexGuard<'_, ()> {
+        let _turn = lock(&self.turn);
+        lock(&self.gate)
+    }
+
+    /// After a commit, with the pages that the log has then.
+    pub(super) fn wal_has(&self, pages: u64) {
+        self.wal_pages.store(pages, Ordering::Relaxed);
+        if pages >= self.checkpoint_at_pages {
+            self.wake_checkpoint();
+        }
+    }
+
+    /// Pages in use in the log.
+    pub(super) fn wal_pages(&self) -> u64 {
+        self.wal_pages.load(Ordering::Relaxed)
+    }
+
+    /// Bytes in use in the log.
+    pub(super) fn wal_bytes(&self) -> u64 {
+        // Each page comes with a header of 24 bytes (SQLite file format, section 4.1).
+        self.wal_pages() * (PAGE + 24)
+    }
+
+    pub(super) fn committed(&self, operations: u64, time: Duration) {
+        let counts = &self.counts;
+        counts.operations.fetch_add(operations, Ordering::Relaxed);
+        counts.commits.fetch_add(1, Ordering::Relaxed);
+        counts
+            .commit_nanos
+            .fetch_add(time.as_nanos() as u64, Ordering::Relaxed);
+        counts
+            .largest_batch
+            .fetch_max(operations, Ordering::Relaxed);
+    }
+
+    /// Lets nothing be written until a checkpoint was synced.
+    pub(super) fn refuse(&self, error: &Error) {
+        *lock(&self.refusing) = Some(error.to_string());
+        self.is_refusing.store(true, Ordering::Release);
+        self.wake_checkpoint();
+    }
+
+    /// Why nothing may be written.
+    pub(super) fn refusing(&self) -> Option<String> {
+        if self.is_refusing.load(Ordering::Acquire) {
+            lock(&self.refusing).clone()
+        } else {
+            None
+        }
+    }
+
+    /// A checkpoint was synced.
+    pub(super) fn accept(&self) {
+        *lock(&self.refusing) = None;
+        self.is_refusing.store(false, Ordering::Release);
+    }
+
+    pub(super) fn wake_checkpoint(&self) {
+        lock(&self.wake).asked = true;
+        self.woken.notify_one();
+    }
+
+    /// Ends the checkpoint thread.
+    pub(super) fn close(&self) {
+        lock(&self.wake).closing = true;
+        self.woken.notify_one();
+    }
+
+    /// Waits for the time to be over, or for less if a checkpoint is asked for and `patient` is not, or writes are refused;
+    /// `false`: the store is closing.
+    pub(super) fn wait(&self, at_most: Duration, patient: bool) -> bool {
+        let wake = lock(&self.wake);
+        let idle = |wake: &mut Wake| {
+            let asked = wake.asked && (!patient || self.is_refusing.load(Ordering::Acquire));
+            !asked && !wake.closing
+        };
+        let waited = self.woken.wait_timeout_while(wake, at_most, idle);
+        let (mut wake, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        wake.asked = false;
+        !wake.closing
+    }
+
+    pub(super) fn slow(&self, name: &'static str, held: Duration) {
+        let mut slow = lock(&self.slow);
+        let entry = slow.entry(name).or_default();
+        entry.0 += 1;
+        entry.1 = entry.1.max(held);
+    }
+
+    pub(super) fn slow_list(&self) -> Vec<Slow> {
+        lock(&self.slow)
+            .iter()
+            .map(|(&name, &(count, longest))| Slow {
+                name,
+                count,
+                longest,
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,297 @@
+//! The writer thread: many operations, one commit, one sync.
+//!
+//! It takes whatever waits, runs it inside one transaction, commits, and answers all. While it syncs, the next
+//! operations gather. Whoever changes the data in another way breaks the promise that only this thread writes.
+
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::connection::Connection;
+use super::shared::Shared;
+use super::tx::{Counts, Progress, SqliteTx, Writes, run, simple};
+use crate::error::{Error, Result};
+use crate::tx::{Counter, Op};
+use crate::vals;
+
+/// An operation may hold the writer for so long.
+const SLOW: Duration = Duration::from_millis(5);
+/// A batch takes no further operation after so long: those that wait for its commit should not wait for many.
+const BATCH_TIME: Duration = Duration::from_millis(10);
+/// A slow operation is logged once in this time.
+const LOG_EVERY: Duration = Duration::from_secs(60);
+
+/// What reaches the writer.
+pub(super) enum Message {
+    /// An operation.
+    Work(Box<dyn Work>),
+    /// Accept nothing more, finish what was accepted, end.
+    Close,
+}
+
+/// An operation with its caller, its type erased.
+pub(super) trait Work: Send {
+    /// [`Op::name`].
+    fn name(&self) -> &'static str;
+    /// How it may write.
+    fn writes(&self) -> Writes;
+    /// Runs it and keeps its result.
+    fn run(&mut self, tx: &mut SqliteTx<'_>) -> Result<()>;
+    /// Gives the kept result, or this error, to the caller.
+    fn answer(self: Box<Self>, result: Result<()>);
+}
+
+/// An operation whose caller waits.
+pub(super) struct Pending<O: Op> {
+    pub(super) op: O,
+    pub(super) out: Option<O::Out>,
+    pub(super) reply: oneshot::Sender<Result<O::Out>>,
+}
+
+impl<O: Op> Work for Pending<O> {
+    fn name(&self) -> &'static str {
+        O::name()
+    }
+
+    fn writes(&self) -> Writes {
+        if O::SINGLE { Writes::One } else { Writes::Any }
+    }
+
+    fn run(&mut self, tx: &mut SqliteTx<'_>) -> Result<()> {
+        self.out = Some(run(&self.op, tx)?);
+        Ok(())
+    }
+
+    fn answer(self: Box<Self>, result: Result<()>) {
+        let bug = || Error::Bug {
+            op: O::name().to_owned(),
+            reason: "it has no result".to_owned(),
+        };
+        let Pending { out, reply, .. } = *self;
+        // A caller that went away does not want it.
+        let _ = reply.send(result.and_then(|()| out.ok_or_else(bug)));
+    }
+}
+
+/// How an operation ended inside the batch.
+enum Ran {
+    /// Its changes go into the commit.
+    Kept,
+    /// Its changes were undone; the batch goes on.
+    Undone(Error),
+    /// SQLite undid the whole batch.
+    BatchLost(Error),
+}
+
+/// The thread's state.
+pub(super) struct Writer {
+    pub(super) connection: Connection,
+    pub(super) queue: mpsc::Receiver<Message>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) max_batch: usize,
+    pub(super) max_wal_bytes: u64,
+    pub(super) logged: HashMap<&'static str, Instant>,
+}
+
+impl Writer {
+    /// Until the store is closed.
+    pub(super) fn run(mut self) {
+        while let Some(message) = self.queue.blocking_recv() {
+            match message {
+                Message::Work(work) => self.batch(work),
+                Message::Close => self.queue.close(),
+            }
+        }
+    }
+
+    fn batch(&mut self, first: Box<dyn Work>) {
+        if let Some(error) = self.refusal() {
+            self.shared.counts.failed.fetch_add(1, Ordering::Relaxed);
+            return first.answer(Err(error));
+        }
+        // Checkpoints that must have the log for themselves wait here, instead of in SQLite's sleeping busy handler.
+        let shared = Arc::clone(&self.shared);
+        let _gate = shared.gate();
+        if let Err(error) = simple(self.connection.raw(), "BEGIN IMMEDIATE") {
+            self.shared.counts.failed.fetch_add(1, Ordering::Relaxed);
+            return first.answer(Err(error));
+        }
+        let start = Instant::now();
+        let mut counts = Counts::default();
+        let mut done = Vec::new();
+        let mut next = Some(first);
+        while let Some(mut work) = next.take() {
+            let begun = Instant::now();
+            let ran = self.one(&mut *work, &mut counts);
+            self.watch(work.name(), begun.elapsed());
+            match ran {
+                Ran::Kept => done.push(work),
+                Ran::Undone(error) => {
+                    self.shared.counts.failed.fetch_add(1, Ordering::Relaxed);
+                    work.answer(Err(error));
+                }
+                Ran::BatchLost(error) => {
+                    done.push(work);
+                    return self.fail(done, &error);
+                }
+            }
+            if done.len() < self.max_batch && start.elapsed() < BATCH_TIME {
+                next = match self.queue.try_recv() {
+                    Ok(Message::Work(work)) => Some(work),
+                    Ok(Message::Close) => {
+                        self.queue.close();
+                        None
+                    }
+                    Err(_) => None,
+                };
+            }
+        }
+        let begun = Instant::now();
+        match self.commit(&counts) {
+            Ok(()) => {
+                self.shared.committed(done.len() as u64, begun.elapsed());
+                for work in done {
+                    work.answer(Ok(()));
+                }
+            }
+            Err(error) => {
+                // What of it reached the disk is unknown, and so is what the next sync would vouch for.
+                tracing::error!(%error, operations = done.len(), "a metadata commit failed: writes are refused until a checkpoint is synced");
+                self.shared.refuse(&error);
+                self.fail(done, &error);
+            }
+        }
+    }
+
+    /// Why nothing is written now.
+    fn refusal(&self) -> Option<Error> {
+        if let Some(reason) = self.shared.refusing() {
+            return Some(Error::Refusing(reason));
+        }
+        let bytes = self.shared.wal_bytes();
+        (bytes > self.max_wal_bytes).then(|| {
+            self.shared.wake_checkpoint();
+            Error::Busy(format!("its log has grown to {bytes} bytes and cannot be emptied while a long read or backup runs"))
+        })
+    }
+
+    fn one(&mut self, work: &mut dyn Work, counts: &mut Counts) -> Ran {
+        let before = *counts;
+        let mut progress = Progress::new(work.writes());
+        let mut tx = SqliteTx {
+            connection: &mut self.connection,
+            progress: &mut progress,
+            counts,
+        };
+        let result = catch_unwind(AssertUnwindSafe(|| work.run(&mut tx))).unwrap_or_else(|panic| {
+            let reason = panic
+                .downcast_ref::<&str>()
+                .map(|text| (*text).to_owned())
+                .or_else(|| panic.downcast_ref::<String>().cloned())
+                .unwrap_or_else(|| "it panicked".to_owned());
+            tracing::error!(op = work.name(), %reason, "a metadata operation panicked");
+            Err(Error::Bug {
+                op: work.name().to_owned(),
+                reason,
+            })
+        });
+        let raw = self.connection.raw();
+        // SQLITE_FULL, IOERR, NOMEM and others may undo the whole transaction (SQLite documentation, lang_transaction).
+        if raw.is_autocommit() {
+            let lost = || Error::Io("SQLite gave the transaction up".to_owned());
+            return Ran::BatchLost(result.err().unwrap_or_else(lost));
+        }
+        let end = |undo: bool| -> Result<()> {
+            if progress.savepoint() {
+                if undo {
+                    simple(raw, "ROLLBACK TO op")?;
+                }
+                simple(raw, "RELEASE op")?;
+            }
+            Ok(())
+        };
+        match result {
+            Ok(()) => match end(false) {
+                Ok(()) => Ran::Kept,
+                Err(error) => Ran::BatchLost(error),
+            },
+            Err(error) => {
+                *counts = before;
+                match end(true) {
+                    Ok(()) => Ran::Undone(error),
+                    Err(_) => Ran::BatchLost(error),
+                }
+            }
+        }
+    }
+
+    fn commit(&mut self, counts: &Counts) -> Result<()> {
+        for counter in Counter::ALL {
+            let delta = counts[counter.index()];
+            if delta != 0 {
+                // No savepoint of its own: it fails with the batch.
+                self.connection.exec(
+                    &mut Unguarded,
+                    "INSERT INTO counter (name, value) VALUES ($1, $2) \
+                     ON CONFLICT (name) DO UPDATE SET value = counter.value + excluded.value",
+                    vals![counter.as_str(), delta],
+                )?;
+            }
+        }
+        simple(self.connection.raw(), "COMMIT")
+    }
+
+    /// Undoes the batch, if SQLite did not, and gives all its callers the error.
+    fn fail(&mut self, done: Vec<Box<dyn Work>>, error: &Error) {
+        if !self.connection.raw().is_autocommit()
+            && let Err(error) = simple(self.connection.raw(), "ROLLBACK")
+        {
+            tracing::error!(%error, "a metadata transaction could not be rolled back");
+            self.shared.refuse(&error);
+        }
+        self.shared
+            .counts
+            .failed
+            .fetch_add(done.len() as u64, Ordering::Relaxed);
+        self.shared
+            .counts
+            .failed_commits
+            .fetch_add(1, Ordering::Relaxed);
+        for work in done {
+            work.answer(Err(error.clone()));
+        }
+    }
+
+    fn watch(&mut self, name: &'static str, held: Duration) {
+        if held <= SLOW {
+            return;
+        }
+        self.shared.slow(name, held);
+        let now = Instant::now();
+        if self
+            .logged
+            .get(name)
+            .is_none_or(|last| now.duration_since(*last) >= LOG_EVERY)
+        {
+            self.logged.insert(name, now);
+            tracing::warn!(
+                op = name,
+                ms = held.as_millis() as u64,
+                "a metadata operation held the writer for too long"
+            );
+        }
+    }
+}
+
+/// For statements of the engine itself.
+struct Unguarded;
+
+impl super::connection::Guard for Unguarded {
+    fn before(&mut self, _: &rusqlite::Connection, _: bool) -> Result<()> {
+        Ok(())
+    }
+}

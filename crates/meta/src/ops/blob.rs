@@ -1,0 +1,624 @@
+//! Blobs: bytes by digest, and which repository holds them.
+//!
+//! Content is only found through `repository_blob`, whoever else holds the same digest. [`Lookup`] and [`ListLive`] pass
+//! that by for publish, backup and verification; no request's answer may rest on them.
+
+use serde_json::json;
+use wharf_oci::{Digest, RepositoryName};
+
+use super::event::{self, Fact, Kind};
+use super::{manifest, repository, upload};
+use crate::error::{Error, Result};
+use crate::tx::{Counter, Op, ReadOp, Tx};
+use crate::vals;
+use crate::value::{Id, Row};
+
+/// Where a blob's bytes are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// In this store; `None`: the bytes were not asked for.
+    Inline(Option<Vec<u8>>),
+    /// Under a key of the blob store.
+    Key(String),
+}
+
+/// A live blob.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BlobRow {
+    /// Its row.
+    pub id: Id,
+    /// Its digest.
+    pub digest: Digest,
+    /// Bytes.
+    pub size: u64,
+    /// Where they are.
+    pub place: Place,
+}
+
+/// Columns: id, digest, size, key, and the inline bytes if they were asked for.
+fn blob(mut row: Row, with_bytes: bool) -> Result<BlobRow> {
+    let place = match row.opt_text(3)? {
+        Some(key) => Place::Key(key),
+        None if with_bytes => Place::Inline(Some(row.bytes(4)?)),
+        None => Place::Inline(None),
+    };
+    Ok(BlobRow {
+        id: row.id(0)?,
+        digest: row.digest(1)?,
+        size: row.size(2)?,
+        place,
+    })
+}
+
+/// A blob that a repository holds (BGET, HEAD). Cost: one row of each of three tables, four with the bytes.
+#[derive(Clone, Debug)]
+pub struct Find {
+    /// The repository.
+    pub repository: RepositoryName,
+    /// The blob.
+    pub digest: Digest,
+    /// Whether inline bytes are wanted.
+    pub with_bytes: bool,
+}
+
+impl ReadOp for Find {}
+impl Op for Find {
+    type Out = Option<BlobRow>;
+    const SINGLE: bool = true;
+
+    async fn run<T: Tx>(&self, tx: &mut T) -> Result<Self::Out> {
+        let sql = if self.with_bytes {
+            "SELECT b.id, b.digest, b.size, b.key, i.bytes FROM repository r \
+             JOIN repository_blob l ON l.repository_id = r.id AND l.digest = $2 \
+             JOIN blob b ON b.digest = l.digest AND b.state = 1 \
+             LEFT JOIN blob_inline i ON i.blob_id = b.id WHERE r.name = $1"
+        } else {
+            "SELECT b.id, b.digest, b.size, b.key FROM repository r \
+             JOIN repository_blob l ON l.repository_id = r.id AND l.digest = $2 \
+             JOIN blob b ON b.digest = l.digest AND b.state = 1 WHERE r.name = $1"
+        };
+        let row = tx.row(sql, vals![&self.repository, &self.digest]).await?;
+        row.map(|row| blob(row, self.with_bytes)).transpose()
+    }
+}
+
+/// Repositories that hold a blob, in no particular order: candidates for a mount without `from`. Cost: the rows given.
+#[derive(Clone, Debug)]
+pub struct Holders {
+    /// The blob.
+    pub digest: Digest,
+    /// At most so many.
+    pub limit: u32,
+}
+
+impl ReadOp for Holders {}
+impl Op for Holders {
+    type Out = Vec<RepositoryName>;
+    const SINGLE: bool = true;
+
+    async fn run<T: Tx>(&self, tx: &mut T) -> Result<Self::Out> {
+        let rows = tx
+            .query(
+                "SELECT r.name FROM repository_blob l JOIN repository r ON r.id = l.repository_id WHERE l.digest = $1 \
+                 LIMIT $2",
+                vals![&self.digest, self.limit],
+            )
+            .await?;
+        rows.into_iter().map(|mut row| row.repository(0)).collect()
+    }
+}
+
+/// The live row of a digest, whoever holds it. Never decides what a client sees. Cost: one row.
+#[derive(Clone, Debug)]
+pub struct Lookup {
+    /// The blob.
+    pub digest: Digest,
+}
+
+impl ReadOp for Lookup {}
+impl Op for Lookup {
+    type Out = Option<BlobRow>;
+    const SINGLE: bool = true;
+
+    async fn run<T: Tx>(&self, tx: &mut T) -> Result<Self::Out> {
+        let row = tx
+            .row(
+                "SELECT id, digest, size, key FROM blob WHERE digest = $1 AND state = 1",
+                vals![&self.digest],
+            )
+            .await?;
+        row.map(|row| blob(row, false)).transpose()
+    }
+}
+
+/// Live blobs by id, for backup and verification. Cost: the rows that are passed over, dead ones among them.
+#[derive(Clone, Debug)]
+pub struct ListLive {
+    /// The last id of the page before.
+    pub after: Option<Id>,
+    /// At most so many.
+    pub limit: u32,
+}
+
+impl ReadOp for ListLive {}
+impl Op for ListLive {
+    type Out = Vec<BlobRow>;
+    const SINGLE: bool = true;
+
+    async fn run<T: Tx>(&self, tx: &mut T) -> Result<Self::Out> {
+        let after = self.after.unwrap_or(Id::from_bytes([0; 16]));
+        let rows = tx
+            .query(
+                "SELECT id, digest, size, key FROM blob WHERE id > $1 AND state = 1 ORDER BY id LIMIT $2",
+                vals![&after, self.limit],
+            )
+            .await?;
+        rows.into_iter().map(|row| blob(row, false)).collect()
+    }
+}
+
+/// The inline bytes of a blob row, for backup and verification. Cost: one row.
+#[derive(Clone, Copy, Debug)]
+pub struct InlineBytes {
+    /// The row.
+    pub id: Id,
+}
+
+impl ReadOp for InlineBytes {}
+impl Op for InlineBytes {
+    type Out = Option<Vec<u8>>;
+    const SINGLE: bool = true;
+
+    async fn run<T: Tx>(&self, tx: &mut T) -> Result<Self::Out> {
+        let row = tx
+            .row(
+                "SELECT bytes FROM blob_inline WHERE blob_id = $1",
+                vals![&self.id],
+            )
+            .await?;
+        row.map(|mut row| row.bytes(0)).transpose()
+    }
+}
+
+/// Lets a repository hold a blob that another one holds; `false`: that one does not hold it (any more), or its bytes are
+/// not sound. Locks the source's link and the blob's row against removal. Cost: five rows.
+#[derive(Clone, Debug)]
+pub struct Mount {
+    /// Where it shall be seen; made if absent.
+    pub repository: RepositoryName,
+    /// Who holds it.
+    pub from: RepositoryName,
+    /// The blob.
+    pub digest: Digest,
+    /// The principal.
+    pub actor: String,
+    /// Milliseconds since 1970.
+    pub at: i64,
+}
+
+impl Op for Mount {
+    type Out = bool;
+
+    async fn run<T: Tx>(&self, tx: &mut T) -> Result<bool> {
+        let Some(from) = repository::find(tx, &self.from).await? else {
+            return Ok(false);
+        };
+        if held(tx, &from, &self.digest).await?.is_none() {
+            return Ok(false);
+        }
+        let repository = repository::ensure(tx, &self.repository, self.at).await?;
+        if link(tx, &repository, &self.digest, self.at).await? {
+            let payload = json!({ "from": self.from.as_str() });
+            self.record(tx, payload).await?;
+        }
+        Ok(true)
+    }
+}
+
+impl Mount {
+    async fn record<T: Tx>(&self, tx: &mut T, payload: serde_json::Value) -> Result<()> {
+        let fact = Fact {
+            kind: Kind::BlobMount,
+            repository: Some(&self.repository),
+            digest: Some(&self.digest),
+            tag: None,
+            actor: &self.actor,
+            at: self.at,
+            payload,
+        };
+        event::record(tx, fact).await
+    }
+}
+
+/// The size of a sound blob that a repository holds; its link and row are locked against removal.
+pub(crate) async fn held<T: Tx>(
+    tx: &mut T,
+    repository: &Id,
+    digest: &Digest,
+) -> Result<Option<u64>> {
+    let row = tx
+        .row(
+            "SELECT b.size FROM repository_blob l JOIN blob b ON b.digest = l.digest AND b.state = 1 \
+             WHERE l.repository_id = $1 AND l.digest = $2 FOR SHARE",
+            vals![repository, digest],
+        )
+        .await?;
+    row.map(|mut row| row.size(0)).transpose()
+}
+
+async fn link<T: Tx>(tx: &mut T, repository: &Id, digest: &Digest, at: i64) -> Result<bool> {
+    let made = tx
+        .exec(
+            "INSERT INTO repository_blob (repository_id, digest, linked_at) VALUES ($1, $2, $3) \
+             ON CONFLICT (repository_id, digest) DO NOTHING",
+            vals![repository, digest, at],
+        )
+        .await?;
+    Ok(made == 1)
+}
+
+/// What became of [`Unlink`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unlinked {
+    /// The repository holds it no more; the bytes stay for others and for collection.
+    Done,
+    /// The repository did not hold it.
+    Unknown,
+    /// This manifest of the repository needs it.
+    ReferencedBy(Digest),
+}
+
+/// Lets a repository hold a blob no more. Locks the link, which [`manifest::Put`] shares for each blob it refers to.
+/// Cost: three rows, and one for each manifest that refers to it and was deleted but not yet swept.
+#[derive(Clone, Debug)]
+pub struct Unlink {
+    /// The repository.
+    pub repository: RepositoryName,
+    /// The blob.
+    pub digest: Digest,
+    /// The principal.
+    pub actor: String,
+    /// Milliseconds since 1970.
+    pub at: i64,
+}
+
+impl Op for Unlink {
+    type Out = Unlinked;
+
+    async fn run<T: Tx>(&self, tx: &mut T) -> Result<Unlinked> {
+        let Some(repository) = repository::find(tx, &self.repository).await? else {
+            return Ok(Unlinked::Unknown);
+        };
+        let link = tx
+            .row(
+                "SELECT 1 FROM repository_blob WHERE repository_id = $1 AND digest = $2 FOR UPDATE",
+                vals![&repository, &self.digest],
+            )
+            .await?;
+        if link.is_none() {
+            return Ok(Unlinked::Unknown);
+        }
+        if let Some(by) = manifest::referenced_by(tx, &repository, &self.digest, self.at).await? {
+            return Ok(Unlinked::ReferencedBy(by));
+        }
+        tx.exec(
+            "DELETE FROM repository_blob WHERE repository_id = $1 AND digest = $2",
+            vals![&repository, &self.digest],
+        )
+        .await?;
+        let fact = Fact {
+            kind: Kind::BlobDelete,
+            repository: Some(&self.repository),
+            digest: Some(&self.digest),
+            tag: None,
+            actor: &self.actor,
+            at: self.at,
+            payload: json!({}),
+        };
+        event::record(tx, fact).await?;
+        Ok(Unlinked::Done)
+    }
+}
+
+/// The bytes of a [`Publish`].
+#[derive(Clone, PartialEq, Eq)]
+pub enum Content {
+    /// To be kept in this store.
+    Inline(Vec<u8>),
+    /// Durable in the blob store under this key.
+    Key(String),
+    /// Those of the live row, which the caller has found to be sound.
+    Existing,
+}
+
+impl std::fmt::Debug for Content {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Content::Inline(bytes) => write!(f, "Inline({} bytes)", bytes.len()),
+            Content::Key(key) => write!(f, "Key({key})"),
+            Content::Existing => f.write_str("Existing"),
+        }
+    }
+}
+
+/// What became of [`Publish`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Published {
+    /// The repository holds the blob.
+    Done {
+        /// It did not before.
+        linked: bool,
+        /// A key whose bytes the new ones replaced. It stands in the list of [`Garbage`] until [`Collected`].
+        replaced: Option<String>,
+    },
+    /// [`Content::Existing`] was given, and no live row has this digest.
+    NoSuchBlob,
+}
+
+/// Makes verified bytes a blob of a repository and ends the upload they came from. Locks the blob's live row. Doing it
+/// again changes nothing more. Cost: ten rows and the upload's chunks.
+///
+/// New bytes replace those of the live row: they were just verified, and the row's may have gone bad since.
+#[derive(Clone, Debug)]
+pub struct Publish {
+    /// The session that ends with this.
+    pub upload: Option<String>,
+    /// Where it shall be seen; made if absent.
+    pub repository: RepositoryName,
+    /// The blob, verified by the caller.
+    pub digest: Digest,
+    /// Its bytes, counted by the caller.
+    pub size: u64,
+    /// Where they are.
+    pub content: Content,
+    /// The principal.
+    pub actor: String,
+    /// Milliseconds since 1970.
+    pub at: i64,
+}
+
+impl Op for Publish {
+    type Out = Published;
+
+    async fn run<T: Tx>(&self, tx: &mut T) -> Result<Published> {
+        let live = match self.live(tx).await? {
+            Some(live) => Some(live),
+            None if self.content == Content::Existing => return Ok(Published::NoSuchBlob),
+            None if self.insert(tx).await? => None,
+            // PostgreSQL only: another transaction published the same digest in between.
+            None => Some(
+                self.live(tx)
+                    .await?
+                    .ok_or_else(|| Error::Busy("a blob was published and lost at once".into()))?,
+            ),
+        };
+        let replaced = match live {
+            Some(live) => self.replace(tx, live).await?,
+            None => None,
+        };
+        let repository = repository::ensure(tx, &self.repository, self.at).await?;
+        let linked = link(tx, &repository, &self.digest, self.at).await?;
+        if let Some(upload) = &self.upload {
+            upload::remove(tx, upload).await?;
+        }
+        if linked {
+            let fact = Fact {
+                kind: Kind::BlobPush,
+                repository: Some(&self.repository),
+                digest: Some(&self.digest),
+                tag: None,
+                actor: &self.actor,
+                at: self.at,
+                payload: json!({ "size": self.size }),
+            };
+            event::record(tx, fact).await?;
+        }
+        Ok(Published::Done { linked, replaced })
+    }
+}
+
+struct Live {
+    id: Id,
+    size: u64,
+    key: Option<String>,
+}
+
+impl Publish {
+    async fn live<T: Tx>(&self, tx: &mut T) -> Result<Option<Live>> {
+        let row = tx
+            .row(
+                "SELECT id, size, key FROM blob WHERE digest = $1 AND state = 1 FOR UPDATE",
+                vals![&self.digest],
+            )
+            .await?;
+        row.map(|mut row| {
+            Ok(Live {
+                id: row.id(0)?,
+                size: row.size(1)?,
+                key: row.opt_text(2)?,
+            })
+        })
+        .transpose()
+    }
+
+    fn key(&self) -> Option<&str> {
+        match &self.content {
+            Content::Key(key) => Some(key),
+            Content::Inline(_) | Content::Existing => None,
+        }
+    }
+
+    async fn insert<T: Tx>(&self, tx: &mut T) -> Result<bool> {
+        let id = tx.id(self.at);
+        let made = tx
+            .exec(
+                "INSERT INTO blob (id, digest, size, key, state, created_at, changed_at) VALUES ($1, $2, $3, $4, 1, $5, \
+                 $5) ON CONFLICT (digest) WHERE state = 1 DO NOTHING",
+                vals![&id, &self.digest, self.size, self.key(), self.at],
+            )
+            .await?;
+        if made == 0 {
+            return Ok(false);
+        }
+        if let Content::Inline(bytes) = &self.content {
+            put_inline(tx, &id, bytes).await?;
+        }
+        tx.count(Counter::Blobs, 1).await?;
+        tx.count(Counter::BlobBytes, signed(self.size)).await?;
+        Ok(true)
+    }
+
+    /// Whether the key was itself replaced since: this is then a repeated publish whose first answer was lost, and the
+    /// bytes under its key are about to go.
+    async fn lost<T: Tx>(&self, tx: &mut T, key: &str) -> Result<bool> {
+        Ok(tx
+            .row("SELECT 1 FROM garbage WHERE key = $1", vals![key])
+            .await?
+            .is_some())
+    }
+
+    /// Puts the new bytes in the place of the old ones; gives the key that nothing needs any more.
+    async fn replace<T: Tx>(&self, tx: &mut T, live: Live) -> Result<Option<String>> {
+        match &self.content {
+            Content::Existing => return Ok(None),
+            Content::Inline(bytes) => put_inline(tx, &live.id, bytes).await?,
+            Content::Key(key) if live.key.as_ref() == Some(key) || self.lost(tx, key).await? => {
+                return Ok(None);
+            }
+            Content::Key(_) if live.key.is_none() => {
+                tx.exec(
+                    "DELETE FROM blob_inline WHERE blob_id = $1",
+                    vals![&live.id],
+                )
+                .await?;
+            }
+            Content::Key(_) => {}
+        }
+        if live.key.is_some() || self.key().is_some() || live.size != self.size {
+            tx.exec(
+                "UPDATE blob SET size = $2, key = $3, changed_at = $4 WHERE id = $1",
+                vals![&live.id, self.size, self.key(), self.at],
+            )
+            .await?;
+            tx.count(Counter::BlobBytes, signed(self.size) - signed(live.size))
+                .await?;
+        }
+        if let Some(key) = &live.key {
+            tx.exec(
+                "INSERT INTO garbage (key, since) VALUES ($1, $2) ON CONFLICT (key) DO NOTHING",
+                vals![key, self.at],
+            )
+            .await?;
+        }
+        Ok(live.key)
+    }
+}
+
+async fn put_inline<T: Tx>(tx: &mut T, id: &Id, bytes: &[u8]) -> Result<()> {
+    tx.exec(
+        "INSERT INTO blob_inline (blob_id, bytes) VALUES ($1, $2) \
+         ON CONFLICT (blob_id) DO UPDATE SET bytes = excluded.bytes",
+        vals![id, bytes],
+    )
+    .await?;
+    Ok(())
+}
+
+fn signed(size: u64) -> i64 {
+    i64::try_from(size).unwrap_or(i64::MAX)
+}
+
+/// Takes a blob whose bytes are lost or wrong out of sight everywhere, until the next push of the same digest heals it
+/// for every repository that held it. `key` must be what the caller looked at (`None`: inline bytes): if it was replaced
+/// meanwhile, nothing happens. `false`: no such live row. Cost: three rows.
+#[derive(Clone, Debug)]
+pub struct Condemn {
+    /// The row.
+    pub id: Id,
+    /// The place that was found bad.
+    pub key: Option<String>,
+    /// The principal, or the job.
+    pub actor: String,
+    /// Milliseconds since 1970.
+    pub at: i64,
+}
+
+impl Op for Condemn {
+    type Out = bool;
+
+    async fn run<T: Tx>(&self, tx: &mut T) -> Result<bool> {
+        let row = tx
+            .row(
+                "SELECT digest, size, key FROM blob WHERE id = $1 AND state = 1 FOR UPDATE",
+                vals![&self.id],
+            )
+            .await?;
+        let Some(mut row) = row else { return Ok(false) };
+        let (digest, size, key) = (row.digest(0)?, row.size(1)?, row.opt_text(2)?);
+        if key != self.key {
+            return Ok(false);
+        }
+        tx.exec(
+            "UPDATE blob SET state = 0, changed_at = $2 WHERE id = $1",
+            vals![&self.id, self.at],
+        )
+        .await?;
+        tx.count(Counter::Blobs, -1).await?;
+        tx.count(Counter::BlobBytes, -signed(size)).await?;
+        let fact = Fact {
+            kind: Kind::BlobCondemn,
+            repository: None,
+            digest: Some(&digest),
+            tag: None,
+            actor: &self.actor,
+            at: self.at,
+            payload: json!({ "size": size, "key": key }),
+        };
+        event::record(tx, fact).await?;
+        Ok(true)
+    }
+}
+
+/// Keys whose bytes nothing needs any more, in order. Cost: the rows given.
+#[derive(Clone, Debug)]
+pub struct Garbage {
+    /// The last key of the page before.
+    pub after: Option<String>,
+    /// At most so many.
+    pub limit: u32,
+}
+
+impl ReadOp for Garbage {}
+impl Op for Garbage {
+    type Out = Vec<String>;
+    const SINGLE: bool = true;
+
+    async fn run<T: Tx>(&self, tx: &mut T) -> Result<Self::Out> {
+        let after = self.after.as_deref().unwrap_or("");
+        let rows = tx
+            .query(
+                "SELECT key FROM garbage WHERE key > $1 ORDER BY key LIMIT $2",
+                vals![after, self.limit],
+            )
+            .await?;
+        rows.into_iter().map(|mut row| row.text(0)).collect()
+    }
+}
+
+/// Forgets a key after its bytes were removed. Cost: one row.
+#[derive(Clone, Debug)]
+pub struct Collected {
+    /// The key.
+    pub key: String,
+}
+
+impl Op for Collected {
+    type Out = ();
+    const SINGLE: bool = true;
+
+    async fn run<T: Tx>(&self, tx: &mut T) -> Result<()> {
+        tx.exec("DELETE FROM garbage WHERE key = $1", vals![&self.key])
+            .await?;
+        Ok(())
+    }
+}

@@ -1,0 +1,207 @@
+//! Deleting manifests, and what deletion leaves for later.
+
+use serde_json::json;
+use wharf_oci::{Digest, RepositoryName};
+
+use super::state;
+use crate::error::Result;
+use crate::ops::event::{self, Fact, Kind};
+use crate::ops::repository;
+use crate::ops::tag::{Change, Current};
+use crate::tx::{Counter, Op, Tx};
+use crate::vals;
+use crate::value::Id;
+
+/// So many tags one [`Delete`] removes: each costs three rows.
+const TAGS: u64 = 150;
+/// So many references one [`Delete`] marks itself; the rest is for [`SweepEdges`].
+const EDGES: u64 = 300;
+
+/// What became of [`Delete`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deleted {
+    /// The manifest is gone, with all its tags.
+    Done,
+    /// Some of its tags are gone: call again.
+    More,
+    /// The repository has no such manifest.
+    Unknown,
+}
+
+/// Deletes a manifest: its tags first, some in each call, then itself and its place among referrers. Its row and bytes
+/// stay, so that a push revives it. Locks the manifest's row. Cost: 460 rows at most.
+#[derive(Clone, Debug)]
+pub struct Delete {
+    /// The repository.
+    pub repository: RepositoryName,
+    /// The manifest.
+    pub digest: Digest,
+    /// The principal.
+    pub actor: String,
+    /// Milliseconds since 1970.
+    pub at: i64,
+}
+
+impl Op for Delete {
+    type Out = Deleted;
+
+    async fn run<T: Tx>(&self, tx: &mut T) -> Result<Deleted> {
+        let Some(repository) = repository::find(tx, &self.repository).await? else {
+            return Ok(Deleted::Unknown);
+        };
+        let row = tx
+            .row(
+                "SELECT id, subject, media_type FROM manifest WHERE repository_id = $1 AND digest = $2 AND state = 1 \
+                 FOR UPDATE",
+                vals![&repository, &self.digest],
+            )
+            .await?;
+        let Some(mut row) = row else {
+            return Ok(Deleted::Unknown);
+        };
+        let (id, subject, media_type) = (row.id(0)?, row.opt_digest(1)?, row.text(2)?);
+
+        let tags = tx
+            .query(
+                "SELECT name, version FROM tag WHERE manifest_id = $1 ORDER BY repository_id, name LIMIT $2 FOR UPDATE",
+                vals![&id, TAGS + 1],
+            )
+            .await?;
+        let more = tags.len() as u64 > TAGS;
+        let removed = tags.len().min(TAGS as usize);
+        let change = Change {
+            repository: &repository,
+            name: &self.repository,
+            actor: &self.actor,
+            at: self.at,
+        };
+        for mut row in tags.into_iter().take(removed) {
+            let (name, version) = (row.text(0)?, row.int(1)?);
+            let current = Current {
+                manifest: id,
+                digest: self.digest.clone(),
+                version,
+            };
+            change.remove(tx, &name, &current).await?;
+        }
+        // Both in one call would hold the writer for too long.
+        if more || removed > TAGS as usize / 2 {
+            return Ok(Deleted::More);
+        }
+
+        let marked = mark(tx, &id, EDGES).await?;
+        tx.exec(
+            "UPDATE manifest SET state = $2, swept = $3, changed_at = $4 WHERE id = $1",
+            vals![&id, state::DELETED, marked < EDGES, self.at],
+        )
+        .await?;
+        if let Some(subject) = &subject {
+            tx.exec(
+                "DELETE FROM referrer WHERE repository_id = $1 AND subject = $2 AND digest = $3",
+                vals![&repository, subject, &self.digest],
+            )
+            .await?;
+        }
+        tx.count(Counter::Manifests, -1).await?;
+        let fact = Fact {
+            kind: Kind::ManifestDelete,
+            repository: Some(&self.repository),
+            digest: Some(&self.digest),
+            tag: None,
+            actor: &self.actor,
+            at: self.at,
+            payload: json!({ "media_type": media_type, "subject": subject.as_ref().map(Digest::as_str) }),
+        };
+        event::record(tx, fact).await?;
+        Ok(Deleted::Done)
+    }
+}
+
+/// Marks references of a deleted manifest, so that looking for what needs a blob does not pass over them.
+async fn mark<T: Tx>(tx: &mut T, manifest: &Id, limit: u64) -> Result<u64> {
+    tx.exec(
+        "UPDATE manifest_reference SET live = 0 WHERE manifest_id = $1 AND target IN \
+         (SELECT target FROM manifest_reference WHERE manifest_id = $1 AND live = 1 ORDER BY target LIMIT $2)",
+        vals![manifest, limit],
+    )
+    .await
+}
+
+/// Does what deletions left undone: marks the references of deleted manifests that had many, and drops pushes that
+/// [`super::PutEdges`] began and nobody finished. Gives the work done; 0: nothing is left. Locks the manifests' rows.
+/// Cost: `limit` rows and one for each manifest.
+#[derive(Clone, Copy, Debug)]
+pub struct SweepEdges {
+    /// At most so many references, 400 or less.
+    pub limit: u32,
+    /// Pushes begun before this are dropped: now less [`super::PIN_MS`] or more. Milliseconds since 1970.
+    pub pending_before: i64,
+}
+
+impl Op for SweepEdges {
+    type Out = u32;
+
+    async fn run<T: Tx>(&self, tx: &mut T) -> Result<u32> {
+        let limit = u64::from(self.limit.clamp(1, super::MAX_EDGES as u32));
+        let mut done = 0;
+        while done < limit {
+            let left = limit - done;
+            let deleted = tx
+                .row(
+                    "SELECT id FROM manifest WHERE state = 2 AND swept = 0 ORDER BY changed_at LIMIT 1 FOR UPDATE",
+                    &[],
+                )
+                .await?;
+            if let Some(mut row) = deleted {
+                let id = row.id(0)?;
+                let marked = mark(tx, &id, left).await?;
+                if marked < left {
+                    tx.exec("UPDATE manifest SET swept = 1 WHERE id = $1", vals![&id])
+                        .await?;
+                }
+                done += marked.max(1);
+                continue;
+            }
+            let pending = tx
+                .row(
+                    "SELECT id FROM manifest WHERE state = 0 AND changed_at < $1 ORDER BY changed_at LIMIT 1 FOR UPDATE",
+                    vals![self.pending_before],
+                )
+                .await?;
+            let Some(mut row) = pending else { break };
+            done += drop_pending(tx, &row.id(0)?, left).await?.max(1);
+        }
+        Ok(u32::try_from(done).unwrap_or(u32::MAX))
+    }
+}
+
+/// Drops a push that was not finished, `limit` references at most; a manifest that was there once is deleted again.
+async fn drop_pending<T: Tx>(tx: &mut T, id: &Id, limit: u64) -> Result<u64> {
+    let was_there = tx
+        .row(
+            "SELECT 1 FROM manifest_inline WHERE manifest_id = $1",
+            vals![id],
+        )
+        .await?
+        .is_some();
+    if was_there {
+        tx.exec(
+            "UPDATE manifest SET state = 2, swept = 0 WHERE id = $1",
+            vals![id],
+        )
+        .await?;
+        return Ok(1);
+    }
+    let dropped = tx
+        .exec(
+            "DELETE FROM manifest_reference WHERE manifest_id = $1 AND target IN \
+             (SELECT target FROM manifest_reference WHERE manifest_id = $1 ORDER BY target LIMIT $2)",
+            vals![id, limit],
+        )
+        .await?;
+    if dropped < limit {
+        tx.exec("DELETE FROM manifest WHERE id = $1", vals![id])
+            .await?;
+    }
+    Ok(dropped)
+}

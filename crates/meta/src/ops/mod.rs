@@ -1,0 +1,17 @@
+//! Operations: one file per noun, one struct per operation, all SQL of the registry.
+//!
+//! Called by `core` through [`crate::Meta`]. An operation decides on rows that it has locked (`FOR UPDATE`, `FOR
+//! SHARE`; SQLite's writer is alone anyway), since what looks safe on one writer can race on PostgreSQL. Rights are
+//! decided above; but content is only ever found through the repository that holds it.
+
+pub mod blob;
+pub mod event;
+pub mod manifest;
+pub mod principal;
+pub mod referrer;
+pub mod refresh_token;
+pub mod repository;
+pub mod setting;
+pub mod signing_key;
+pub mod tag;
+pub mod upload;

@@ -1,0 +1,284 @@
+//! Tags. This file is the model for new operations: read it before writing one.
+//!
+//! Tags are moved by [`super::manifest::Put`]; every move raises the tag's version by one and is written to the history,
+//! from which a deleted tag's version goes on.
+
+use serde_json::json;
+use wharf_oci::{Digest, RepositoryName, Tag};
+
+use super::event::{self, Fact, Kind};
+use super::repository;
+use crate::error::{Error, Result};
+use crate::tx::{Counter, Op, ReadOp, Tx};
+use crate::vals;
+use crate::value::Id;
+
+/// A page of tags in bytewise order; `None`: no such repository. Cost: the rows given.
+#[derive(Clone, Debug)]
+pub struct List {
+    /// The repository.
+    pub repository: RepositoryName,
+    /// The last tag of the page before; it need not exist.
+    pub after: Option<String>,
+    /// At most so many.
+    pub limit: u32,
+}
+
+impl ReadOp for List {}
+impl Op for List {
+    type Out = Option<Vec<String>>;
+
+    async fn run<T: Tx>(&self, tx: &mut T) -> Result<Self::Out> {
+        let Some(repository) = repository::find(tx, &self.repository).await? else {
+            return Ok(None);
+        };
+        let after = self.after.as_deref().unwrap_or("");
+        let rows = tx
+            .query(
+                "SELECT name FROM tag WHERE repository_id = $1 AND name > $2 ORDER BY name LIMIT $3",
+                vals![&repository, after, self.limit],
+            )
+            .await?;
+        rows.into_iter()
+            .map(|mut row| row.text(0))
+            .collect::<Result<_>>()
+            .map(Some)
+    }
+}
+
+/// Removes a tag and leaves its manifest; `false`: no such tag. Locks the tag. Cost: four rows.
+#[derive(Clone, Debug)]
+pub struct Delete {
+    /// The repository.
+    pub repository: RepositoryName,
+    /// The tag.
+    pub tag: Tag,
+    /// The principal.
+    pub actor: String,
+    /// Milliseconds since 1970.
+    pub at: i64,
+}
+
+impl Op for Delete {
+    type Out = bool;
+
+    async fn run<T: Tx>(&self, tx: &mut T) -> Result<bool> {
+        let Some(repository) = repository::find(tx, &self.repository).await? else {
+            return Ok(false);
+        };
+        let change = Change {
+            repository: &repository,
+            name: &self.repository,
+            actor: &self.actor,
+            at: self.at,
+        };
+        let Some(current) = change.current(tx, self.tag.as_str()).await? else {
+            return Ok(false);
+        };
+        change.remove(tx, self.tag.as_str(), &current).await?;
+        Ok(true)
+    }
+}
+
+/// A move of a tag.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Move {
+    /// The tag.
+    pub tag: String,
+    /// The version that it had from then on.
+    pub version: i64,
+    /// Where it pointed before; `None`: it was made.
+    pub from: Option<Digest>,
+    /// Where it pointed after; `None`: it was deleted.
+    pub to: Option<Digest>,
+    /// The principal.
+    pub actor: String,
+    /// Milliseconds since 1970.
+    pub at: i64,
+}
+
+/// Moves of one tag by version, or of all tags of a repository by time, newest first. Cost: the rows given.
+#[derive(Clone, Debug)]
+pub struct History {
+    /// The repository.
+    pub repository: RepositoryName,
+    /// Only this tag.
+    pub tag: Option<Tag>,
+    /// At most so many.
+    pub limit: u32,
+}
+
+impl ReadOp for History {}
+impl Op for History {
+    type Out = Vec<Move>;
+
+    async fn run<T: Tx>(&self, tx: &mut T) -> Result<Self::Out> {
+        let Some(repository) = repository::find(tx, &self.repository).await? else {
+            return Ok(Vec::new());
+        };
+        let rows = match &self.tag {
+            Some(tag) => {
+                tx.query(
+                    "SELECT name, version, from_digest, to_digest, actor, moved_at FROM tag_history \
+                     WHERE repository_id = $1 AND name = $2 ORDER BY version DESC LIMIT $3",
+                    vals![&repository, tag, self.limit],
+                )
+                .await?
+            }
+            None => {
+                tx.query(
+                    "SELECT name, version, from_digest, to_digest, actor, moved_at FROM tag_history \
+                     WHERE repository_id = $1 ORDER BY moved_at DESC LIMIT $2",
+                    vals![&repository, self.limit],
+                )
+                .await?
+            }
+        };
+        rows.into_iter()
+            .map(|mut row| {
+                Ok(Move {
+                    tag: row.text(0)?,
+                    version: row.int(1)?,
+                    from: row.opt_digest(2)?,
+                    to: row.opt_digest(3)?,
+                    actor: row.text(4)?,
+                    at: row.int(5)?,
+                })
+            })
+            .collect()
+    }
+}
+
+/// Where a tag points.
+pub(crate) struct Current {
+    pub(crate) manifest: Id,
+    pub(crate) digest: Digest,
+    pub(crate) version: i64,
+}
+
+/// Who changes tags where and when.
+pub(crate) struct Change<'a> {
+    pub(crate) repository: &'a Id,
+    pub(crate) name: &'a RepositoryName,
+    pub(crate) actor: &'a str,
+    pub(crate) at: i64,
+}
+
+impl Change<'_> {
+    /// Locks a tag and tells where it points.
+    pub(crate) async fn current<T: Tx>(&self, tx: &mut T, tag: &str) -> Result<Option<Current>> {
+        let row = tx
+            .row(
+                "SELECT t.manifest_id, m.digest, t.version FROM tag t JOIN manifest m ON m.id = t.manifest_id \
+                 WHERE t.repository_id = $1 AND t.name = $2 FOR UPDATE OF t",
+                vals![self.repository, tag],
+            )
+            .await?;
+        row.map(|mut row| {
+            Ok(Current {
+                manifest: row.id(0)?,
+                digest: row.digest(1)?,
+                version: row.int(2)?,
+            })
+        })
+        .transpose()
+    }
+
+    /// Points a tag to a manifest; nothing happens when it does so already. `current` is what [`Change::current`] gave in
+    /// this transaction.
+    pub(crate) async fn point<T: Tx>(
+        &self,
+        tx: &mut T,
+        tag: &Tag,
+        current: Option<&Current>,
+        manifest: &Id,
+        digest: &Digest,
+    ) -> Result<()> {
+        if current.is_some_and(|current| current.manifest == *manifest) {
+            return Ok(());
+        }
+        let version = match current {
+            Some(current) => {
+                tx.exec(
+                    "UPDATE tag SET manifest_id = $3, version = $4, moved_at = $5 WHERE repository_id = $1 AND name = $2",
+                    vals![self.repository, tag, manifest, current.version + 1, self.at],
+                )
+                .await?;
+                current.version + 1
+            }
+            None => {
+                let last = tx
+                    .row(
+                        "SELECT version FROM tag_history WHERE repository_id = $1 AND name = $2 \
+                         ORDER BY version DESC LIMIT 1",
+                        vals![self.repository, tag],
+                    )
+                    .await?;
+                let version = last.map_or(Ok(0), |mut row| row.int(0))? + 1;
+                let made = tx
+                    .exec(
+                        "INSERT INTO tag (repository_id, name, manifest_id, version, moved_at) \
+                         VALUES ($1, $2, $3, $4, $5) ON CONFLICT (repository_id, name) DO NOTHING",
+                        vals![self.repository, tag, manifest, version, self.at],
+                    )
+                    .await?;
+                if made == 0 {
+                    // PostgreSQL only: made by another transaction since it was looked at. All is undone and tried anew.
+                    return Err(Error::Busy("a tag was made by two pushes at once".into()));
+                }
+                tx.count(Counter::Tags, 1).await?;
+                version
+            }
+        };
+        let from = current.map(|current| &current.digest);
+        self.history(tx, tag.as_str(), version, from, Some(digest))
+            .await
+    }
+
+    /// Removes a tag that was locked.
+    pub(crate) async fn remove<T: Tx>(
+        &self,
+        tx: &mut T,
+        tag: &str,
+        current: &Current,
+    ) -> Result<()> {
+        tx.exec(
+            "DELETE FROM tag WHERE repository_id = $1 AND name = $2",
+            vals![self.repository, tag],
+        )
+        .await?;
+        tx.count(Counter::Tags, -1).await?;
+        self.history(tx, tag, current.version + 1, Some(&current.digest), None)
+            .await
+    }
+
+    async fn history<T: Tx>(
+        &self,
+        tx: &mut T,
+        tag: &str,
+        version: i64,
+        from: Option<&Digest>,
+        to: Option<&Digest>,
+    ) -> Result<()> {
+        tx.exec(
+            "INSERT INTO tag_history (repository_id, name, version, from_digest, to_digest, actor, moved_at) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7)",
+            vals![self.repository, tag, version, from, to, self.actor, self.at],
+        )
+        .await?;
+        let fact = Fact {
+            kind: if to.is_some() {
+                Kind::TagMove
+            } else {
+                Kind::TagDelete
+            },
+            repository: Some(self.name),
+            digest: to.or(from),
+            tag: Some(tag),
+            actor: self.actor,
+            at: self.at,
+            payload: json!({ "version": version, "from": from.map(Digest::as_str), "to": to.map(Digest::as_str) }),
+        };
+        event::record(tx, fact).await
+    }
+}

@@ -1,0 +1,337 @@
+//! Upload sessions: a row claims only bytes that were durable before its commit, with the hash state of exactly that
+//! offset. The session's publish is in [`super::blob::Publish`].
+
+use wharf_oci::{Algorithm, RepositoryName};
+
+use crate::error::{Error, Result};
+use crate::tx::{Counter, Op, ReadOp, Tx};
+use crate::vals;
+
+/// A session as stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UploadRow {
+    /// The session's id.
+    pub id: String,
+    /// Where it was opened.
+    pub repository: RepositoryName,
+    /// The principal that opened it (UP-5).
+    pub owner: String,
+    /// The algorithm that the client announced (UP-7).
+    pub algorithm: Option<Algorithm>,
+    /// So many bytes are durable.
+    pub offset: u64,
+    /// The hasher's state at `offset`; empty: nothing was claimed yet.
+    pub hash: Vec<u8>,
+    /// The bytes are in the blob store's upload file; otherwise in [`Chunks`].
+    pub in_file: bool,
+    /// So many inline chunks: the caller moves to a file before they become many.
+    pub chunks: u32,
+    /// The fencing token of whoever writes.
+    pub epoch: i64,
+    /// Milliseconds since 1970.
+    pub created_at: i64,
+    /// Milliseconds since 1970: the last claim.
+    pub touched_at: i64,
+}
+
+/// Opens a session; the same id again changes nothing. Cost: one row.
+#[derive(Clone, Debug)]
+pub struct Create {
+    /// An unguessable id.
+    pub id: String,
+    /// Where.
+    pub repository: RepositoryName,
+    /// The principal.
+    pub owner: String,
+    /// The algorithm that the client announced.
+    pub algorithm: Option<Algorithm>,
+    /// Milliseconds since 1970.
+    pub at: i64,
+}
+
+impl Op for Create {
+    type Out = ();
+    const SINGLE: bool = true;
+
+    async fn run<T: Tx>(&self, tx: &mut T) -> Result<()> {
+        let made = tx
+            .exec(
+                "INSERT INTO upload (id, repository, owner, algorithm, bytes_held, hash_state, in_file, chunks, epoch, \
+                 created_at, touched_at) VALUES ($1, $2, $3, $4, 0, $5, 0, 0, 0, $6, $6) ON CONFLICT (id) DO NOTHING",
+                vals![
+                    &self.id,
+                    &self.repository,
+                    &self.owner,
+                    self.algorithm.map(Algorithm::as_str),
+                    &[][..],
+                    self.at
+                ],
+            )
+            .await?;
+        tx.count(Counter::Uploads, made as i64).await
+    }
+}
+
+/// A session. Cost: one row.
+#[derive(Clone, Debug)]
+pub struct Get {
+    /// Its id.
+    pub id: String,
+}
+
+impl ReadOp for Get {}
+impl Op for Get {
+    type Out = Option<UploadRow>;
+    const SINGLE: bool = true;
+
+    async fn run<T: Tx>(&self, tx: &mut T) -> Result<Self::Out> {
+        let row = tx
+            .row(
+                "SELECT id, repository, owner, algorithm, bytes_held, hash_state, in_file, chunks, epoch, created_at, \
+                 touched_at FROM upload WHERE id = $1",
+                vals![&self.id],
+            )
+            .await?;
+        let Some(mut row) = row else { return Ok(None) };
+        let algorithm = row
+            .opt_text(3)?
+            .map(|text| text.parse::<Algorithm>())
+            .transpose();
+        Ok(Some(UploadRow {
+            id: row.text(0)?,
+            repository: row.repository(1)?,
+            owner: row.text(2)?,
+            algorithm: algorithm
+                .map_err(|_| Error::Corrupt("an upload names an unknown hash algorithm".into()))?,
+            offset: row.size(4)?,
+            hash: row.bytes(5)?,
+            in_file: row.flag(6)?,
+            chunks: u32::try_from(row.int(7)?).unwrap_or(u32::MAX),
+            epoch: row.int(8)?,
+            created_at: row.int(9)?,
+            touched_at: row.int(10)?,
+        }))
+    }
+}
+
+/// The inline bytes of a session, in order. Cost: its chunks.
+#[derive(Clone, Debug)]
+pub struct Chunks {
+    /// The session's id.
+    pub id: String,
+}
+
+impl ReadOp for Chunks {}
+impl Op for Chunks {
+    type Out = Vec<u8>;
+    const SINGLE: bool = true;
+
+    async fn run<T: Tx>(&self, tx: &mut T) -> Result<Vec<u8>> {
+        let rows = tx
+            .query(
+                "SELECT bytes FROM upload_chunk WHERE upload_id = $1 ORDER BY start",
+                vals![&self.id],
+            )
+            .await?;
+        let mut all = Vec::new();
+        for mut row in rows {
+            all.append(&mut row.bytes(0)?);
+        }
+        Ok(all)
+    }
+}
+
+/// Takes a session over: gives it a new epoch, so that whoever held it before can claim nothing more. `None`: the
+/// session is gone, or somebody else took it first. Cost: one row.
+#[derive(Clone, Debug)]
+pub struct Take {
+    /// The session's id.
+    pub id: String,
+    /// The epoch that was read.
+    pub epoch: i64,
+    /// Milliseconds since 1970.
+    pub at: i64,
+}
+
+impl Op for Take {
+    type Out = Option<i64>;
+    const SINGLE: bool = true;
+
+    async fn run<T: Tx>(&self, tx: &mut T) -> Result<Self::Out> {
+        let row = tx
+            .row(
+                "UPDATE upload SET epoch = epoch + 1, touched_at = $3 WHERE id = $1 AND epoch = $2 RETURNING epoch",
+                vals![&self.id, self.epoch, self.at],
+            )
+            .await?;
+        row.map(|mut row| row.int(0)).transpose()
+    }
+}
+
+/// Claims durable bytes by compare-and-swap on epoch and offset; `false`: the session is gone, was taken over or stands
+/// elsewhere. The same claim again is `true`, since the answer to the first may have been lost. Decides on the upload's
+/// row. Cost: two rows; when it moves to a file also the chunks it had.
+#[derive(Clone, Debug)]
+pub struct Claim {
+    /// The session's id.
+    pub id: String,
+    /// The epoch under which the bytes were written.
+    pub epoch: i64,
+    /// The offset before.
+    pub from: u64,
+    /// The offset after.
+    pub to: u64,
+    /// The hasher's state at `to`.
+    pub hash: Vec<u8>,
+    /// The bytes of `from..to`, when they are kept inline.
+    pub append: Option<Vec<u8>>,
+    /// All bytes are in the upload file now: inline chunks are dropped.
+    pub in_file: bool,
+    /// Milliseconds since 1970.
+    pub at: i64,
+}
+
+impl Op for Claim {
+    type Out = bool;
+
+    async fn run<T: Tx>(&self, tx: &mut T) -> Result<bool> {
+        if let Some(bytes) = &self.append
+            && (self.in_file || self.to.checked_sub(self.from) != Some(bytes.len() as u64))
+        {
+            let reason = "the bytes to append are not those of the claim".to_owned();
+            return Err(Error::Bug {
+                op: Self::name().to_owned(),
+                reason,
+            });
+        }
+        let added = self.append.as_ref().is_some_and(|bytes| !bytes.is_empty());
+        let changed = tx
+            .exec(
+                "UPDATE upload SET bytes_held = $4, hash_state = $5, in_file = $6, \
+                 chunks = CASE WHEN $6 = 1 THEN 0 ELSE chunks + $7 END, touched_at = $8 \
+                 WHERE id = $1 AND epoch = $2 AND bytes_held = $3 AND in_file <= $6",
+                vals![
+                    &self.id,
+                    self.epoch,
+                    self.from,
+                    self.to,
+                    &self.hash,
+                    self.in_file,
+                    added,
+                    self.at
+                ],
+            )
+            .await?;
+        if changed == 0 {
+            let row = tx
+                .row(
+                    "SELECT bytes_held, hash_state, epoch, in_file FROM upload WHERE id = $1",
+                    vals![&self.id],
+                )
+                .await?;
+            let Some(mut row) = row else { return Ok(false) };
+            return Ok(row.size(0)? == self.to
+                && row.bytes(1)? == self.hash
+                && row.int(2)? == self.epoch
+                && row.flag(3)? == self.in_file);
+        }
+        if self.in_file {
+            tx.exec(
+                "DELETE FROM upload_chunk WHERE upload_id = $1",
+                vals![&self.id],
+            )
+            .await?;
+        }
+        if let Some(bytes) = &self.append
+            && added
+        {
+            // A claim of the same range by an epoch that lost is overwritten.
+            tx.exec(
+                "INSERT INTO upload_chunk (upload_id, start, bytes) VALUES ($1, $2, $3) \
+                 ON CONFLICT (upload_id, start) DO UPDATE SET bytes = excluded.bytes",
+                vals![&self.id, self.from, bytes],
+            )
+            .await?;
+        }
+        Ok(true)
+    }
+}
+
+/// Ends a session without a blob; `false`: it was gone. Cost: its row and chunks.
+#[derive(Clone, Debug)]
+pub struct Delete {
+    /// The session's id.
+    pub id: String,
+}
+
+impl Op for Delete {
+    type Out = bool;
+
+    async fn run<T: Tx>(&self, tx: &mut T) -> Result<bool> {
+        remove(tx, &self.id).await
+    }
+}
+
+/// Removes a session's rows; tells whether there was one.
+pub(crate) async fn remove<T: Tx>(tx: &mut T, id: &str) -> Result<bool> {
+    let chunks = tx
+        .row(
+            "DELETE FROM upload WHERE id = $1 RETURNING chunks",
+            vals![id],
+        )
+        .await?;
+    let Some(mut row) = chunks else {
+        return Ok(false);
+    };
+    if row.int(0)? > 0 {
+        tx.exec("DELETE FROM upload_chunk WHERE upload_id = $1", vals![id])
+            .await?;
+    }
+    tx.count(Counter::Uploads, -1).await?;
+    Ok(true)
+}
+
+/// Sessions not touched since a time, longest first. Cost: the rows given.
+#[derive(Clone, Copy, Debug)]
+pub struct Expired {
+    /// Milliseconds since 1970.
+    pub touched_before: i64,
+    /// At most so many.
+    pub limit: u32,
+}
+
+impl ReadOp for Expired {}
+impl Op for Expired {
+    type Out = Vec<String>;
+    const SINGLE: bool = true;
+
+    async fn run<T: Tx>(&self, tx: &mut T) -> Result<Self::Out> {
+        let rows = tx
+            .query(
+                "SELECT id FROM upload WHERE touched_at < $1 ORDER BY touched_at LIMIT $2",
+                vals![self.touched_before, self.limit],
+            )
+            .await?;
+        rows.into_iter().map(|mut row| row.text(0)).collect()
+    }
+}
+
+/// How many sessions are open. Cost: one row, the counter's.
+#[derive(Clone, Copy, Debug)]
+pub struct CountOpen;
+
+impl ReadOp for CountOpen {}
+impl Op for CountOpen {
+    type Out = u64;
+    const SINGLE: bool = true;
+
+    async fn run<T: Tx>(&self, tx: &mut T) -> Result<u64> {
+        let row = tx
+            .row(
+                "SELECT value FROM counter WHERE name = $1",
+                vals![Counter::Uploads.as_str()],
+            )
+            .await?;
+        row.map_or(Ok(0), |mut row| Ok(u64::try_from(row.int(0)?).unwrap_or(0)))
+    }
+}

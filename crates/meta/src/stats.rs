@@ -1,0 +1,51 @@
+//! What the store tells about itself, for metrics.
+
+use std::time::Duration;
+
+/// A snapshot of the store's figures; counts go up from the start of the process.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Operations that were committed.
+    pub operations: u64,
+    /// Operations answered with an error.
+    pub failed: u64,
+    /// Commits, each with one sync of the log when the store is durable.
+    pub commits: u64,
+    /// Commits that failed.
+    pub failed_commits: u64,
+    /// Time spent in commits.
+    pub commit_time: Duration,
+    /// The most operations in one commit.
+    pub largest_batch: u64,
+    /// Operations waiting for the writer now.
+    pub waiting: u64,
+    /// Writes are refused since a commit failed.
+    pub refusing: bool,
+    /// Checkpoints that moved the log into the database.
+    pub checkpoints: u64,
+    /// Checkpoints that failed.
+    pub failed_checkpoints: u64,
+    /// Bytes of the log that are in use.
+    pub wal_bytes: u64,
+    /// Bytes of the log file.
+    pub wal_file_bytes: u64,
+    /// Bytes of the database file.
+    pub database_bytes: u64,
+    /// Inline reads.
+    pub reads: u64,
+    /// Reads that went to the reader threads.
+    pub scans: u64,
+    /// Operations that held the writer for longer than they may, by name.
+    pub slow: Vec<Slow>,
+}
+
+/// An operation that held the writer for longer than it may.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Slow {
+    /// The operation.
+    pub name: &'static str,
+    /// How often.
+    pub count: u64,
+    /// The longest time.
+    pub longest: Duration,
+}

@@ -1,0 +1,236 @@
+//! The tests that every engine passes.
+//!
+//! An engine's test binary calls [`meta_suite!`](crate::meta_suite) with a function that makes an empty store. After each
+//! test the query plans of all statements that it ran are checked, so that no operation reads more than it gives.
+
+pub mod blob;
+pub mod concurrent;
+pub mod manifest;
+pub mod referrer;
+pub mod repository;
+pub mod small;
+pub mod tag;
+pub mod upload;
+
+use std::any::Any;
+use std::future::Future;
+
+use wharf_oci::{Algorithm, Digest, EdgeKind, RepositoryName, Tag};
+
+use crate::blob::{Content, Publish, Published};
+use crate::manifest::{EdgeRow, Expect, Put, PutOutcome};
+use crate::{Meta, event};
+
+/// A store to test, with what must live as long as it.
+pub struct Store {
+    /// The store.
+    pub meta: Meta,
+    /// Its folder or server.
+    pub keep: Box<dyn Any + Send>,
+}
+
+/// A fixed time, in milliseconds since 1970: tests do not look at the clock.
+pub const NOW: i64 = 1_790_000_000_000;
+
+/// Makes a store, runs a test on it on four threads, and checks the query plans.
+pub fn run<M, T, F>(make: M, test: T)
+where
+    M: FnOnce() -> Store,
+    T: FnOnce(Meta) -> F,
+    F: Future<Output = ()>,
+{
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(4)
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    runtime.block_on(async {
+        let store = make();
+        test(store.meta.clone()).await;
+        let bad = full_scans(&store.meta);
+        assert!(
+            bad.is_empty(),
+            "statements that read more than they give:\n{}",
+            bad.join("\n")
+        );
+        store.meta.close().await;
+    });
+}
+
+/// Steps of query plans that may pass over a whole table or sort: each table or index is small by its nature, or the
+/// statement stops at the first row.
+const ALLOWED: &[&str] = &[
+    // As many rows as there are counters.
+    "SCAN counter",
+    // A handful of keys (List has a limit).
+    "SCAN signing_key",
+    "USE TEMP B-TREE FOR ORDER BY: signing_key",
+    // LIMIT 1 of any row.
+    "SCAN principal USING COVERING INDEX",
+    "SCAN principal",
+    // Partial indexes that hold exactly what is looked for, with LIMIT 1.
+    "SCAN manifest USING INDEX manifest_unswept",
+    "SCAN manifest USING COVERING INDEX manifest_unswept",
+];
+
+/// The statements of a store that pass over a table, or sort, where they may not.
+pub fn full_scans(meta: &Meta) -> Vec<String> {
+    let mut bad = Vec::new();
+    for statement in meta.statements() {
+        let steps = meta
+            .explain(&statement)
+            .unwrap_or_else(|e| panic!("{statement}: {e}"));
+        for step in steps {
+            let suspect = (step.starts_with("SCAN ") && step != "SCAN CONSTANT ROW")
+                || step.starts_with("USE TEMP B-TREE")
+                || step.contains("AUTOMATIC");
+            let named = format!("{step}: ");
+            let allowed = ALLOWED.iter().any(|allowed| {
+                step.starts_with(allowed)
+                    || allowed
+                        .strip_prefix(&named)
+                        .is_some_and(|table| statement.contains(table))
+            });
+            if suspect && !allowed {
+                bad.push(format!("{step}\n    in {statement}"));
+            }
+        }
+    }
+    bad
+}
+
+/// The repository with a name.
+pub fn repo(name: &str) -> RepositoryName {
+    RepositoryName::parse(name).expect("a name")
+}
+
+/// The tag with a name.
+pub fn tag(name: &str) -> Tag {
+    Tag::parse(name).expect("a tag")
+}
+
+/// The digest of some bytes.
+pub fn digest(bytes: impl AsRef<[u8]>) -> Digest {
+    Digest::of(Algorithm::Sha256, bytes.as_ref())
+}
+
+/// A publish of inline bytes.
+pub fn publish(repository: &str, bytes: impl AsRef<[u8]>) -> Publish {
+    let bytes = bytes.as_ref();
+    Publish {
+        upload: None,
+        repository: repo(repository),
+        digest: digest(bytes),
+        size: bytes.len() as u64,
+        content: Content::Inline(bytes.to_vec()),
+        actor: "alice".into(),
+        at: NOW,
+    }
+}
+
+/// A publish of bytes under a key.
+pub fn publish_key(repository: &str, bytes: impl AsRef<[u8]>, key: &str) -> Publish {
+    Publish {
+        content: Content::Key(key.into()),
+        ..publish(repository, bytes)
+    }
+}
+
+/// Publishes inline bytes and gives their digest.
+pub async fn push_blob(meta: &Meta, repository: &str, bytes: impl AsRef<[u8]>) -> Digest {
+    let op = publish(repository, bytes);
+    let digest = op.digest.clone();
+    assert!(matches!(meta.write(op).await, Ok(Published::Done { .. })));
+    digest
+}
+
+/// A push of a manifest without references; its bytes are any text.
+pub fn put(repository: &str, bytes: impl AsRef<[u8]>, tags: &[&str]) -> Put {
+    let bytes = bytes.as_ref();
+    Put {
+        repository: repo(repository),
+        digest: digest(bytes),
+        media_type: "application/vnd.oci.image.manifest.v1+json".into(),
+        bytes: bytes.to_vec(),
+        edges: Vec::new(),
+        pinned: 0,
+        check_sizes: true,
+        subject: None,
+        artifact_type: None,
+        referrer_json: None,
+        tags: tags.iter().map(|name| tag(name)).collect(),
+        expect: Expect::Any,
+        actor: "alice".into(),
+        at: NOW,
+    }
+}
+
+/// A reference that must exist.
+pub fn edge(kind: EdgeKind, target: &Digest, size: u64) -> EdgeRow {
+    EdgeRow {
+        kind,
+        target: target.clone(),
+        size,
+        must_exist: true,
+        any_store: false,
+    }
+}
+
+/// Pushes a manifest and gives its digest.
+pub async fn push(meta: &Meta, op: Put) -> Digest {
+    let digest = op.digest.clone();
+    let outcome = meta.write(op).await;
+    assert!(
+        matches!(outcome, Ok(PutOutcome::Stored { .. })),
+        "{outcome:?}"
+    );
+    digest
+}
+
+/// The kinds of all events so far.
+pub async fn events(meta: &Meta) -> Vec<String> {
+    let rows = meta
+        .scan(event::List {
+            after: 0,
+            limit: 10_000,
+        })
+        .await
+        .expect("events");
+    rows.into_iter().map(|row| row.kind).collect()
+}
+
+/// Generates a module of tests, one for each test of the suite: `meta_suite!(sqlite, make)`, where `make` is a function
+/// that gives a [`Store`].
+#[macro_export]
+macro_rules! meta_suite {
+    ($name:ident, $make:path) => {
+        $crate::meta_suite! { @module $name, $make,
+            upload: [create_is_idempotent, claims_compare_and_swap, inline_chunks_and_move_to_file,
+                take_over_fences, expired_are_listed, delete_forgets],
+            blob: [inline_and_key, visible_only_through_links, publish_ends_the_upload, publish_replaces,
+                existing_needs_a_row, condemned_is_healed_by_a_push, mount_and_holders, unlink_respects_manifests,
+                listed_for_backup, garbage_is_kept_until_collected],
+            manifest: [get_by_tag_and_digest, missing_and_sizes, children_and_blobs, expectations,
+                delete_and_revive, delete_with_many_tags, large_index_in_parts, pins_hold_and_expire,
+                limits_are_refused, outcomes_leave_nothing, media_type_follows_the_last_push],
+            tag: [pages, versions_survive_deletion, history, several_tags_at_once],
+            referrer: [pages_and_filters, gone_with_their_manifest],
+            repository: [pages_within_prefixes, totals],
+            small: [principals, signing_keys, refresh_tokens, settings, events_are_in_order],
+            concurrent: [one_tag, one_blob, unlink_against_put, mount_against_unlink, tags_against_delete,
+                claims_of_one_upload],
+        }
+    };
+    (@module $name:ident, $make:path, $($noun:ident: [$($test:ident),* $(,)?],)*) => {
+        mod $name {
+            use super::*;
+            $(mod $noun {
+                use super::*;
+                $(#[test]
+                fn $test() {
+                    $crate::suite::run($make, $crate::suite::$noun::$test);
+                })*
+            })*
+        }
+    };
+}

@@ -1,0 +1,120 @@
+//! The wall between operations and engines: an operation is written once and runs on each.
+//!
+//! SQLite runs operations on its writer thread, many in one commit; PostgreSQL will await them in a transaction of
+//! their own. An operation may therefore await nothing but its [`Tx`], must not keep state outside it, and must give
+//! the same result when it is run again: the answer to a commit can be lost.
+
+use std::future::Future;
+
+use crate::error::Result;
+use crate::value::{Id, Row, Val};
+
+/// What is counted as it changes, so that totals need no scan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Counter {
+    /// Repositories.
+    Repositories,
+    /// Live manifests.
+    Manifests,
+    /// Tags.
+    Tags,
+    /// Live blobs.
+    Blobs,
+    /// Bytes of live blobs.
+    BlobBytes,
+    /// Open uploads.
+    Uploads,
+}
+
+impl Counter {
+    /// All of them, in the order of [`Counter::index`].
+    pub const ALL: [Counter; 6] = [
+        Counter::Repositories,
+        Counter::Manifests,
+        Counter::Tags,
+        Counter::Blobs,
+        Counter::BlobBytes,
+        Counter::Uploads,
+    ];
+
+    /// Its place in [`Counter::ALL`].
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+
+    /// The name in the table.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Counter::Repositories => "repositories",
+            Counter::Manifests => "manifests",
+            Counter::Tags => "tags",
+            Counter::Blobs => "blobs",
+            Counter::BlobBytes => "blob_bytes",
+            Counter::Uploads => "uploads",
+        }
+    }
+}
+
+/// A transaction, as an operation sees it.
+///
+/// Statements are PostgreSQL's dialect as far as SQLite has it too: `$1` parameters, `ON CONFLICT`, `RETURNING`, CTEs,
+/// and `FOR UPDATE` or `FOR SHARE` at the very end, which SQLite drops since its writer is alone.
+pub trait Tx: Send {
+    /// Runs a statement and gives all its rows: bound every one by a key or a `LIMIT`.
+    fn query(
+        &mut self,
+        sql: &'static str,
+        parameters: &[Val<'_>],
+    ) -> impl Future<Output = Result<Vec<Row>>> + Send;
+
+    /// Runs a statement that gives no rows; tells how many it changed.
+    fn exec(
+        &mut self,
+        sql: &'static str,
+        parameters: &[Val<'_>],
+    ) -> impl Future<Output = Result<u64>> + Send;
+
+    /// Adds to a counter at commit. Engines gather these, since a counter's row is hot.
+    fn count(&mut self, counter: Counter, delta: i64) -> impl Future<Output = Result<()>> + Send;
+
+    /// A fresh id that sorts by `at` (milliseconds since 1970). Randomness comes from the engine, not from operations.
+    fn id(&mut self, at: i64) -> Id;
+
+    /// The first row of a statement that gives one at most.
+    fn row(
+        &mut self,
+        sql: &'static str,
+        parameters: &[Val<'_>],
+    ) -> impl Future<Output = Result<Option<Row>>> + Send {
+        let rows = self.query(sql, parameters);
+        async move { Ok(rows.await?.into_iter().next()) }
+    }
+}
+
+/// A unit of work: one transaction, or nothing.
+///
+/// Bound: no more than 5 ms or 500 rows; larger work is cut into several operations by the caller. An `Err` undoes all
+/// that the operation did; outcomes that a caller expects are variants of `Out`, and must come before the first write.
+pub trait Op: Send + 'static {
+    /// What it gives.
+    type Out: Send + 'static;
+
+    /// At most one statement that writes, so that the engine needs no savepoint; of a [`ReadOp`]: one statement at all, so
+    /// that it needs no transaction. The engine holds operations to it.
+    const SINGLE: bool = false;
+
+    /// Does the work.
+    fn run<T: Tx>(&self, tx: &mut T) -> impl Future<Output = Result<Self::Out>> + Send;
+
+    /// The name in logs and metrics: module and type, for example `tag::Delete`.
+    fn name() -> &'static str {
+        let full = std::any::type_name::<Self>();
+        let short = full
+            .rfind("::")
+            .and_then(|last| full[..last].rfind("::").map(|before| &full[before + 2..]));
+        short.unwrap_or(full)
+    }
+}
+
+/// An operation that writes nothing, so that [`crate::Meta::read`] and [`crate::Meta::scan`] take it.
+pub trait ReadOp: Op {}

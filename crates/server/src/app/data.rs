@@ -1,0 +1,122 @@
+//! The data folder: everything that Wharf keeps, on one machine.
+//!
+//! `serve` opens it for as long as it runs; commands open it when nothing is running. Whoever has it open holds its lock.
+//! What cannot be used is refused before anything in it is touched.
+
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use wharf_blob::{Fs, FsOptions};
+use wharf_meta::lock::{self, FolderLock, LockError};
+use wharf_meta::{Meta, Opened, SqliteOptions, Synchronous};
+
+/// The metadata store's file.
+const DATABASE: &str = "wharf.db";
+
+/// How to open a data folder.
+#[derive(Debug, Clone)]
+pub struct DataOptions {
+    /// The folder; made if absent.
+    pub folder: PathBuf,
+    /// How long to wait for another process to let go of it.
+    pub lock_wait: Duration,
+    /// Whether each commit is synced to the disk.
+    pub synchronous: Synchronous,
+    /// Threads for blob input and output.
+    pub io_threads: usize,
+}
+
+impl DataOptions {
+    /// The folder with everything else as it is by default.
+    pub fn new(folder: impl Into<PathBuf>) -> Self {
+        Self {
+            folder: folder.into(),
+            lock_wait: Duration::from_secs(30),
+            synchronous: Synchronous::Full,
+            io_threads: 4,
+        }
+    }
+
+    /// The metadata store's file.
+    pub fn database(&self) -> PathBuf {
+        self.folder.join(DATABASE)
+    }
+}
+
+/// Why a data folder was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum DataError {
+    /// Another process has it.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// The metadata store refuses it.
+    #[error(transparent)]
+    Meta(#[from] wharf_meta::Error),
+    /// The blob store refuses it.
+    #[error(transparent)]
+    Blob(#[from] wharf_blob::Error),
+    /// The folder cannot be made or entered.
+    #[error("the data folder {} cannot be used: {source}; choose another one with --data", folder.display())]
+    Folder {
+        /// Which.
+        folder: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+/// An open data folder.
+#[derive(Debug)]
+pub struct Data {
+    /// Where it lies, absolute.
+    pub folder: PathBuf,
+    /// Whether it was new, and what was migrated.
+    pub opened: Opened,
+    /// Rows.
+    pub meta: Meta,
+    /// Bytes.
+    pub blobs: Arc<Fs>,
+    /// Freed when everything else has been dropped.
+    _lock: FolderLock,
+}
+
+impl Data {
+    /// Opens the folder. Blocks while another process holds it; `waiting` hears once who that is.
+    pub fn open(options: &DataOptions, waiting: impl FnMut(&str)) -> Result<Self, DataError> {
+        let folder = make(&options.folder)?;
+        let lock = lock::acquire(&folder, options.lock_wait, waiting)?;
+        let (meta, opened) = Meta::open(SqliteOptions {
+            synchronous: options.synchronous,
+            ..SqliteOptions::new(folder.join(DATABASE))
+        })?;
+        let blobs = Fs::open(FsOptions {
+            threads: options.io_threads,
+            ..FsOptions::new(&folder)
+        })?;
+        Ok(Self {
+            folder,
+            opened,
+            meta,
+            blobs: Arc::new(blobs),
+            _lock: lock,
+        })
+    }
+}
+
+/// Makes the folder for its owner only, and names it absolutely.
+fn make(folder: &Path) -> Result<PathBuf, DataError> {
+    let refused = |source| DataError::Folder {
+        folder: folder.to_owned(),
+        source,
+    };
+    if !folder.is_dir() {
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(folder)
+            .map_err(refused)?;
+    }
+    folder.canonicalize().map_err(refused)
+}

@@ -1,0 +1,56 @@
+//! `/livez`, `/readyz`, `/startupz` (OPS-1): one word each, unless `?verbose` asks for more.
+
+use http::StatusCode;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+
+use super::{App, Phase};
+use crate::http::body::Body;
+use crate::http::{Request, Response};
+
+/// The process runs. Says nothing about stores, so that a broken disk is no reason to restart it.
+pub(super) fn live() -> Response {
+    text(StatusCode::OK, "ok\n".to_owned())
+}
+
+/// The stores are open: requests are only taken once they are.
+pub(super) fn started() -> Response {
+    text(StatusCode::OK, "ok\n".to_owned())
+}
+
+/// New requests are welcome. `?verbose` tells how the stores are.
+pub(super) async fn ready(app: &App, request: &Request) -> Response {
+    let ready = app.phase() == Phase::Ready;
+    let (status, word) = if ready {
+        (StatusCode::OK, "ok")
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "leaving: the process is shutting down")
+    };
+    if !request.query.split('&').any(|pair| pair == "verbose" || pair.starts_with("verbose=")) {
+        return text(status, format!("{word}\n"));
+    }
+    let stats = app.registry.meta.stats();
+    let metadata = if stats.refusing {
+        "refusing writes: a commit could not be brought to the disk".to_owned()
+    } else {
+        format!("ok, {} operation(s) waiting", stats.waiting)
+    };
+    let blobs = match app.registry.blobs.probe().await {
+        Ok(Some(free)) => format!("ok, {} MiB free", free >> 20),
+        Ok(None) => "ok".to_owned(),
+        // The cause names paths; it belongs into the log.
+        Err(error) => {
+            tracing::error!(%error, "the blob store cannot be written");
+            "cannot be written; the log says why".to_owned()
+        }
+    };
+    text(status, format!("{word}\nmetadata: {metadata}\nblobs: {blobs}\n"))
+}
+
+fn text(status: StatusCode, text: String) -> Response {
+    let mut response = Response::new(Body::full(text));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}

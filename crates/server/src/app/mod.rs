@@ -1,0 +1,217 @@
+//! The one place that knows all parts: it opens the stores, puts the registry together, and sends each request to the
+//! part that answers it.
+
+mod data;
+mod health;
+mod upkeep;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use tokio_util::sync::CancellationToken;
+use wharf_core::access::{Access, AccessError, AccessOptions};
+use wharf_core::{Clock, ContentRules, Limits, Registry};
+
+pub use self::data::{Data, DataError, DataOptions};
+use crate::http::body::Body;
+use crate::http::{ApiError, Handler, Request, Response, Route};
+use crate::telemetry::Metrics;
+use crate::telemetry::metrics::Sample;
+use crate::ui;
+use crate::v2::{Challenges, V2};
+
+/// Everything that an [`App`] is made of. `config` builds one from the configuration, tests by hand.
+#[derive(Debug)]
+pub struct AppOptions {
+    /// Who may do what.
+    pub access: AccessOptions,
+    /// What one client can ask for.
+    pub limits: Limits,
+    /// What manifests must satisfy.
+    pub content: ContentRules,
+    /// `server.external_url`: makes links absolute.
+    pub external_url: Option<String>,
+    /// `auth.challenge = "basic"`.
+    pub basic_challenge: bool,
+    /// What time it is.
+    pub clock: Arc<dyn Clock>,
+    /// Where figures are counted.
+    pub metrics: Arc<Metrics>,
+}
+
+/// The registry with everything around it, ready to answer requests.
+#[derive(Debug)]
+pub struct App {
+    /// The registry itself, for commands on the admin socket.
+    pub registry: Arc<Registry>,
+    /// The stores, and with them the data folder's lock.
+    pub data: Data,
+    v2: V2,
+    metrics: Arc<Metrics>,
+    /// Host and port of `external_url`.
+    authority: Option<String>,
+    phase: AtomicU8,
+    stop: CancellationToken,
+}
+
+/// How far along the process is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Phase {
+    /// Requests are welcome.
+    Ready = 0,
+    /// Requests are still answered; load balancers should send new ones elsewhere.
+    Leaving = 1,
+}
+
+/// Why there is no [`App`].
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// Access cannot be set up.
+    #[error(transparent)]
+    Access(#[from] AccessError),
+    /// What a crash left behind cannot be cleared away.
+    #[error(transparent)]
+    Core(#[from] wharf_core::Error),
+}
+
+impl App {
+    /// Puts the registry together over an open data folder and starts its upkeep.
+    pub async fn open(data: Data, options: AppOptions) -> Result<Arc<Self>, AppError> {
+        let now = options.clock.now_ms();
+        let access = Access::open(options.access, data.meta.clone(), now).await?;
+        let challenges = Challenges {
+            service: access.service().to_owned(),
+            basic: options.basic_challenge,
+        };
+        let registry = Arc::new(Registry::new(
+            data.meta.clone(),
+            data.blobs.clone(),
+            Arc::new(access),
+            options.clock,
+            options.limits,
+            options.content,
+        ));
+        upkeep::after_crash(&registry).await?;
+        let stop = CancellationToken::new();
+        tokio::spawn(upkeep::run(registry.clone(), stop.clone()));
+        Ok(Arc::new(Self {
+            v2: V2::new(
+                registry.clone(),
+                challenges,
+                options.metrics.clone(),
+                options.external_url.as_deref(),
+            ),
+            authority: options.external_url.as_deref().and_then(authority),
+            metrics: options.metrics,
+            registry,
+            data,
+            phase: AtomicU8::new(Phase::Ready as u8),
+            stop,
+        }))
+    }
+
+    /// How far along the process is.
+    pub fn phase(&self) -> Phase {
+        match self.phase.load(Ordering::Relaxed) {
+            0 => Phase::Ready,
+            _ => Phase::Leaving,
+        }
+    }
+
+    /// Turns readiness off, so that load balancers look elsewhere (OPS-4).
+    pub fn leave(&self) {
+        self.phase.store(Phase::Leaving as u8, Ordering::Relaxed);
+    }
+
+    /// Ends the upkeep and brings everything in the metadata store to the disk. Requests must have ended before.
+    pub async fn close(&self) {
+        self.stop.cancel();
+        self.data.meta.close().await;
+    }
+}
+
+impl Handler for App {
+    async fn handle(&self, request: Request) -> Response {
+        match &request.route {
+            Ok(Route::Root) => get_only(&request, |request| {
+                ui::welcome(request, self.authority.as_deref())
+            }),
+            Ok(Route::Livez) => get_only(&request, |_| health::live()),
+            Ok(Route::Startupz) => get_only(&request, |_| health::started()),
+            Ok(Route::Readyz) => match refuse_method(&request) {
+                Some(refusal) => refusal,
+                None => health::ready(self, &request).await,
+            },
+            Ok(Route::Metrics) => match self.v2.admit_admin(&request).await {
+                Ok(()) => self.metrics().await,
+                Err(refusal) => refusal.into_response(),
+            },
+            Ok(Route::Token) => self.v2.token(request).await,
+            _ => self.v2.handle(request).await,
+        }
+    }
+}
+
+/// Answers on `server.metrics_listen`: figures and health, without credentials, and nothing else.
+#[derive(Debug)]
+pub struct Figures(pub Arc<App>);
+
+impl Handler for Figures {
+    async fn handle(&self, request: Request) -> Response {
+        match &request.route {
+            Ok(Route::Metrics) => match refuse_method(&request) {
+                Some(refusal) => refusal,
+                None => self.0.metrics().await,
+            },
+            Ok(Route::Livez | Route::Readyz | Route::Startupz) => self.0.handle(request).await,
+            _ => ApiError::new(
+                wharf_oci::ErrorCode::Unsupported,
+                "only /metrics, /livez, /readyz and /startupz are served here",
+            )
+            .with_status(http::StatusCode::NOT_FOUND)
+            .into_response(),
+        }
+    }
+}
+
+impl App {
+    /// All figures, sampled now.
+    async fn metrics(&self) -> Response {
+        let totals = self.registry.meta.read(wharf_meta::repository::GetTotals).await;
+        let access = &self.registry.access;
+        let (passwords, tokens) = (access.password_counts(), access.token_counts());
+        let text = self.metrics.render(&Sample {
+            // A store that cannot answer shows in its own figures; the others are still worth having.
+            totals: totals.unwrap_or_default(),
+            meta: self.registry.meta.stats(),
+            blob: self.data.blobs.counts().read(),
+            caches: vec![
+                ("password", passwords.remembered, passwords.checked),
+                ("token", tokens.remembered, tokens.checked),
+            ],
+        });
+        let mut response = Response::new(Body::full(text));
+        response.headers_mut().insert(
+            http::header::CONTENT_TYPE,
+            http::HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8"),
+        );
+        response
+    }
+}
+
+fn get_only(request: &Request, answer: impl FnOnce(&Request) -> Response) -> Response {
+    refuse_method(request).unwrap_or_else(|| answer(request))
+}
+
+fn refuse_method(request: &Request) -> Option<Response> {
+    let methods = request.route.as_ref().ok()?.methods();
+    (!methods.contains(&request.method))
+        .then(|| ApiError::method_not_allowed(methods).into_response())
+}
+
+/// Host and port of a URL.
+fn authority(url: &str) -> Option<String> {
+    let uri: http::Uri = url.parse().ok()?;
+    uri.authority().map(ToString::to_string)
+}

@@ -1,0 +1,73 @@
+//! What happens by itself while Wharf runs: the htpasswd file and signing keys are looked after, forgotten uploads are
+//! cleared away. Each run takes small steps and stops at shutdown.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use wharf_blob::{Part, Stored};
+use wharf_core::{Registry, upload};
+
+/// Between two looks at files and keys.
+const SHORT: Duration = Duration::from_secs(1);
+/// Between two rounds of clearing away.
+const LONG: Duration = Duration::from_secs(10 * 60);
+
+/// Looks after the registry until `stop`.
+pub(super) async fn run(registry: Arc<Registry>, stop: CancellationToken) {
+    tokio::join!(
+        every(SHORT, &stop, || access(&registry)),
+        every(LONG, &stop, || uploads(&registry)),
+    );
+}
+
+async fn every<F: Future<Output = ()>>(
+    period: Duration,
+    stop: &CancellationToken,
+    mut work: impl FnMut() -> F,
+) {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = async {
+                work().await;
+                tokio::time::sleep(period).await;
+            } => {}
+        }
+    }
+}
+
+async fn access(registry: &Registry) {
+    if let Err(error) = registry.access.upkeep(registry.clock.now_ms()).await {
+        tracing::warn!(%error, "users and keys could not be looked after; trying again");
+    }
+}
+
+async fn uploads(registry: &Registry) {
+    match upload::expire(registry).await {
+        Ok(0) => {}
+        Ok(count) => tracing::info!(count, "forgotten uploads were cleared away"),
+        Err(error) => tracing::warn!(%error, "forgotten uploads could not be cleared away; trying again"),
+    }
+}
+
+/// Clears away what a crash can leave behind: upload files without a session, and keys that were replaced.
+///
+/// Runs once, before requests are served, so every upload file belongs to a session or to nobody.
+pub(super) async fn after_crash(registry: &Registry) -> wharf_core::Result<()> {
+    let mut uploads = Vec::new();
+    registry
+        .blobs
+        .scan(Part::Uploads, &mut |stored| {
+            uploads.extend(stored.into_iter().filter_map(|stored| match stored {
+                Stored::Upload(id, _) => Some(id),
+                _ => None,
+            }));
+            true
+        })
+        .await?;
+    for id in uploads {
+        upload::forget_stray(registry, &id).await?;
+    }
+    wharf_core::blob::collect_replaced(registry).await
+}

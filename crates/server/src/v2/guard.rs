@@ -1,0 +1,170 @@
+//! The door of `/v2/`: who asks, and may they (§4.1)?
+//!
+//! Decides on the name and the credentials alone, before anything is looked up, so that no answer depends on what
+//! exists (AUTH-8). Refusals carry the challenge that tells a client how to do better.
+
+use http::StatusCode;
+use http::header::{AUTHORIZATION, HeaderValue, WWW_AUTHENTICATE};
+use wharf_core::access::{AuthFailure, Caller, Decision, read_authorization, scope_for};
+use wharf_core::upload;
+use wharf_oci::{Challenge, ErrorCode, Scope};
+
+use super::V2;
+use crate::http::error::ApiError;
+use crate::http::route::Route;
+use crate::http::{Request, Scheme};
+
+/// How `/v2/` asks for credentials.
+#[derive(Debug, Clone)]
+pub struct Challenges {
+    /// The name of this registry in challenges and tokens.
+    pub service: String,
+    /// `auth.challenge = "basic"`: ask for Basic alone instead of Bearer.
+    pub basic: bool,
+}
+
+impl V2 {
+    /// Lets a request in, or says why not.
+    pub(super) async fn admit(&self, request: &Request, route: &Route) -> Result<Caller, ApiError> {
+        let access = &self.registry.access;
+        let permission = route.permission(&request.method);
+        let repository = route.repository();
+        let scope = permission.and_then(|permission| scope_for(permission, repository));
+
+        let now = self.registry.clock.now_ms();
+        let caller = async {
+            let headers = request.headers.get_all(AUTHORIZATION);
+            let authorization = read_authorization(headers.iter().map(HeaderValue::as_bytes))?;
+            access.authenticate(authorization.as_ref(), now).await
+        }
+        .await
+        .map_err(|failure| self.unauthenticated(request, scope, failure))?;
+
+        let decision = match (route, permission, repository) {
+            (Route::Ping | Route::Extensions { name: None }, ..) => access.decide_ping(&caller),
+            // An expired token may finish what its own subject began (AUTH-20); only then is the session looked at.
+            (Route::Upload { name, id }, Some(_), _) if caller.expired_since.is_some() => {
+                match upload::owner(&self.registry, name, id).await? {
+                    Some(owner) => access.decide_upload(&caller, &owner, name),
+                    None => access.decide(&caller, wharf_core::access::Permission::Push, Some(name)),
+                }
+            }
+            (_, Some(permission), repository) => access.decide(&caller, permission, repository),
+            (_, None, _) => Decision::Allow,
+        };
+        match decision {
+            Decision::Allow => Ok(caller),
+            Decision::Challenge { scope, error } => {
+                let scope = scope.map(|scope| with_source(scope, request, route));
+                Err(self.challenge(request, scope, error))
+            }
+            Decision::Denied => Err(denied(&caller, route)),
+        }
+    }
+
+    /// 401 with the way to better credentials (AUTH-1 … AUTH-6).
+    fn challenge(
+        &self,
+        request: &Request,
+        scope: Option<Vec<Scope>>,
+        error: Option<&'static str>,
+    ) -> ApiError {
+        let message = match error {
+            Some(wharf_core::access::INSUFFICIENT_SCOPE) => {
+                "the token was asked for less than this request needs; fetch one with the scope in WWW-Authenticate"
+            }
+            Some(_) => "the token is no longer good; fetch a new one",
+            None => "sign in first: this needs credentials (docker login)",
+        };
+        let detail = scope
+            .as_ref()
+            .map(|scopes| scopes.iter().map(Scope::to_string).collect::<Vec<_>>().join(" "));
+        let challenge = if self.challenges.basic {
+            Challenge {
+                scheme: "Basic".into(),
+                realm: self.challenges.service.clone(),
+                service: None,
+                scope: None,
+                error: None,
+            }
+        } else {
+            Challenge {
+                scheme: "Bearer".into(),
+                realm: self.realm(request),
+                service: Some(self.challenges.service.clone()),
+                scope: detail.clone(),
+                error: error.map(str::to_owned),
+            }
+        };
+        let mut refusal = ApiError::new(ErrorCode::Unauthorized, message);
+        refusal.detail = detail;
+        match HeaderValue::from_str(&challenge.to_string()) {
+            Ok(value) => refusal.with_header(WWW_AUTHENTICATE, value),
+            Err(_) => refusal,
+        }
+    }
+
+    fn unauthenticated(
+        &self,
+        request: &Request,
+        scope: Option<Scope>,
+        failure: AuthFailure,
+    ) -> ApiError {
+        self.metrics.auth_failed(failure.reason());
+        match failure {
+            AuthFailure::Busy { retry_after } => {
+                ApiError::new(ErrorCode::TooManyRequests, failure.to_string())
+                    .with_retry_after(retry_after)
+            }
+            AuthFailure::Store(error) => error.into(),
+            failure => {
+                let error = failure.challenge_error();
+                let mut refusal =
+                    self.challenge(request, scope.map(|scope| vec![scope]), error);
+                refusal.message = failure.to_string();
+                refusal
+            }
+        }
+    }
+
+    /// Where tokens are: on the address under which the client knows us, absolute and without a query (AUTH-3).
+    fn realm(&self, request: &Request) -> String {
+        if !self.base.is_empty() {
+            return format!("{}/token", self.base);
+        }
+        let scheme = match request.scheme {
+            Scheme::Http => "http",
+            Scheme::Https => "https",
+        };
+        let host = request.host.as_deref().unwrap_or("localhost");
+        format!("{scheme}://{host}/token")
+    }
+}
+
+/// A mount needs the source too, so its challenge names both (AUTH-4).
+fn with_source(scope: Scope, request: &Request, route: &Route) -> Vec<Scope> {
+    let mut scopes = vec![scope];
+    if let Route::Uploads { .. } = route
+        && super::reply::query(request, "mount").next().is_some()
+        && let Some(from) = super::reply::query(request, "from").next()
+        && let Ok(from) = wharf_oci::RepositoryName::parse(&from)
+    {
+        scopes.push(Scope::repository(from.as_str(), &["pull"]));
+    }
+    scopes
+}
+
+/// 403: whoever this is lacks the right, and no token would change that (AUTH-7).
+fn denied(caller: &Caller, route: &Route) -> ApiError {
+    let place = route
+        .repository()
+        .map_or_else(|| "this".to_owned(), |name| format!("repository {name}"));
+    ApiError::new(
+        ErrorCode::Denied,
+        format!(
+            "{} may not do this on {place}; an administrator can grant it ([[access.grant]])",
+            caller.principal.name()
+        ),
+    )
+    .with_status(StatusCode::FORBIDDEN)
+}

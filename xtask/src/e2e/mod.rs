@@ -1,0 +1,220 @@
+//! `cargo xtask e2e`: drives each real client against the release binary.
+//!
+//! The harness is in [`suite`] (what steps share), [`step`] (commands and logs), [`site`] (registries in four modes),
+//! [`process`] (nothing outlives the run), [`cutter`] (connections that break), [`image`] (images made here) and
+//! [`matrix`] (what all clients have to show). Each other module is one client. Clients come from
+//! `cargo xtask clients`; one that is missing is a failure, since it could be installed.
+//!
+//! Every address is on the loopback interface, and every command's output goes to a log that is shown on failure.
+
+mod buildkit;
+mod containerd;
+mod crane;
+mod curl;
+mod cutter;
+mod debian;
+mod docker;
+mod helm;
+mod image;
+mod matrix;
+mod operator;
+mod oras;
+mod podman;
+mod process;
+mod regctl;
+mod signing;
+mod site;
+mod skopeo;
+mod step;
+mod suite;
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::{run, workspace};
+use site::Subject;
+use suite::Suite;
+
+/// Arguments of `cargo xtask e2e`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Only these clients; all when none is given
+    names: Vec<String>,
+    /// The program under test; built as a release when it is not given
+    #[arg(long)]
+    binary: Option<PathBuf>,
+    /// Only steps whose name contains this
+    #[arg(long)]
+    filter: Option<String>,
+    /// Leave the run's folder for a look at it
+    #[arg(long)]
+    keep: bool,
+    /// Run the same tests against another registry, to judge the tests
+    #[arg(long, hide = true, value_parser = ["distribution"])]
+    against: Option<String>,
+}
+
+/// One client: its name, the programs that it needs, its tests.
+type Client = (&'static str, &'static [&'static str], fn(&mut Suite));
+
+const CLIENTS: &[Client] = &[
+    ("curl", &["curl"], curl::run),
+    ("crane", &["crane"], crane::run),
+    ("regctl", &["regctl"], regctl::run),
+    ("oras", &["oras"], oras::run),
+    ("skopeo", &["skopeo"], skopeo::run),
+    (
+        "docker",
+        &["dockerd", "docker", "runc", "iptables", "skopeo"],
+        docker::run,
+    ),
+    ("podman", &["podman", "conmon", "runc"], podman::run),
+    ("buildah", &["buildah"], podman::run_buildah),
+    (
+        "containerd",
+        &["containerd", "ctr", "runc"],
+        containerd::run,
+    ),
+    ("helm3", &["helm3"], helm::run_3),
+    ("helm4", &["helm4"], helm::run_4),
+    ("cosign2", &["cosign2"], signing::run_cosign_2),
+    ("cosign3", &["cosign3"], signing::run_cosign_3),
+    ("notation", &["notation"], signing::run_notation),
+    (
+        "buildkit",
+        &["buildkitd", "buildctl", "runc", "crane"],
+        buildkit::run,
+    ),
+    (
+        "debian",
+        &[
+            "debootstrap",
+            "dockerd",
+            "docker",
+            "podman",
+            "conmon",
+            "containerd",
+            "ctr",
+            "runc",
+            "skopeo",
+        ],
+        debian::run,
+    ),
+    ("operator", &[], operator::run),
+];
+
+/// Needed by the harness itself.
+const HARNESS: &[&str] = &[
+    "curl", "openssl", "nginx", "tar", "gzip", "cc", "awk", "grep",
+];
+
+/// Runs the task.
+pub(crate) fn main(args: &Args) -> Result<()> {
+    for name in &args.names {
+        if !CLIENTS.iter().any(|(client, ..)| client == name) {
+            let known: Vec<_> = CLIENTS.iter().map(|(client, ..)| *client).collect();
+            bail!("no client is called {name}; known: {}", known.join(", "));
+        }
+    }
+    let missing: Vec<_> = HARNESS
+        .iter()
+        .filter(|program| run::find(program).is_none())
+        .collect();
+    if !missing.is_empty() {
+        bail!(
+            "missing programs {missing:?}: cargo xtask clients, and apt-get install build-essential"
+        );
+    }
+    let subject = subject(args)?;
+    // No capital letters in its name: podman takes the path of a layout for the name of an image.
+    let dir = std::env::temp_dir().join(format!("wharf-e2e-{}", std::process::id()));
+    std::fs::create_dir(&dir)
+        .with_context(|| format!("making the run's folder {}", dir.display()))?;
+    let logs = workspace::target_dir().join("e2e");
+    let _ = std::fs::remove_dir_all(&logs);
+    std::fs::create_dir_all(&logs)?;
+    let watchdog = process::Watchdog::start(&dir, args.keep)?;
+    println!(
+        "e2e: {subject:?}\nfiles in {}, logs in {}",
+        dir.display(),
+        logs.display()
+    );
+
+    let mut suite = Suite::new(&dir, &logs, subject, args.filter.clone());
+    let mut times = Vec::new();
+    for (name, programs, test) in CLIENTS {
+        if !args.names.is_empty() && !args.names.iter().any(|n| n == name) {
+            continue;
+        }
+        let start = Instant::now();
+        suite.begin(name);
+        let missing: Vec<_> = programs
+            .iter()
+            .filter(|program| run::find(program).is_none())
+            .collect();
+        if missing.is_empty() {
+            test(&mut suite);
+        } else {
+            suite.step("installed", |_, _| {
+                bail!("missing {missing:?}: cargo xtask clients")
+            });
+        }
+        times.push((name, start.elapsed().as_secs_f32()));
+    }
+    suite.close();
+    drop(watchdog);
+
+    println!();
+    for (name, seconds) in times {
+        println!("{name:<12} {seconds:7.1} s");
+    }
+    for (name, reason) in &suite.skipped {
+        println!("skipped {name}: {reason}");
+    }
+    for name in &suite.failed {
+        println!("failed {name}");
+    }
+    println!(
+        "{} passed, {} failed, {} skipped",
+        suite.passed,
+        suite.failed.len(),
+        suite.skipped.len()
+    );
+    if !suite.failed.is_empty() {
+        bail!(
+            "e2e: {} steps failed; their logs are in {}",
+            suite.failed.len(),
+            logs.display()
+        );
+    }
+    if suite.passed == 0 {
+        bail!("e2e: no step was run");
+    }
+    Ok(())
+}
+
+fn subject(args: &Args) -> Result<Subject> {
+    if args.against.is_some() {
+        let program = run::find("distribution")
+            .context("no distribution: cargo xtask clients distribution")?;
+        return Ok(Subject::Distribution(program));
+    }
+    if let Some(binary) = &args.binary {
+        let binary = binary
+            .canonicalize()
+            .with_context(|| format!("--binary {}", binary.display()))?;
+        return Ok(Subject::Wharf(binary));
+    }
+    println!("building the release binary");
+    run::check(
+        Command::new("cargo")
+            .args(["build", "--release", "--package", "wharf"])
+            .current_dir(workspace::root()),
+    )?;
+    Ok(Subject::Wharf(
+        workspace::target_dir().join("release/wharf"),
+    ))
+}
