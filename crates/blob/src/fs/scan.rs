@@ -99,8 +99,8 @@ impl Walk {
 
     fn open(&self, path: String) -> Result<Option<(String, Dir)>> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let opened = rustix::fs::openat(&self.engine.root, &path, flags, Mode::empty())
-            .and_then(Dir::new);
+        let opened =
+            rustix::fs::openat(&self.engine.root, &path, flags, Mode::empty()).and_then(Dir::new);
         match opened {
             Ok(dir) => Ok(Some((path, dir))),
             Err(Errno::NOENT) => Ok(None),
