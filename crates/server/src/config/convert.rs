@@ -1,13 +1,18 @@
 //! From configuration to the options of the parts. The only place that knows both.
 
+use std::sync::Arc;
+
 use wharf_core::access::{self, AccessOptions, GrantError, Rights, Who};
-use wharf_core::{ContentRule, ContentRules, Limits as CoreLimits};
+use wharf_core::{Clock, ContentRule, ContentRules, Limits as CoreLimits};
 use wharf_meta::Synchronous as MetaSynchronous;
 
-use super::sections::{AnonymousRole, Config, ContentOverride, Grant, Synchronous};
-use crate::app::DataOptions;
+use super::sections::{
+    AnonymousRole, Challenge, Config, ContentOverride, Grant, LogFormat, Synchronous,
+};
+use crate::app::{AppOptions, DataOptions};
 use crate::http::TrustedProxies;
 use crate::http::limits::{Limits as HttpLimits, Progress};
+use crate::telemetry::Metrics;
 
 impl From<AnonymousRole> for access::Role {
     fn from(role: AnonymousRole) -> Self {
@@ -16,6 +21,16 @@ impl From<AnonymousRole> for access::Role {
             AnonymousRole::Reader => Self::Reader,
             AnonymousRole::Writer => Self::Writer,
             AnonymousRole::Maintainer => Self::Maintainer,
+        }
+    }
+}
+
+impl From<LogFormat> for crate::telemetry::log::Format {
+    fn from(format: LogFormat) -> Self {
+        match format {
+            LogFormat::Auto => Self::Auto,
+            LogFormat::Human => Self::Human,
+            LogFormat::Json => Self::Json,
         }
     }
 }
@@ -142,6 +157,26 @@ impl Config {
                 .map_or_else(default_io_threads, |threads| threads as usize),
             ..defaults
         }
+    }
+
+    /// What the registry is made of.
+    ///
+    /// # Errors
+    /// A grant that validation would have refused.
+    pub fn app_options(
+        &self,
+        clock: Arc<dyn Clock>,
+        metrics: Arc<Metrics>,
+    ) -> Result<AppOptions, GrantError> {
+        Ok(AppOptions {
+            access: self.access_options()?,
+            limits: self.core_limits(),
+            content: self.content_rules(),
+            external_url: self.server.external_url.as_ref().map(ToString::to_string),
+            basic_challenge: self.auth.challenge == Challenge::Basic,
+            clock,
+            metrics,
+        })
     }
 
     /// Whose word about clients counts.

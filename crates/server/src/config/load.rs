@@ -79,7 +79,12 @@ pub(super) fn load_with(inputs: &Inputs, renamed: &[(&str, &str)]) -> Result<Loa
     };
     if let Some(path) = &inputs.file {
         match read_text(path) {
-            Ok(text) => loader.file(path, &text),
+            Ok(text) => {
+                loader.file(path, &text);
+                // The parser sorts keys by name; people read from the top.
+                loader.problems.sort_by_key(|problem| problem.at.line());
+                loader.warnings.sort_by_key(|warning| warning.at.line());
+            }
             Err(what) => loader.problems.push(Problem {
                 at: Source::Default,
                 what,

@@ -11,10 +11,12 @@ pub mod reload;
 pub mod render;
 pub mod section;
 pub mod sections;
+#[cfg(test)]
+mod tests;
 pub mod validate;
 pub mod value;
 
 pub use load::{FlagValue, Inputs, Loaded, Sources, load};
 pub use problem::{Problem, Problems, Source};
 pub use sections::*;
-pub use value::{ExternalUrl, ListenAddr, Secret, Size, TrustedProxy};
+pub use value::{ExternalUrl, Secret, Size, TrustedProxy};

@@ -23,6 +23,16 @@ pub enum Source {
     Flag(String),
 }
 
+impl Source {
+    /// The line, if it is in a file.
+    pub(super) fn line(&self) -> Option<usize> {
+        match self {
+            Self::File { line, .. } => Some(*line),
+            _ => None,
+        }
+    }
+}
+
 impl fmt::Display for Source {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

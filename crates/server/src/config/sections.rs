@@ -10,7 +10,8 @@ use std::time::Duration;
 use wharf_core::access::Role;
 
 use super::section::section;
-use super::value::{ExternalUrl, ListenAddr, Secret, Size, TrustedProxy, choice};
+use super::value::{ExternalUrl, Secret, Size, TrustedProxy, choice};
+use crate::http::listener::ListenAddr;
 
 section! {
     /// The whole configuration of Wharf.
@@ -36,7 +37,7 @@ section! {
         /// at the first start. One process at a time uses it.
         data: PathBuf = PathBuf::from("./wharf-data") => restart.flag("data");
         /// Addresses to listen on, HTTP/1.1 and HTTP/2 alike. `:5000` means every address of this machine.
-        listen: Vec<ListenAddr> = vec![ListenAddr::Tcp(([127, 0, 0, 1], 5000).into())] => restart.flag("listen");
+        listen: Vec<ListenAddr> = vec![ListenAddr::Tcp { host: "127.0.0.1".to_owned(), port: 5000 }] => restart.flag("listen");
         /// Address under which clients reach this registry. When set, upload locations and the token realm are absolute
         /// URLs with it; otherwise locations are relative and the realm follows the request's host.
         external_url: Option<ExternalUrl> = None => restart.flag("external-url");

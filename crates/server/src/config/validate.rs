@@ -11,7 +11,7 @@ use wharf_core::access::{ANONYMOUS, Policy, Role};
 use super::load::Sources;
 use super::problem::{Problem, Source};
 use super::sections::{AnonymousRole, Challenge, Config};
-use super::value::ListenAddr;
+use crate::http::listener::ListenAddr;
 
 /// Finds what cannot work.
 pub(super) fn validate(
@@ -81,7 +81,7 @@ impl Check<'_> {
         }
         for (index, address) in config.server.listen.iter().enumerate() {
             // Port 0 is a fresh port each time.
-            let any_port = matches!(address, ListenAddr::Tcp(address) if address.port() == 0);
+            let any_port = matches!(address, ListenAddr::Tcp { port: 0, .. });
             if !any_port && config.server.listen[..index].contains(address) {
                 self.refuse(
                     "server.listen",

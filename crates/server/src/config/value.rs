@@ -4,9 +4,7 @@
 //! parser, and errors always say what was expected. Must never read files or the environment.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::time::Duration;
 
 use toml::Spanned;
@@ -14,6 +12,7 @@ use toml::de::DeValue;
 use wharf_core::access::Role;
 
 use crate::http::forwarded::Network;
+use crate::http::listener::{ListenAddr, ListenAddrError};
 
 /// A value as it was written.
 #[derive(Clone, Copy, Debug)]
@@ -407,70 +406,10 @@ impl<T: Value> Value for Vec<T> {
     }
 }
 
-/// Where to listen.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum ListenAddr {
-    /// A TCP address.
-    Tcp(SocketAddr),
-    /// A Unix socket.
-    Unix(PathBuf),
-}
-
-impl ListenAddr {
-    /// Only reachable from this machine.
-    #[must_use]
-    pub fn is_local(&self) -> bool {
-        match self {
-            Self::Tcp(address) => address.ip().to_canonical().is_loopback(),
-            Self::Unix(_) => true,
-        }
-    }
-}
-
-impl fmt::Display for ListenAddr {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tcp(address) => address.fmt(out),
-            Self::Unix(path) => write!(out, "unix:{}", path.display()),
-        }
-    }
-}
-
-impl FromStr for ListenAddr {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        if let Some(path) = text.strip_prefix("unix:") {
-            return if path.is_empty() {
-                Err("the socket's path is missing".to_owned())
-            } else {
-                Ok(Self::Unix(path.into()))
-            };
-        }
-        // ":5000" means every address, IPv6 and IPv4 alike.
-        if let Some(port) = text.strip_prefix(':').and_then(|port| port.parse().ok()) {
-            return Ok(Self::Tcp((Ipv6Addr::UNSPECIFIED, port).into()));
-        }
-        if let Some(port) = text
-            .strip_prefix("localhost:")
-            .and_then(|port| port.parse::<u16>().ok())
-        {
-            return Ok(Self::Tcp(([127, 0, 0, 1], port).into()));
-        }
-        if let Ok(address) = text.parse() {
-            return Ok(Self::Tcp(address));
-        }
-        if text.parse::<IpAddr>().is_ok() {
-            return Err(format!("`{text}` has no port"));
-        }
-        Err(format!("`{text}` is not an address"))
-    }
-}
-
 impl Value for ListenAddr {
     fn expects() -> String {
         "an address with a port such as \"127.0.0.1:5000\", \"[::1]:5000\", \":5000\" (every address), or \
-         \"unix:/run/wharf/wharf.sock\""
+         \"unix:/run/wharf.sock?mode=660\""
             .to_owned()
     }
     fn example() -> String {
@@ -478,6 +417,7 @@ impl Value for ListenAddr {
     }
     fn parse(text: &str) -> Result<Self, String> {
         text.parse()
+            .map_err(|error: ListenAddrError| format!("`{text}` is none: {}", error.reason()))
     }
     fn to_toml(&self) -> Option<String> {
         Some(quote(&self.to_string()))

@@ -173,3 +173,7 @@ fn denied(caller: &Caller, route: &Route) -> ApiError {
     )
     .with_status(StatusCode::FORBIDDEN)
 }
+
+#[cfg(test)]
+#[path = "guard_tests.rs"]
+mod tests;

@@ -1,7 +1,5 @@
-//! All integration tests in one binary: one link, one module per noun.
-//!
-//! The protocol is tested item by item against the whole registry, over HTTP/1.1 and HTTP/2 unless a test is about one
-//! of them. The modules `http_*` test the transport alone, on a handler of their own.
+//! All integration tests in one binary: one link, one module per noun. The protocol's modules run each test over
+//! HTTP/1.1 and HTTP/2 unless it is about one of them; `http_*` test the transport with handlers of their own.
 
 mod blob;
 mod catalog;
