@@ -138,7 +138,14 @@ async fn a_request_with_two_meanings_is_refused_and_the_connection_closed() {
         .await
         .unwrap();
         let answer = String::from_utf8_lossy(&raw.read_to_end().await).into_owned();
-        assert_eq!(answer.lines().filter(|line| line.starts_with("HTTP/1.1 ")).count(), 1, "{what}: {answer}");
+        assert_eq!(
+            answer
+                .lines()
+                .filter(|line| line.starts_with("HTTP/1.1 "))
+                .count(),
+            1,
+            "{what}: {answer}"
+        );
         let status: u16 = answer
             .split(' ')
             .nth(1)
