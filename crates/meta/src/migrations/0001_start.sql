@@ -27,14 +27,15 @@ CREATE TABLE blob_inline (
     bytes BYTEA NOT NULL
 ) /*sqlite STRICT */;
 
--- Which repository holds which blob. By digest and not by row, so that one push heals a lost blob for all of them.
+-- Which repository holds which blob. By digest and not by row, so that one push heals a lost blob for all of them. The
+-- digest comes first since that one order serves both the link of a repository and the holders of a blob: an index more
+-- is a page more in the log of every push, as digests are nowhere near each other.
 CREATE TABLE repository_blob (
     repository_id BYTEA NOT NULL,
     digest TEXT COLLATE "C" NOT NULL,
     linked_at BIGINT NOT NULL,
-    PRIMARY KEY (repository_id, digest)
+    PRIMARY KEY (digest, repository_id)
 ) /*sqlite STRICT, WITHOUT ROWID */;
-CREATE INDEX repository_blob_digest ON repository_blob (digest);
 
 -- Keys in the blob store that no row needs any more. Written in the transaction that made them so: a crash before the
 -- file is removed leaves a row, not a leak.

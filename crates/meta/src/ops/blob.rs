@@ -250,7 +250,7 @@ async fn link<T: Tx>(tx: &mut T, repository: &Id, digest: &Digest, at: i64) -> R
     let made = tx
         .exec(
             "INSERT INTO repository_blob (repository_id, digest, linked_at) VALUES ($1, $2, $3) \
-             ON CONFLICT (repository_id, digest) DO NOTHING",
+             ON CONFLICT (digest, repository_id) DO NOTHING",
             vals![repository, digest, at],
         )
         .await?;

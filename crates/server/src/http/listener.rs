@@ -48,6 +48,13 @@ pub struct ListenAddrError {
     reason: &'static str,
 }
 
+impl ListenAddrError {
+    /// What is wrong, without the text itself.
+    pub fn reason(&self) -> &'static str {
+        self.reason
+    }
+}
+
 impl FromStr for ListenAddr {
     type Err = ListenAddrError;
 

@@ -31,11 +31,9 @@ pub(super) struct Checkpointer {
 /// How much a checkpoint may stand in the way (SQLite documentation, wal_checkpoint_v2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mode {
-    /// Moves what no reader needs; nobody waits.
+    /// Moves what no reader needs; nobody waits. When that was all, the next commit starts the log anew.
     Passive,
-    /// Moves all and lets the next commit start the log anew; the gate must be held.
-    Restart,
-    /// As `Restart`, and cuts the log's file.
+    /// Moves all, starts the log anew and cuts its file; the gate must be held. The writer's cache is lost with it.
     Truncate,
 }
 
@@ -88,7 +86,9 @@ impl Checkpointer {
         }
         let done = self.checkpoint(Mode::Passive).and_then(|_| {
             let _gate = self.shared.gate();
-            self.checkpoint(Mode::Restart)
+            let progress = self.checkpoint(Mode::Passive)?;
+            self.moved(&progress);
+            Ok(progress)
         });
         match done {
             // If not, a reader still needs the log.
@@ -97,6 +97,13 @@ impl Checkpointer {
                 tracing::error!(%error, "a checkpoint of the metadata failed");
                 false
             }
+        }
+    }
+
+    /// Notes that the log is empty, or as good as: the gate is held, so the next commit is the first to know better.
+    fn moved(&self, progress: &Progress) {
+        if progress.complete() {
+            self.shared.wal_has(0);
         }
     }
 
@@ -121,7 +128,6 @@ impl Checkpointer {
     fn checkpoint(&self, mode: Mode) -> Result<Progress> {
         let sql = match mode {
             Mode::Passive => "PRAGMA wal_checkpoint(PASSIVE)",
-            Mode::Restart => "PRAGMA wal_checkpoint(RESTART)",
             Mode::Truncate => "PRAGMA wal_checkpoint(TRUNCATE)",
         };
         let result = self.connection.raw().query_row(sql, [], |row| {
@@ -139,9 +145,6 @@ impl Checkpointer {
             }
             Ok(progress) => {
                 counts.checkpoints.fetch_add(1, Ordering::Relaxed);
-                if progress.complete() && mode != Mode::Passive {
-                    self.shared.wal_has(0);
-                }
                 Ok(progress)
             }
             Err(e) => {

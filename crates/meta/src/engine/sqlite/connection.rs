@@ -190,6 +190,8 @@ fn configure(
     raw.set_prepared_statement_cache_capacity(STATEMENTS);
     raw.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
     raw.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
+    // Plans do not depend on values: otherwise SQLite prepares a statement anew whenever its LIMIT is bound.
+    raw.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     // The engine checkpoints itself, with its errors seen.
     raw.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     // A failing disk must give an error, not SIGBUS.
