@@ -2,6 +2,8 @@
 //!
 //! A blob is visible only through a repository that links it; that it exists elsewhere changes no answer (BGET-1).
 
+use std::sync::atomic::Ordering;
+
 use wharf_blob::{Blob, Key};
 use wharf_meta::blob as rows;
 use wharf_oci::{Digest, RepositoryName};
@@ -24,7 +26,11 @@ pub struct Found {
 }
 
 /// Finds a blob for HEAD and existence checks: damaged bytes count as absent, so that the next push heals them.
-pub async fn stat(registry: &Registry, repository: &RepositoryName, digest: &Digest) -> Result<u64> {
+pub async fn stat(
+    registry: &Registry,
+    repository: &RepositoryName,
+    digest: &Digest,
+) -> Result<u64> {
     let row = find(registry, repository, digest, false).await?;
     if is_sound(registry, &row).await {
         Ok(row.size)
@@ -163,8 +169,12 @@ pub async fn delete(
     }
 }
 
-/// Removes bytes that no row names any more. What fails stays in the list for the next start.
+/// Removes bytes that no row names any more. What fails, or what a running backup may still need, stays in the list and
+/// is tried again by the upkeep.
 pub(crate) async fn collect(registry: &Registry, key: String) {
+    if registry.holds.load(Ordering::SeqCst) > 0 {
+        return;
+    }
     let outcome = async {
         registry.blobs.remove(&Key::parse(&key)?).await?;
         registry
@@ -178,7 +188,7 @@ pub(crate) async fn collect(registry: &Registry, key: String) {
     }
 }
 
-/// Removes all bytes that were replaced and not yet removed when the process ended. Called once at the start.
+/// Removes all bytes that were replaced and not yet removed. Called at the start and by the upkeep.
 pub async fn collect_replaced(registry: &Registry) -> Result<()> {
     let mut after = None;
     loop {

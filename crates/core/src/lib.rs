@@ -5,6 +5,7 @@
 //! `app.rs`, they never import each other.
 
 pub mod access;
+pub mod backup;
 pub mod blob;
 pub mod clock;
 pub mod error;
@@ -14,6 +15,7 @@ pub mod registry;
 pub mod repository;
 pub mod tag;
 pub mod upload;
+pub mod verify;
 
 pub use clock::Clock;
 pub use error::{BodyError, Error, Result};

@@ -4,6 +4,7 @@
 //! (ARCHITECTURE.md, invariant 7), apart from the locks that keep two requests of this process off one upload.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 
 use arc_swap::ArcSwap;
 use wharf_blob::BlobStore;
@@ -29,6 +30,8 @@ pub struct Registry {
     pub limits: Limits,
     /// What a manifest must satisfy, by repository. Replaced as a whole when the configuration is read again.
     pub content: ArcSwap<ContentRules>,
+    /// Backups that are running: bytes that were replaced stay until they are done.
+    pub(crate) holds: AtomicUsize,
     /// One writer per upload within this process.
     pub(crate) uploads: upload::Locks,
 }
@@ -50,6 +53,7 @@ impl Registry {
             clock,
             limits,
             content: ArcSwap::from_pointee(content),
+            holds: AtomicUsize::new(0),
             uploads: upload::Locks::default(),
         }
     }

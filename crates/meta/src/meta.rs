@@ -59,6 +59,11 @@ impl Meta {
         self.engine.snapshot_into(path).await
     }
 
+    /// What is wrong inside the database itself, at most 20 findings; empty when it is whole. Reads all of it.
+    pub async fn integrity(&self) -> Result<Vec<String>> {
+        self.engine.integrity().await
+    }
+
     /// The store's figures.
     pub fn stats(&self) -> Stats {
         self.engine.stats()

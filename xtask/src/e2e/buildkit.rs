@@ -157,6 +157,7 @@ pub(crate) fn run(suite: &mut Suite) {
         } else {
             "as an index of blobs"
         };
+        // Spec: MPUT-11.
         suite.step(&format!("cache in the registry, {name}"), |suite, step| {
             cache(&buildkit, suite, step, manifest)
         });

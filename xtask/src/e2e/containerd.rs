@@ -235,6 +235,7 @@ pub(crate) fn run(suite: &mut Suite) {
         Err(error) => return suite.step("starting the daemon", |_, _| Err(error)),
     };
     matrix::run(suite, "containerd", &containerd);
+    // Spec: NS-1, NS-3, NS-6.
     suite.step(
         "a hosts.toml mirror, which is asked with ns=",
         |suite, step| mirror(&containerd, suite, step),

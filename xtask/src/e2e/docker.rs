@@ -102,9 +102,9 @@ impl Docker {
             .to_owned())
     }
 
-    /// Forgets every image, so that the next pull fetches all of it.
+    /// Forgets every image, so that the next pull fetches all of it. What a build left below them goes with them.
     fn forget(&self, step: &mut Step) -> Result<()> {
-        let told = self.docker(step, &["images", "-aq"])?;
+        let told = self.docker(step, &["images", "-q"])?;
         let mut ids: Vec<&str> = told.split_whitespace().collect();
         ids.sort_unstable();
         ids.dedup();
@@ -228,6 +228,7 @@ fn with_store(suite: &mut Suite, store: &'static str, containerd_store: bool) ->
         },
         &docker,
     );
+    // Spec: LEG-1, LEG-2, LEG-3, MNT-1.
     suite.step("build, push and run what others pushed", |suite, step| {
         build(&docker, suite, step)
     });

@@ -106,6 +106,9 @@ const CLIENTS: &[Client] = &[
     ("operator", &[], operator::run),
 ];
 
+/// Programs that work for root only, as they are used here.
+const DAEMONS: &[&str] = &["dockerd", "containerd", "buildkitd", "podman", "buildah"];
+
 /// Needed by the harness itself.
 const HARNESS: &[&str] = &[
     "curl", "openssl", "nginx", "tar", "gzip", "cc", "awk", "grep",
@@ -151,6 +154,14 @@ pub(crate) fn main(args: &Args) -> Result<()> {
         }
         let start = Instant::now();
         suite.begin(name);
+        if programs.iter().any(|program| DAEMONS.contains(program))
+            && !rustix::process::geteuid().is_root()
+        {
+            suite.step("root", |_, _| {
+                bail!("mounts and namespaces need it: run `cargo xtask e2e` as root")
+            });
+            continue;
+        }
         let missing: Vec<_> = programs
             .iter()
             .filter(|program| run::find(program).is_none())

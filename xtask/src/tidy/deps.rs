@@ -48,14 +48,17 @@ pub(super) fn reasons(tree: &Tree) -> Vec<Finding> {
 /// Members take every dependency and their lints from the workspace.
 pub(super) fn members(tree: &Tree) -> Vec<Finding> {
     let mut found = Vec::new();
-    for (path, text) in tree
-        .files("", "Cargo.toml")
-        .filter(|(path, _)| *path != "Cargo.toml")
-    {
+    for (path, text) in tree.files("", "Cargo.toml") {
+        // The root, and workspaces of their own such as the one that cargo-fuzz needs.
+        if text.contains("[workspace]") {
+            continue;
+        }
         let lines: Vec<&str> = text.lines().collect();
         for (line, _, key) in manifest_keys(text) {
             let content = lines[line - 1];
-            if !content.starts_with('[') && !content.contains("workspace = true") {
+            // A crate that tests itself with a feature names itself by path.
+            let itself = content.contains("path = \".\"");
+            if !content.starts_with('[') && !content.contains("workspace = true") && !itself {
                 let cure = format!(
                     "write `{key}.workspace = true` and its version and reason in the root Cargo.toml"
                 );

@@ -7,26 +7,32 @@
 //! hold a whole body, wait without a limit, or look at credentials.
 
 pub mod body;
-
+mod conn;
 pub mod error;
 pub mod forwarded;
-
+mod framing;
 pub mod id;
-
+mod io;
 pub mod limits;
-
+pub mod listener;
 pub mod observer;
 pub mod request;
 pub mod route;
+pub mod server;
+mod service;
+pub mod shutdown;
+pub mod tls;
+mod watch;
 
 pub use body::{Body, Facts};
 pub use error::ApiError;
 pub use forwarded::TrustedProxies;
 pub use limits::Limits;
-
+pub use listener::{ListenAddr, Listeners};
 pub use observer::Observer;
 pub use request::{Peer, Request, RequestBody, Scheme};
 pub use route::{Route, RouteError};
+pub use server::{Running, Server, ServerOptions};
 
 /// What a [`Handler`] gives back. The transport adds what every answer has: date, request id, lengths, HSTS.
 pub type Response = http::Response<Body>;

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -141,7 +141,8 @@ pub(super) struct Shared {
     received: AtomicU64,
     /// The rest of a body that was not read to its end, and whether any of it was asked for.
     rest: Mutex<Option<Incoming>>,
-    asked: std::sync::atomic::AtomicBool,
+    asked: AtomicBool,
+    broken: AtomicBool,
 }
 
 impl Shared {
@@ -153,6 +154,11 @@ impl Shared {
     /// Whether the handler asked for the body, so that `100 Continue` may have been sent.
     pub(super) fn asked(&self) -> bool {
         self.asked.load(Ordering::Relaxed)
+    }
+
+    /// Whether the body ended early, so that nobody knows where the next request begins.
+    pub(super) fn is_broken(&self) -> bool {
+        self.broken.load(Ordering::Relaxed)
     }
 
     /// What the handler left unread.
@@ -216,6 +222,9 @@ impl RequestBody {
             Source::Wire(wire) => std::future::poll_fn(|cx| wire.poll_chunk(cx)).await,
         };
         if !matches!(item, Some(Ok(_))) {
+            if let (Source::Wire(wire), Some(Err(_))) = (&self.source, &item) {
+                wire.shared.broken.store(true, Ordering::Relaxed);
+            }
             self.source = Source::Empty;
         }
         item

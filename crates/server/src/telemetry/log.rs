@@ -37,7 +37,11 @@ pub fn start(format: Format, level: &str) -> Result<(), String> {
     let _ = if human {
         builder.with_ansi(terminal).with_target(false).try_init()
     } else {
-        builder.json().flatten_event(true).with_target(false).try_init()
+        builder
+            .json()
+            .flatten_event(true)
+            .with_target(false)
+            .try_init()
     };
     Ok(())
 }
@@ -45,7 +49,9 @@ pub fn start(format: Format, level: &str) -> Result<(), String> {
 /// The line of a request.
 pub(super) fn request(finished: &Finished<'_>) {
     let facts = finished.facts;
-    let principal = facts.and_then(|facts| facts.principal.as_deref()).unwrap_or("-");
+    let principal = facts
+        .and_then(|facts| facts.principal.as_deref())
+        .unwrap_or("-");
     let repository = facts
         .and_then(|facts| facts.repository.as_ref())
         .map_or("-", |name| name.as_str());

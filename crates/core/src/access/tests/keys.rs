@@ -128,6 +128,28 @@ async fn a_damaged_key_is_left_out_and_another_made() {
 }
 
 #[tokio::test]
+async fn tokens_of_a_key_that_was_taken_out_of_the_store_are_refused_though_remembered() {
+    let it = Fixture::plain().await;
+    let token = it.token("repository:a:pull").await;
+    assert!(works(&it.access, &token, NOW).await);
+    it.memory.keys.lock().unwrap().clear();
+    // Any unknown name makes the keys be read again.
+    assert!(
+        it.access
+            .tokens
+            .keys
+            .find("unknown", NOW + 10_000)
+            .await
+            .unwrap()
+            .is_none()
+    );
+    assert_eq!(
+        fault(it.bearer(&token, NOW + 10_000).await),
+        TokenFault::Key
+    );
+}
+
+#[tokio::test]
 async fn the_key_is_named_by_its_thumbprint_and_never_shown() {
     let it = Fixture::plain().await;
     let shown = format!("{:?}", it.access);

@@ -237,6 +237,28 @@ impl Engine {
         answer.await.map_err(|_| Error::Closed)?
     }
 
+    /// See [`crate::Meta::integrity`].
+    pub(crate) async fn integrity(&self) -> Result<Vec<String>> {
+        let path = self.options.path.clone();
+        let (reply, answer) = oneshot::channel();
+        // A thread of its own, as for a snapshot.
+        spawn("meta-integrity", move || {
+            let check = || {
+                let connection = connection::open(&path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+                let mut check = connection
+                    .prepare("PRAGMA integrity_check(20)")
+                    .map_err(|e| error(&e, "integrity check"))?;
+                let found = check
+                    .query_map([], |row| row.get::<_, String>(0))
+                    .and_then(Iterator::collect::<rusqlite::Result<Vec<String>>>)
+                    .map_err(|e| error(&e, "integrity check"))?;
+                Ok(found.into_iter().filter(|line| line != "ok").collect())
+            };
+            let _ = reply.send(check());
+        })?;
+        answer.await.map_err(|_| Error::Closed)?
+    }
+
     /// See [`crate::Meta::stats`].
     pub(crate) fn stats(&self) -> Stats {
         let counts = &self.shared.counts;

@@ -1,0 +1,291 @@
+//! From configuration to the options of the parts. The only place that knows both.
+
+use std::sync::Arc;
+
+use wharf_core::access::{self, AccessOptions, GrantError, Rights, Who};
+use wharf_core::{Clock, ContentRule, ContentRules, Limits as CoreLimits};
+use wharf_meta::Synchronous as MetaSynchronous;
+
+use super::sections::{
+    AnonymousRole, Challenge, Config, ContentOverride, Grant, LogFormat, Synchronous,
+};
+use crate::app::{AppOptions, DataOptions};
+use crate::http::TrustedProxies;
+use crate::http::limits::{Limits as HttpLimits, Progress};
+use crate::telemetry::Metrics;
+
+impl From<AnonymousRole> for access::Role {
+    fn from(role: AnonymousRole) -> Self {
+        match role {
+            AnonymousRole::None => Self::None,
+            AnonymousRole::Reader => Self::Reader,
+            AnonymousRole::Writer => Self::Writer,
+            AnonymousRole::Maintainer => Self::Maintainer,
+        }
+    }
+}
+
+impl From<LogFormat> for crate::telemetry::log::Format {
+    fn from(format: LogFormat) -> Self {
+        match format {
+            LogFormat::Auto => Self::Auto,
+            LogFormat::Human => Self::Human,
+            LogFormat::Json => Self::Json,
+        }
+    }
+}
+
+impl Grant {
+    /// The grant as `core` knows it.
+    ///
+    /// # Errors
+    /// When `who` cannot be a user's name.
+    pub fn to_core(&self) -> Result<access::Grant, GrantError> {
+        Ok(access::Grant {
+            who: Who::parse(&self.who)?,
+            role: self.role,
+            on: self.on.clone(),
+        })
+    }
+}
+
+impl Config {
+    /// What everybody may do: live.
+    ///
+    /// # Errors
+    /// A grant that validation would have refused.
+    pub fn rights(&self) -> Result<Rights, GrantError> {
+        Ok(Rights {
+            anonymous: self.access.anonymous.into(),
+            htpasswd: self.access.htpasswd.role,
+            grants: self
+                .access
+                .grants
+                .iter()
+                .map(Grant::to_core)
+                .collect::<Result<_, _>>()?,
+        })
+    }
+
+    /// How access works.
+    ///
+    /// # Errors
+    /// A grant that validation would have refused.
+    pub fn access_options(&self) -> Result<AccessOptions, GrantError> {
+        let defaults = AccessOptions::default();
+        Ok(AccessOptions {
+            rights: self.rights()?,
+            htpasswd: self.access.htpasswd.file.clone(),
+            service: self.auth.service.clone(),
+            identity_tokens: self.auth.identity_tokens,
+            token_lifetime: self.auth.token_lifetime,
+            push_token_lifetime: self.auth.push_token_lifetime,
+            upload_grace: self.auth.upload_grace,
+            key_rotation: self.auth.key_rotation,
+            password_threads: self
+                .auth
+                .password_threads
+                .map_or(defaults.password_threads, |threads| threads as usize),
+            password_attempts: self.limits.password_attempts as usize,
+        })
+    }
+
+    /// What manifests must satisfy: live.
+    #[must_use]
+    pub fn content_rules(&self) -> ContentRules {
+        let default = ContentRule {
+            require_blobs: self.content.require_blobs,
+            require_children: self.content.require_children,
+            check_sizes: self.content.check_sizes,
+        };
+        let overrides = &self.content.overrides;
+        ContentRules {
+            default,
+            overrides: overrides
+                .iter()
+                .map(|rule| (bare(&rule.on).to_owned(), resolve(default, overrides, rule)))
+                .collect(),
+        }
+    }
+
+    /// Sizes and times that bound what one request can take.
+    #[must_use]
+    pub fn core_limits(&self) -> CoreLimits {
+        CoreLimits {
+            manifest_size: self.limits.manifest_size.0,
+            blob_size: self.limits.blob_size.0,
+            inline_below: self.storage.inline_below.0,
+            upload_age_ms: i64::try_from(self.limits.upload_age.as_millis()).unwrap_or(i64::MAX),
+            tags_per_push: self.limits.tags_per_push as usize,
+            page: self.limits.page,
+        }
+    }
+
+    /// What one connection can take.
+    #[must_use]
+    pub fn http_limits(&self) -> HttpLimits {
+        let limits = &self.limits;
+        HttpLimits {
+            connections: limits.connections as usize,
+            requests_per_connection: limits.requests_per_connection.into(),
+            header_size: usize::try_from(limits.header_size.0).unwrap_or(usize::MAX),
+            header_time: limits.header_time,
+            handshake_time: limits.handshake_time,
+            keep_alive: limits.idle_time,
+            body_progress: Progress {
+                bytes_per_second: limits.progress_rate.0,
+                window: limits.progress_window,
+            },
+            h2_streams: limits.streams_per_connection,
+            ..HttpLimits::default()
+        }
+    }
+
+    /// The data folder and how to open it.
+    #[must_use]
+    pub fn data_options(&self) -> DataOptions {
+        let defaults = DataOptions::new(&self.server.data);
+        DataOptions {
+            lock_wait: self.data.lock_wait,
+            synchronous: match self.metadata.synchronous {
+                Synchronous::Full => MetaSynchronous::Full,
+                Synchronous::Normal => MetaSynchronous::Normal,
+            },
+            io_threads: self
+                .storage
+                .io_threads
+                .map_or_else(default_io_threads, |threads| threads as usize),
+            ..defaults
+        }
+    }
+
+    /// What the registry is made of.
+    ///
+    /// # Errors
+    /// A grant that validation would have refused.
+    pub fn app_options(
+        &self,
+        clock: Arc<dyn Clock>,
+        metrics: Arc<Metrics>,
+    ) -> Result<AppOptions, GrantError> {
+        Ok(AppOptions {
+            access: self.access_options()?,
+            limits: self.core_limits(),
+            content: self.content_rules(),
+            external_url: self.server.external_url.as_ref().map(ToString::to_string),
+            basic_challenge: self.auth.challenge == Challenge::Basic,
+            clock,
+            metrics,
+        })
+    }
+
+    /// Whose word about clients counts.
+    #[must_use]
+    pub fn trusted_proxies(&self) -> TrustedProxies {
+        let entries: Vec<_> = self
+            .server
+            .trusted_proxies
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        // What was parsed and printed parses again; trusting nobody is the safe side.
+        TrustedProxies::parse(&entries).unwrap_or_default()
+    }
+}
+
+fn default_io_threads() -> usize {
+    std::thread::available_parallelism().map_or(4, |cores| (cores.get() * 2).max(4))
+}
+
+fn bare(prefix: &str) -> &str {
+    prefix.strip_suffix('/').unwrap_or(prefix)
+}
+
+/// What holds below an override's prefix: each key from the longest prefix that sets it.
+fn resolve(
+    default: ContentRule,
+    overrides: &[ContentOverride],
+    rule: &ContentOverride,
+) -> ContentRule {
+    let mut around: Vec<_> = overrides
+        .iter()
+        .filter(|outer| {
+            let rest = bare(&rule.on).strip_prefix(bare(&outer.on));
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        })
+        .collect();
+    around.sort_by_key(|outer| bare(&outer.on).len());
+    around.into_iter().fold(default, |rule, next| ContentRule {
+        require_blobs: next.require_blobs.unwrap_or(rule.require_blobs),
+        require_children: next.require_children.unwrap_or(rule.require_children),
+        check_sizes: next.check_sizes.unwrap_or(rule.check_sizes),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use wharf_oci::RepositoryName;
+
+    #[test]
+    fn defaults_are_those_of_the_parts() {
+        let config = Config::default();
+        let (ours, theirs) = (config.access_options().unwrap(), AccessOptions::default());
+        assert_eq!(format!("{ours:?}"), format!("{theirs:?}"));
+        assert_eq!(config.http_limits(), HttpLimits::default());
+        assert_eq!(
+            format!("{:?}", config.core_limits()),
+            format!("{:?}", CoreLimits::default())
+        );
+        assert_eq!(config.content_rules().default, ContentRule::default());
+        assert_eq!(
+            config.data_options().lock_wait,
+            DataOptions::new("x").lock_wait
+        );
+    }
+
+    #[test]
+    fn an_override_keeps_what_an_outer_one_sets() {
+        let mut config = Config::default();
+        config.content.overrides = vec![
+            ContentOverride {
+                on: "a/b".into(),
+                require_children: Some(true),
+                ..ContentOverride::default()
+            },
+            ContentOverride {
+                on: "a/".into(),
+                require_blobs: Some(false),
+                ..ContentOverride::default()
+            },
+            ContentOverride {
+                on: "ab".into(),
+                check_sizes: Some(false),
+                ..ContentOverride::default()
+            },
+        ];
+        let rules = config.content_rules();
+        let of = |name: &str| rules.of(&RepositoryName::parse(name).unwrap());
+        assert_eq!(
+            of("a/x"),
+            ContentRule {
+                require_blobs: false,
+                ..ContentRule::default()
+            }
+        );
+        let both = ContentRule {
+            require_blobs: false,
+            require_children: true,
+            ..ContentRule::default()
+        };
+        assert_eq!(of("a/b/c"), both);
+        assert_eq!(
+            of("ab"),
+            ContentRule {
+                check_sizes: false,
+                ..ContentRule::default()
+            }
+        );
+        assert_eq!(of("abc"), ContentRule::default());
+    }
+}

@@ -1,0 +1,22 @@
+//! Configuration: one documented struct per section, read from a TOML file, the environment and flags.
+//!
+//! Called by the commands in `cli` and by `app`. Keys are written once, in [`sections`]; everything else here works on
+//! their outline. Must never start anything, and never shows a secret.
+
+mod convert;
+pub mod load;
+mod nearest;
+pub mod problem;
+pub mod reload;
+pub mod render;
+pub mod section;
+pub mod sections;
+#[cfg(test)]
+mod tests;
+pub mod validate;
+pub mod value;
+
+pub use load::{FlagValue, Inputs, Loaded, Sources, load};
+pub use problem::{Problem, Problems, Source};
+pub use sections::*;
+pub use value::{ExternalUrl, Secret, Size, TrustedProxy};

@@ -1,0 +1,292 @@
+//! Every key of the configuration with its documentation and its default, and nowhere else.
+//!
+//! Read by: the loader, `wharf config show|defaults`, the flags of `wharf serve` and the generated page
+//! `docs/reference/configuration.md`. A line reads: name, type, default, when a change takes effect (`live` by a
+//! reload, or after a `restart`), then flag, environment name and the like.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use wharf_core::access::Role;
+
+use super::section::section;
+use super::value::{ExternalUrl, Secret, Size, TrustedProxy, choice};
+use crate::http::listener::ListenAddr;
+
+section! {
+    /// The whole configuration of Wharf.
+    pub struct Config {
+        section server: Server;
+        section tls: Tls;
+        section limits: Limits;
+        section access: Access;
+        section auth: Auth;
+        section content: Content;
+        section storage: Storage;
+        section metadata: Metadata;
+        section data: Data;
+        section log: Log;
+        section metrics: Metrics;
+    }
+}
+
+section! {
+    /// Where the data lies and at which addresses the registry answers.
+    pub struct Server {
+        /// Folder that holds everything Wharf keeps: metadata, blobs, unfinished uploads, the admin socket. It is made
+        /// at the first start. One process at a time uses it.
+        data: PathBuf = PathBuf::from("./wharf-data") => restart.flag("data");
+        /// Addresses to listen on, HTTP/1.1 and HTTP/2 alike. `:5000` means every address of this machine.
+        listen: Vec<ListenAddr> = vec![ListenAddr::Tcp { host: "127.0.0.1".to_owned(), port: 5000 }] => restart.flag("listen");
+        /// Address under which clients reach this registry. When set, upload locations and the token realm are absolute
+        /// URLs with it; otherwise locations are relative and the realm follows the request's host.
+        external_url: Option<ExternalUrl> = None => restart.flag("external-url");
+        /// Address for `/metrics` and the probes alone, without authentication and without TLS. When unset, `/metrics`
+        /// is served on the main addresses, to an admin only.
+        metrics_listen: Option<ListenAddr> = None => restart.flag("metrics-listen");
+        /// Proxies whose `Forwarded` and `X-Forwarded-*` headers are believed. From anybody else these headers are
+        /// ignored.
+        trusted_proxies: Vec<TrustedProxy> = Vec::new() => restart;
+        /// Time between `/readyz` turning negative and the addresses being closed at a shutdown. Behind a load balancer
+        /// it should exceed the time which that needs to notice.
+        shutdown_delay: Duration = Duration::ZERO => restart;
+        /// Time that running requests get to finish at a shutdown. Uploads cut off after it can be resumed.
+        shutdown_grace: Duration = Duration::from_secs(30) => restart;
+    }
+}
+
+section! {
+    /// Certificates. Without any of these keys the registry speaks plain HTTP. Changed files are noticed and used for
+    /// new connections without a restart.
+    pub struct Tls {
+        /// PEM file with the certificate, followed by its intermediates.
+        cert: Option<PathBuf> = None => restart.flag("tls-cert");
+        /// PEM file with the certificate's private key.
+        key: Option<PathBuf> = None => restart.flag("tls-key");
+        /// Makes a certificate of its own in the data folder and prints its fingerprint: for laboratories. `wharf trust`
+        /// prints what clients need to trust it.
+        self_signed: bool = false => restart.flag("tls-self-signed");
+    }
+}
+
+section! {
+    /// How much of anything a client may take. Slow and vanished clients cost a bounded amount of memory.
+    pub struct Limits {
+        /// Open connections per address; further ones wait until one ends.
+        connections: u32 = 10_000 => restart;
+        /// Requests on one connection, after which the client is asked to open another.
+        requests_per_connection: u32 = 10_000 => restart;
+        /// Requests at the same time on one HTTP/2 connection.
+        streams_per_connection: u32 = 128 => restart;
+        /// Size of a request's line and headers together.
+        header_size: Size = Size::kib(32) => restart;
+        /// Time for a request's line and headers to arrive.
+        header_time: Duration = Duration::from_secs(30) => restart;
+        /// Time for a TLS handshake, or for the first byte on a plain connection.
+        handshake_time: Duration = Duration::from_secs(15) => restart;
+        /// Time that a connection may stay open between requests. Longer than the 90s of Go's clients, so that they
+        /// close idle connections and no request is lost on the way.
+        idle_time: Duration = Duration::from_secs(120) => restart;
+        /// Bytes per second that a body, sent or received, must at least make on average over `progress_window`. There
+        /// is no limit on the whole time of a request.
+        progress_rate: Size = Size(1024) => restart;
+        /// Time over which `progress_rate` is averaged.
+        progress_window: Duration = Duration::from_secs(60) => restart;
+        /// Size of a manifest.
+        manifest_size: Size = Size::mib(4) => restart;
+        /// Size of a blob.
+        blob_size: Size = Size::gib(1024) => restart;
+        /// Age at which an upload that nobody continues is removed.
+        upload_age: Duration = Duration::from_secs(7 * 86_400) => restart;
+        /// Tags that one push of a manifest may set.
+        tags_per_push: u32 = 50 => restart;
+        /// Entries on one page of tags, repositories or referrers.
+        page: u32 = 1000 => restart;
+        /// Password checks under way at the same time, waiting ones included; more are refused with 429.
+        password_attempts: u32 = 64 => restart;
+    }
+}
+
+choice! {
+    /// What people without credentials may do.
+    pub enum AnonymousRole {
+        /// Nothing.
+        None = "none",
+        /// Pull and list.
+        Reader = "reader",
+        /// And push, mount, cancel uploads.
+        Writer = "writer",
+        /// And delete.
+        Maintainer = "maintainer",
+    }
+}
+
+section! {
+    /// Who may do what. Roles add up: the strongest that applies decides.
+    pub struct Access {
+        /// Role of everybody without credentials, in all repositories. More than `reader` at addresses beyond this
+        /// machine needs `allow_open`.
+        anonymous: AnonymousRole = AnonymousRole::None => live.flag("anonymous");
+        /// Confirms that strangers may push or delete.
+        allow_open: bool = false => live;
+        /// Password of the user `admin`, taken at the first start only. Without it a random one is made.
+        admin_password: Option<Secret> = None => restart.env("WHARF_ADMIN_PASSWORD").secret();
+        section htpasswd: Htpasswd;
+        tables grants = "grant": Grant;
+    }
+}
+
+section! {
+    /// Users from a file as `htpasswd -B` writes it (bcrypt). It is read again when it changes.
+    pub struct Htpasswd {
+        /// The file.
+        file: Option<PathBuf> = None => restart.flag("htpasswd");
+        /// Role of each of its users in all repositories; `none` when `[[access.grant]]` alone shall decide.
+        role: Role = Role::Writer => live;
+    }
+}
+
+section! {
+    /// A role for one user, or for everybody without credentials, in some repositories.
+    pub struct Grant {
+        /// Name of the user, or `anonymous`.
+        who: String = String::new() => live.required();
+        /// What they may do.
+        role: Role = Role::None => live.required();
+        /// Prefix of repository names on `/` borders: `team/a` means itself and everything below. Unset means every
+        /// repository.
+        on: Option<String> = None => live;
+    }
+}
+
+choice! {
+    /// What clients are asked for.
+    pub enum Challenge {
+        /// A token from this registry's token endpoint.
+        Bearer = "bearer",
+        /// User and password with each request.
+        Basic = "basic",
+    }
+}
+
+section! {
+    /// How people prove who they are.
+    pub struct Auth {
+        /// What a request without credentials is asked for. User and password are accepted either way; `basic` is only
+        /// allowed while nobody may do anything without credentials.
+        challenge: Challenge = Challenge::Bearer => restart;
+        /// Issues refresh tokens to clients that ask for one. Docker then stores this token instead of the password, and
+        /// pull secrets copied from its file end with the token.
+        identity_tokens: bool = false => restart;
+        /// Name of this registry in tokens and challenges. A change ends all tokens.
+        service: String = "wharf".to_owned() => restart;
+        /// Time that a token is valid which only reads. Rights are looked up with each request, whatever the token says.
+        token_lifetime: Duration = Duration::from_secs(15 * 60) => restart;
+        /// Time that a token is valid which may push or delete; at least `token_lifetime`.
+        push_token_lifetime: Duration = Duration::from_secs(60 * 60) => restart;
+        /// Time after the end of a token in which it may still go on with uploads that its user began.
+        upload_grace: Duration = Duration::from_secs(6 * 3600) => restart;
+        /// Time after which another key signs tokens.
+        key_rotation: Duration = Duration::from_secs(30 * 86_400) => restart;
+        /// Passwords checked at the same time. Unset: half the number of processors, at least 1.
+        password_threads: Option<u32> = None => restart;
+    }
+}
+
+section! {
+    /// What a pushed manifest must refer to.
+    pub struct Content {
+        /// Refuses an image whose config or layers are not in its repository.
+        require_blobs: bool = true => live;
+        /// Refuses an index with a manifest that is not in its repository. Off, because indexes that list more platforms
+        /// than were copied are common.
+        require_children: bool = false => live;
+        /// Refuses a manifest that states another size for a blob than it has.
+        check_sizes: bool = true => live;
+        tables overrides = "override": ContentOverride;
+    }
+}
+
+section! {
+    /// Other rules for some repositories. The longest prefix that sets a key decides.
+    pub struct ContentOverride {
+        /// Prefix of repository names on `/` borders.
+        on: String = String::new() => live.required();
+        /// As in `[content]`.
+        require_blobs: Option<bool> = None => live;
+        /// As in `[content]`.
+        require_children: Option<bool> = None => live;
+        /// As in `[content]`.
+        check_sizes: Option<bool> = None => live;
+    }
+}
+
+section! {
+    /// How bytes are kept.
+    pub struct Storage {
+        /// Blobs smaller than this are kept beside the metadata instead of in files of their own: one durable write
+        /// instead of three. Changing it moves nothing that is already stored.
+        inline_below: Size = Size::kib(16) => restart;
+        /// Threads that read and write files. Unset: twice the number of processors, at least 4.
+        io_threads: Option<u32> = None => restart;
+    }
+}
+
+choice! {
+    /// How hard the metadata's writes are pressed onto the disk.
+    pub enum Synchronous {
+        /// Each answer of success survives a power loss.
+        Full = "full",
+        /// The last moments before a power loss may be forgotten.
+        Normal = "normal",
+    }
+}
+
+section! {
+    /// How the metadata is kept.
+    pub struct Metadata {
+        /// `full`: each answer of success survives a power loss. `normal`: the last moments before one may be forgotten,
+        /// nothing is damaged.
+        synchronous: Synchronous = Synchronous::Full => restart;
+    }
+}
+
+section! {
+    /// The data folder.
+    pub struct Data {
+        /// Time to wait for another process that still uses the data folder.
+        lock_wait: Duration = Duration::from_secs(30) => restart;
+    }
+}
+
+choice! {
+    /// What log lines look like.
+    pub enum LogFormat {
+        /// `human` on a terminal, `json` otherwise.
+        Auto = "auto",
+        /// For people.
+        Human = "human",
+        /// One JSON object per line.
+        Json = "json",
+    }
+}
+
+section! {
+    /// What is logged, to standard error.
+    pub struct Log {
+        /// What lines look like; `auto` means `human` on a terminal and `json` otherwise.
+        format: LogFormat = LogFormat::Auto => restart;
+        /// How much: `error`, `warn`, `info`, `debug` or `trace`, or directives per module such as
+        /// `info,wharf::http=debug`. Each request is a line of level `info` and target `wharf::request`.
+        level: String = "info".to_owned() => live;
+    }
+}
+
+section! {
+    /// What is measured.
+    pub struct Metrics {
+        /// Adds the repository's name to the counters of requests. Everybody who may read `/metrics` sees the names, and
+        /// each costs memory here and in Prometheus: at most 1000 are told apart, the rest is counted as `other`.
+        repository_label: bool = false => restart;
+    }
+}

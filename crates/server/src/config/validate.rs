@@ -1,0 +1,311 @@
+//! What values must not be together, and what deserves a warning.
+//!
+//! Works on values alone: nothing is opened here, so that a configuration can be judged on another machine.
+//! [`check_files`] looks at the files it names.
+
+use std::path::Path;
+use std::time::Duration;
+
+use wharf_core::access::{ANONYMOUS, Policy, Role};
+
+use super::load::Sources;
+use super::problem::{Problem, Source};
+use super::sections::{AnonymousRole, Challenge, Config};
+use crate::http::listener::ListenAddr;
+
+/// Finds what cannot work.
+pub(super) fn validate(
+    config: &Config,
+    sources: &Sources,
+    problems: &mut Vec<Problem>,
+    warnings: &mut Vec<Problem>,
+) {
+    let mut check = Check { sources, problems };
+    check.server(config);
+    check.tls(config);
+    check.access(config);
+    check.auth(config);
+    check.content(config);
+    check.limits(config);
+    if passwords_in_the_open(config) {
+        warnings.push(Problem {
+            at: sources
+                .get("server.listen")
+                .cloned()
+                .unwrap_or(Source::Default),
+            what: PLAIN_HTTP.to_owned(),
+            help: Some(PLAIN_HTTP_CURE.to_owned()),
+        });
+    }
+}
+
+/// The warning about passwords that anybody on the way can read.
+pub const PLAIN_HTTP: &str = "passwords and tokens will cross the network unencrypted: this address is reachable from outside and has no TLS";
+/// What to do about it.
+pub const PLAIN_HTTP_CURE: &str = "give --tls-cert and --tls-key (or --tls-self-signed in a laboratory); or let a TLS proxy stand in front, \
+     and name it in [server] trusted_proxies; or listen on 127.0.0.1";
+
+/// Plain HTTP beyond this machine, and no proxy that is trusted to add TLS.
+#[must_use]
+pub fn passwords_in_the_open(config: &Config) -> bool {
+    let plain = config.tls.cert.is_none() && !config.tls.self_signed;
+    plain && config.server.trusted_proxies.is_empty() && !only_local(config)
+}
+
+fn only_local(config: &Config) -> bool {
+    config.server.listen.iter().all(ListenAddr::is_local)
+}
+
+struct Check<'a> {
+    sources: &'a Sources,
+    problems: &'a mut Vec<Problem>,
+}
+
+impl Check<'_> {
+    fn refuse(&mut self, path: &str, what: impl Into<String>, help: &str) {
+        let at = self.sources.get(path).cloned().unwrap_or(Source::Default);
+        self.problems.push(Problem {
+            at,
+            what: what.into(),
+            help: Some(help.to_owned()),
+        });
+    }
+
+    fn server(&mut self, config: &Config) {
+        if config.server.listen.is_empty() {
+            self.refuse(
+                "server.listen",
+                "`server.listen` names no address",
+                "name one, such as \"127.0.0.1:5000\"",
+            );
+        }
+        for (index, address) in config.server.listen.iter().enumerate() {
+            // Port 0 is a fresh port each time.
+            let any_port = matches!(address, ListenAddr::Tcp { port: 0, .. });
+            if !any_port && config.server.listen[..index].contains(address) {
+                self.refuse(
+                    "server.listen",
+                    format!("`server.listen` names {address} twice"),
+                    "name it once",
+                );
+            }
+            if !any_port && config.server.metrics_listen.as_ref() == Some(address) {
+                let what = format!(
+                    "`server.metrics_listen` is {address}, where the registry itself listens"
+                );
+                self.refuse("server.metrics_listen", what, "take another port");
+            }
+        }
+    }
+
+    fn tls(&mut self, config: &Config) {
+        let tls = &config.tls;
+        match (&tls.cert, &tls.key) {
+            (Some(_), None) => {
+                self.refuse(
+                    "tls.cert",
+                    "`tls.cert` is given without `tls.key`",
+                    "name the private key too: --tls-key FILE",
+                );
+            }
+            (None, Some(_)) => {
+                self.refuse(
+                    "tls.key",
+                    "`tls.key` is given without `tls.cert`",
+                    "name the certificate too: --tls-cert FILE",
+                );
+            }
+            _ => {}
+        }
+        if tls.self_signed && tls.cert.is_some() {
+            let what = "`tls.self_signed` and `tls.cert` exclude each other";
+            self.refuse("tls.self_signed", what, "keep one of them");
+        }
+    }
+
+    fn access(&mut self, config: &Config) {
+        let open = "strangers could push or delete: set `allow_open = true` in [access] if that is meant, listen on 127.0.0.1 only, or \
+                    take the role `reader`";
+        let beyond = !only_local(config) && !config.access.allow_open;
+        if beyond && config.access.anonymous > AnonymousRole::Reader {
+            let what = format!(
+                "`access.anonymous` = \"{}\" beyond this machine is refused",
+                config.access.anonymous
+            );
+            self.refuse("access.anonymous", what, open);
+        }
+        for (index, grant) in config.access.grants.iter().enumerate() {
+            let path = format!("access.grant[{index}]");
+            let policy = grant
+                .to_core()
+                .and_then(|grant| Policy::new(Role::None, Role::None, &[grant]));
+            if let Err(error) = policy {
+                let help = "a grant reads: who = \"alice\", role = \"writer\", on = \"team/a\"";
+                self.refuse(
+                    &path,
+                    format!("this `[[access.grant]]` cannot be meant: {error}"),
+                    help,
+                );
+            } else if beyond && grant.who == ANONYMOUS && grant.role > Role::Reader {
+                let what = format!(
+                    "role \"{}\" for anonymous beyond this machine is refused",
+                    grant.role
+                );
+                self.refuse(&path, what, open);
+            }
+        }
+    }
+
+    /// A prefix that no repository can have would silently never apply.
+    fn prefix(&mut self, path: &str, list: &str, on: &str) {
+        let bare = on.strip_suffix('/').unwrap_or(on);
+        let valid = wharf_oci::RepositoryName::parse(bare).is_ok();
+        if !on.is_empty() && !valid {
+            let what =
+                format!("`on` = \"{on}\" in this `[[{list}]]` is no prefix of a repository name");
+            self.refuse(path, what, "write it like \"team/a\": lower-case letters, digits, `.`, `_`, `-`, parts separated by `/`");
+        }
+    }
+
+    fn auth(&mut self, config: &Config) {
+        let strangers = config.access.anonymous != AnonymousRole::None
+            || config
+                .access
+                .grants
+                .iter()
+                .any(|grant| grant.who == ANONYMOUS && grant.role != Role::None);
+        if config.auth.challenge == Challenge::Basic && strangers {
+            self.refuse(
+                "auth.challenge",
+                "`auth.challenge` = \"basic\" is refused while anonymous may do anything",
+                "clients that are asked for Basic cannot pull anonymously: take \"bearer\", or `anonymous = \"none\"` and no grant for it",
+            );
+        }
+        if config.auth.token_lifetime < Duration::from_secs(60) {
+            let what = "`auth.token_lifetime` is under 60s";
+            self.refuse(
+                "auth.token_lifetime",
+                what,
+                "clients assume that a token lives for at least 60s",
+            );
+        }
+        if config.auth.push_token_lifetime < config.auth.token_lifetime {
+            let what = "`auth.push_token_lifetime` is shorter than `auth.token_lifetime`";
+            self.refuse(
+                "auth.push_token_lifetime",
+                what,
+                "pushes take longer than pulls: take at least as much",
+            );
+        }
+        if config.auth.service.trim().is_empty() {
+            self.refuse(
+                "auth.service",
+                "`auth.service` is empty",
+                "take a name, such as \"wharf\"",
+            );
+        }
+    }
+
+    fn content(&mut self, config: &Config) {
+        for (index, rule) in config.content.overrides.iter().enumerate() {
+            let path = format!("content.override[{index}]");
+            if rule.on.is_empty() {
+                let what = "`on` in this `[[content.override]]` is empty";
+                self.refuse(
+                    &path,
+                    what,
+                    "name a prefix; for every repository, write the keys in [content]",
+                );
+            }
+            self.prefix(&path, "content.override", &rule.on);
+        }
+    }
+
+    fn limits(&mut self, config: &Config) {
+        let limits = &config.limits;
+        let zero = [
+            ("limits.connections", limits.connections == 0),
+            (
+                "limits.requests_per_connection",
+                limits.requests_per_connection == 0,
+            ),
+            (
+                "limits.streams_per_connection",
+                limits.streams_per_connection == 0,
+            ),
+            ("limits.header_time", limits.header_time.is_zero()),
+            ("limits.handshake_time", limits.handshake_time.is_zero()),
+            ("limits.progress_window", limits.progress_window.is_zero()),
+            ("limits.manifest_size", limits.manifest_size.0 == 0),
+            ("limits.blob_size", limits.blob_size.0 == 0),
+            ("limits.upload_age", limits.upload_age.is_zero()),
+            ("limits.password_attempts", limits.password_attempts == 0),
+            ("limits.tags_per_push", limits.tags_per_push == 0),
+            ("limits.page", limits.page == 0),
+            (
+                "auth.password_threads",
+                config.auth.password_threads == Some(0),
+            ),
+            ("storage.io_threads", config.storage.io_threads == Some(0)),
+        ];
+        for (path, _) in zero.iter().filter(|(_, zero)| *zero) {
+            self.refuse(
+                path,
+                format!("`{path}` is 0: nothing would be let through"),
+                "take a number above 0",
+            );
+        }
+        if limits.header_size.0 < 16 << 10 {
+            let what = "`limits.header_size` is under 16KiB";
+            self.refuse(
+                "limits.header_size",
+                what,
+                "tokens of clients need that much",
+            );
+        }
+        if limits.manifest_size.0 > 64 << 20 {
+            let what = "`limits.manifest_size` is over 64MiB";
+            self.refuse(
+                "limits.manifest_size",
+                what,
+                "manifests are kept in the metadata and held in memory",
+            );
+        }
+        if config.storage.inline_below.0 > 1 << 20 {
+            let what = "`storage.inline_below` is over 1MiB";
+            self.refuse("storage.inline_below", what, "larger blobs belong in files");
+        }
+    }
+}
+
+/// Finds files that the configuration names and that cannot be read.
+#[must_use]
+pub fn check_files(config: &Config, sources: &Sources) -> Vec<Problem> {
+    let named = [
+        ("tls.cert", &config.tls.cert),
+        ("tls.key", &config.tls.key),
+        ("access.htpasswd.file", &config.access.htpasswd.file),
+    ];
+    named
+        .into_iter()
+        .filter_map(|(path, file)| Some((path, file.as_deref()?)))
+        .filter_map(|(path, file)| {
+            let error = readable(file).err()?;
+            let at = sources.get(path).cloned().unwrap_or(Source::Default);
+            Some(Problem {
+                at,
+                what: format!("`{path}`: cannot read {}: {error}", file.display()),
+                help: None,
+            })
+        })
+        .collect()
+}
+
+fn readable(path: &Path) -> std::io::Result<()> {
+    let file = std::fs::File::open(path)?;
+    if file.metadata()?.is_dir() {
+        Err(std::io::Error::from(std::io::ErrorKind::IsADirectory))
+    } else {
+        Ok(())
+    }
+}

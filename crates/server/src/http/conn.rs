@@ -1,0 +1,375 @@
+//! One connection, from accept to close: handshake, protocol, hyper, discard.
+//!
+//! Called by `server` as a task for each accepted socket. hyper's own timers stay off; the [watch](super::watch) gives
+//! its verdicts here.
+
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
+use std::task::{Context, Poll};
+
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
+use tokio_util::task::TaskTracker;
+
+use super::Handler;
+use super::forwarded::TrustedProxies;
+use super::id::RequestIds;
+use super::io::{Io, Protocol, Refused, Wire};
+use super::limits::Limits;
+use super::observer::{ConnectionEnd, Observer};
+use super::service;
+use super::tls::Tls;
+use super::watch::{Registration, Verdict, Watch, Watched};
+
+/// What all connections of a server have in common.
+pub(super) struct Shared {
+    pub(super) limits: Limits,
+    pub(super) proxies: TrustedProxies,
+    pub(super) observer: Arc<dyn Observer>,
+    pub(super) ids: RequestIds,
+    pub(super) watch: Arc<Watch>,
+    pub(super) tls: Option<Arc<Tls>>,
+    pub(super) http1: http1::Builder,
+    pub(super) tasks: TaskTracker,
+    /// Whether somebody was told that their proxy is not trusted.
+    pub(super) warned: AtomicBool,
+}
+
+/// What requests need to know of their connection.
+pub(super) struct Conn {
+    pub(super) shared: Arc<Shared>,
+    pub(super) registration: Registration,
+    pub(super) addr: Option<SocketAddr>,
+    pub(super) trusted: bool,
+    pub(super) tls: bool,
+    pub(super) protocol: Protocol,
+    pub(super) refused: Refused,
+    pub(super) requests: AtomicU64,
+    /// HTTP/2 streams that were answered, and that were reset before.
+    pub(super) answered: AtomicU32,
+    pub(super) reset: AtomicU32,
+}
+
+impl Conn {
+    pub(super) fn watched(&self) -> &Watched {
+        &self.registration.watched
+    }
+}
+
+/// hyper's settings for HTTP/1.1, the same for all connections.
+pub(super) fn http1(limits: &Limits) -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder
+        // The watch does it, for a fraction of a timer per request.
+        .header_read_timeout(None)
+        // A client that closes its side after asking still gets its answer, and no handler is torn by it.
+        .half_close(true)
+        // Uploads are read in pieces of up to this; it also bounds what waits to be written.
+        .max_buf_size((128 * 1024).max(limits.header_size * 2));
+    builder
+}
+
+fn http2(conn: &Arc<Conn>) -> http2::Builder<Streams> {
+    let limits = &conn.shared.limits;
+    let mut builder = http2::Builder::new(Streams(Arc::clone(conn)));
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(limits.h2_streams)
+        // Reset before they were even accepted (CVE-2023-44487); those accepted are counted in `service`.
+        .max_pending_accept_reset_streams(20)
+        .max_local_error_reset_streams(64)
+        // Also bounds a flood of CONTINUATION frames.
+        .max_header_list_size(u32::try_from(limits.header_size).unwrap_or(u32::MAX))
+        // What a client may send before a handler takes it: per stream, and for all of them.
+        .initial_stream_window_size(1024 * 1024)
+        .initial_connection_window_size(2 * 1024 * 1024)
+        .max_send_buf_size(256 * 1024)
+        // A vanished client must not hold its streams for ever.
+        .keep_alive_interval(limits.body_progress.window)
+        .keep_alive_timeout(limits.header_time);
+    builder
+}
+
+/// Serves one accepted socket until it is closed.
+pub(super) async fn serve<H: Handler>(
+    shared: Arc<Shared>,
+    handler: Arc<H>,
+    wire: Wire,
+    addr: Option<SocketAddr>,
+) {
+    shared.observer.connection_opened();
+    let end = serve_wire(&shared, handler, wire, addr).await;
+    shared.observer.connection_closed(end);
+}
+
+async fn serve_wire<H: Handler>(
+    shared: &Arc<Shared>,
+    handler: Arc<H>,
+    wire: Wire,
+    addr: Option<SocketAddr>,
+) -> ConnectionEnd {
+    let registration = shared.watch.register();
+    let watched = Arc::clone(&registration.watched);
+    let refused = Refused::default();
+    let opening = open(shared, wire, &refused, &watched);
+    let (io, tls, protocol) = match unless_judged(&watched, opening).await {
+        Ok(Ok(opened)) => opened,
+        Ok(Err(end)) | Err(end) => return end,
+    };
+    let conn = Arc::new(Conn {
+        shared: Arc::clone(shared),
+        registration,
+        addr,
+        trusted: shared.proxies.trusts(addr.map(|addr| addr.ip())),
+        tls,
+        protocol,
+        refused,
+        requests: AtomicU64::new(0),
+        answered: AtomicU32::new(0),
+        reset: AtomicU32::new(0),
+    });
+    match protocol {
+        Protocol::H1 => serve_h1(conn, handler, io).await,
+        // Apart, so that the task of an HTTP/1 connection is not as large as HTTP/2 needs it.
+        Protocol::H2 => Box::pin(serve_h2(conn, handler, io)).await,
+    }
+}
+
+/// Handshake and first bytes: a connection that is ready for hyper, whether it is encrypted, and its protocol.
+async fn open(
+    shared: &Shared,
+    wire: Wire,
+    refused: &Refused,
+    watched: &Arc<Watched>,
+) -> Result<(Io, bool, Protocol), ConnectionEnd> {
+    let (wire, tls, alpn) = match (wire, &shared.tls) {
+        (Wire::Tcp(stream), Some(tls)) => {
+            let (wire, alpn) = handshake(shared, tls, stream, watched).await?;
+            (wire, true, alpn)
+        }
+        (wire, _) => (wire, false, None),
+    };
+    let max_head = shared.limits.header_size;
+    let mut io = Io::new(wire, max_head, Arc::clone(refused), Arc::clone(watched));
+    let protocol = match alpn {
+        Some(Protocol::H2) => {
+            io.speak_h2();
+            Protocol::H2
+        }
+        Some(Protocol::H1) => Protocol::H1,
+        None => match tokio::time::timeout(shared.limits.handshake_time, io.detect()).await {
+            Ok(Ok(Some(protocol))) => protocol,
+            Ok(Ok(None)) => return Err(ConnectionEnd::Done),
+            Ok(Err(_)) => return Err(ConnectionEnd::Error),
+            Err(_) => return Err(ConnectionEnd::HeaderTimeout),
+        },
+    };
+    Ok((io, tls, protocol))
+}
+
+/// Runs a future as long as the watch has nothing against the connection.
+async fn unless_judged<F: Future>(
+    watched: &Watched,
+    future: F,
+) -> Result<F::Output, ConnectionEnd> {
+    let mut future = pin!(future);
+    poll_fn(|cx| {
+        watched.wake_with(cx.waker());
+        match watched.verdict() {
+            Verdict::Stay => future.as_mut().poll(cx).map(Ok),
+            Verdict::Close(end) | Verdict::Kill(end) => Poll::Ready(Err(end)),
+        }
+    })
+    .await
+}
+
+async fn handshake(
+    shared: &Shared,
+    tls: &Tls,
+    stream: TcpStream,
+    watched: &Arc<Watched>,
+) -> Result<(Wire, Option<Protocol>), ConnectionEnd> {
+    let failed = |reason| shared.observer.handshake_failed(reason);
+    let work = async {
+        let mut first = [0];
+        // 22: the first byte of every TLS client.
+        if stream.peek(&mut first).await? == 1 && first[0] != 22 {
+            return Ok(Err(stream));
+        }
+        tls.acceptor().accept(stream).await.map(Ok)
+    };
+    match tokio::time::timeout(shared.limits.handshake_time, work).await {
+        Ok(Ok(Ok(stream))) => {
+            let alpn = match stream.get_ref().1.alpn_protocol() {
+                Some(b"h2") => Some(Protocol::H2),
+                Some(_) => Some(Protocol::H1),
+                None => None,
+            };
+            Ok((Wire::Tls(Box::new(stream)), alpn))
+        }
+        Ok(Ok(Err(stream))) => {
+            failed("plain-http");
+            speak_of_https(shared, stream, watched).await;
+            Err(ConnectionEnd::Error)
+        }
+        Ok(Err(error)) => {
+            tracing::debug!(%error, "TLS handshake failed");
+            failed(match error.kind() {
+                std::io::ErrorKind::UnexpectedEof | std::io::ErrorKind::ConnectionReset => "closed",
+                _ => "protocol",
+            });
+            Err(ConnectionEnd::Error)
+        }
+        Err(_) => {
+            failed("timeout");
+            Err(ConnectionEnd::HeaderTimeout)
+        }
+    }
+}
+
+/// A client that speaks HTTP to a TLS port would otherwise see noise or a reset.
+async fn speak_of_https(shared: &Shared, mut stream: TcpStream, watched: &Arc<Watched>) {
+    const ANSWER: &[u8] = b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\n\
+        connection: close\r\ncontent-length: 95\r\n\r\n\
+        {\"errors\":[{\"code\":\"UNSUPPORTED\",\"message\":\"this port speaks HTTPS; \
+        use an https:// address\"}]}\n";
+    let limits = &shared.limits;
+    let _ = tokio::time::timeout(limits.discard_time, stream.write_all(ANSWER)).await;
+    let io = Io::new(
+        Wire::Tcp(stream),
+        0,
+        Refused::default(),
+        Arc::clone(watched),
+    );
+    io.discard_and_close(limits.discard_bytes, limits.discard_time)
+        .await;
+}
+
+/// Drives hyper's connection of either kind until it ends by itself (`None`) or by a verdict. Also tells whether it ended
+/// without an error.
+async fn drive<C>(
+    conn: &mut C,
+    close: impl Fn(Pin<&mut C>),
+    watched: &Watched,
+) -> (bool, Option<ConnectionEnd>)
+where
+    C: Future<Output = hyper::Result<()>> + Unpin,
+{
+    let mut closing = None;
+    poll_fn(|cx| {
+        watched.wake_with(cx.waker());
+        match watched.verdict() {
+            Verdict::Stay => {}
+            Verdict::Kill(end) => return Poll::Ready((false, Some(end))),
+            Verdict::Close(end) => {
+                if closing.is_none() {
+                    closing = Some(end);
+                    close(Pin::new(&mut *conn));
+                }
+            }
+        }
+        Pin::new(&mut *conn).poll(cx).map(|result| {
+            if let Err(error) = &result {
+                tracing::debug!(%error, "connection ended early");
+            }
+            (result.is_ok(), closing)
+        })
+    })
+    .await
+}
+
+async fn serve_h1<H: Handler>(conn: Arc<Conn>, handler: Arc<H>, io: Io) -> ConnectionEnd {
+    let shared = Arc::clone(&conn.shared);
+    let watched = Arc::clone(&conn.registration.watched);
+    let service = service_fn({
+        let conn = Arc::clone(&conn);
+        move |request| service::answer(Arc::clone(&conn), Arc::clone(&handler), request)
+    });
+    let mut h1 = shared.http1.serve_connection(TokioIo::new(io), service);
+    let (sound, end) = drive(&mut h1, |h1| h1.graceful_shutdown(), &watched).await;
+    if matches!(watched.verdict(), Verdict::Kill(_)) {
+        return end.unwrap_or(ConnectionEnd::Error);
+    }
+    let io = h1.into_parts().io.into_inner();
+    let idle = matches!(end, Some(ConnectionEnd::Idle | ConnectionEnd::Shutdown));
+    if !io.is_ended() && !idle {
+        let limits = &shared.limits;
+        io.discard_and_close(limits.discard_bytes, limits.discard_time)
+            .await;
+    }
+    end.unwrap_or(if sound {
+        ConnectionEnd::Done
+    } else {
+        ConnectionEnd::Error
+    })
+}
+
+async fn serve_h2<H: Handler>(conn: Arc<Conn>, handler: Arc<H>, io: Io) -> ConnectionEnd {
+    let watched = Arc::clone(&conn.registration.watched);
+    let service = service_fn({
+        let conn = Arc::clone(&conn);
+        move |request| service::answer(Arc::clone(&conn), Arc::clone(&handler), request)
+    });
+    let mut h2 = http2(&conn).serve_connection(TokioIo::new(io), service);
+    let (sound, end) = drive(&mut h2, |h2| h2.graceful_shutdown(), &watched).await;
+    end.unwrap_or(if sound {
+        ConnectionEnd::Done
+    } else {
+        ConnectionEnd::Error
+    })
+}
+
+/// Runs the streams of one HTTP/2 connection, each as a task that the watch can end without the others.
+#[derive(Clone)]
+pub(super) struct Streams(Arc<Conn>);
+
+tokio::task_local! {
+    /// The marks of the stream whose task is running.
+    pub(super) static STREAM: Arc<Watched>;
+}
+
+impl<F> hyper::rt::Executor<F> for Streams
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    fn execute(&self, future: F) {
+        let shared = &self.0.shared;
+        let registration = shared.watch.register();
+        shared.tasks.spawn(Stream {
+            future,
+            registration,
+        });
+    }
+}
+
+pin_project_lite::pin_project! {
+    struct Stream<F> {
+        #[pin]
+        future: F,
+        registration: Registration,
+    }
+}
+
+impl<F: Future> Future for Stream<F> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.project();
+        let watched = &this.registration.watched;
+        watched.wake_with(cx.waker());
+        if matches!(watched.verdict(), Verdict::Kill(_)) {
+            // Dropping the stream resets it.
+            return Poll::Ready(());
+        }
+        STREAM
+            .sync_scope(Arc::clone(watched), || this.future.poll(cx))
+            .map(drop)
+    }
+}

@@ -1,0 +1,369 @@
+//! The bytes of one connection, between the socket and hyper.
+//!
+//! What comes in is shown to [`Framing`] first, which also means that hyper sees a head only when it is whole. What is
+//! refused there reaches hyper as a small request that `service` answers with the refusal, so the answer takes its place
+//! behind those of earlier requests. What goes out leaves marks for the [watch](super::watch).
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::server::TlsStream;
+
+use super::framing::{Framing, Refusal, Stop};
+use super::watch::Watched;
+
+/// What hyper reads in place of a refused head.
+const STAND_IN: &[u8] = b"GET / HTTP/1.1\r\nhost: -\r\nconnection: close\r\n\r\n";
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// A socket, encrypted or not.
+#[derive(Debug)]
+pub(super) enum Wire {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+/// A refused head: its number on the connection, and why.
+pub(super) type Refused = Arc<OnceLock<(u64, Refusal)>>;
+
+/// A [`Wire`] as hyper sees it.
+#[derive(Debug)]
+pub(super) struct Io {
+    wire: Wire,
+    framing: Framing,
+    /// Bytes that hyper has not got: the first `ready` ones it may have, the rest is an unfinished head.
+    held: Vec<u8>,
+    ready: usize,
+    refused: Refused,
+    stopped: Option<Stopped>,
+    /// Whether hyper may close the socket; for HTTP/1 the connection does, after the discard.
+    closes: bool,
+    watched: Arc<Watched>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stopped {
+    /// The client will send no more.
+    End,
+    /// A head was refused: the rest is not for hyper.
+    Refused,
+    /// The chunks of a body are malformed.
+    Malformed,
+}
+
+/// The protocol that a connection speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Protocol {
+    H1,
+    H2,
+}
+
+impl Io {
+    pub(super) fn new(
+        wire: Wire,
+        max_head: usize,
+        refused: Refused,
+        watched: Arc<Watched>,
+    ) -> Self {
+        Self {
+            wire,
+            framing: Framing::new(max_head),
+            held: Vec::new(),
+            ready: 0,
+            refused,
+            stopped: None,
+            closes: false,
+            watched,
+        }
+    }
+
+    /// Leaves the connection to HTTP/2, closing included.
+    pub(super) fn speak_h2(&mut self) {
+        self.framing.pass_all();
+        self.ready = self.held.len();
+        self.closes = true;
+    }
+
+    /// Reads the first bytes and tells which protocol they are. `None`: the client went away without a word.
+    pub(super) async fn detect(&mut self) -> io::Result<Option<Protocol>> {
+        loop {
+            let known = self.held.len().min(PREFACE.len());
+            if self.held[..known] != PREFACE[..known] {
+                self.look_at_held();
+                return Ok(Some(Protocol::H1));
+            }
+            if known == PREFACE.len() {
+                self.speak_h2();
+                return Ok(Some(Protocol::H2));
+            }
+            let mut buffer = [0; 4096];
+            let got = self.wire.read(&mut buffer).await?;
+            if got == 0 {
+                return Ok(None);
+            }
+            self.held.extend_from_slice(&buffer[..got]);
+        }
+    }
+
+    /// Whether the client has closed its side.
+    pub(super) fn is_ended(&self) -> bool {
+        self.stopped == Some(Stopped::End)
+    }
+
+    /// Scans what is held and makes good bytes ready.
+    fn look_at_held(&mut self) {
+        match self.framing.scan(&self.held[self.ready..]) {
+            Ok(pass) => self.ready += pass,
+            Err(stop) => self.stop(stop),
+        }
+        if self.ready < self.held.len() && self.stopped.is_none() {
+            self.watched.head_begins();
+        }
+    }
+
+    fn stop(&mut self, stop: Stop) {
+        match stop {
+            Stop::Head { pass, refusal } => {
+                self.ready += pass;
+                self.held.truncate(self.ready);
+                self.held.extend_from_slice(STAND_IN);
+                self.ready = self.held.len();
+                let _ = self.refused.set((self.framing.heads() + 1, refusal));
+                self.stopped = Some(Stopped::Refused);
+            }
+            Stop::Body { pass } => {
+                self.ready += pass;
+                self.held.truncate(self.ready);
+                self.stopped = Some(Stopped::Malformed);
+            }
+        }
+    }
+
+    fn give_ready(&mut self, out: &mut ReadBuf<'_>) {
+        let take = self.ready.min(out.remaining());
+        out.put_slice(&self.held[..take]);
+        self.ready -= take;
+        if take == self.held.len() {
+            // Idle connections must not keep the memory of their last large head.
+            self.held = Vec::new();
+        } else {
+            self.held.drain(..take);
+        }
+    }
+
+    /// Closes our side and, so that the client reads our answer rather than a reset, takes and forgets what it still
+    /// sends: at most `bytes`, and not longer than `time`.
+    pub(super) async fn discard_and_close(mut self, bytes: u64, time: Duration) {
+        let discard = async {
+            let _ = self.wire.shutdown().await;
+            let mut left = bytes;
+            let mut buffer = vec![0; 16 * 1024];
+            while left > 0 {
+                match self.wire.read_raw(&mut buffer).await {
+                    Ok(got) if got > 0 => left = left.saturating_sub(got as u64),
+                    _ => return,
+                }
+            }
+            // Reading on would be free bandwidth for an attacker, closing now a reset for everybody else.
+            std::future::pending::<()>().await;
+        };
+        let _ = tokio::time::timeout(time, discard).await;
+    }
+}
+
+impl AsyncRead for Io {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        out: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        loop {
+            if this.ready > 0 {
+                this.give_ready(out);
+                return Poll::Ready(Ok(()));
+            }
+            match this.stopped {
+                None => {}
+                Some(Stopped::End) => return Poll::Ready(Ok(())),
+                // The answer ends the connection; nothing more will wake hyper for reading.
+                Some(Stopped::Refused) => return Poll::Pending,
+                Some(Stopped::Malformed) => {
+                    return Poll::Ready(Err(io::Error::new(
+                        io::ErrorKind::InvalidData,
+                        "the chunks of the request's body are malformed",
+                    )));
+                }
+            }
+            if this.held.is_empty() {
+                let before = out.filled().len();
+                ready!(Pin::new(&mut this.wire).poll_read(cx, out))?;
+                let new = &out.filled()[before..];
+                if new.is_empty() {
+                    this.stopped = Some(Stopped::End);
+                    return Poll::Ready(Ok(()));
+                }
+                let pass = match this.framing.scan(new) {
+                    Ok(pass) => pass,
+                    Err(stop) => {
+                        let (Stop::Head { pass, .. } | Stop::Body { pass }) = stop;
+                        out.set_filled(before + pass);
+                        // What was good has gone out already.
+                        this.stop(match stop {
+                            Stop::Head { refusal, .. } => Stop::Head { pass: 0, refusal },
+                            Stop::Body { .. } => Stop::Body { pass: 0 },
+                        });
+                        if pass > 0 {
+                            return Poll::Ready(Ok(()));
+                        }
+                        continue;
+                    }
+                };
+                if pass < new.len() {
+                    this.held = new[pass..].to_vec();
+                    this.watched.head_begins();
+                    out.set_filled(before + pass);
+                }
+                if pass > 0 {
+                    return Poll::Ready(Ok(()));
+                }
+            } else {
+                let mut buffer = [0; 4096];
+                let mut more = ReadBuf::new(&mut buffer);
+                ready!(Pin::new(&mut this.wire).poll_read(cx, &mut more))?;
+                if more.filled().is_empty() {
+                    this.stopped = Some(Stopped::End);
+                    return Poll::Ready(Ok(()));
+                }
+                this.held.extend_from_slice(more.filled());
+                this.look_at_held();
+            }
+        }
+    }
+}
+
+impl Io {
+    fn note_write(&self, result: &Poll<io::Result<usize>>) {
+        match result {
+            Poll::Ready(Ok(bytes)) => self.watched.wrote(*bytes),
+            Poll::Pending => self.watched.blocks(),
+            Poll::Ready(Err(_)) => {}
+        }
+    }
+}
+
+impl AsyncWrite for Io {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let result = Pin::new(&mut self.wire).poll_write(cx, bytes);
+        self.note_write(&result);
+        result
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let result = Pin::new(&mut self.wire).poll_write_vectored(cx, bytes);
+        self.note_write(&result);
+        result
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.wire.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let result = Pin::new(&mut self.wire).poll_flush(cx);
+        match result {
+            Poll::Pending => self.watched.blocks(),
+            Poll::Ready(_) => self.watched.unblocks(),
+        }
+        result
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.closes {
+            Pin::new(&mut self.wire).poll_shutdown(cx)
+        } else {
+            self.poll_flush(cx)
+        }
+    }
+}
+
+impl Wire {
+    /// Reads what the socket holds, without decrypting it: it will be thrown away.
+    async fn read_raw(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.read(buffer).await,
+            Self::Unix(stream) => stream.read(buffer).await,
+            Self::Tls(stream) => stream.get_mut().0.read(buffer).await,
+        }
+    }
+}
+
+/// Calls the same method on whichever socket it is.
+macro_rules! on_wire {
+    ($self:ident, $method:ident ($($argument:expr),*)) => {
+        match $self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).$method($($argument),*),
+            Self::Unix(stream) => Pin::new(stream).$method($($argument),*),
+            Self::Tls(stream) => Pin::new(&mut **stream).$method($($argument),*),
+        }
+    };
+}
+
+impl AsyncRead for Wire {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        out: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        on_wire!(self, poll_read(cx, out))
+    }
+}
+
+impl AsyncWrite for Wire {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        on_wire!(self, poll_write(cx, bytes))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        on_wire!(self, poll_write_vectored(cx, bytes))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match self {
+            Self::Tcp(stream) => stream.is_write_vectored(),
+            Self::Unix(stream) => stream.is_write_vectored(),
+            Self::Tls(stream) => stream.is_write_vectored(),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        on_wire!(self, poll_flush(cx))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        on_wire!(self, poll_shutdown(cx))
+    }
+}

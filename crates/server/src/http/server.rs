@@ -1,0 +1,227 @@
+//! Accepting: from bound [`Listeners`] to running connections, and the handle that stops them.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::Handler;
+use super::conn::{self, Shared};
+use super::forwarded::TrustedProxies;
+use super::id::RequestIds;
+use super::limits::Limits;
+use super::listener::{BoundAddr, Listener, Listeners};
+use super::observer::{ConnectionEnd, Observer, Silent};
+use super::tls::{self, Tls};
+use super::watch::{Verdict, Watch};
+
+/// How long to pause when the system has no file descriptor or memory for another connection.
+const OUT_OF_MEANS: Duration = Duration::from_millis(100);
+/// Idle connections that are asked to make room when a listener is full.
+const SHED: usize = 64;
+
+/// What a server is made of.
+pub struct ServerOptions {
+    /// Where to accept.
+    pub listeners: Listeners,
+    /// Encrypts all TCP listeners. Unix sockets stay plain.
+    pub tls: Option<Arc<Tls>>,
+    /// How much clients may cost.
+    pub limits: Limits,
+    /// Whom to believe about where requests come from.
+    pub trusted_proxies: TrustedProxies,
+    /// Who is told what happens.
+    pub observer: Arc<dyn Observer>,
+    /// Makes request ids differ from start to start; random.
+    pub id_key: u64,
+}
+
+impl ServerOptions {
+    /// Plain, with default limits, trusting nobody, telling nobody.
+    pub fn new(listeners: Listeners) -> Self {
+        Self {
+            listeners,
+            tls: None,
+            limits: Limits::default(),
+            trusted_proxies: TrustedProxies::default(),
+            observer: Arc::new(Silent),
+            id_key: 0,
+        }
+    }
+}
+
+/// Starts servers.
+#[derive(Debug)]
+pub struct Server;
+
+impl Server {
+    /// Accepts on all listeners, in tasks of the current runtime, until [`Running`] is told to stop or dropped.
+    pub fn start<H: Handler>(options: ServerOptions, handler: Arc<H>) -> Running {
+        let addrs = options.listeners.addrs();
+        let watch = Arc::new(Watch::new(&options.limits));
+        let shared = Arc::new(Shared {
+            http1: conn::http1(&options.limits),
+            limits: options.limits,
+            proxies: options.trusted_proxies,
+            observer: options.observer,
+            ids: RequestIds::new(options.id_key),
+            watch: Arc::clone(&watch),
+            tls: options.tls,
+            tasks: TaskTracker::new(),
+            warned: AtomicBool::new(false),
+        });
+        let accepting = CancellationToken::new();
+        let ended = CancellationToken::new();
+        for listener in options.listeners.list {
+            let loop_ = accept(Arc::clone(&shared), Arc::clone(&handler), listener);
+            let accepting = accepting.clone();
+            // The listener is dropped, and so closed, with the loop.
+            shared
+                .tasks
+                .spawn(async move { accepting.run_until_cancelled_owned(loop_).await });
+        }
+        let looking = {
+            let watch = Arc::clone(&watch);
+            async move { watch.run().await }
+        };
+        tokio::spawn(ended.clone().run_until_cancelled_owned(looking));
+        if let Some(tls) = &shared.tls {
+            let renewing = renew(Arc::clone(tls));
+            tokio::spawn(ended.clone().run_until_cancelled_owned(renewing));
+        }
+        Running {
+            addrs,
+            shared,
+            accepting,
+            _ended: ended.drop_guard(),
+        }
+    }
+}
+
+async fn accept<H: Handler>(shared: Arc<Shared>, handler: Arc<H>, listener: Listener) {
+    let places = Arc::new(Semaphore::new(shared.limits.connections.max(1)));
+    loop {
+        if places.available_permits() == 0 {
+            shared.watch.shed(Duration::from_secs(1), SHED);
+        }
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else {
+            return;
+        };
+        match listener.accept().await {
+            Ok((wire, addr)) => {
+                let serving = conn::serve(Arc::clone(&shared), Arc::clone(&handler), wire, addr);
+                shared.tasks.spawn(async move {
+                    serving.await;
+                    drop(place);
+                });
+            }
+            Err(error) if concerns_one_connection(&error) => {}
+            Err(error) => {
+                shared.observer.accept_failed(&error);
+                tracing::error!(%error, "cannot accept connections; is the limit of open files too low?");
+                tokio::time::sleep(OUT_OF_MEANS).await;
+            }
+        }
+    }
+}
+
+/// Clients that went away while they waited (accept(2)).
+fn concerns_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    matches!(
+        error.kind(),
+        ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted
+    )
+}
+
+async fn renew(certificate: Arc<Tls>) {
+    let mut complained = false;
+    loop {
+        tokio::time::sleep(tls::POLL).await;
+        let tls = Arc::clone(&certificate);
+        match tokio::task::spawn_blocking(move || tls.reload()).await {
+            Ok(Ok(false)) | Err(_) => {}
+            Ok(Ok(true)) => {
+                complained = false;
+                tracing::info!(
+                    fingerprint = certificate.fingerprint(),
+                    "new TLS certificate in use"
+                );
+            }
+            // In the middle of a renewal this is normal, so it is said once.
+            Ok(Err(error)) if !complained => {
+                complained = true;
+                tracing::warn!(%error, "the new TLS certificate cannot be used; the old one stays");
+            }
+            Ok(Err(_)) => {}
+        }
+    }
+}
+
+/// A server that runs. Dropping it stops accepting; connections go on until [`Running::shutdown`].
+pub struct Running {
+    addrs: Vec<BoundAddr>,
+    shared: Arc<Shared>,
+    accepting: CancellationToken,
+    _ended: tokio_util::sync::DropGuard,
+}
+
+impl Running {
+    /// Where it listens, with the ports that the kernel chose.
+    pub fn addrs(&self) -> &[BoundAddr] {
+        &self.addrs
+    }
+
+    /// Stops accepting, lets idle connections go and running requests finish. After `grace` the rest is cut off; gives
+    /// the number of those connections and streams.
+    pub fn shutdown(&self, grace: Duration) -> impl Future<Output = usize> + Send + use<> {
+        let (shared, accepting) = (Arc::clone(&self.shared), self.accepting.clone());
+        async move {
+            accepting.cancel();
+            shared.tasks.close();
+            shared
+                .watch
+                .judge_all(Verdict::Close(ConnectionEnd::Shutdown));
+            if tokio::time::timeout(grace, shared.tasks.wait())
+                .await
+                .is_ok()
+            {
+                return 0;
+            }
+            let cut = shared
+                .watch
+                .judge_all(Verdict::Kill(ConnectionEnd::Shutdown));
+            // Killed ones go at once; a handler that does not yield must not hold up the exit.
+            let _ = tokio::time::timeout(Duration::from_secs(1), shared.tasks.wait()).await;
+            cut
+        }
+    }
+
+    /// Whether a stop has begun.
+    pub fn is_stopping(&self) -> bool {
+        self.accepting.is_cancelled()
+    }
+
+    /// The certificate, to reload it on demand.
+    pub fn tls(&self) -> Option<&Arc<Tls>> {
+        self.shared.tls.as_ref()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.accepting.cancel();
+    }
+}
+
+impl std::fmt::Debug for Running {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Running")
+            .field("addrs", &self.addrs)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,491 @@
+//! Ends what stalls: one task looks at all connections and HTTP/2 streams now and then.
+//!
+//! A timer per request would cost more than the request. So connections only leave marks (plain stores into their
+//! [`Watched`]), and one task compares the marks with the [`Limits`]; what is over gets a [`Verdict`] and is woken to
+//! read it. Times are therefore exact only to the task's period, a quarter of the smallest limit and at most a second.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::task::Waker;
+use std::time::{Duration, Instant};
+
+use super::limits::Limits;
+use super::observer::ConnectionEnd;
+
+/// So many locks that accepting and looking hardly ever meet.
+const SHARDS: usize = 16;
+/// How long a connection that was asked to close may take.
+const CLOSING: Duration = Duration::from_secs(10);
+
+/// What is to become of a connection or stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// Nothing.
+    Stay,
+    /// Finish what runs, then close.
+    Close(ConnectionEnd),
+    /// Drop it.
+    Kill(ConnectionEnd),
+}
+
+impl Verdict {
+    const ALL: [Self; 8] = [
+        Self::Stay,
+        Self::Close(ConnectionEnd::Idle),
+        Self::Close(ConnectionEnd::Done),
+        Self::Close(ConnectionEnd::Shutdown),
+        Self::Kill(ConnectionEnd::HeaderTimeout),
+        Self::Kill(ConnectionEnd::Stalled),
+        Self::Kill(ConnectionEnd::Resets),
+        Self::Kill(ConnectionEnd::Shutdown),
+    ];
+
+    fn code(self) -> u8 {
+        Self::ALL
+            .iter()
+            .position(|other| *other == self)
+            .unwrap_or(0) as u8
+    }
+}
+
+/// The marks of one connection, or of one HTTP/2 stream. All times are the watch's milliseconds.
+#[derive(Debug)]
+pub(super) struct Watched {
+    clock: Arc<Clock>,
+    /// Requests being answered.
+    active: AtomicU32,
+    /// When the connection became idle, or the unfinished head began.
+    since: AtomicU64,
+    /// A head has begun and not ended.
+    in_head: AtomicBool,
+    /// Bytes written so far, and whether we could write more if the client took it.
+    written: AtomicU64,
+    blocked: AtomicBool,
+    /// The watch's own: where `written` stood when it was first seen blocked. `u64::MAX`: not seen blocked.
+    mark: AtomicU64,
+    mark_at: AtomicU64,
+    /// The largest piece that was handed over at once, which a slow client may take its time for.
+    piece: AtomicU64,
+    verdict: AtomicU8,
+    verdict_at: AtomicU64,
+    waker: OnceLock<Waker>,
+}
+
+impl Watched {
+    fn new(clock: Arc<Clock>) -> Self {
+        Self {
+            active: AtomicU32::new(0),
+            since: AtomicU64::new(clock.now()),
+            clock,
+            in_head: AtomicBool::new(false),
+            written: AtomicU64::new(0),
+            blocked: AtomicBool::new(false),
+            mark: AtomicU64::new(u64::MAX),
+            mark_at: AtomicU64::new(0),
+            piece: AtomicU64::new(0),
+            verdict: AtomicU8::new(0),
+            verdict_at: AtomicU64::new(0),
+            waker: OnceLock::new(),
+        }
+    }
+
+    /// The task to wake for a verdict. Only the first call counts: a task keeps its waker.
+    pub(super) fn wake_with(&self, waker: &Waker) {
+        if self.waker.get().is_none() {
+            let _ = self.waker.set(waker.clone());
+        }
+    }
+
+    pub(super) fn verdict(&self) -> Verdict {
+        Verdict::ALL[usize::from(self.verdict.load(Relaxed))]
+    }
+
+    /// Sets a verdict, unless it stands already or a kill does, and wakes the task.
+    pub(super) fn judge(&self, verdict: Verdict) {
+        let standing = self.verdict();
+        if standing == verdict || matches!(standing, Verdict::Kill(_)) {
+            return;
+        }
+        self.verdict_at.store(self.clock.now(), Relaxed);
+        self.verdict.store(verdict.code(), Relaxed);
+        if let Some(waker) = self.waker.get() {
+            waker.wake_by_ref();
+        }
+    }
+
+    /// The first bytes of a head came, but not all.
+    pub(super) fn head_begins(&self) {
+        if !self.in_head.load(Relaxed) {
+            self.since.store(self.clock.now(), Relaxed);
+            self.in_head.store(true, Relaxed);
+        }
+    }
+
+    pub(super) fn request_begins(&self) {
+        self.in_head.store(false, Relaxed);
+        self.active.fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn request_ends(&self) {
+        // The time first: the watch must not see an idle connection with an old time.
+        if !self.in_head.load(Relaxed) {
+            self.since.store(self.clock.now(), Relaxed);
+        }
+        self.active.fetch_sub(1, Relaxed);
+    }
+
+    /// The client took `bytes`.
+    pub(super) fn wrote(&self, bytes: usize) {
+        let written = self.written.load(Relaxed);
+        self.written.store(written + bytes as u64, Relaxed);
+        self.blocked.store(false, Relaxed);
+    }
+
+    /// There is more to write, and the client does not take it.
+    pub(super) fn blocks(&self) {
+        self.blocked.store(true, Relaxed);
+    }
+
+    /// A piece of an answer was handed over; the next one is asked for when the client took it.
+    pub(super) fn handed_over(&self, bytes: usize) {
+        self.piece.fetch_max(bytes as u64, Relaxed);
+        self.wrote(bytes);
+        self.blocks();
+    }
+
+    /// Nothing is owed to the client just now.
+    pub(super) fn unblocks(&self) {
+        self.blocked.store(false, Relaxed);
+    }
+
+    fn is_idle(&self) -> bool {
+        self.active.load(Relaxed) == 0
+    }
+
+    fn look(&self, now: u64, rules: &Rules) {
+        let age = now.saturating_sub(self.since.load(Relaxed));
+        match self.verdict() {
+            Verdict::Kill(_) => return,
+            Verdict::Close(end) => {
+                let asked = now.saturating_sub(self.verdict_at.load(Relaxed));
+                if self.is_idle() && asked > millis(CLOSING) && end != ConnectionEnd::Shutdown {
+                    self.judge(Verdict::Kill(ConnectionEnd::Stalled));
+                }
+            }
+            Verdict::Stay if !self.is_idle() => {}
+            Verdict::Stay if self.in_head.load(Relaxed) => {
+                if age > rules.header_time {
+                    self.judge(Verdict::Kill(ConnectionEnd::HeaderTimeout));
+                }
+            }
+            Verdict::Stay => {
+                if age > rules.keep_alive {
+                    self.judge(Verdict::Close(ConnectionEnd::Idle));
+                }
+            }
+        }
+        self.look_at_writing(now, rules);
+    }
+
+    fn look_at_writing(&self, now: u64, rules: &Rules) {
+        let written = self.written.load(Relaxed);
+        let mark = self.mark.load(Relaxed);
+        if !self.blocked.load(Relaxed) {
+            self.mark.store(u64::MAX, Relaxed);
+        } else if mark == u64::MAX {
+            self.mark.store(written, Relaxed);
+            self.mark_at.store(now, Relaxed);
+        } else {
+            let took = now.saturating_sub(self.mark_at.load(Relaxed));
+            let piece = self.piece.load(Relaxed);
+            let window = rules.write_window.max(piece / rules.bytes_per_milli);
+            if took < window {
+                return;
+            }
+            if written - mark < rules.write_bytes {
+                self.judge(Verdict::Kill(ConnectionEnd::Stalled));
+            } else {
+                self.mark.store(written, Relaxed);
+                self.mark_at.store(now, Relaxed);
+            }
+        }
+    }
+}
+
+/// The limits in the watch's own units.
+#[derive(Debug)]
+struct Rules {
+    header_time: u64,
+    keep_alive: u64,
+    write_window: u64,
+    write_bytes: u64,
+    bytes_per_milli: u64,
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Time as of the last look; reading it costs nothing.
+#[derive(Debug)]
+struct Clock {
+    start: Instant,
+    now: AtomicU64,
+}
+
+impl Clock {
+    fn now(&self) -> u64 {
+        self.now.load(Relaxed)
+    }
+
+    fn advance(&self) -> u64 {
+        let now = millis(self.start.elapsed());
+        self.now.store(now, Relaxed);
+        now
+    }
+}
+
+/// All connections and streams of a server.
+#[derive(Debug)]
+pub(super) struct Watch {
+    clock: Arc<Clock>,
+    rules: Rules,
+    period: Duration,
+    next: AtomicU64,
+    closing: AtomicBool,
+    shards: [Mutex<HashMap<u64, Arc<Watched>>>; SHARDS],
+}
+
+/// Keeps something in the watch until dropped.
+#[derive(Debug)]
+pub(super) struct Registration {
+    watch: Arc<Watch>,
+    id: u64,
+    pub(super) watched: Arc<Watched>,
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        self.watch.shard(self.id).remove(&self.id);
+    }
+}
+
+impl Watch {
+    pub(super) fn new(limits: &Limits) -> Self {
+        let progress = limits.body_progress;
+        let smallest = limits
+            .header_time
+            .min(limits.keep_alive)
+            .min(progress.window);
+        Self {
+            clock: Arc::new(Clock {
+                start: Instant::now(),
+                now: AtomicU64::new(0),
+            }),
+            rules: Rules {
+                header_time: millis(limits.header_time),
+                keep_alive: millis(limits.keep_alive),
+                write_window: millis(progress.window),
+                write_bytes: progress.bytes_per_window(),
+                bytes_per_milli: (progress.bytes_per_second / 1000).max(1),
+            },
+            period: (smallest / 4).clamp(Duration::from_millis(5), Duration::from_secs(1)),
+            next: AtomicU64::new(0),
+            closing: AtomicBool::new(false),
+            shards: Default::default(),
+        }
+    }
+
+    fn shard(&self, id: u64) -> MutexGuard<'_, HashMap<u64, Arc<Watched>>> {
+        let shard = &self.shards[(id % SHARDS as u64) as usize];
+        match shard.lock() {
+            Ok(shard) => shard,
+            Err(poisoned) => poisoned.into_inner(),
+        }
+    }
+
+    pub(super) fn register(self: &Arc<Self>) -> Registration {
+        let id = self.next.fetch_add(1, Relaxed);
+        let watched = Arc::new(Watched::new(Arc::clone(&self.clock)));
+        self.shard(id).insert(id, Arc::clone(&watched));
+        // Looked at after the insertion, so that none slips between this and `judge_all`.
+        if self.closing.load(Relaxed) {
+            watched.judge(Verdict::Close(ConnectionEnd::Shutdown));
+        }
+        Registration {
+            watch: Arc::clone(self),
+            id,
+            watched,
+        }
+    }
+
+    /// Looks at everything, for ever. Dropping the future ends it.
+    pub(super) async fn run(&self) {
+        let mut ticks = tokio::time::interval(self.period);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            let now = self.clock.advance();
+            for shard in 0..SHARDS as u64 {
+                for watched in self.shard(shard).values() {
+                    watched.look(now, &self.rules);
+                }
+                // Ten thousand connections take longer than a task may hold its thread.
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    /// The same verdict for everything, now and for what comes.
+    pub(super) fn judge_all(&self, verdict: Verdict) -> usize {
+        self.closing.store(true, Relaxed);
+        let mut count = 0;
+        for shard in 0..SHARDS as u64 {
+            for watched in self.shard(shard).values() {
+                watched.judge(verdict);
+                count += 1;
+            }
+        }
+        count
+    }
+
+    /// Asks connections that have been idle for `age` to close, as many as `count`: others are waiting for their place.
+    pub(super) fn shed(&self, age: Duration, mut count: usize) {
+        let now = self.clock.advance();
+        for shard in 0..SHARDS as u64 {
+            for watched in self.shard(shard).values() {
+                let idle = now.saturating_sub(watched.since.load(Relaxed));
+                if count > 0
+                    && watched.is_idle()
+                    && idle >= millis(age)
+                    && watched.verdict() == Verdict::Stay
+                {
+                    watched.judge(Verdict::Close(ConnectionEnd::Idle));
+                    count -= 1;
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::limits::Progress;
+
+    fn watch() -> Arc<Watch> {
+        Arc::new(Watch::new(&Limits {
+            header_time: Duration::from_secs(30),
+            keep_alive: Duration::from_secs(120),
+            body_progress: Progress {
+                bytes_per_second: 1000,
+                window: Duration::from_secs(60),
+            },
+            ..Limits::default()
+        }))
+    }
+
+    fn at(watch: &Watch, watched: &Watched, seconds: u64) -> Verdict {
+        watch.clock.now.store(seconds * 1000, Relaxed);
+        watched.look(seconds * 1000, &watch.rules);
+        watched.verdict()
+    }
+
+    #[test]
+    fn heads_and_pauses_have_their_own_limits() {
+        let watch = watch();
+        let one = watch.register();
+        let it = &one.watched;
+        assert_eq!(at(&watch, it, 119), Verdict::Stay);
+        it.head_begins();
+        assert_eq!(at(&watch, it, 149), Verdict::Stay);
+        // Further bytes of the same head do not begin anew.
+        it.head_begins();
+        assert_eq!(
+            at(&watch, it, 150),
+            Verdict::Kill(ConnectionEnd::HeaderTimeout)
+        );
+        let two = watch.register();
+        let it = &two.watched;
+        it.request_begins();
+        assert_eq!(at(&watch, it, 1000), Verdict::Stay);
+        it.request_ends();
+        assert_eq!(at(&watch, it, 1120), Verdict::Stay);
+        assert_eq!(at(&watch, it, 1121), Verdict::Close(ConnectionEnd::Idle));
+        assert_eq!(at(&watch, it, 1140), Verdict::Kill(ConnectionEnd::Stalled));
+    }
+
+    #[test]
+    fn slow_takers_stay_and_stalled_ones_go() {
+        let watch = watch();
+        let one = watch.register();
+        let it = &one.watched;
+        it.request_begins();
+        let mut now = 0;
+        for _ in 0..10 {
+            it.wrote(60_000);
+            it.blocks();
+            assert_eq!(at(&watch, it, now), Verdict::Stay);
+            now += 60;
+        }
+        it.wrote(59_000);
+        it.blocks();
+        assert_eq!(at(&watch, it, now), Verdict::Kill(ConnectionEnd::Stalled));
+    }
+
+    #[test]
+    fn a_large_piece_gives_more_time() {
+        let watch = watch();
+        let one = watch.register();
+        let it = &one.watched;
+        it.request_begins();
+        it.handed_over(256 * 1024);
+        assert_eq!(at(&watch, it, 1), Verdict::Stay);
+        assert_eq!(at(&watch, it, 262), Verdict::Stay);
+        assert_eq!(at(&watch, it, 264), Verdict::Kill(ConnectionEnd::Stalled));
+    }
+
+    #[test]
+    fn waiting_for_our_own_disk_is_not_their_fault() {
+        let watch = watch();
+        let one = watch.register();
+        let it = &one.watched;
+        it.request_begins();
+        it.handed_over(10);
+        assert_eq!(at(&watch, it, 1), Verdict::Stay);
+        it.unblocks();
+        assert_eq!(at(&watch, it, 59), Verdict::Stay);
+        assert_eq!(at(&watch, it, 1000), Verdict::Stay);
+    }
+
+    #[test]
+    fn those_who_come_during_a_shutdown_hear_of_it() {
+        let watch = watch();
+        let before = watch.register();
+        assert_eq!(watch.judge_all(Verdict::Close(ConnectionEnd::Shutdown)), 1);
+        let after = watch.register();
+        for one in [&before, &after] {
+            assert_eq!(
+                one.watched.verdict(),
+                Verdict::Close(ConnectionEnd::Shutdown)
+            );
+        }
+        drop(before);
+        assert_eq!(watch.judge_all(Verdict::Kill(ConnectionEnd::Shutdown)), 1);
+        assert_eq!(
+            after.watched.verdict(),
+            Verdict::Kill(ConnectionEnd::Shutdown)
+        );
+    }
+
+    #[test]
+    fn only_idle_ones_make_room() {
+        let watch = watch();
+        let (idle, busy) = (watch.register(), watch.register());
+        busy.watched.request_begins();
+        watch.shed(Duration::ZERO, 10);
+        assert_eq!(idle.watched.verdict(), Verdict::Close(ConnectionEnd::Idle));
+        assert_eq!(busy.watched.verdict(), Verdict::Stay);
+    }
+}
