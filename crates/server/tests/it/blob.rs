@@ -14,7 +14,7 @@ async fn pushed(client: &Client, name: &str, size: usize) -> Content {
     content
 }
 
-/// Spec: BGET-1, BGET-2, BGET-3, DIG-5, CS-12.
+/// Spec: BGET-1, BGET-2, BGET-3, BGET-10, DIG-5, CQ-3, API-5, CS-12.
 #[tokio::test]
 async fn exact_bytes_with_their_headers() {
     both(async |client, name| {
@@ -419,7 +419,7 @@ async fn many_readers_at_once_get_the_same() {
     }
 }
 
-/// Spec: NAME-3, DIG-3, DIG-4.
+/// Spec: NAME-3, DIG-1, DIG-2, DIG-3, DIG-4.
 #[tokio::test]
 async fn broken_addresses_have_their_errors() {
     both(async |client, name| {
