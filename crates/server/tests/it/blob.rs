@@ -454,3 +454,34 @@ async fn broken_addresses_have_their_errors() {
     })
     .await;
 }
+
+/// Spec: BGET-1, BGET-4, BGET-6, UP-14.
+#[tokio::test]
+async fn the_same_through_tls() {
+    let server = TestServer::start(TestOptions {
+        tls: true,
+        ..Default::default()
+    })
+    .await;
+    both_on(&server, async |client, name| {
+        for size in [0, 1, 16 * 1024, 3_000_000] {
+            let content = pushed(&client, &name, size).await;
+            let path = blob(&name, &content.digest);
+            let whole = client.get(&path).send().await.expect_status(200);
+            assert!(whole.body == content.bytes);
+            if size > 100 {
+                let range = client.get(&path).header("range", "bytes=50-,0-9");
+                let answer = range.send().await.expect_status(206);
+                let boundary = answer
+                    .expect_header("content-type")
+                    .rsplit('=')
+                    .next()
+                    .unwrap()
+                    .to_owned();
+                let found = parts(&boundary, &answer.body);
+                assert!(found[0].1 == content.bytes[50..] && found[1].1 == content.bytes[..10]);
+            }
+        }
+    })
+    .await;
+}
