@@ -1,3 +1,11 @@
-//! The binary `wharf`.
+//! The binary `wharf`: everything is in the library, so that tests run the same code.
 
-fn main() {}
+use std::process::ExitCode;
+
+// The system's allocator grows without end under many threads with musl, and keeps more than it gives back with glibc.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    wharf::cli::main()
+}

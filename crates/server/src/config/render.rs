@@ -193,7 +193,7 @@ fn reference_key(path: &str, key: &Key, out: &mut String) {
         let _ = write!(names, " or `{env}`");
     }
     names.push_str(".\n");
-    if let Some(flag) = key.flag {
+    if let Some((flag, _)) = key.flag {
         let repeat = if key.list { " (may be repeated)" } else { "" };
         let _ = writeln!(names, "- Flag: `--{flag}`{repeat}.");
     }

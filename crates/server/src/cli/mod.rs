@@ -1,0 +1,248 @@
+//! The command line: what can be said, and which module does it.
+//!
+//! Called by `main.rs` alone. Commands end with an [`Exit`] code. Nothing here knows how a registry works: that is in
+//! `app` and `wharf_core`.
+
+mod banner;
+mod config;
+mod exit;
+mod flags;
+mod human;
+mod offline;
+mod page;
+mod serve;
+mod storage;
+mod trust;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+
+pub use self::exit::{Exit, Failure, Outcome};
+use self::flags::{ConfigFlags, DataFlags};
+
+const EXAMPLES: &str = "\
+Examples:
+  wharf serve                                  A registry at 127.0.0.1:5000, data in ./wharf-data
+  wharf serve --listen :5000 --tls-self-signed For other machines too, with a certificate of its own
+  wharf serve --config /etc/wharf/wharf.toml   As the file says; `wharf config defaults` prints one
+  wharf admin reset-password                   The password is lost
+  wharf backup create /mnt/backup              While it serves; again later adds what is new
+
+Next steps once it runs:
+  docker login 127.0.0.1:5000 -u admin
+  docker tag my-image 127.0.0.1:5000/my-image
+  docker push 127.0.0.1:5000/my-image";
+
+/// A container registry in one binary
+///
+/// Keeps container images and every other OCI artifact: charts, signatures, SBOMs, models, plain files. `wharf serve`
+/// needs nothing: it makes its data folder, an administrator and a password.
+#[derive(Debug, Parser)]
+#[command(name = "wharf", version, after_help = EXAMPLES, disable_help_subcommand = true, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the registry
+    ///
+    /// Flags win over environment variables (WHARF__SECTION__KEY), these over the configuration file, that over the
+    /// defaults. Everything that has no flag is set in the file or the environment; see `wharf config defaults`.
+    ///
+    /// SIGTERM or SIGINT stop it: running requests are finished first; a second signal stops it at once. SIGHUP reads
+    /// the configuration again.
+    Serve(ConfigFlags),
+    /// Check or print the configuration
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Manage the administrator
+    #[command(subcommand)]
+    Admin(AdminCommand),
+    /// Back up the registry, check or restore a backup
+    #[command(subcommand)]
+    Backup(BackupCommand),
+    /// Check what is stored
+    #[command(subcommand)]
+    Storage(StorageCommand),
+    /// Print what a client needs to trust a self-signed certificate
+    Trust(TrustArgs),
+    /// Print the version
+    Version,
+    /// Print a completion script for a shell
+    ///
+    /// For bash: wharf completions bash > /etc/bash_completion.d/wharf
+    Completions {
+        /// For which shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the page docs/reference/cli.md
+    #[command(hide = true)]
+    Reference,
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// Say whether `wharf serve` would start with this configuration
+    ///
+    /// Reads file, environment and flags, and the files that they name. Warnings do not make it fail.
+    Check(ConfigFlags),
+    /// Print every value and where it comes from
+    ///
+    /// The output is TOML. Secrets are hidden.
+    Show(ConfigFlags),
+    /// Print a configuration file with every key, its default and its documentation
+    Defaults,
+    /// Print the page docs/reference/configuration.md
+    #[command(hide = true)]
+    Reference,
+}
+
+#[derive(Debug, Subcommand)]
+enum AdminCommand {
+    /// Give the user `admin` a new password
+    ///
+    /// Prints a random one, unless --password-file gives one. Works on a running registry, without a restart, and on a
+    /// stopped one. What was signed in with the old password is signed out.
+    ResetPassword {
+        #[command(flatten)]
+        flags: DataFlags,
+        /// File that holds the new password; `-` reads it from standard input
+        #[arg(long, value_name = "FILE")]
+        password_file: Option<PathBuf>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum BackupCommand {
+    /// Back the registry up into a folder
+    ///
+    /// Works while it serves, and on a stopped registry. A folder that holds an older backup of the same registry gets
+    /// what is new; blobs are hard links where the file system allows it. The backup holds password hashes and signing
+    /// keys, but neither the configuration nor certificates.
+    Create {
+        /// New or empty, or an older backup
+        folder: PathBuf,
+        #[command(flatten)]
+        flags: DataFlags,
+    },
+    /// Check a backup byte by byte
+    Verify {
+        /// The backup
+        folder: PathBuf,
+    },
+    /// Make a data folder out of a backup
+    Restore {
+        /// The backup
+        folder: PathBuf,
+        #[command(flatten)]
+        flags: DataFlags,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum StorageCommand {
+    /// Check that the stored bytes are those that the metadata promises
+    ///
+    /// Works on a running registry and on a stopped one. Looks at presence and size of every blob; --deep reads and
+    /// hashes every byte. Nothing is deleted. Ends with 5 when something is damaged.
+    Verify {
+        /// Read and hash every byte
+        #[arg(long)]
+        deep: bool,
+        /// Forget blobs that are damaged, so that pushing the same content again heals them
+        #[arg(long)]
+        condemn: bool,
+        #[command(flatten)]
+        flags: DataFlags,
+    },
+}
+
+/// Which client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum TrustClient {
+    /// Docker Engine
+    Docker,
+    /// containerd, and so Kubernetes and nerdctl
+    Containerd,
+    /// Podman, Buildah, Skopeo and CRI-O
+    Podman,
+}
+
+/// Print what a client needs to trust a self-signed certificate
+///
+/// Takes the certificate from --ca, or else asks HOST for it: then compare the fingerprint with the one that
+/// `wharf serve` printed. The output is a shell script; read it, then run it on the client's machine.
+#[derive(Debug, Args)]
+struct TrustArgs {
+    /// Which client
+    client: TrustClient,
+    /// The registry as clients name it, such as registry.example.com:5000
+    host: String,
+    /// Certificate file of the authority, tls/authority.pem in the data folder
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
+}
+
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    run(std::env::args_os())
+}
+
+/// Runs a command line, its first word being the program's name.
+pub fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(words) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are errors with the exit code 0.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(Exit::Usage as u8));
+        }
+    };
+    match dispatch(cli.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}
+
+fn dispatch(command: Command) -> Outcome {
+    match command {
+        Command::Serve(flags) => serve::run(&flags.inputs()),
+        Command::Config(ConfigCommand::Check(flags)) => config::check(&flags.inputs()),
+        Command::Config(ConfigCommand::Show(flags)) => config::show(&flags.inputs()),
+        Command::Config(ConfigCommand::Defaults) => print(&crate::config::render::defaults()),
+        Command::Config(ConfigCommand::Reference) => print(&crate::config::render::reference()),
+        Command::Admin(AdminCommand::ResetPassword { flags, password_file }) => {
+            storage::reset_password(&flags.inputs(), password_file.as_deref())
+        }
+        Command::Backup(BackupCommand::Create { folder, flags }) => storage::backup(&flags.inputs(), &folder),
+        Command::Backup(BackupCommand::Verify { folder }) => storage::verify_backup(&folder),
+        Command::Backup(BackupCommand::Restore { folder, flags }) => storage::restore(&flags.inputs(), &folder),
+        Command::Storage(StorageCommand::Verify { deep, condemn, flags }) => {
+            storage::verify(&flags.inputs(), deep, condemn)
+        }
+        Command::Trust(TrustArgs { client, host, ca }) => trust::run(client, &host, ca.as_deref()),
+        Command::Version => print(&format!("wharf {}\n", env!("CARGO_PKG_VERSION"))),
+        Command::Completions { shell } => {
+            let mut out = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "wharf", &mut out);
+            print(&String::from_utf8_lossy(&out))
+        }
+        Command::Reference => print(&page::reference()),
+    }
+}
+
+/// Writes to standard output. A reader that went away, as in `wharf config defaults | head`, is no failure.
+fn print(text: &str) -> Outcome {
+    use std::io::Write as _;
+    match std::io::stdout().lock().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Failure::text(Exit::Failure, format!("cannot write to standard output: {error}")))
+        }
+        _ => Ok(()),
+    }
+}
