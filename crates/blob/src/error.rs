@@ -1,58 +1,61 @@
-//! What can go wrong with bytes, told apart as far as callers act differently.
+//! What can go wrong with bytes.
 
 use std::io;
 
-/// The crate's result.
+/// The result of everything in this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// An error of the blob store.
+/// Why a store could not do what was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The disk or a quota is full. Nothing of the failed write counts.
-    #[error("no space is left for blobs; free space on the blob store's file system and writes go on by themselves")]
+    /// The disk or the quota is full. What was written since the last checkpoint is gone; nothing else is.
+    #[error("no space is left for blobs; free some on the disk (or raise the quota) and try again")]
     NoSpace,
-    /// There are no bytes under this key.
-    #[error("there is nothing under the key {key}")]
+    /// No blob lies under this key.
+    #[error("no file {key} is in the blob store; run `wharf storage verify`")]
     Missing {
-        /// What was asked for.
+        /// The key as its row has it.
         key: String,
     },
-    /// The bytes under this key are not as many as its row says.
-    #[error("{key} has {actual} bytes and should have {expected}")]
+    /// What lies under the key has not the size that its row states.
+    #[error("{key} has {actual} bytes instead of {expected}; run `wharf storage verify --deep`")]
     WrongSize {
-        /// What was asked for.
+        /// The key as its row has it.
         key: String,
-        /// In bytes, from the row.
+        /// Bytes that the row states.
         expected: u64,
-        /// In bytes, from the store.
+        /// Bytes that are there.
         actual: u64,
     },
-    /// The session's bytes are not there, or fewer than its row claims.
-    #[error("the bytes of this upload are gone")]
+    /// The store no longer has the bytes that a checkpoint claims, or another writer has taken the upload over.
+    #[error("the upload's bytes are no longer there; begin it again")]
     UploadLost,
-    /// An earlier write or sync of this upload failed. It is never retried: go back to the last checkpoint.
-    #[error("an earlier write of this upload failed; go on from its last checkpoint")]
+    /// An earlier write or sync of this writer failed. Take the upload up again from its last checkpoint.
+    #[error(
+        "an earlier write of this upload failed; take it up again from its last acknowledged offset"
+    )]
     Poisoned,
-    /// A text that is no key of this store.
+    /// A text that is no key of a blob store: it leaves `blobs/`, or has a character or length that no key has.
     #[error("{0:?} is not a key of the blob store")]
     BadKey(String),
-    /// The system failed to read or write.
+    /// Anything else that the operating system refused.
     #[error("{what}: {source}")]
     Io {
-        /// What was being done, and to what.
+        /// What was tried, and on which file.
         what: String,
-        /// What the system said.
+        /// What the operating system said.
         source: io::Error,
     },
 }
 
 impl Error {
-    /// An input or output error, with what was being done when it happened.
-    pub(crate) fn io(what: impl Into<String>, source: io::Error) -> Self {
+    /// Sorts out a failed system call; `what` is only made when it goes into the message.
+    pub(crate) fn io(what: impl FnOnce() -> String, source: impl Into<io::Error>) -> Self {
+        let source = source.into();
         match source.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::NoSpace,
             _ => Self::Io {
-                what: what.into(),
+                what: what(),
                 source,
             },
         }

@@ -1,161 +1,280 @@
-//! The I/O pool: a fixed number of threads that do what would block the runtime.
+//! The I/O pool: a fixed number of threads for the calls that may block.
+//!
+//! Used by the file store only. Reads and writes have a pool each, so that disks that take seconds for an `fsync` do not
+//! hold up reading. A job never waits for another job, so the pool can't lock up.
 
+use std::any::Any;
 use std::collections::VecDeque;
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::task::{Context, Poll};
 
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use crate::error::{Error, Result};
 
-type Job = Box<dyn FnOnce() + Send>;
+/// Jobs that may wait per thread before callers have to: enough to keep the threads busy, few enough to bound memory.
+const QUEUE_PER_THREAD: usize = 16;
 
-/// A job's answer, or that it panicked.
-pub type Answer<T> = oneshot::Receiver<T>;
+/// Jobs hold a few hundred bytes of stack; the standard 2 MiB would be reserved for nothing.
+const STACK: usize = 256 * 1024;
 
-/// Threads for blocking I/O. Clones share them; the last one to go ends them.
-#[derive(Clone, Debug)]
-pub struct Pool(Arc<Handle>);
+type Work = Box<dyn FnOnce() + Send>;
 
-#[derive(Debug)]
+/// Threads for blocking calls. A clone is another handle; the threads end with the last one, after the jobs that were
+/// accepted.
+#[derive(Clone)]
+pub struct Pool {
+    handle: Arc<Handle>,
+}
+
+/// How busy a pool is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PoolStats {
+    /// Threads there are.
+    pub threads: usize,
+    /// Threads that work on a job.
+    pub busy: usize,
+    /// Jobs that wait for a thread.
+    pub queued: usize,
+}
+
 struct Handle {
     shared: Arc<Shared>,
-    /// Bounds the jobs that wait: two for each thread.
-    room: Arc<Semaphore>,
+    threads: usize,
 }
 
 struct Shared {
     queue: Mutex<Queue>,
-    ready: Condvar,
+    wake: Condvar,
+    slots: Arc<Semaphore>,
+    busy: AtomicUsize,
 }
 
-#[derive(Default)]
 struct Queue {
-    jobs: VecDeque<Job>,
+    jobs: VecDeque<Work>,
     closed: bool,
 }
 
-impl std::fmt::Debug for Shared {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Shared")
-    }
-}
-
 impl Pool {
-    /// Starts `threads` of them, at least one.
-    pub fn new(threads: usize) -> Result<Self> {
+    /// Starts `threads` threads (at least one) that are called `name`.
+    pub fn new(name: &str, threads: usize) -> io::Result<Self> {
         let threads = threads.max(1);
         let shared = Arc::new(Shared {
-            queue: Mutex::default(),
-            ready: Condvar::new(),
+            queue: Mutex::new(Queue {
+                jobs: VecDeque::new(),
+                closed: false,
+            }),
+            wake: Condvar::new(),
+            slots: Arc::new(Semaphore::new(threads * (1 + QUEUE_PER_THREAD))),
+            busy: AtomicUsize::new(0),
         });
-        for number in 0..threads {
+        let handle = Arc::new(Handle {
+            shared: shared.clone(),
+            threads,
+        });
+        for _ in 0..threads {
             let shared = shared.clone();
             std::thread::Builder::new()
-                .name(format!("wharf-io-{number}"))
-                .spawn(move || shared.work())
-                .map_err(|error| Error::io("starting an I/O thread", error))?;
+                .name(name.to_owned())
+                .stack_size(STACK)
+                .spawn(move || shared.work())?;
         }
-        Ok(Self(Arc::new(Handle {
-            shared,
-            room: Arc::new(Semaphore::new(threads * 2)),
-        })))
+        Ok(Self { handle })
     }
 
-    /// Hands a job over, waiting for room in the queue. The job runs even if nobody waits for its answer.
-    pub async fn submit<T: Send + 'static>(
-        &self,
-        job: impl FnOnce() -> T + Send + 'static,
-    ) -> Answer<T> {
-        // The semaphore is never closed, so there is always a permit in the end.
-        let permit = self.0.room.clone().acquire_owned().await.ok();
-        let (answer, receiver) = oneshot::channel();
-        self.0.shared.push(Box::new(move || {
-            drop(permit);
-            // Nobody left to hear it is fine: the client went away.
-            let _ = answer.send(job());
-        }));
-        receiver
+    /// Runs a job on a thread, waiting for a place in the queue. A future that is dropped before it had a place never
+    /// runs its job; after that the job runs to its end and its result is dropped there.
+    pub async fn run<T, F>(&self, job: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce() -> Result<T> + Send + 'static,
+    {
+        let slot = self.slot().await;
+        self.start(slot, job).await?
     }
 
-    /// Runs a job and waits for its answer.
-    pub async fn run<T: Send + 'static>(
-        &self,
-        job: impl FnOnce() -> Result<T> + Send + 'static,
-    ) -> Result<T> {
-        self.submit(job).await.await.unwrap_or_else(|_| Err(died()))
-    }
-}
-
-/// The answer of a job that panicked.
-pub(crate) fn died() -> Error {
-    Error::io(
-        "a job of the I/O pool died",
-        std::io::Error::other("it panicked"),
-    )
-}
-
-impl Shared {
-    fn push(&self, job: Job) {
-        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
-        queue.jobs.push_back(job);
-        drop(queue);
-        self.ready.notify_one();
+    /// Waits for a place in the queue.
+    pub(crate) async fn slot(&self) -> Slot {
+        let slots = self.handle.shared.slots.clone();
+        // The semaphore is never closed.
+        Slot(slots.acquire_owned().await.ok())
     }
 
-    fn work(&self) {
-        loop {
-            let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
-            let job = loop {
-                if let Some(job) = queue.jobs.pop_front() {
-                    break job;
-                }
-                if queue.closed {
-                    return;
-                }
-                queue = self.ready.wait(queue).unwrap_or_else(PoisonError::into_inner);
-            };
-            drop(queue);
-            if catch_unwind(AssertUnwindSafe(job)).is_err() {
-                tracing::error!("a job of the I/O pool panicked");
+    /// Puts a job into its place, at once. The result waits in what is returned; dropping that drops the result on the
+    /// I/O thread.
+    pub(crate) fn start<T, F>(&self, slot: Slot, job: F) -> Started<T>
+    where
+        T: Send + 'static,
+        F: FnOnce() -> T + Send + 'static,
+    {
+        let (send, receive) = oneshot::channel();
+        self.push(Box::new(move || {
+            let outcome = catch_unwind(AssertUnwindSafe(job));
+            drop(slot);
+            if let Err(unwanted) = send.send(outcome) {
+                drop(unwanted);
             }
+        }));
+        Started(receive)
+    }
+
+    /// Runs a small piece of tidying that nobody waits for. Takes no place in the queue, since a `drop` can't wait;
+    /// callers see to it that there is at most one per upload.
+    pub(crate) fn detach(&self, job: impl FnOnce() + Send + 'static) {
+        self.push(Box::new(move || {
+            let _ = catch_unwind(AssertUnwindSafe(job));
+        }));
+    }
+
+    /// How busy it is, for metrics.
+    pub fn stats(&self) -> PoolStats {
+        PoolStats {
+            threads: self.handle.threads,
+            busy: self.handle.shared.busy.load(Ordering::Relaxed),
+            queued: self.handle.shared.lock().jobs.len(),
         }
+    }
+
+    fn push(&self, work: Work) {
+        self.handle.shared.lock().jobs.push_back(work);
+        self.handle.shared.wake.notify_one();
+    }
+}
+
+impl std::fmt::Debug for Pool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.stats().fmt(f)
     }
 }
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        let mut queue = self.shared.queue.lock().unwrap_or_else(PoisonError::into_inner);
-        queue.closed = true;
-        drop(queue);
-        self.shared.ready.notify_all();
+        self.shared.lock().closed = true;
+        self.shared.wake.notify_all();
+    }
+}
+
+impl Shared {
+    /// The lock only ever guards a queue operation, so a panic can't leave the queue half changed.
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue
+            .lock()
+            .unwrap_or_else(|poison| poison.into_inner())
+    }
+
+    fn work(&self) {
+        let mut queue = self.lock();
+        loop {
+            if let Some(job) = queue.jobs.pop_front() {
+                drop(queue);
+                self.busy.fetch_add(1, Ordering::Relaxed);
+                job();
+                self.busy.fetch_sub(1, Ordering::Relaxed);
+                queue = self.lock();
+            } else if queue.closed {
+                return;
+            } else {
+                queue = self
+                    .wake
+                    .wait(queue)
+                    .unwrap_or_else(|poison| poison.into_inner());
+            }
+        }
+    }
+}
+
+/// A place in the queue; given back when the job ends or the place is dropped.
+pub(crate) struct Slot(
+    #[expect(dead_code, reason = "held for its drop")] Option<OwnedSemaphorePermit>,
+);
+
+/// The result of a job that was started.
+pub(crate) struct Started<T>(oneshot::Receiver<Result<T, Box<dyn Any + Send>>>);
+
+impl<T> Started<T> {
+    /// Takes the result if it is there, and turns it away from now on.
+    pub(crate) fn abandon(mut self) -> Option<T> {
+        self.0.close();
+        self.0.try_recv().ok()?.ok()
+    }
+}
+
+impl<T> Future for Started<T> {
+    type Output = Result<T>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.0).poll(cx).map(|outcome| match outcome {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(_)) | Err(_) => Err(Error::io(
+                || "an I/O job panicked; this is a bug, the log has the message".into(),
+                io::Error::from(io::ErrorKind::Other),
+            )),
+        })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::mpsc;
+    use std::time::Duration;
 
     #[tokio::test]
-    async fn jobs_answer_and_a_panic_is_an_error() {
-        let pool = Pool::new(2).unwrap();
+    async fn results_and_panics_come_back() {
+        let pool = Pool::new("test", 2).unwrap();
         assert_eq!(pool.run(|| Ok(7)).await.unwrap(), 7);
-        let panicked = pool.run(|| -> Result<()> { panic!("on purpose") }).await;
-        assert!(panicked.is_err());
-        // The thread is still there.
-        for _ in 0..10 {
-            assert_eq!(pool.run(|| Ok(1)).await.unwrap(), 1);
-        }
+        let broken = pool.run(|| -> Result<()> { panic!("on purpose") }).await;
+        assert!(matches!(broken, Err(Error::Io { .. })), "{broken:?}");
+        assert_eq!(pool.run(|| Ok(8)).await.unwrap(), 8);
     }
 
     #[tokio::test]
-    async fn a_caller_that_goes_away_takes_no_place_with_it() {
-        let pool = Pool::new(1).unwrap();
-        for _ in 0..100 {
-            let answer = pool.submit(|| ()).await;
-            drop(answer);
+    async fn the_queue_is_bounded_and_a_dropped_future_gives_its_place_back() {
+        let pool = Pool::new("test", 1).unwrap();
+        let (release, gate) = mpsc::channel::<()>();
+        let slot = pool.slot().await;
+        let blocker = pool.start(slot, move || gate.recv().ok());
+        let mut waiting = Vec::new();
+        for _ in 0..QUEUE_PER_THREAD {
+            let slot = pool.slot().await;
+            waiting.push(pool.start(slot, || ()));
         }
-        assert_eq!(pool.run(|| Ok(1)).await.unwrap(), 1);
-        assert_eq!(pool.0.room.available_permits(), 2);
+        let full = tokio::time::timeout(Duration::from_millis(50), pool.run(|| Ok(())));
+        assert!(full.await.is_err(), "the queue took more than its bound");
+        // Nobody wants these any more; they still end and free their places.
+        drop(waiting);
+        release.send(()).unwrap();
+        blocker.await.unwrap();
+        for _ in 0..3 * QUEUE_PER_THREAD {
+            pool.run(|| Ok(())).await.unwrap();
+        }
+        assert_eq!(
+            pool.handle.shared.slots.available_permits(),
+            1 + QUEUE_PER_THREAD
+        );
+    }
+
+    #[test]
+    fn threads_end_with_the_last_handle_and_after_the_last_job() {
+        let pool = Pool::new("test", 3).unwrap();
+        let shared = Arc::downgrade(&pool.handle.shared);
+        let (done, wait) = mpsc::channel();
+        pool.clone().detach(move || {
+            std::thread::sleep(Duration::from_millis(20));
+            done.send(()).unwrap();
+        });
+        drop(pool);
+        wait.recv_timeout(Duration::from_secs(5)).unwrap();
+        for _ in 0..500 {
+            if shared.strong_count() == 0 {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        panic!("threads are still there");
     }
 }

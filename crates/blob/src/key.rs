@@ -1,4 +1,4 @@
-//! Names in the blob store: keys of published blobs, ids of uploads.
+//! Names inside a store: keys of blobs and ids of uploads.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,57 +8,65 @@ use wharf_oci::Digest;
 
 use crate::error::{Error, Result};
 
-/// Where a published blob lies: `blobs/<algorithm>/<2 hex>/<hex>.<generation>`.
+/// Longest key in bytes: a sha512 digest with its folders and generation has 183.
+const MAX_KEY: usize = 512;
+
+/// Where a blob lies: `blobs/<algorithm>/<2 hex>/<hex>.<generation>`.
 ///
-/// Each publish takes a key of its own, so that whoever removes or heals bytes touches only those it means.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+/// Every publish takes a fresh generation, so whoever marked a key for removal or healing touches that file only, never
+/// the one that a push has made since.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Key(Arc<str>);
 
 impl Key {
-    /// A key that nothing was ever stored under.
+    /// A key for this digest that nobody has used before.
     pub fn fresh(digest: &Digest) -> Self {
         let hex = digest.encoded();
-        let shard = hex.get(..2).unwrap_or(hex);
-        let generation = Uuid::now_v7().simple();
+        let shard = hex.get(..2).unwrap_or("00");
         let algorithm = digest.algorithm_name();
+        let generation = Uuid::now_v7().simple();
         Self(format!("blobs/{algorithm}/{shard}/{hex}.{generation}").into())
     }
 
-    /// A key that was stored in a row. Refuses whatever could leave the store's folder.
+    /// Takes a key from a row. Refuses whatever could name a file outside of `blobs/`.
     pub fn parse(text: &str) -> Result<Self> {
-        let mut parts = text.split('/');
-        let mut next = |fits: fn(&str) -> bool| parts.next().is_some_and(fits);
-        let word = |part: &str| {
-            !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+        let segment = |part: &str| {
+            !part.is_empty()
+                && !part.starts_with('.')
+                && part
+                    .bytes()
+                    .all(|byte| byte.is_ascii_alphanumeric() || b"._+-=".contains(&byte))
         };
-        let good = next(|part| part == "blobs")
-            && next(word)
-            && next(word)
-            && next(|part| {
-                part.split_once('.').is_some_and(|(hex, generation)| {
-                    [hex, generation].iter().all(|part| {
-                        !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric())
-                    })
-                })
-            })
-            && parts.next().is_none();
-        if good {
+        let sound = text.len() <= MAX_KEY
+            && text
+                .strip_prefix("blobs/")
+                .is_some_and(|rest| rest.split('/').all(segment));
+        if sound {
             Ok(Self(text.into()))
         } else {
-            Err(Error::BadKey(text.chars().take(200).collect()))
+            Err(Error::BadKey(text.chars().take(64).collect()))
         }
     }
 
-    /// The key as rows hold it, which is also the path below the store's folder.
+    /// The text that rows keep.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The digest under whose name the bytes lie; `None` if the name is none.
+    /// The digest in the name, where the name has one. A hint for `reindex` and messages, not a proof of content.
     pub fn digest(&self) -> Option<Digest> {
-        let algorithm = self.0.split('/').nth(1)?;
-        let (hex, _) = self.0.rsplit('/').next()?.split_once('.')?;
+        let mut parts = self.0.split('/').skip(1);
+        let (algorithm, _shard, file) = (parts.next()?, parts.next()?, parts.next()?);
+        if parts.next().is_some() {
+            return None;
+        }
+        let (hex, _generation) = file.split_once('.')?;
         Digest::parse(&format!("{algorithm}:{hex}")).ok()
+    }
+
+    /// The folder, for its `fsync`.
+    pub(crate) fn folder(&self) -> &str {
+        self.0.rsplit_once('/').map_or("", |(folder, _)| folder)
     }
 }
 
@@ -68,7 +76,7 @@ impl fmt::Display for Key {
     }
 }
 
-/// The name of an upload session: 122 random bits, so nobody can guess another's (UP-5).
+/// The name of an upload, which nobody can guess (UP-5): whoever knows it may write to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct UploadId(Uuid);
 
@@ -78,18 +86,16 @@ pub struct UploadId(Uuid);
 pub struct UploadIdError;
 
 impl UploadId {
-    /// A new id.
+    /// A new id from the operating system's randomness.
     pub fn random() -> Self {
         Self(Uuid::new_v4())
     }
 
-    /// The id in a URL or a row; only the form that [`fmt::Display`] writes, so that one session has one name.
+    /// Takes an id from a URL or a row. Only the form that [`fmt::Display`] writes is one, so an upload has one name.
     pub fn parse(text: &str) -> Result<Self, UploadIdError> {
-        let id = Uuid::try_parse(text).map_err(|_| UploadIdError)?;
-        if id.hyphenated().to_string() == text {
-            Ok(Self(id))
-        } else {
-            Err(UploadIdError)
+        match Uuid::try_parse(text) {
+            Ok(uuid) if uuid.hyphenated().to_string() == text => Ok(Self(uuid)),
+            _ => Err(UploadIdError),
         }
     }
 }
@@ -103,41 +109,63 @@ impl fmt::Display for UploadId {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
     use wharf_oci::Algorithm;
 
     #[test]
-    fn keys_are_fresh_and_read_back() {
-        let digest = Digest::of(Algorithm::Sha512, b"x");
-        let (a, b) = (Key::fresh(&digest), Key::fresh(&digest));
-        assert_ne!(a, b);
-        assert_eq!(Key::parse(a.as_str()).unwrap(), a);
-        assert_eq!(a.digest(), Some(digest));
-    }
-
-    #[test]
-    fn keys_that_could_leave_the_folder_are_refused() {
-        for bad in [
-            "",
-            "blobs",
-            "blobs/sha256/ab",
-            "blobs/sha256/../ab.1",
-            "/blobs/sha256/ab/ab.1",
-            "blobs/sha256/ab/ab.1/x",
-            "blobs/sha256/ab/../../etc.1",
-            "blobs/sha256/ab/ab",
-            "uploads/sha256/ab/ab.1",
-            "blobs//ab/ab.1",
-        ] {
-            assert!(Key::parse(bad).is_err(), "{bad}");
+    fn a_fresh_key_parses_names_its_digest_and_is_never_the_same_twice() {
+        for algorithm in Algorithm::ALL {
+            let digest = Digest::of(algorithm, b"hello");
+            let (one, two) = (Key::fresh(&digest), Key::fresh(&digest));
+            assert_ne!(one, two);
+            assert_eq!(Key::parse(one.as_str()).unwrap(), one);
+            assert_eq!(one.digest(), Some(digest.clone()));
+            assert_eq!(
+                one.folder(),
+                format!("blobs/{algorithm}/{}", &digest.encoded()[..2])
+            );
         }
     }
 
     #[test]
-    fn an_upload_has_one_name() {
-        let id = UploadId::random();
+    fn a_key_never_leaves_the_folder() {
+        for text in [
+            "",
+            "blobs",
+            "blobs/",
+            "/blobs/a",
+            "blobs//a",
+            "blobs/../uploads/a",
+            "blobs/a/..",
+            "blobs/./a",
+            "blobs/.hidden",
+            "uploads/a",
+            "blobs/a\0b",
+            "blobs/a b",
+            "blobs/a\\b",
+        ] {
+            assert!(Key::parse(text).is_err(), "{text:?} was taken for a key");
+        }
+        assert!(Key::parse(&format!("blobs/{}", "a".repeat(MAX_KEY))).is_err());
+    }
+
+    #[test]
+    fn an_upload_id_has_one_spelling() {
+        let id = UploadId::parse("0b9a3f6e-3c1d-4a55-8f0e-1f2a3b4c5d6e").unwrap();
         assert_eq!(UploadId::parse(&id.to_string()), Ok(id));
         assert!(UploadId::parse(&id.to_string().to_uppercase()).is_err());
         assert!(UploadId::parse(&id.to_string().replace('-', "")).is_err());
         assert!(UploadId::parse("../../etc/passwd").is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_parses_stays_inside(text in "\\PC*|blobs/[a-z0-9./]{0,80}") {
+            if let Ok(key) = Key::parse(&text) {
+                prop_assert_eq!(key.as_str(), &text);
+                prop_assert!(!text.split('/').any(|part| part.is_empty() || part == ".." || part == "."));
+                prop_assert!(text.starts_with("blobs/"));
+            }
+        }
     }
 }

@@ -1,22 +1,33 @@
-//! Bytes: where blobs lie, how they get there, and how they are read.
+//! Bytes: where blobs and uploads in progress lie.
 //!
-//! `core` stores and opens blobs through [`BlobStore`]; it alone knows which repository may see which. Nothing here knows
-//! SQL or HTTP, and no blob is ever held whole in memory.
+//! A store knows two things: **blobs**, immutable and addressed by a [`Key`] that nobody used before, and **uploads**,
+//! files that grow until they are published under a key or discarded. Which digest a key belongs to, and which bytes of
+//! an upload count, is decided by rows in `wharf-meta`; file names and lengths prove nothing.
+//!
+//! Called by `wharf-core` alone (the server only streams what core opened). It must never hold a blob whole in memory,
+//! block a runtime thread for more than a millisecond, acknowledge bytes that could be lost with the power, or try a
+//! failed `fsync` a second time: the kernel forgets the pages that it could not write, so the second call lies.
+//!
+//! The byte path in: [`UploadWriter::write`] gathers up to [`BUFFER`] bytes and hands them to the I/O pool, where one
+//! thread hashes and another writes them, while the next segment gathers. The byte path out: [`Blob::stream`].
 
 pub mod error;
+pub mod fault;
 pub mod fs;
-pub mod hash;
-pub mod io;
-pub mod key;
-pub mod read;
-pub mod store;
+mod hash;
+mod io;
+mod key;
+mod mem;
+mod read;
+mod store;
+#[cfg(feature = "suite")]
+pub mod suite;
 
-pub use error::{Error, Result};
-pub use fs::{Fs, FsOptions};
-pub use hash::Hasher;
-pub use key::{Key, UploadId, UploadIdError};
-pub use read::{Blob, ByteStream, FileBlob};
-pub use store::{BlobStore, BoxFuture, Checkpoint, Part, Stored, UploadWriter};
-
-/// How much of an upload gathers in memory before it goes to the disk, in bytes. Two of these are in use at most.
-pub const BUFFER: usize = 1 << 20;
+pub use self::error::{Error, Result};
+pub use self::fs::{Fs, FsOptions};
+pub use self::hash::Hasher;
+pub use self::io::{Pool, PoolStats};
+pub use self::key::{Key, UploadId, UploadIdError};
+pub use self::mem::Mem;
+pub use self::read::{Blob, ByteStream, FileBlob};
+pub use self::store::{BUFFER, BlobStore, BoxFuture, Checkpoint, Part, Stored, UploadWriter};

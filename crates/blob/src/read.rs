@@ -1,37 +1,46 @@
-//! Reading blobs: from memory, or from a file through the page cache.
+//! The way out: a blob that was opened, and the stream of its bytes.
+//!
+//! A read is tried on the spot with `RWF_NOWAIT`, which only copies what is in the page cache; what is not there is read
+//! on the I/O pool, and the kernel is asked to read on ahead. The size comes from the row and was compared with the file
+//! when it was opened; a file that turns out shorter gives an error, so that a short answer is never a complete one.
+
+mod buffer;
 
 use std::fs::File;
-use std::future::Future;
 use std::io::{self, IoSliceMut};
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures_core::Stream;
-use rustix::io::ReadWriteFlags;
+use rustix::fs::{Advice, fadvise};
+use rustix::io::{Errno, ReadWriteFlags, preadv2};
 
+use self::buffer::Buffers;
+use self::buffer::{Buffer, Reader};
 use crate::error::{Error, Result};
-use crate::io::{Pool, died};
+use crate::fault::{Fault, Step};
+use crate::io::{Pool, Slot, Started};
+use crate::key::Key;
+use crate::store::BoxFuture;
 
-/// Read at once when the page cache has it.
-const INLINE: usize = 256 << 10;
-/// Read at once when the disk has to be asked.
-const BLOCKING: usize = 1 << 20;
+/// What the kernel is asked to read ahead of a cold read, in bytes.
+const AHEAD: u64 = 4 << 20;
 
-/// A published blob, open for reading. Its length is known to be right.
-#[derive(Debug, Clone)]
+/// A blob that was opened. A clone reads the same open file.
+#[derive(Clone)]
 pub enum Blob {
-    /// A file.
+    /// A file, opened; it stays readable when it is removed meanwhile.
     File(FileBlob),
-    /// Bytes at hand.
+    /// Bytes that are in memory anyway.
     Memory(Bytes),
 }
 
 impl Blob {
-    /// In bytes.
+    /// Its size in bytes.
     pub fn len(&self) -> u64 {
         match self {
             Self::File(file) => file.size,
@@ -44,150 +53,259 @@ impl Blob {
         self.len() == 0
     }
 
-    /// The bytes of `range`, clamped to the blob.
+    /// The bytes of `range`, in order, in pieces of at most 256 KiB. A range that ends beyond the blob gives an error.
     pub fn stream(&self, range: Range<u64>) -> ByteStream {
-        let end = range.end.min(self.len());
-        let start = range.start.min(end);
         ByteStream(match self {
-            Self::Memory(bytes) => {
-                // In range, so it fits: the bytes are in memory.
-                Reader::Memory(Some(bytes.slice(start as usize..end as usize)))
-            }
-            Self::File(file) => Reader::File {
+            Self::File(file) => Source::File(Box::new(FileStream {
+                next: range.start,
+                end: range.end.max(range.start),
+                state: State::Ready,
+                reader: file.io.buffers.reader(),
                 file: file.clone(),
-                at: start,
-                end,
-                waiting: None,
-            },
+            })),
+            Self::Memory(bytes) => {
+                let part = || {
+                    let start = usize::try_from(range.start).ok()?;
+                    let end = usize::try_from(range.end).ok()?.max(start);
+                    (end <= bytes.len()).then(|| bytes.slice(start..end))
+                };
+                Source::Memory(Some(part().ok_or_else(|| Error::WrongSize {
+                    key: "a blob in memory".into(),
+                    expected: range.end,
+                    actual: bytes.len() as u64,
+                })))
+            }
         })
     }
 }
 
-/// An open file of known length.
-#[derive(Debug, Clone)]
-pub struct FileBlob {
-    pub(crate) file: Arc<File>,
-    pub(crate) size: u64,
-    pub(crate) pool: Pool,
+impl std::fmt::Debug for Blob {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::File(file) => write!(f, "Blob({}, {} bytes)", file.key, file.size),
+            Self::Memory(bytes) => write!(f, "Blob(in memory, {} bytes)", bytes.len()),
+        }
+    }
 }
 
-/// Bytes in order. A file that turns out short ends in an error, never early.
-pub struct ByteStream(Reader);
+/// An open blob file.
+#[derive(Clone)]
+pub struct FileBlob {
+    file: Arc<File>,
+    key: Arc<Key>,
+    size: u64,
+    io: Arc<ReadIo>,
+}
 
-enum Reader {
-    Memory(Option<Bytes>),
-    File {
-        file: FileBlob,
+/// What all readers of a store share.
+#[derive(Debug)]
+pub(crate) struct ReadIo {
+    pub(crate) pool: Pool,
+    pub(crate) buffers: Arc<Buffers>,
+    pub(crate) fault: Option<Arc<dyn Fault>>,
+}
+
+impl FileBlob {
+    pub(crate) fn new(file: File, key: Key, size: u64, io: Arc<ReadIo>) -> Self {
+        Self {
+            file: Arc::new(file),
+            key: Arc::new(key),
+            size,
+            io,
+        }
+    }
+
+    /// Its size in bytes.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// The open file, for `sendfile`. Reads through it must give an offset: the file's own position is shared.
+    pub fn as_file(&self) -> &Arc<File> {
+        &self.file
+    }
+
+    /// One read of at most `buffer`'s size. `wait` says whether it may block.
+    fn read(
+        &self,
+        buffer: &mut Buffer,
         at: u64,
         end: u64,
-        /// A read that has to wait for the disk.
-        waiting: Option<Pin<Box<dyn Future<Output = Result<Bytes>> + Send + Sync>>>,
-    },
+        wait: bool,
+    ) -> rustix::io::Result<usize> {
+        if let Some(fault) = &self.io.fault {
+            fault
+                .before(Step::Read, self.key.as_str())
+                .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
+        }
+        let want = usize::try_from(end - at).unwrap_or(usize::MAX);
+        let buffer = buffer.as_mut();
+        let want = want.min(buffer.len());
+        let mut slices = [IoSliceMut::new(&mut buffer[..want])];
+        let flags = if wait {
+            ReadWriteFlags::empty()
+        } else {
+            ReadWriteFlags::NOWAIT
+        };
+        loop {
+            match preadv2(&*self.file, &mut slices, at, flags) {
+                Err(Errno::INTR) => {}
+                outcome => return outcome,
+            }
+        }
+    }
+
+    /// Reads where blocking is allowed, and has the kernel fetch what comes next.
+    fn read_cold(&self, buffer: &mut Buffer, at: u64, end: u64) -> rustix::io::Result<usize> {
+        let ahead = std::num::NonZeroU64::new((end - at).min(AHEAD));
+        // Advice: a kernel that takes none reads all the same.
+        let _ = fadvise(&*self.file, at, ahead, Advice::WillNeed);
+        self.read(buffer, at, end, true)
+    }
 }
 
-impl std::fmt::Debug for ByteStream {
+impl AsFd for FileBlob {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+impl std::fmt::Debug for FileBlob {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match &self.0 {
-            Reader::Memory(bytes) => write!(f, "ByteStream({:?} bytes)", bytes.as_ref().map(Bytes::len)),
-            Reader::File { at, end, .. } => write!(f, "ByteStream({at}..{end})"),
-        }
+        write!(f, "FileBlob({}, {} bytes)", self.key, self.size)
+    }
+}
+
+/// The bytes of a range. Ends after the last one; after an error there is nothing more.
+#[derive(Debug)]
+pub struct ByteStream(Source);
+
+enum Source {
+    File(Box<FileStream>),
+    Memory(Option<Result<Bytes>>),
+}
+
+struct FileStream {
+    file: FileBlob,
+    next: u64,
+    end: u64,
+    state: State,
+    reader: Reader,
+}
+
+enum State {
+    Ready,
+    Queueing(BoxFuture<'static, Slot>),
+    Reading(Started<(Buffer, rustix::io::Result<usize>)>),
+}
+
+impl ByteStream {
+    /// A stream of bytes that are in memory.
+    pub fn from_bytes(bytes: Bytes) -> Self {
+        Self(Source::Memory(Some(Ok(bytes))))
+    }
+
+    /// The next piece; `None` at the end.
+    pub async fn next(&mut self) -> Option<Result<Bytes>> {
+        std::future::poll_fn(|cx| Pin::new(&mut *self).poll_next(cx)).await
     }
 }
 
 impl Stream for ByteStream {
     type Item = Result<Bytes>;
 
-    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         match &mut self.0 {
-            Reader::Memory(bytes) => {
-                Poll::Ready(bytes.take().filter(|bytes| !bytes.is_empty()).map(Ok))
-            }
-            Reader::File {
-                file,
-                at,
-                end,
-                waiting,
-            } => {
-                if waiting.is_none() {
-                    if at == end {
+            Source::Memory(bytes) => Poll::Ready(match bytes.take() {
+                Some(Ok(bytes)) if bytes.is_empty() => None,
+                other => other,
+            }),
+            Source::File(file) => file.poll_next(cx),
+        }
+    }
+}
+
+impl FileStream {
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes>>> {
+        loop {
+            let (buffer, outcome) = match &mut self.state {
+                State::Ready => {
+                    if self.next >= self.end {
                         return Poll::Ready(None);
                     }
-                    match cached(&file.file, *at, *end) {
-                        Ok(bytes) => {
-                            *at += bytes.len() as u64;
-                            return Poll::Ready(Some(Ok(bytes)));
-                        }
-                        Err(Miss::Failed(error)) => {
-                            *at = *end;
-                            return Poll::Ready(Some(Err(error)));
-                        }
-                        Err(Miss::NotCached) => {}
+                    if self.end > self.file.size {
+                        return Poll::Ready(Some(self.short(self.file.size)));
                     }
-                    let (file, from, to) = (file.clone(), *at, *end);
-                    *waiting = Some(Box::pin(async move {
-                        let inner = file.file.clone();
-                        let answer = file.pool.submit(move || blocking(&inner, from, to)).await;
-                        answer.await.unwrap_or_else(|_| Err(died()))
+                    let mut buffer = self.reader.buffer(self.end - self.next);
+                    match self.file.read(&mut buffer, self.next, self.end, false) {
+                        // Not in memory, or a file system that can't say: let a thread wait for it.
+                        Err(Errno::AGAIN | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {
+                            drop(buffer);
+                            let pool = self.file.io.pool.clone();
+                            self.state =
+                                State::Queueing(Box::pin(async move { pool.slot().await }));
+                            continue;
+                        }
+                        outcome => (buffer, outcome),
+                    }
+                }
+                State::Queueing(slot) => {
+                    let slot = ready!(slot.as_mut().poll(cx));
+                    let mut buffer = self.reader.buffer(self.end - self.next);
+                    let (file, next, end) = (self.file.clone(), self.next, self.end);
+                    self.state = State::Reading(self.file.io.pool.start(slot, move || {
+                        let outcome = file.read_cold(&mut buffer, next, end);
+                        (buffer, outcome)
                     }));
+                    continue;
                 }
-                let Some(read) = waiting else {
-                    return Poll::Ready(None);
-                };
-                let outcome = std::task::ready!(read.as_mut().poll(context));
-                *waiting = None;
-                match &outcome {
-                    Ok(bytes) => *at += bytes.len() as u64,
-                    Err(_) => *at = *end,
+                State::Reading(started) => {
+                    let outcome = ready!(Pin::new(started).poll(cx));
+                    self.state = State::Ready;
+                    match outcome {
+                        Ok(outcome) => outcome,
+                        Err(error) => return Poll::Ready(Some(self.fail(error))),
+                    }
                 }
-                Poll::Ready(Some(outcome))
-            }
+            };
+            return Poll::Ready(Some(match outcome {
+                Ok(0) => self.short(self.next),
+                Ok(count) => {
+                    self.next += count as u64;
+                    Ok(buffer.freeze(count))
+                }
+                Err(errno) => {
+                    let key = self.file.key.clone();
+                    self.fail(Error::io(
+                        || format!("reading {key}"),
+                        io::Error::from(errno),
+                    ))
+                }
+            }));
         }
+    }
+
+    /// The file ends before the row says so.
+    fn short(&mut self, actual: u64) -> Result<Bytes> {
+        let error = Error::WrongSize {
+            key: self.file.key.as_str().to_owned(),
+            expected: self.end.max(self.file.size),
+            actual,
+        };
+        self.fail(error)
+    }
+
+    fn fail(&mut self, error: Error) -> Result<Bytes> {
+        self.next = self.end;
+        Err(error)
     }
 }
 
-enum Miss {
-    /// The disk would have to be asked, or the file system cannot say.
-    NotCached,
-    Failed(Error),
-}
-
-/// What the page cache has, without waiting for a disk.
-fn cached(file: &File, at: u64, end: u64) -> Result<Bytes, Miss> {
-    let length = usize::try_from(end - at).unwrap_or(INLINE).min(INLINE);
-    let mut buffer = BytesMut::zeroed(length);
-    let read = rustix::io::preadv2(
-        file,
-        &mut [IoSliceMut::new(&mut buffer)],
-        at,
-        ReadWriteFlags::NOWAIT,
-    );
-    match read {
-        Ok(0) => Err(Miss::Failed(short(at))),
-        Ok(read) => {
-            buffer.truncate(read);
-            Ok(buffer.freeze())
+impl std::fmt::Debug for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::File(file) => write!(f, "{:?} at {} of {}", file.file, file.next, file.end),
+            Self::Memory(_) => f.write_str("in memory"),
         }
-        // EAGAIN: not in the cache. The others: a kernel or file system without RWF_NOWAIT.
-        Err(_) => Err(Miss::NotCached),
     }
-}
-
-fn blocking(file: &File, at: u64, end: u64) -> Result<Bytes> {
-    let length = usize::try_from(end - at).unwrap_or(BLOCKING).min(BLOCKING);
-    let mut buffer = BytesMut::zeroed(length);
-    match file.read_at(&mut buffer, at) {
-        Ok(0) => Err(short(at)),
-        Ok(read) => {
-            buffer.truncate(read);
-            Ok(buffer.freeze())
-        }
-        Err(error) => Err(Error::io("reading a blob", error)),
-    }
-}
-
-fn short(at: u64) -> Error {
-    Error::io(
-        format!("a blob's file ends at byte {at}, before its length"),
-        io::Error::from(io::ErrorKind::UnexpectedEof),
-    )
 }

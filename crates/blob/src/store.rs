@@ -1,9 +1,6 @@
-//! What every blob store can do. Backends: [`crate::fs`] and [`crate::mem`]; object storage will be a third.
-//!
-//! A store knows keys and uploads, and nothing of repositories or rows. It never decides whether bytes are wanted.
+//! The seam between the registry and whatever keeps its bytes.
 
 use std::fmt::Debug;
-use std::future::Future;
 use std::path::Path;
 use std::pin::Pin;
 
@@ -14,16 +11,29 @@ use crate::error::Result;
 use crate::key::{Key, UploadId};
 use crate::read::Blob;
 
-/// A future of a trait object's method.
+/// A future behind a pointer, so that traits with async methods stay usable as `dyn`.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// A point of an upload that is durable.
+/// Bytes that an upload gathers before it hands them to the I/O pool. One segment gathers while one is hashed and
+/// written, so an upload holds at most twice this, and the last chunk that it was given.
+pub const BUFFER: usize = 1 << 20;
+
+/// A place in an upload up to which every byte is durable, and the hash of those bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Checkpoint {
-    /// So many bytes.
+    /// Bytes before this place.
     pub offset: u64,
-    /// [`crate::Hasher::save`] at exactly that offset. Empty at offset 0.
+    /// [`Hasher::save`](crate::Hasher::save) at exactly this place. Opaque; when it does not parse, the store hashes
+    /// again what it has. Empty at offset 0.
     pub hash: Vec<u8>,
+}
+
+impl Checkpoint {
+    /// Where every upload begins.
+    pub const START: Self = Self {
+        offset: 0,
+        hash: Vec::new(),
+    };
 }
 
 /// Something found by [`BlobStore::scan`].
@@ -31,9 +41,9 @@ pub struct Checkpoint {
 pub enum Stored {
     /// Bytes under a key, and how many.
     Blob(Key, u64),
-    /// Bytes of an upload, and how many.
+    /// Bytes of an upload, and how many, counted or not.
     Upload(UploadId, u64),
-    /// A file that is neither, by its path below the store's folder.
+    /// Something that this store did not make, by its path below the store.
     Stray(String),
 }
 
@@ -46,12 +56,14 @@ pub enum Part {
     Uploads,
 }
 
-/// Bytes by key.
+/// Keeps bytes. Implementations pass `blob_suite!`.
 ///
-/// Durable means: survives power loss. A store syncs the data and the names that lead to it before it says so.
+/// Every future may be dropped at any point: nothing leaks, and what was not acknowledged may or may not have happened.
 pub trait BlobStore: Send + Sync + Debug {
-    /// Takes an upload up at a checkpoint; bytes beyond it are dropped. The hash goes on with the checkpoint's state, or
-    /// anew with `algorithm` at offset 0. [`crate::Error::UploadLost`] when fewer bytes are there.
+    /// Opens an upload for writing at `from`, cutting off whatever lies beyond. `from.offset` 0 begins it afresh.
+    ///
+    /// An earlier writer of the same upload loses it: its next call gives [`Error::UploadLost`](crate::Error). Bytes
+    /// that are gone give the same error here.
     fn upload<'a>(
         &'a self,
         id: &'a UploadId,
@@ -59,26 +71,30 @@ pub trait BlobStore: Send + Sync + Debug {
         algorithm: Algorithm,
     ) -> BoxFuture<'a, Result<Box<dyn UploadWriter>>>;
 
-    /// Makes the bytes of a finished upload durable under `key`. The upload stays until it is discarded, so that a crash
-    /// before the row is written loses nothing.
+    /// Makes a finished upload a blob, durably.
+    ///
+    /// The upload itself stays until [`discard`](Self::discard), so that a publish whose row could not be written may be
+    /// tried again, and the upload written to again; the blob does not change by that.
     fn publish<'a>(&'a self, id: &'a UploadId, key: &'a Key) -> BoxFuture<'a, Result<()>>;
 
-    /// Stores few bytes under `key`, durable on return.
+    /// Stores a whole small blob durably.
     fn put<'a>(&'a self, key: &'a Key, bytes: Bytes) -> BoxFuture<'a, Result<()>>;
 
-    /// Forgets an upload's bytes; that there are none is fine.
+    /// Forgets an upload's bytes. That there are none is fine.
     fn discard<'a>(&'a self, id: &'a UploadId) -> BoxFuture<'a, Result<()>>;
 
-    /// Opens bytes for reading. [`crate::Error::Missing`] and [`crate::Error::WrongSize`] when they are not what the row says.
+    /// Opens a blob that has `size` bytes according to its row. Reading starts with [`Blob::stream`].
     fn open<'a>(&'a self, key: &'a Key, size: u64) -> BoxFuture<'a, Result<Blob>>;
 
-    /// Removes bytes; that there are none is fine. Readers that have them open read on.
+    /// Removes a blob. That there is none is fine. Whoever has it open reads on.
     fn remove<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<()>>;
 
-    /// Puts a copy at `to`, a path on this machine, sharing the bytes if it can. Durable on return, but for `to`'s folder.
+    /// Puts a blob at a path that does not exist yet: a hard link where that is possible, else a copy whose bytes are
+    /// durable. The folder's own durability is the caller's affair.
     fn export<'a>(&'a self, key: &'a Key, to: &'a Path) -> BoxFuture<'a, Result<()>>;
 
-    /// Shows all that is stored in a part, in no order, some hundred at a time. `visit` returns false to stop.
+    /// Shows all that is stored in a part, in no order, some hundred at a time. `visit` returns false to stop. What comes
+    /// or goes meanwhile may be seen or not.
     fn scan<'a>(
         &'a self,
         part: Part,
@@ -89,21 +105,21 @@ pub trait BlobStore: Send + Sync + Debug {
     fn probe(&self) -> BoxFuture<'_, Result<Option<u64>>>;
 }
 
-/// An upload being written: hashed and stored while it streams.
+/// One upload, open for appending. Dropping it frees everything; bytes after the last checkpoint are then void.
 ///
-/// Holds at most [`crate::BUFFER`] bytes twice, plus one chunk, in memory. May be dropped at any time; what was not
-/// synced does not count then.
+/// After any error, all further calls give [`Error::Poisoned`](crate::Error): take the upload up again from the last
+/// acknowledged checkpoint.
 pub trait UploadWriter: Send {
-    /// Hands bytes over, waiting while both buffers are full. An error may belong to earlier bytes.
+    /// Appends bytes. Returns as soon as there is room for them, which is not when they are durable.
     fn write(&mut self, bytes: Bytes) -> BoxFuture<'_, Result<()>>;
 
-    /// Bytes taken so far, durable or not.
+    /// Bytes accepted so far.
     fn offset(&self) -> u64;
 
-    /// Makes all bytes taken so far durable. After a failure the writer is useless: a failed sync is never tried again.
+    /// Makes everything accepted so far durable.
     fn sync(&mut self) -> BoxFuture<'_, Result<Checkpoint>>;
 
-    /// Makes all bytes durable and tells their digest and number. Another algorithm than the running one reads them again
-    /// (UP-7).
+    /// Makes everything durable for [`BlobStore::publish`], and gives digest and size. Reads the bytes again when
+    /// `algorithm` is not the one that the upload was opened with (UP-7).
     fn finish(&mut self, algorithm: Algorithm) -> BoxFuture<'_, Result<(Digest, u64)>>;
 }

@@ -144,19 +144,21 @@ pub async fn create_from(
 }
 
 /// Checks a backup: the database from inside, and every blob byte by byte.
-pub async fn verify(
-    folder: &Path,
-    progress: &mut (dyn FnMut(&Report) + Send),
-) -> Result<Report> {
+pub async fn verify(folder: &Path, progress: &mut (dyn FnMut(&Report) + Send)) -> Result<Report> {
     check_marker(folder)?;
     // A copy of the database, so that looking at a backup changes nothing in it.
     let scratch = folder.join("wharf.db.verify");
     remove_database(&scratch)?;
-    io("copying the backup's database", || fs::copy(folder.join(DATABASE), &scratch))?;
+    io("copying the backup's database", || {
+        fs::copy(folder.join(DATABASE), &scratch)
+    })?;
     let outcome = async {
         let meta = open(&scratch)?;
         let blobs = Fs::open(FsOptions::new(folder))?;
-        let depth = Depth { deep: true, condemn: false };
+        let depth = Depth {
+            deep: true,
+            condemn: false,
+        };
         let report = verify::verify(&meta, &blobs, depth, 0, progress).await;
         meta.close().await;
         Ok(report?)
@@ -213,9 +215,7 @@ async fn copy_named(
     let mut folders = HashSet::new();
     let mut after = None;
     loop {
-        let page = snapshot
-            .scan(rows::ListLive { after, limit: PAGE })
-            .await?;
+        let page = snapshot.scan(rows::ListLive { after, limit: PAGE }).await?;
         let Some(last) = page.last() else { break };
         after = Some(last.id);
         for row in page {
@@ -241,7 +241,9 @@ async fn copy_named(
                     copied.bytes += row.size;
                     copied.added += 1;
                 }
-                Err(wharf_blob::Error::Missing { .. }) => copied.missing.push(row.digest.to_string()),
+                Err(wharf_blob::Error::Missing { .. }) => {
+                    copied.missing.push(row.digest.to_string())
+                }
                 Err(error) => return Err(error.into()),
             }
             named.insert(key);
@@ -346,7 +348,10 @@ fn is_empty(folder: &Path) -> Result<bool> {
 fn make_private(folder: &Path) -> Result<()> {
     use std::os::unix::fs::DirBuilderExt;
     io(&format!("making {}", folder.display()), || {
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(folder)
     })
 }
 

@@ -26,7 +26,11 @@ pub struct Found {
 }
 
 /// Finds a blob for HEAD and existence checks: damaged bytes count as absent, so that the next push heals them.
-pub async fn stat(registry: &Registry, repository: &RepositoryName, digest: &Digest) -> Result<u64> {
+pub async fn stat(
+    registry: &Registry,
+    repository: &RepositoryName,
+    digest: &Digest,
+) -> Result<u64> {
     let row = find(registry, repository, digest, false).await?;
     if is_sound(registry, &row).await {
         Ok(row.size)

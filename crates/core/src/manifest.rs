@@ -133,10 +133,13 @@ pub async fn push(registry: &Registry, push: Push<'_>) -> Result<Pushed> {
         Reference::Tag(tag) => vec![tag.clone()],
         Reference::Digest(_) => push.tags,
     };
-    let subject = manifest.subject.as_ref().map(|subject| subject.digest.clone());
-    let referrer = subject
-        .is_some()
-        .then(|| ReferrerDescriptor::of(&manifest, digest.clone(), push.bytes.len() as u64).to_json());
+    let subject = manifest
+        .subject
+        .as_ref()
+        .map(|subject| subject.digest.clone());
+    let referrer = subject.is_some().then(|| {
+        ReferrerDescriptor::of(&manifest, digest.clone(), push.bytes.len() as u64).to_json()
+    });
 
     let put = rows::Put {
         repository: push.repository.clone(),
@@ -260,7 +263,9 @@ fn edge_row(edge: &Edge<'_>, rule: ContentRule) -> rows::EdgeRow {
 /// Writes the manifest. The references of a very large one go first, in small steps, so that no write holds the writer
 /// for long; each step pins what it names until the manifest itself is there.
 async fn store(registry: &Registry, mut put: rows::Put) -> Result<()> {
-    let last = put.edges.split_off(put.edges.len().saturating_sub(EDGES_PER_WRITE));
+    let last = put
+        .edges
+        .split_off(put.edges.len().saturating_sub(EDGES_PER_WRITE));
     let before = std::mem::replace(&mut put.edges, last);
     put.pinned = before.len() as u32;
     for _ in 0..ATTEMPTS {

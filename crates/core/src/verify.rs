@@ -166,7 +166,11 @@ async fn check(
         },
     };
     if blob.len() != row.size {
-        return Ok(Some(format!("it has {} bytes and should have {}", blob.len(), row.size)));
+        return Ok(Some(format!(
+            "it has {} bytes and should have {}",
+            blob.len(),
+            row.size
+        )));
     }
     let Some(algorithm) = row.digest.algorithm().filter(|_| deep) else {
         return Ok(None);
@@ -192,7 +196,12 @@ async fn check_manifests(
 ) -> Result<()> {
     let mut after = None;
     loop {
-        let page = meta.scan(manifest::ListLive { after, limit: PAGE / 4 }).await?;
+        let page = meta
+            .scan(manifest::ListLive {
+                after,
+                limit: PAGE / 4,
+            })
+            .await?;
         let Some(last) = page.last() else {
             return Ok(());
         };
@@ -234,8 +243,12 @@ async fn check_files(meta: &Meta, blobs: &dyn BlobStore, report: &mut Report) ->
             }
             for stored in found.drain(..) {
                 match stored {
-                    Stored::Blob(key, size) if !is_named(meta, &key).await? => keys.push((key, size)),
-                    Stored::Upload(id, size) if !is_session(meta, &id).await? => uploads.push((id, size)),
+                    Stored::Blob(key, size) if !is_named(meta, &key).await? => {
+                        keys.push((key, size))
+                    }
+                    Stored::Upload(id, size) if !is_session(meta, &id).await? => {
+                        uploads.push((id, size))
+                    }
                     Stored::Stray(path) if report.strays.len() < LISTED => report.strays.push(path),
                     _ => {}
                 }
@@ -263,7 +276,11 @@ async fn is_named(meta: &Meta, key: &Key) -> Result<bool> {
         return Ok(false);
     };
     let row = meta.read(rows::Lookup { digest }).await?;
-    Ok(row.is_some_and(|row| matches!(row.place, rows::Place::Key(named) if named == key.as_str())))
+    Ok(
+        row.is_some_and(
+            |row| matches!(row.place, rows::Place::Key(named) if named == key.as_str()),
+        ),
+    )
 }
 
 async fn is_session(meta: &Meta, id: &UploadId) -> Result<bool> {

@@ -129,7 +129,7 @@ impl Client {
     }
 
     /// A request to a path with query, or to an absolute URL whose host is then this server whatever it says.
-    pub fn request(&self, method: Method, target: &str) -> Request<'_> {
+    pub fn request(&self, method: Method, target: &str) -> Request {
         let path = match target.split_once("://") {
             Some((_, rest)) => rest.find('/').map_or("/", |at| &rest[at..]),
             None => target,
@@ -143,7 +143,7 @@ impl Client {
             headers.insert(header::AUTHORIZATION, authorization.clone());
         }
         Request {
-            client: self,
+            client: self.clone(),
             method,
             path: path.into(),
             headers,
@@ -152,32 +152,32 @@ impl Client {
     }
 
     /// `GET`.
-    pub fn get(&self, target: &str) -> Request<'_> {
+    pub fn get(&self, target: &str) -> Request {
         self.request(Method::GET, target)
     }
 
     /// `HEAD`.
-    pub fn head(&self, target: &str) -> Request<'_> {
+    pub fn head(&self, target: &str) -> Request {
         self.request(Method::HEAD, target)
     }
 
     /// `POST`.
-    pub fn post(&self, target: &str) -> Request<'_> {
+    pub fn post(&self, target: &str) -> Request {
         self.request(Method::POST, target)
     }
 
     /// `PUT`.
-    pub fn put(&self, target: &str) -> Request<'_> {
+    pub fn put(&self, target: &str) -> Request {
         self.request(Method::PUT, target)
     }
 
     /// `PATCH`.
-    pub fn patch(&self, target: &str) -> Request<'_> {
+    pub fn patch(&self, target: &str) -> Request {
         self.request(Method::PATCH, target)
     }
 
     /// `DELETE`.
-    pub fn delete(&self, target: &str) -> Request<'_> {
+    pub fn delete(&self, target: &str) -> Request {
         self.request(Method::DELETE, target)
     }
 
@@ -251,7 +251,7 @@ impl Client {
     }
 
     /// The request that pushes a manifest, to be changed or sent.
-    pub fn put_manifest(&self, name: &str, reference: &str, manifest: &Content) -> Request<'_> {
+    pub fn put_manifest(&self, name: &str, reference: &str, manifest: &Content) -> Request {
         self.put(&format!("/v2/{name}/manifests/{reference}"))
             .header("content-type", &manifest.media_type)
             .body(manifest.bytes.clone())
@@ -306,15 +306,15 @@ pub enum Connection {
 
 /// A request in the making.
 #[must_use = "a request is not sent before `send`"]
-pub struct Request<'a> {
-    client: &'a Client,
+pub struct Request {
+    client: Client,
     method: Method,
     path: String,
     headers: HeaderMap,
     body: Script,
 }
 
-impl Request<'_> {
+impl Request {
     /// Adds a header; a second one of that name stands beside the first.
     pub fn header(mut self, name: &str, value: &str) -> Self {
         let name = HeaderName::from_bytes(name.as_bytes()).expect("a header name");

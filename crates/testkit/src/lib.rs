@@ -6,8 +6,14 @@
 pub mod ca;
 pub mod client;
 pub mod content;
+pub mod options;
+pub mod process;
 pub mod raw;
+pub mod server;
 
 pub use ca::Ca;
 pub use client::{Client, Connection, Request, Response, Version};
 pub use content::{Content, Image, ImageSpec};
+pub use options::TestOptions;
+pub use process::Process;
+pub use server::TestServer;

@@ -3,7 +3,15 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use super::fault::Point;
+/// A kind of work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Counted {
+    Write,
+    Sync,
+    SyncFolder,
+    Link,
+    Open,
+}
 
 /// Counters since the start.
 #[derive(Debug, Default)]
@@ -21,16 +29,16 @@ pub(crate) struct Timed<'a> {
     since: Instant,
 }
 
-const NAMES: [(Point, &str); 5] = [
-    (Point::Write, "write"),
-    (Point::Sync, "sync"),
-    (Point::SyncFolder, "sync_folder"),
-    (Point::Link, "link"),
-    (Point::Read, "open"),
+const NAMES: [(Counted, &str); 5] = [
+    (Counted::Write, "write"),
+    (Counted::Sync, "sync"),
+    (Counted::SyncFolder, "sync_folder"),
+    (Counted::Link, "link"),
+    (Counted::Open, "open"),
 ];
 
 impl Counts {
-    /// Name, how often, and nanoseconds in all, of each kind of work. A write hashes too.
+    /// Name, how often, and nanoseconds in all, of each kind of work.
     pub fn read(&self) -> Vec<(&'static str, u64, u64)> {
         NAMES
             .iter()
@@ -45,8 +53,11 @@ impl Counts {
             .collect()
     }
 
-    pub(crate) fn time(&self, point: Point) -> Timed<'_> {
-        let place = NAMES.iter().position(|(known, _)| *known == point).unwrap_or(0);
+    pub(crate) fn time(&self, point: Counted) -> Timed<'_> {
+        let place = NAMES
+            .iter()
+            .position(|(known, _)| *known == point)
+            .unwrap_or(0);
         Timed {
             count: &self.0[place],
             since: Instant::now(),

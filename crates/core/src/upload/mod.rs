@@ -214,7 +214,8 @@ pub async fn expire(registry: &Registry) -> Result<u64> {
         }
         let mut freed = 0;
         for id in batch {
-            let id = UploadId::parse(&id).map_err(|_| Error::Internal("upload id in a row".into()))?;
+            let id =
+                UploadId::parse(&id).map_err(|_| Error::Internal("upload id in a row".into()))?;
             // Somebody writes to it at this moment: it is not idle after all.
             let Ok(_guard) = registry.uploads.try_lock(&id) else {
                 continue;

@@ -43,8 +43,6 @@ pub enum Command {
     StorageVerify {
         /// Read every byte.
         deep: bool,
-        /// Forget what is damaged.
-        condemn: bool,
     },
 }
 
@@ -197,8 +195,9 @@ impl Operator {
             }
             Command::ResetPassword { password } => self.reset_password(password).await,
             Command::BackupCreate { folder } => self.backup(&folder).await,
-            Command::StorageVerify { deep, condemn } => {
-                let depth = verify::Depth { deep, condemn };
+            Command::StorageVerify { deep } => {
+                // Otherwise clients would be told that damaged blobs exist, and never push them again.
+                let depth = verify::Depth { deep, condemn: true };
                 let now = self.registry.clock.now_ms();
                 let report = verify::verify(&self.registry.meta, &*self.registry.blobs, depth, now, &mut |_| ()).await;
                 Ok(Reply::Verified(report.map_err(Refusal::failed)?.into()))
@@ -266,7 +265,7 @@ mod tests {
             Command::ResetPassword { password: None },
             Command::ResetPassword { password: Some(Hidden("x".into())) },
             Command::BackupCreate { folder: "/b".into() },
-            Command::StorageVerify { deep: true, condemn: false },
+            Command::StorageVerify { deep: true },
         ];
         for command in commands {
             let text = serde_json::to_string(&command).unwrap();

@@ -3,7 +3,7 @@
 use http::StatusCode;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 
-use super::{App, Phase};
+use super::App;
 use crate::http::body::Body;
 use crate::http::{Request, Response};
 
@@ -19,13 +19,20 @@ pub(super) fn started() -> Response {
 
 /// New requests are welcome. `?verbose` tells how the stores are.
 pub(super) async fn ready(app: &App, request: &Request) -> Response {
-    let ready = app.phase() == Phase::Ready;
+    let ready = app.readiness.is_ready();
     let (status, word) = if ready {
         (StatusCode::OK, "ok")
     } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "leaving: the process is shutting down")
+        (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "not ready: the process is starting or shutting down",
+        )
     };
-    if !request.query.split('&').any(|pair| pair == "verbose" || pair.starts_with("verbose=")) {
+    if !request
+        .query
+        .split('&')
+        .any(|pair| pair == "verbose" || pair.starts_with("verbose="))
+    {
         return text(status, format!("{word}\n"));
     }
     let stats = app.registry.meta.stats();
@@ -43,14 +50,20 @@ pub(super) async fn ready(app: &App, request: &Request) -> Response {
             "cannot be written; the log says why".to_owned()
         }
     };
-    text(status, format!("{word}\nmetadata: {metadata}\nblobs: {blobs}\n"))
+    text(
+        status,
+        format!("{word}\nmetadata: {metadata}\nblobs: {blobs}\n"),
+    )
 }
 
 fn text(status: StatusCode, text: String) -> Response {
     let mut response = Response::new(Body::full(text));
     *response.status_mut() = status;
     let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert(
+        CONTENT_TYPE,
+        HeaderValue::from_static("text/plain; charset=utf-8"),
+    );
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }

@@ -6,7 +6,6 @@ mod health;
 mod upkeep;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
 
 use tokio_util::sync::CancellationToken;
 use wharf_core::access::{Access, AccessError, AccessOptions};
@@ -14,6 +13,7 @@ use wharf_core::{Clock, ContentRules, Limits, Registry};
 
 pub use self::data::{Data, DataError, DataOptions};
 use crate::http::body::Body;
+use crate::http::shutdown::Readiness;
 use crate::http::{ApiError, Handler, Request, Response, Route};
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::Sample;
@@ -50,18 +50,9 @@ pub struct App {
     metrics: Arc<Metrics>,
     /// Host and port of `external_url`.
     authority: Option<String>,
-    phase: AtomicU8,
+    /// Whether new requests are welcome.
+    pub readiness: Readiness,
     stop: CancellationToken,
-}
-
-/// How far along the process is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Phase {
-    /// Requests are welcome.
-    Ready = 0,
-    /// Requests are still answered; load balancers should send new ones elsewhere.
-    Leaving = 1,
 }
 
 /// Why there is no [`App`].
@@ -106,22 +97,9 @@ impl App {
             metrics: options.metrics,
             registry,
             data,
-            phase: AtomicU8::new(Phase::Ready as u8),
+            readiness: Readiness::new(),
             stop,
         }))
-    }
-
-    /// How far along the process is.
-    pub fn phase(&self) -> Phase {
-        match self.phase.load(Ordering::Relaxed) {
-            0 => Phase::Ready,
-            _ => Phase::Leaving,
-        }
-    }
-
-    /// Turns readiness off, so that load balancers look elsewhere (OPS-4).
-    pub fn leave(&self) {
-        self.phase.store(Phase::Leaving as u8, Ordering::Relaxed);
     }
 
     /// Ends the upkeep and brings everything in the metadata store to the disk. Requests must have ended before.
@@ -178,7 +156,11 @@ impl Handler for Figures {
 impl App {
     /// All figures, sampled now.
     async fn metrics(&self) -> Response {
-        let totals = self.registry.meta.read(wharf_meta::repository::GetTotals).await;
+        let totals = self
+            .registry
+            .meta
+            .read(wharf_meta::repository::GetTotals)
+            .await;
         let access = &self.registry.access;
         let (passwords, tokens) = (access.password_counts(), access.token_counts());
         let text = self.metrics.render(&Sample {
@@ -194,7 +176,9 @@ impl App {
         let mut response = Response::new(Body::full(text));
         response.headers_mut().insert(
             http::header::CONTENT_TYPE,
-            http::HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8"),
+            http::HeaderValue::from_static(
+                "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            ),
         );
         response
     }

@@ -47,7 +47,9 @@ async fn uploads(registry: &Registry) {
     match upload::expire(registry).await {
         Ok(0) => {}
         Ok(count) => tracing::info!(count, "forgotten uploads were cleared away"),
-        Err(error) => tracing::warn!(%error, "forgotten uploads could not be cleared away; trying again"),
+        Err(error) => {
+            tracing::warn!(%error, "forgotten uploads could not be cleared away; trying again")
+        }
     }
 }
 

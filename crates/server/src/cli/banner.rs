@@ -40,7 +40,6 @@ pub(super) struct Banner<'a> {
     pub(super) authority: Option<(PathBuf, String)>,
     /// Host as clients name it, or `None` when only Unix sockets are listened on.
     pub(super) host: Option<String>,
-    pub(super) external: bool,
     pub(super) password: AdminPassword,
 }
 
@@ -176,7 +175,6 @@ mod tests {
             tls: false,
             authority: None,
             host: login_host(&Config::default(), addresses, false, None),
-            external: false,
             password,
         }
     }

@@ -16,10 +16,10 @@ pub enum Exit {
     Usage = 2,
     /// The data folder was refused: in use, foreign, damaged, from a newer version, not writable.
     Data = 3,
-    /// An address cannot be listened on.
-    Listen = 4,
     /// A check found damage: `storage verify`, `backup verify`, or a backup that lacks bytes.
-    Damage = 5,
+    Damage = 4,
+    /// An address cannot be listened on.
+    Listen = 5,
 }
 
 impl Exit {
@@ -28,8 +28,8 @@ impl Exit {
         (Self::Failure, "anything else went wrong; the message says what"),
         (Self::Usage, "the command line or the configuration is wrong; nothing was started"),
         (Self::Data, "the data folder was refused: in use, foreign, damaged, newer, not writable, or not there"),
-        (Self::Listen, "an address cannot be listened on"),
         (Self::Damage, "a check found damage, or a backup lacks bytes that the registry has lost"),
+        (Self::Listen, "an address cannot be listened on"),
     ];
 }
 

@@ -5,36 +5,33 @@ use std::path::PathBuf;
 
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 
-use crate::config::render::wrap;
 use crate::config::section::{Key, join};
 use crate::config::{Config, FlagValue, Inputs};
 
-/// Help is wrapped at this column.
-const WIDTH: usize = 88;
 /// Names the configuration file when `--config` does not.
-pub const CONFIG_VARIABLE: &str = "WHARF_CONFIG";
+pub(super) const CONFIG_VARIABLE: &str = "WHARF_CONFIG";
 
 /// All flags that are configuration keys: for `serve` and `config`.
 #[derive(Clone, Debug, Default)]
-pub struct ConfigFlags {
+pub(super) struct ConfigFlags {
     config: Option<PathBuf>,
     values: Vec<FlagValue>,
 }
 
 /// `--config` and `--data`: for commands that work on a data folder.
 #[derive(Clone, Debug, Default)]
-pub struct DataFlags(ConfigFlags);
+pub(super) struct DataFlags(ConfigFlags);
 
 impl ConfigFlags {
     /// What the configuration is read from: these flags, and the environment of this process.
-    pub fn inputs(&self) -> Inputs {
+    pub(super) fn inputs(&self) -> Inputs {
         Inputs { file: self.config.clone(), env: std::env::vars_os().collect(), flags: self.values.clone() }
     }
 }
 
 impl DataFlags {
     /// What the configuration is read from.
-    pub fn inputs(&self) -> Inputs {
+    pub(super) fn inputs(&self) -> Inputs {
         self.0.inputs()
     }
 }
@@ -90,12 +87,12 @@ fn first_sentence(key: &Key) -> String {
 fn long_help(key: &Key) -> String {
     let mut text = key.text();
     if let Some(default) = (key.default)().filter(|_| !key.switch) {
-        text.push_str(&format!(" [default: {}]", default.replace('"', "")));
+        text.push_str(&format!(" [default: {}]", default.replace(['"', '[', ']'], "")));
     }
     if key.list {
         text.push_str(" [may be repeated]");
     }
-    wrap(&text, WIDTH).join("\n")
+    text
 }
 
 fn read(matches: &ArgMatches, wanted: fn(&str) -> bool) -> Result<ConfigFlags, clap::Error> {

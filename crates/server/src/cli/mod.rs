@@ -149,14 +149,12 @@ enum StorageCommand {
     /// Check that the stored bytes are those that the metadata promises
     ///
     /// Works on a running registry and on a stopped one. Looks at presence and size of every blob; --deep reads and
-    /// hashes every byte. Nothing is deleted. Ends with 5 when something is damaged.
+    /// hashes every byte. Nothing is deleted, but what is damaged is answered as unknown from then on, so that pushing
+    /// the same content again heals it. Ends with 4 when something is damaged.
     Verify {
         /// Read and hash every byte
         #[arg(long)]
         deep: bool,
-        /// Forget blobs that are damaged, so that pushing the same content again heals them
-        #[arg(long)]
-        condemn: bool,
         #[command(flatten)]
         flags: DataFlags,
     },
@@ -175,7 +173,7 @@ enum TrustClient {
 
 /// Print what a client needs to trust a self-signed certificate
 ///
-/// Takes the certificate from --ca, or else asks HOST for it: then compare the fingerprint with the one that
+/// Takes the certificate from --authority, or else asks HOST for it: then compare the fingerprint with the one that
 /// `wharf serve` printed. The output is a shell script; read it, then run it on the client's machine.
 #[derive(Debug, Args)]
 struct TrustArgs {
@@ -185,7 +183,7 @@ struct TrustArgs {
     host: String,
     /// Certificate file of the authority, tls/authority.pem in the data folder
     #[arg(long, value_name = "FILE")]
-    ca: Option<PathBuf>,
+    authority: Option<PathBuf>,
 }
 
 /// Runs the command line of this process.
@@ -222,10 +220,10 @@ fn dispatch(command: Command) -> Outcome {
         Command::Backup(BackupCommand::Create { folder, flags }) => storage::backup(&flags.inputs(), &folder),
         Command::Backup(BackupCommand::Verify { folder }) => storage::verify_backup(&folder),
         Command::Backup(BackupCommand::Restore { folder, flags }) => storage::restore(&flags.inputs(), &folder),
-        Command::Storage(StorageCommand::Verify { deep, condemn, flags }) => {
-            storage::verify(&flags.inputs(), deep, condemn)
+        Command::Storage(StorageCommand::Verify { deep, flags }) => {
+            storage::verify(&flags.inputs(), deep)
         }
-        Command::Trust(TrustArgs { client, host, ca }) => trust::run(client, &host, ca.as_deref()),
+        Command::Trust(TrustArgs { client, host, authority }) => trust::run(client, &host, authority.as_deref()),
         Command::Version => print(&format!("wharf {}\n", env!("CARGO_PKG_VERSION"))),
         Command::Completions { shell } => {
             let mut out = Vec::new();

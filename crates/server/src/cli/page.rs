@@ -9,7 +9,8 @@ use super::{Cli, Exit};
 /// The whole page.
 pub(super) fn reference() -> String {
     let mut out = String::from(include_str!("page_head.md"));
-    let mut command = Cli::command();
+    // The page must not depend on the terminal of whoever makes it.
+    let mut command = Cli::command().term_width(100);
     command.build();
     let mut sections = String::new();
     describe(&mut command, &mut sections);

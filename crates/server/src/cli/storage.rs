@@ -83,14 +83,16 @@ pub(super) fn restore(inputs: &Inputs, folder: &Path) -> Outcome {
 pub(super) fn verify_backup(folder: &Path) -> Outcome {
     let done = runtime()?.block_on(backup::verify(folder, &mut |_| ()));
     let report = done.map_err(|error| Failure::new(Exit::Failure, error))?;
-    finish_check(&Verified::from(report))
+    finish_check(&Verified::from(report), "this backup cannot restore it: make another one")
 }
 
 /// Checks the store.
-pub(super) fn verify(inputs: &Inputs, deep: bool, condemn: bool) -> Outcome {
+pub(super) fn verify(inputs: &Inputs, deep: bool) -> Outcome {
     let config = load(inputs)?.config;
-    match perform(&config, Command::StorageVerify { deep, condemn })? {
-        Reply::Verified(report) => finish_check(&report),
+    match perform(&config, Command::StorageVerify { deep })? {
+        Reply::Verified(report) => {
+            finish_check(&report, "it is answered as unknown now: push it again to heal it, or restore a backup")
+        }
         other => Err(unexpected(&other)),
     }
 }
@@ -115,11 +117,11 @@ fn finish_copy(told: &str, copied: &Copied) -> Outcome {
     for digest in &copied.missing {
         let _ = write!(text, "\n  {digest}");
     }
-    text.push_str("\n  help: `wharf storage verify --condemn` forgets them, so that pushing them again heals them");
+    text.push_str("\n  help: run `wharf storage verify`, then push them again");
     Err(Failure::text(Exit::Damage, text))
 }
 
-fn finish_check(report: &Verified) -> Outcome {
+fn finish_check(report: &Verified, cure: &str) -> Outcome {
     let looked = format!(
         "Checked {} in {}, {}",
         count(report.blobs, "blob"),
@@ -145,7 +147,7 @@ fn finish_check(report: &Verified) -> Outcome {
     notes(report, &mut text);
     print(&text)?;
     let help = if report.database.is_empty() {
-        "push the content again after `wharf storage verify --deep --condemn`, or restore a backup"
+        cure
     } else {
         "the metadata is damaged: restore a backup"
     };
@@ -169,11 +171,11 @@ mod tests {
     #[test]
     fn damage_is_told_and_ends_with_its_own_code() {
         let sound = Verified { blobs: 2, bytes: 2048, manifests: 1, ..Verified::default() };
-        assert!(finish_check(&sound).is_ok());
+        assert!(finish_check(&sound, "cure").is_ok());
         let bad = Verified { bad: 1, findings: vec![("sha256:00".into(), "its bytes are gone".into())], ..sound.clone() };
-        assert_eq!(finish_check(&bad).unwrap_err().exit, Exit::Damage);
+        assert_eq!(finish_check(&bad, "cure").unwrap_err().exit, Exit::Damage);
         let database = Verified { database: vec!["row 7 missing".into()], ..sound };
-        let failure = finish_check(&database).unwrap_err();
+        let failure = finish_check(&database, "cure").unwrap_err();
         assert_eq!(failure.exit, Exit::Damage);
         assert!(failure.error.to_string().contains("restore a backup"));
     }

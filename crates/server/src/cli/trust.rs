@@ -1,6 +1,6 @@
 //! `wharf trust`: what a client needs to trust a certificate that no public authority signed.
 //!
-//! Prints a shell script and changes nothing. Without `--ca` it takes what the server shows, which anybody on the way
+//! Prints a shell script and changes nothing. Without `--authority` it takes what the server shows, which anybody on the way
 //! could have exchanged, so the fingerprint is printed to be compared.
 
 use std::fmt::Write as _;
@@ -24,9 +24,9 @@ use crate::http::tls::fingerprint;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Prints the script.
-pub(super) fn run(client: TrustClient, host: &str, ca: Option<&Path>) -> Outcome {
+pub(super) fn run(client: TrustClient, host: &str, authority: Option<&Path>) -> Outcome {
     let target = Target::parse(host).map_err(|error| Failure::text(Exit::Usage, error))?;
-    let (certificate, origin) = match ca {
+    let (certificate, origin) = match authority {
         Some(file) => {
             let certificate = CertificateDer::from_pem_file(file).map_err(|error| {
                 Failure::text(Exit::Usage, format!("{} holds no certificate in PEM form: {error}", file.display()))
@@ -35,7 +35,7 @@ pub(super) fn run(client: TrustClient, host: &str, ca: Option<&Path>) -> Outcome
         }
         None => {
             let certificate = fetch(&target).map_err(|error| {
-                let help = "is it running, with TLS? Or name the certificate's file: --ca FILE";
+                let help = "is it running, with TLS? Or name the certificate's file: --authority FILE";
                 Failure::text(Exit::Failure, format!("cannot get the certificate of {host}: {error}\n  help: {help}"))
             })?;
             (certificate, format!("as {host} showed it just now: compare it with what `wharf serve` printed"))

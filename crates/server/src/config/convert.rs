@@ -6,7 +6,9 @@ use wharf_core::access::{self, AccessOptions, GrantError, Rights, Who};
 use wharf_core::{Clock, ContentRule, ContentRules, Limits as CoreLimits};
 use wharf_meta::Synchronous as MetaSynchronous;
 
-use super::sections::{AnonymousRole, Challenge, Config, ContentOverride, Grant, Synchronous};
+use super::sections::{
+    AnonymousRole, Challenge, Config, ContentOverride, Grant, LogFormat, Synchronous,
+};
 use crate::app::{AppOptions, DataOptions};
 use crate::http::TrustedProxies;
 use crate::http::limits::{Limits as HttpLimits, Progress};
@@ -19,6 +21,16 @@ impl From<AnonymousRole> for access::Role {
             AnonymousRole::Reader => Self::Reader,
             AnonymousRole::Writer => Self::Writer,
             AnonymousRole::Maintainer => Self::Maintainer,
+        }
+    }
+}
+
+impl From<LogFormat> for crate::telemetry::log::Format {
+    fn from(format: LogFormat) -> Self {
+        match format {
+            LogFormat::Auto => Self::Auto,
+            LogFormat::Human => Self::Human,
+            LogFormat::Json => Self::Json,
         }
     }
 }

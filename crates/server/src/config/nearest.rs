@@ -1,7 +1,10 @@
 //! Finds the name that somebody probably meant.
 
 /// The candidate that differs least from `text`, if it is near enough to be a slip of the pen.
-pub fn nearest<'a>(text: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub(super) fn nearest<'a>(
+    text: &str,
+    candidates: impl IntoIterator<Item = &'a str>,
+) -> Option<&'a str> {
     let limit = (text.chars().count() / 3).max(1);
     candidates
         .into_iter()

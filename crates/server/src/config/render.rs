@@ -128,7 +128,7 @@ fn comment(text: &str, out: &mut String) {
 }
 
 /// Breaks text at blanks.
-pub(crate) fn wrap(text: &str, width: usize) -> Vec<String> {
+fn wrap(text: &str, width: usize) -> Vec<String> {
     let mut lines = vec![String::new()];
     for word in text.split_whitespace() {
         let full = lines.last().is_some_and(|line| {

@@ -137,9 +137,9 @@ section! {
 }
 
 section! {
-    /// Users from a file as `htpasswd -B` writes it (bcrypt). It is read again when it changes.
+    /// Users from an htpasswd file. It is read again when it changes.
     pub struct Htpasswd {
-        /// The file.
+        /// File with users and their passwords, as `htpasswd -B` writes it (bcrypt).
         file: Option<PathBuf> = None => restart.flag("htpasswd", "FILE");
         /// Role of each of its users in all repositories; `none` when `[[access.grant]]` alone shall decide.
         role: Role = Role::Writer => live;

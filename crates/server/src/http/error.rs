@@ -148,17 +148,19 @@ impl From<wharf_core::Error> for ApiError {
     fn from(error: wharf_core::Error) -> Self {
         use wharf_core::Error as E;
         let message = error.to_string();
-        let of = |code: ErrorCode, status: StatusCode| Self::new(code, message.clone()).with_status(status);
+        let of = |code: ErrorCode, status: StatusCode| {
+            Self::new(code, message.clone()).with_status(status)
+        };
         match error {
             E::NameUnknown(_) => of(ErrorCode::NameUnknown, StatusCode::NOT_FOUND),
             E::BlobUnknown { digest, .. } => {
                 of(ErrorCode::BlobUnknown, StatusCode::NOT_FOUND).with_detail(digest.to_string())
             }
-            E::BlobDamaged { digest } => {
-                of(ErrorCode::Unknown, StatusCode::INTERNAL_SERVER_ERROR).with_detail(digest.to_string())
-            }
+            E::BlobDamaged { digest } => of(ErrorCode::Unknown, StatusCode::INTERNAL_SERVER_ERROR)
+                .with_detail(digest.to_string()),
             E::ManifestUnknown { reference, .. } => {
-                of(ErrorCode::ManifestUnknown, StatusCode::NOT_FOUND).with_detail(reference.to_string())
+                of(ErrorCode::ManifestUnknown, StatusCode::NOT_FOUND)
+                    .with_detail(reference.to_string())
             }
             E::UploadUnknown => of(ErrorCode::BlobUploadUnknown, StatusCode::NOT_FOUND),
             E::UploadBusy => of(ErrorCode::BlobUploadInvalid, StatusCode::CONFLICT),
@@ -172,17 +174,23 @@ impl From<wharf_core::Error> for ApiError {
             E::ManifestInvalid(_) | E::ReferenceSize { .. } => {
                 of(ErrorCode::ManifestInvalid, StatusCode::BAD_REQUEST)
             }
-            E::ManifestTooLarge { .. } => of(ErrorCode::ManifestInvalid, StatusCode::PAYLOAD_TOO_LARGE),
+            E::ManifestTooLarge { .. } => {
+                of(ErrorCode::ManifestInvalid, StatusCode::PAYLOAD_TOO_LARGE)
+            }
             E::ReferencesMissing(missing) => missing_references(missing),
             E::TooManyTags { .. } => of(ErrorCode::TagInvalid, StatusCode::URI_TOO_LONG),
-            E::PreconditionFailed => of(ErrorCode::ManifestInvalid, StatusCode::PRECONDITION_FAILED),
+            E::PreconditionFailed => {
+                of(ErrorCode::ManifestInvalid, StatusCode::PRECONDITION_FAILED)
+            }
             E::BlobReferenced { manifest, .. } => {
-                of(ErrorCode::Unsupported, StatusCode::METHOD_NOT_ALLOWED).with_detail(manifest.to_string())
+                of(ErrorCode::Unsupported, StatusCode::METHOD_NOT_ALLOWED)
+                    .with_detail(manifest.to_string())
             }
             E::NoSpace => of(ErrorCode::Unavailable, StatusCode::INSUFFICIENT_STORAGE)
                 .with_retry_after(std::time::Duration::from_secs(60)),
             E::Unavailable { retry_after, .. } => {
-                of(ErrorCode::Unavailable, StatusCode::SERVICE_UNAVAILABLE).with_retry_after(retry_after)
+                of(ErrorCode::Unavailable, StatusCode::SERVICE_UNAVAILABLE)
+                    .with_retry_after(retry_after)
             }
             E::Internal(cause) => {
                 tracing::error!(cause, "internal error");
@@ -196,13 +204,16 @@ impl From<wharf_core::Error> for ApiError {
 fn missing_references(missing: Vec<wharf_oci::Digest>) -> ApiError {
     let mut entries = missing.into_iter().map(|digest| ErrorEntry {
         code: ErrorCode::ManifestBlobUnknown,
-        message: format!("{digest} is not in this repository; push it before the manifest that names it"),
+        message: format!(
+            "{digest} is not in this repository; push it before the manifest that names it"
+        ),
         detail: Some(digest.to_string()),
     });
     match entries.next() {
         None => ApiError::internal(),
         Some(first) => {
-            let mut error = ApiError::new(first.code, first.message).with_status(StatusCode::BAD_REQUEST);
+            let mut error =
+                ApiError::new(first.code, first.message).with_status(StatusCode::BAD_REQUEST);
             error.detail = first.detail;
             error.more = entries.collect();
             error

@@ -123,33 +123,127 @@ impl Metrics {
         let caches = Family::default();
         let sampled = Sampled::default();
 
-        registry.register("http_requests", "Requests, by route, method and status (499: the client went away)", requests.clone());
-        registry.register_with_unit("http_request", "Time from the end of a request's head to the end of the answer", Unit::Seconds, seconds.clone());
-        registry.register_with_unit("http_received", "Bytes of request bodies", Unit::Bytes, received.clone());
-        registry.register_with_unit("http_sent", "Bytes of answers' bodies", Unit::Bytes, sent.clone());
+        registry.register(
+            "http_requests",
+            "Requests, by route, method and status (499: the client went away)",
+            requests.clone(),
+        );
+        registry.register_with_unit(
+            "http_request",
+            "Time from the end of a request's head to the end of the answer",
+            Unit::Seconds,
+            seconds.clone(),
+        );
+        registry.register_with_unit(
+            "http_received",
+            "Bytes of request bodies",
+            Unit::Bytes,
+            received.clone(),
+        );
+        registry.register_with_unit(
+            "http_sent",
+            "Bytes of answers' bodies",
+            Unit::Bytes,
+            sent.clone(),
+        );
         registry.register("http_connections", "Open connections", connections.clone());
-        registry.register("http_connections_closed", "Connections that ended, by reason", closed.clone());
-        registry.register("http_malformed", "What was refused before it was a request, by reason", malformed.clone());
-        registry.register("auth_failures", "Credentials that were refused, by reason", auth_failures.clone());
-        registry.register("cache_lookups", "Look-ups in memory, by cache and result, since the start", caches.clone());
+        registry.register(
+            "http_connections_closed",
+            "Connections that ended, by reason",
+            closed.clone(),
+        );
+        registry.register(
+            "http_malformed",
+            "What was refused before it was a request, by reason",
+            malformed.clone(),
+        );
+        registry.register(
+            "auth_failures",
+            "Credentials that were refused, by reason",
+            auth_failures.clone(),
+        );
+        registry.register(
+            "cache_lookups",
+            "Look-ups in memory, by cache and result, since the start",
+            caches.clone(),
+        );
         registry.register("uploads_open", "Upload sessions", sampled.uploads.clone());
         registry.register("repositories", "Repositories", sampled.repositories.clone());
         registry.register("manifests", "Manifests", sampled.manifests.clone());
         registry.register("tags", "Tags", sampled.tags.clone());
         registry.register("blobs", "Blobs", sampled.blobs.clone());
-        registry.register_with_unit("blob", "Bytes of all blobs, each counted once", Unit::Bytes, sampled.blob_bytes.clone());
-        registry.register("meta_operations", "Operations of the metadata store since the start", sampled.meta_operations.clone());
-        registry.register("meta_commits", "Commits of the metadata store since the start", sampled.meta_commits.clone());
-        registry.register_with_unit("meta_commit", "Time spent in those commits", Unit::Seconds, sampled.meta_commit_seconds.clone());
-        registry.register("meta_waiting", "Operations that wait for the metadata store's writer", sampled.meta_waiting.clone());
-        registry.register("meta_refusing", "1 while writes are refused because a commit failed", sampled.meta_refusing.clone());
-        registry.register_with_unit("meta_wal", "Write-ahead log that is not yet checkpointed", Unit::Bytes, sampled.meta_wal_bytes.clone());
-        registry.register_with_unit("meta_database", "Size of the metadata database", Unit::Bytes, sampled.meta_bytes.clone());
-        registry.register("blob_operations", "Work of the blob store since the start, by kind", sampled.blob_operations.clone());
-        registry.register_with_unit("blob_operation", "Time spent in that work", Unit::Seconds, sampled.blob_seconds.clone());
-        registry.register_with_unit("process_resident", "Memory in use", Unit::Bytes, sampled.resident.clone());
-        registry.register("process_open_files", "Open file descriptors", sampled.files.clone());
-        registry.register_with_unit("process_cpu", "Processor time used", Unit::Seconds, sampled.cpu.clone());
+        registry.register_with_unit(
+            "blob",
+            "Bytes of all blobs, each counted once",
+            Unit::Bytes,
+            sampled.blob_bytes.clone(),
+        );
+        registry.register(
+            "meta_operations",
+            "Operations of the metadata store since the start",
+            sampled.meta_operations.clone(),
+        );
+        registry.register(
+            "meta_commits",
+            "Commits of the metadata store since the start",
+            sampled.meta_commits.clone(),
+        );
+        registry.register_with_unit(
+            "meta_commit",
+            "Time spent in those commits",
+            Unit::Seconds,
+            sampled.meta_commit_seconds.clone(),
+        );
+        registry.register(
+            "meta_waiting",
+            "Operations that wait for the metadata store's writer",
+            sampled.meta_waiting.clone(),
+        );
+        registry.register(
+            "meta_refusing",
+            "1 while writes are refused because a commit failed",
+            sampled.meta_refusing.clone(),
+        );
+        registry.register_with_unit(
+            "meta_wal",
+            "Write-ahead log that is not yet checkpointed",
+            Unit::Bytes,
+            sampled.meta_wal_bytes.clone(),
+        );
+        registry.register_with_unit(
+            "meta_database",
+            "Size of the metadata database",
+            Unit::Bytes,
+            sampled.meta_bytes.clone(),
+        );
+        registry.register(
+            "blob_operations",
+            "Work of the blob store since the start, by kind",
+            sampled.blob_operations.clone(),
+        );
+        registry.register_with_unit(
+            "blob_operation",
+            "Time spent in that work",
+            Unit::Seconds,
+            sampled.blob_seconds.clone(),
+        );
+        registry.register_with_unit(
+            "process_resident",
+            "Memory in use",
+            Unit::Bytes,
+            sampled.resident.clone(),
+        );
+        registry.register(
+            "process_open_files",
+            "Open file descriptors",
+            sampled.files.clone(),
+        );
+        registry.register_with_unit(
+            "process_cpu",
+            "Processor time used",
+            Unit::Seconds,
+            sampled.cpu.clone(),
+        );
         let build = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
         registry.register("build", "What is running", build);
         Self {
@@ -191,7 +285,9 @@ impl Metrics {
         self.seconds
             .get_or_create(&route)
             .observe(finished.duration.as_secs_f64());
-        self.received.get_or_create(&route).inc_by(finished.bytes_in);
+        self.received
+            .get_or_create(&route)
+            .inc_by(finished.bytes_in);
         self.sent.get_or_create(&route).inc_by(finished.bytes_out);
     }
 
@@ -212,7 +308,10 @@ impl Metrics {
     pub fn render(&self, sample: &Sample) -> String {
         self.copy(sample);
         let mut out = String::new();
-        let registry = self.registry.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let registry = self
+            .registry
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         match text::encode(&mut out, &registry) {
             Ok(()) => out,
             // Writing to a string cannot fail.
@@ -266,7 +365,9 @@ impl Metrics {
 /// A method as a label: clients can make up any number of them.
 fn method(method: &http::Method) -> String {
     match method.as_str() {
-        known @ ("GET" | "HEAD" | "PUT" | "POST" | "PATCH" | "DELETE" | "OPTIONS") => known.to_owned(),
+        known @ ("GET" | "HEAD" | "PUT" | "POST" | "PATCH" | "DELETE" | "OPTIONS") => {
+            known.to_owned()
+        }
         _ => "other".to_owned(),
     }
 }

@@ -35,9 +35,25 @@ pub fn welcome(request: &Request, authority: Option<&str>) -> Response {
         .and_then(|value| value.to_str().ok())
         .is_some_and(|accept| accept.contains("text/html"));
     let (page, kind) = if browser {
-        (Welcome { host, version, plain }.render(), "text/html; charset=utf-8")
+        (
+            Welcome {
+                host,
+                version,
+                plain,
+            }
+            .render(),
+            "text/html; charset=utf-8",
+        )
     } else {
-        (WelcomeText { host, version, plain }.render(), "text/plain; charset=utf-8")
+        (
+            WelcomeText {
+                host,
+                version,
+                plain,
+            }
+            .render(),
+            "text/plain; charset=utf-8",
+        )
     };
     let Ok(page) = page else {
         return crate::http::ApiError::internal().into_response();
@@ -81,10 +97,21 @@ mod tests {
 
     #[test]
     fn loopback_hosts_are_known() {
-        for host in ["localhost", "localhost:5000", "127.0.0.1:5000", "127.0.0.1", "[::1]:80"] {
+        for host in [
+            "localhost",
+            "localhost:5000",
+            "127.0.0.1:5000",
+            "127.0.0.1",
+            "[::1]:80",
+        ] {
             assert!(is_loopback(host), "{host}");
         }
-        for host in ["reg.example", "reg.example:5000", "10.0.0.1", "[fe80::1]:80"] {
+        for host in [
+            "reg.example",
+            "reg.example:5000",
+            "10.0.0.1",
+            "[fe80::1]:80",
+        ] {
             assert!(!is_loopback(host), "{host}");
         }
     }

@@ -27,9 +27,7 @@ pub(super) async fn head(
         return Ok(described(reply::empty(StatusCode::NOT_MODIFIED), digest));
     }
     let mut response = described(reply::empty(StatusCode::OK), digest);
-    response
-        .headers_mut()
-        .insert(CONTENT_TYPE, OCTET_STREAM);
+    response.headers_mut().insert(CONTENT_TYPE, OCTET_STREAM);
     response
         .headers_mut()
         .insert(CONTENT_LENGTH, HeaderValue::from(size));
@@ -51,19 +49,18 @@ pub(super) async fn get(
     let mut response = match wanted(request, digest, size) {
         RangeRequest::Full => {
             let mut response = Response::new(Body::stream(found.content.stream(0..size), size));
-            response
-                .headers_mut()
-                .insert(CONTENT_TYPE, OCTET_STREAM);
+            response.headers_mut().insert(CONTENT_TYPE, OCTET_STREAM);
             response
         }
         RangeRequest::Unsatisfiable => return Err(ApiError::range_not_satisfiable(size)),
         RangeRequest::Ranges(spans) => match spans.as_slice() {
             [span] => {
-                let body = Body::stream(found.content.stream(span.start..span.end_inclusive + 1), span.len());
+                let body = Body::stream(
+                    found.content.stream(span.start..span.end_inclusive + 1),
+                    span.len(),
+                );
                 let mut response = Response::new(body);
-                response
-                    .headers_mut()
-                    .insert(CONTENT_TYPE, OCTET_STREAM);
+                response.headers_mut().insert(CONTENT_TYPE, OCTET_STREAM);
                 response
                     .headers_mut()
                     .insert(CONTENT_RANGE, reply::value(&content_range(*span, size)));
@@ -91,10 +88,11 @@ fn wanted(request: &Request, digest: &Digest, size: u64) -> RangeRequest {
     else {
         return RangeRequest::Full;
     };
-    let current = request
-        .headers
-        .get(IF_RANGE)
-        .is_none_or(|value| value.to_str().is_ok_and(|tag| reply::entity(tag) == digest.as_str()));
+    let current = request.headers.get(IF_RANGE).is_none_or(|value| {
+        value
+            .to_str()
+            .is_ok_and(|tag| reply::entity(tag) == digest.as_str())
+    });
     if current {
         parse_range(range, size)
     } else {
@@ -125,12 +123,7 @@ fn content_range(span: Span, size: u64) -> String {
 }
 
 /// All ranges in one answer (BGET-6), framed as RFC 9110 §14.6 says.
-fn multipart(
-    content: &wharf_blob::Blob,
-    spans: &[Span],
-    size: u64,
-    digest: &Digest,
-) -> Response {
+fn multipart(content: &wharf_blob::Blob, spans: &[Span], size: u64, digest: &Digest) -> Response {
     // The boundary must not occur in the content. Nobody can put a blob's own digest into the blob.
     let boundary = digest.encoded();
     let mut parts = Vec::with_capacity(spans.len() + 1);
@@ -141,7 +134,10 @@ fn multipart(
         );
         parts.push((
             head.into(),
-            Some((content.stream(span.start..span.end_inclusive + 1), span.len())),
+            Some((
+                content.stream(span.start..span.end_inclusive + 1),
+                span.len(),
+            )),
         ));
     }
     parts.push((format!("\r\n--{boundary}--\r\n").into(), None));

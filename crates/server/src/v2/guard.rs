@@ -46,7 +46,9 @@ impl V2 {
             (Route::Upload { name, id }, Some(_), _) if caller.expired_since.is_some() => {
                 match upload::owner(&self.registry, name, id).await? {
                     Some(owner) => access.decide_upload(&caller, &owner, name),
-                    None => access.decide(&caller, wharf_core::access::Permission::Push, Some(name)),
+                    None => {
+                        access.decide(&caller, wharf_core::access::Permission::Push, Some(name))
+                    }
                 }
             }
             (_, Some(permission), repository) => access.decide(&caller, permission, repository),
@@ -76,9 +78,13 @@ impl V2 {
             Some(_) => "the token is no longer good; fetch a new one",
             None => "sign in first: this needs credentials (docker login)",
         };
-        let detail = scope
-            .as_ref()
-            .map(|scopes| scopes.iter().map(Scope::to_string).collect::<Vec<_>>().join(" "));
+        let detail = scope.as_ref().map(|scopes| {
+            scopes
+                .iter()
+                .map(Scope::to_string)
+                .collect::<Vec<_>>()
+                .join(" ")
+        });
         let challenge = if self.challenges.basic {
             Challenge {
                 scheme: "Basic".into(),
@@ -119,8 +125,7 @@ impl V2 {
             AuthFailure::Store(error) => error.into(),
             failure => {
                 let error = failure.challenge_error();
-                let mut refusal =
-                    self.challenge(request, scope.map(|scope| vec![scope]), error);
+                let mut refusal = self.challenge(request, scope.map(|scope| vec![scope]), error);
                 refusal.message = failure.to_string();
                 refusal
             }
@@ -168,3 +173,7 @@ fn denied(caller: &Caller, route: &Route) -> ApiError {
     )
     .with_status(StatusCode::FORBIDDEN)
 }
+
+#[cfg(test)]
+#[path = "guard_tests.rs"]
+mod tests;

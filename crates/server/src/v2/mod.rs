@@ -24,8 +24,8 @@ use wharf_oci::ErrorCode;
 
 use crate::http::error::ApiError;
 use crate::http::route::Route;
-use crate::telemetry::Metrics;
 use crate::http::{Facts, Request, Response};
+use crate::telemetry::Metrics;
 
 pub use self::guard::Challenges;
 
@@ -74,7 +74,11 @@ impl V2 {
     /// Answers one request whose route is a `/v2/` one, or none at all.
     pub async fn handle(&self, mut request: Request) -> Response {
         let mut facts = Facts {
-            repository: request.route.as_ref().ok().and_then(|route| route.repository().cloned()),
+            repository: request
+                .route
+                .as_ref()
+                .ok()
+                .and_then(|route| route.repository().cloned()),
             ..Facts::default()
         };
         let answer = self.answer(&mut request, &mut facts).await;
@@ -86,13 +90,12 @@ impl V2 {
     /// Answers `/token`, which belongs to the distribution API though it lies beside it.
     pub async fn token(&self, mut request: Request) -> Response {
         let now = self.registry.clock.now_ms();
-        let (mut response, principal) =
-            token::answer(&self.registry.access, now, &mut request).await;
-        if principal.is_none() {
-            self.metrics.auth_failed("token_endpoint");
+        let (mut response, who) = token::answer(&self.registry.access, now, &mut request).await;
+        if let Err(reason) = who {
+            self.metrics.auth_failed(reason);
         }
         response.body_mut().set_facts(Facts {
-            principal,
+            principal: who.ok(),
             ..Facts::default()
         });
         response

@@ -25,9 +25,10 @@ pub(super) async fn list(
         HeaderValue::from_static(media_type::OCI_INDEX),
     );
     if !types.is_empty() {
-        response
-            .headers_mut()
-            .insert(OCI_FILTERS_APPLIED, HeaderValue::from_static("artifactType"));
+        response.headers_mut().insert(
+            OCI_FILTERS_APPLIED,
+            HeaderValue::from_static("artifactType"),
+        );
     }
     if let Some(next) = page.next {
         let mut target = format!(

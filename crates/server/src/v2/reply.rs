@@ -1,9 +1,9 @@
 //! Pieces of answers that several nouns share: JSON bodies, links, conditions, page sizes.
 
+use http::StatusCode;
 use http::header::{
     CONTENT_TYPE, ETAG, HeaderMap, HeaderName, HeaderValue, IF_NONE_MATCH, LINK, LOCATION, WARNING,
 };
-use http::StatusCode;
 use wharf_oci::{Digest, ErrorCode, percent};
 
 use crate::http::body::Body;
@@ -80,7 +80,9 @@ pub(super) fn not_modified(headers: &HeaderMap, digest: &Digest) -> bool {
 
 /// Whether a list of entity tags names `digest`, or is `*`.
 pub(super) fn names(list: &str, digest: &Digest) -> bool {
-    list.split(',').map(entity).any(|tag| tag == "*" || tag == digest.as_str())
+    list.split(',')
+        .map(entity)
+        .any(|tag| tag == "*" || tag == digest.as_str())
 }
 
 /// An entity tag without its quotes and weakness.

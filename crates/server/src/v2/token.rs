@@ -1,4 +1,4 @@
-//! `/token`: HTTP for the token endpoint (§4.3). `app.rs` calls [`answer`] for [`Route::Token`]; what a token is worth
+//! `/token`: HTTP for the token endpoint (§4.3). [`super::V2::token`] calls [`answer`]; what a token is worth
 //! is decided in `wharf_core::access`.
 //!
 //! GET takes Basic credentials or none, POST the OAuth2 form. Errors are OCI JSON, which is what clients print. Nothing
@@ -19,18 +19,21 @@ use crate::http::{Body, Request, Response};
 /// Largest form, in bytes: a password, a user, and more scopes than a token can carry.
 const LARGEST_FORM: u64 = 64 << 10;
 
-/// Answers one request. `now` in ms since 1970. Also tells who asked, for the log.
-pub async fn answer(
+/// Why no token was given, and a word for it in metrics.
+type Refusal = (ApiError, &'static str);
+
+/// Answers one request. `now` in ms since 1970. Also tells who asked, or the reason for metrics why there is no token.
+pub(super) async fn answer(
     access: &Access,
     now: i64,
     request: &mut Request,
-) -> (Response, Option<String>) {
+) -> (Response, Result<String, &'static str>) {
     let (mut response, who) = match grant(access, now, request).await {
         Ok(grant) => {
             let who = grant.principal.name().to_owned();
-            (success(&grant, request.method == Method::POST), Some(who))
+            (success(&grant, request.method == Method::POST), Ok(who))
         }
-        Err(error) => (error.into_response(), None),
+        Err(refusal) => (refusal.0.into_response(), Err(refusal.1)),
     };
     response
         .headers_mut()
@@ -38,21 +41,31 @@ pub async fn answer(
     (response, who)
 }
 
-async fn grant(access: &Access, now: i64, request: &mut Request) -> Result<TokenGrant, ApiError> {
+async fn grant(
+    access: &Access,
+    now: i64,
+    request: &mut Request,
+) -> Result<TokenGrant, Box<Refusal>> {
     let asked = match request.method {
         Method::GET | Method::HEAD => {
             from_query(request).map_err(|failure| refuse(access, failure))
         }
-        Method::POST => from_form(request).await,
-        _ => Err(ApiError::method_not_allowed(Route::Token.methods())),
+        Method::POST => from_form(request).await.map_err(malformed),
+        _ => Err(malformed(ApiError::method_not_allowed(
+            Route::Token.methods(),
+        ))),
     }?;
     access
         .grant_token(asked, now)
         .await
         .map_err(|refusal| match refusal {
             TokenRefusal::Auth(failure) => refuse(access, failure),
-            TokenRefusal::TooManyScopes => bad_request(refusal.to_string()),
+            TokenRefusal::TooManyScopes => malformed(bad_request(refusal.to_string())),
         })
+}
+
+fn malformed(error: ApiError) -> Box<Refusal> {
+    Box::new((error, "request"))
 }
 
 /// GET: credentials in the header, everything else in the query. `service`, `account` and `client_id` change nothing
@@ -155,8 +168,9 @@ fn success(grant: &TokenGrant, posted: bool) -> Response {
 }
 
 /// 401 for credentials that are no good; the challenge is Basic, since that is what this address takes.
-fn refuse(access: &Access, failure: AuthFailure) -> ApiError {
-    match failure {
+fn refuse(access: &Access, failure: AuthFailure) -> Box<Refusal> {
+    let reason = failure.reason();
+    let error = match failure {
         AuthFailure::Busy { retry_after } => {
             ApiError::new(ErrorCode::TooManyRequests, failure.to_string())
                 .with_retry_after(retry_after)
@@ -168,13 +182,14 @@ fn refuse(access: &Access, failure: AuthFailure) -> ApiError {
                 realm: access.service().into(),
                 ..Challenge::default()
             };
-            let refusal = ApiError::new(ErrorCode::Unauthorized, failure.to_string());
+            let error = ApiError::new(ErrorCode::Unauthorized, failure.to_string());
             match HeaderValue::from_str(&challenge.to_string()) {
-                Ok(value) => refusal.with_header(WWW_AUTHENTICATE, value),
-                Err(_) => refusal,
+                Ok(value) => error.with_header(WWW_AUTHENTICATE, value),
+                Err(_) => error,
             }
         }
-    }
+    };
+    Box::new((error, reason))
 }
 
 fn bad_request(message: impl Into<String>) -> ApiError {
@@ -208,7 +223,7 @@ mod tests {
         status: u16,
         headers: HeaderMap,
         json: Value,
-        who: Option<String>,
+        who: Result<String, &'static str>,
     }
 
     impl Fixture {
@@ -305,7 +320,7 @@ mod tests {
         let it = Fixture::new(|_| {}).await;
         let query = "account=admin&client_id=docker&offline_token=true&service=reg.example";
         let answer = it.get(query, "admin", &it.password).await;
-        assert_eq!((answer.status, answer.who.as_deref()), (200, Some("admin")));
+        assert_eq!((answer.status, answer.who.as_deref()), (200, Ok("admin")));
         assert_eq!(answer.headers[CACHE_CONTROL], "no-store");
         assert_eq!(answer.headers[CONTENT_TYPE], "application/json");
         assert_eq!(answer.json["expires_in"], 900);
@@ -339,7 +354,11 @@ mod tests {
         let it = Fixture::new(|_| {}).await;
         for (user, password) in [("admin", "wrong"), ("nobody", "wrong"), ("", "x")] {
             let answer = it.get("", user, password).await;
-            assert_eq!((answer.status, answer.who), (401, None), "{user}");
+            assert_eq!(
+                (answer.status, answer.who),
+                (401, Err("password")),
+                "{user}"
+            );
             assert_eq!(answer.json["errors"][0]["code"], "UNAUTHORIZED");
             assert_eq!(
                 answer.headers[WWW_AUTHENTICATE],
@@ -366,7 +385,7 @@ mod tests {
         ] {
             assert_eq!(
                 (answer.status, answer.who.as_deref()),
-                (200, Some("anonymous"))
+                (200, Ok("anonymous"))
             );
             assert_eq!(it.holder(&answer).await.0, "anonymous");
         }

@@ -22,11 +22,7 @@ impl upload::Source for RequestBody {
 }
 
 /// POST: a mount if it can be, a whole blob if the request carries one, otherwise a session.
-pub(super) async fn start(
-    call: &Call<'_>,
-    request: &mut Request,
-    name: &RepositoryName,
-) -> Answer {
+pub(super) async fn start(call: &Call<'_>, request: &mut Request, name: &RepositoryName) -> Answer {
     let mount = reply::query(request, "mount").next();
     let whole = reply::query(request, "digest").next();
     if let Some(mount) = mount {
@@ -44,9 +40,10 @@ pub(super) async fn start(
     }
     let hint = match reply::query(request, "digest-algorithm").next() {
         None => None,
-        Some(text) => Some(text.parse::<Algorithm>().map_err(|_| {
-            ApiError::from(Error::DigestUnsupported(text))
-        })?),
+        Some(text) => Some(
+            text.parse::<Algorithm>()
+                .map_err(|_| ApiError::from(Error::DigestUnsupported(text)))?,
+        ),
     };
     let status = upload::create(call.registry, name, call.actor(), hint).await?;
     Ok(standing(call, name, &status, StatusCode::ACCEPTED))
@@ -115,8 +112,7 @@ pub(super) async fn cancel(call: &Call<'_>, name: &RepositoryName, id: &str) -> 
 }
 
 fn digest(text: &str) -> Result<Digest, ApiError> {
-    Digest::parse(text)
-        .map_err(|error| ApiError::new(ErrorCode::DigestInvalid, error.to_string()))
+    Digest::parse(text).map_err(|error| ApiError::new(ErrorCode::DigestInvalid, error.to_string()))
 }
 
 fn content_range(request: &Request) -> Result<Option<ContentRange>, ApiError> {

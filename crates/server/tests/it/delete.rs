@@ -7,7 +7,10 @@ use crate::support::{blob, both, both_on, manifest, texts};
 
 async fn deleted(client: &Client, path: &str) {
     let answer = client.delete(path).send().await.expect_status(202);
-    assert_eq!((answer.header("content-length"), answer.body.len()), (Some("0"), 0));
+    assert_eq!(
+        (answer.header("content-length"), answer.body.len()),
+        (Some("0"), 0)
+    );
     for again in [client.head(path), client.get(path), client.delete(path)] {
         again.send().await.expect_status(404);
     }
@@ -22,10 +25,18 @@ async fn a_tag_goes_and_the_manifest_stays() {
         client.push_manifest(&name, "v2", &image.manifest).await;
         deleted(&client, &manifest(&name, "v1")).await;
         for reference in ["v2", image.manifest.address()] {
-            client.get(&manifest(&name, reference)).send().await.expect_status(200);
+            client
+                .get(&manifest(&name, reference))
+                .send()
+                .await
+                .expect_status(200);
         }
         client.push_manifest(&name, "v1", &image.manifest).await;
-        client.get(&manifest(&name, "v1")).send().await.expect_status(200);
+        client
+            .get(&manifest(&name, "v1"))
+            .send()
+            .await
+            .expect_status(200);
     })
     .await;
 }
@@ -39,16 +50,31 @@ async fn a_manifest_goes_with_all_its_tags() {
         client.push_image(&name, "t0", &image).await;
         // More tags than one operation deletes at once.
         for at in 1..=210 {
-            client.push_manifest(&name, &format!("t{at}"), &image.manifest).await;
+            client
+                .push_manifest(&name, &format!("t{at}"), &image.manifest)
+                .await;
         }
         deleted(&client, &manifest(&name, &image.manifest.digest)).await;
         for tag in ["t0", "t1", "t210"] {
-            client.head(&manifest(&name, tag)).send().await.expect_status(404);
+            client
+                .head(&manifest(&name, tag))
+                .send()
+                .await
+                .expect_status(404);
         }
-        let list = client.get(&format!("/v2/{name}/tags/list")).send().await.expect_status(200).json();
+        let list = client
+            .get(&format!("/v2/{name}/tags/list"))
+            .send()
+            .await
+            .expect_status(200)
+            .json();
         assert_eq!(texts(&list["tags"]), ["other"]);
         client.push_manifest(&name, "t0", &image.manifest).await;
-        client.get(&manifest(&name, "t0")).send().await.expect_status(200);
+        client
+            .get(&manifest(&name, "t0"))
+            .send()
+            .await
+            .expect_status(200);
     })
     .await;
 }
@@ -63,10 +89,18 @@ async fn a_blob_goes_from_this_repository_only() {
             client.push_blob(&name, &content).await;
             client.push_blob(&other, &content).await;
             deleted(&client, &blob(&name, &content.digest)).await;
-            let kept = client.get(&blob(&other, &content.digest)).send().await.expect_status(200);
+            let kept = client
+                .get(&blob(&other, &content.digest))
+                .send()
+                .await
+                .expect_status(200);
             assert_eq!(kept.body, content.bytes);
             client.push_blob(&name, &content).await;
-            let back = client.get(&blob(&name, &content.digest)).send().await.expect_status(200);
+            let back = client
+                .get(&blob(&name, &content.digest))
+                .send()
+                .await
+                .expect_status(200);
             assert_eq!(back.body, content.bytes);
         }
     })
@@ -80,8 +114,18 @@ async fn a_blob_that_a_manifest_needs_is_kept() {
         let image = Image::random();
         client.push_image(&name, "v1", &image).await;
         for content in image.blobs() {
-            let refused = client.delete(&blob(&name, &content.digest)).send().await.expect_error(405, "UNSUPPORTED");
-            assert!(refused.json().to_string().contains(image.manifest.address()), "{refused}");
+            let refused = client
+                .delete(&blob(&name, &content.digest))
+                .send()
+                .await
+                .expect_error(405, "UNSUPPORTED");
+            assert!(
+                refused
+                    .json()
+                    .to_string()
+                    .contains(image.manifest.address()),
+                "{refused}"
+            );
         }
         deleted(&client, &manifest(&name, &image.manifest.digest)).await;
         for content in image.blobs() {
@@ -97,14 +141,24 @@ async fn an_index_and_its_children_go_one_by_one() {
     both(async |client, name| {
         let (one, two) = (Image::random(), Image::random());
         for image in [&one, &two] {
-            client.push_image(&name, image.manifest.address(), image).await;
+            client
+                .push_image(&name, image.manifest.address(), image)
+                .await;
         }
         let index = index([&one.manifest, &two.manifest]);
         client.push_manifest(&name, "multi", &index).await;
         deleted(&client, &manifest(&name, &one.manifest.digest)).await;
-        client.get(&manifest(&name, "multi")).send().await.expect_status(200);
+        client
+            .get(&manifest(&name, "multi"))
+            .send()
+            .await
+            .expect_status(200);
         deleted(&client, &manifest(&name, &index.digest)).await;
-        client.get(&manifest(&name, &two.manifest.digest)).send().await.expect_status(200);
+        client
+            .get(&manifest(&name, &two.manifest.digest))
+            .send()
+            .await
+            .expect_status(200);
     })
     .await;
 }
@@ -116,12 +170,21 @@ async fn what_is_not_there_cannot_be_deleted() {
         let zero = format!("sha256:{}", "0".repeat(64));
         for repository in [name.clone(), format!("{name}-other")] {
             for (path, codes) in [
-                (manifest(&repository, "v1"), ["MANIFEST_UNKNOWN", "NAME_UNKNOWN"]),
-                (manifest(&repository, &zero), ["MANIFEST_UNKNOWN", "NAME_UNKNOWN"]),
+                (
+                    manifest(&repository, "v1"),
+                    ["MANIFEST_UNKNOWN", "NAME_UNKNOWN"],
+                ),
+                (
+                    manifest(&repository, &zero),
+                    ["MANIFEST_UNKNOWN", "NAME_UNKNOWN"],
+                ),
                 (blob(&repository, &zero), ["BLOB_UNKNOWN", "NAME_UNKNOWN"]),
             ] {
                 let unknown = client.delete(&path).send().await.expect_status(404);
-                assert!(codes.contains(&unknown.error_codes()[0].as_str()), "{unknown}");
+                assert!(
+                    codes.contains(&unknown.error_codes()[0].as_str()),
+                    "{unknown}"
+                );
             }
             client.push_image(&name, "other", &Image::random()).await;
         }
@@ -136,7 +199,9 @@ async fn everything_in_the_order_of_the_conformance_suite() {
         let image = Image::random();
         client.push_image(&name, "v1", &image).await;
         let referrer = ImageSpec::artifact("a/b", &image.manifest).build();
-        client.push_image(&name, referrer.manifest.address(), &referrer).await;
+        client
+            .push_image(&name, referrer.manifest.address(), &referrer)
+            .await;
         deleted(&client, &manifest(&name, "v1")).await;
         for image in [&referrer, &image] {
             deleted(&client, &manifest(&name, &image.manifest.digest)).await;
@@ -151,15 +216,32 @@ async fn everything_in_the_order_of_the_conformance_suite() {
 /// Spec: DEL-6, SCOPE-3.
 #[tokio::test]
 async fn deleting_is_a_right_of_its_own() {
-    let server = TestServer::start(TestOptions { htpasswd: vec![("alice", "a")], ..Default::default() }).await;
+    let server = TestServer::start(TestOptions {
+        htpasswd: vec![("alice", "a")],
+        ..Default::default()
+    })
+    .await;
     both_on(&server, async |admin, name| {
         let alice = admin.clone().with_basic("alice", "a");
         let image = Image::random();
         alice.push_image(&name, "v1", &image).await;
-        for path in [manifest(&name, "v1"), manifest(&name, &image.manifest.digest), blob(&name, &image.config.digest)] {
+        for path in [
+            manifest(&name, "v1"),
+            manifest(&name, &image.manifest.digest),
+            blob(&name, &image.config.digest),
+        ] {
             alice.delete(&path).send().await.expect_error(403, "DENIED");
-            let refused = alice.clone().anonymous().delete(&path).send().await.expect_error(401, "UNAUTHORIZED");
-            assert_eq!(refused.challenge().scope, Some(format!("repository:{name}:delete")));
+            let refused = alice
+                .clone()
+                .anonymous()
+                .delete(&path)
+                .send()
+                .await
+                .expect_error(401, "UNAUTHORIZED");
+            assert_eq!(
+                refused.challenge().scope,
+                Some(format!("repository:{name}:delete"))
+            );
         }
     })
     .await;

@@ -12,11 +12,21 @@ use crate::support::{both, manifest};
 async fn exact_bytes_with_their_headers() {
     both(async |client, name| {
         let oci = Image::random();
-        let docker = ImageSpec { docker: true, ..ImageSpec::default() }.build();
-        let sha512 = ImageSpec { algorithm: Algorithm::Sha512, ..ImageSpec::default() }.build();
+        let docker = ImageSpec {
+            docker: true,
+            ..ImageSpec::default()
+        }
+        .build();
+        let sha512 = ImageSpec {
+            algorithm: Algorithm::Sha512,
+            ..ImageSpec::default()
+        }
+        .build();
         client.push_image(&name, "oci", &oci).await;
         client.push_image(&name, "docker", &docker).await;
-        client.push_image(&name, sha512.manifest.address(), &sha512).await;
+        client
+            .push_image(&name, sha512.manifest.address(), &sha512)
+            .await;
         let index = index([&oci.manifest, &docker.manifest]);
         client.push_manifest(&name, "index", &index).await;
         for (reference, content) in [
@@ -27,14 +37,26 @@ async fn exact_bytes_with_their_headers() {
             ("index", &index),
         ] {
             let path = manifest(&name, reference);
-            let (get, head) = (client.get(&path).send().await, client.head(&path).send().await);
+            let (get, head) = (
+                client.get(&path).send().await,
+                client.head(&path).send().await,
+            );
             assert_eq!((&get.body, head.body.len()), (&content.bytes, 0));
             for answer in [get, head] {
                 let answer = answer.expect_status(200);
                 assert_eq!(answer.digest(), content.digest);
-                assert_eq!(answer.header("content-type"), Some(content.media_type.as_str()));
-                assert_eq!(answer.header("content-length"), Some(content.bytes.len().to_string().as_str()));
-                assert_eq!(answer.header("etag"), Some(format!("\"{}\"", content.digest).as_str()));
+                assert_eq!(
+                    answer.header("content-type"),
+                    Some(content.media_type.as_str())
+                );
+                assert_eq!(
+                    answer.header("content-length"),
+                    Some(content.bytes.len().to_string().as_str())
+                );
+                assert_eq!(
+                    answer.header("etag"),
+                    Some(format!("\"{}\"", content.digest).as_str())
+                );
                 assert_eq!(answer.header("content-encoding"), None);
             }
         }
@@ -50,15 +72,45 @@ async fn what_is_not_there_is_unknown() {
         for reference in ["latest", &zero] {
             let path = manifest(&format!("{name}/never"), reference);
             let unknown = client.get(&path).send().await.expect_status(404);
-            assert!(matches!(unknown.error_codes()[0].as_str(), "NAME_UNKNOWN" | "MANIFEST_UNKNOWN"), "{unknown}");
+            assert!(
+                matches!(
+                    unknown.error_codes()[0].as_str(),
+                    "NAME_UNKNOWN" | "MANIFEST_UNKNOWN"
+                ),
+                "{unknown}"
+            );
         }
         client.push_image(&name, "v1", &Image::random()).await;
-        for reference in ["latest", &zero, "blake9:abc", &format!("sha512:{}", "0".repeat(128))] {
-            client.get(&manifest(&name, reference)).send().await.expect_error(404, "MANIFEST_UNKNOWN");
-            assert!(client.head(&manifest(&name, reference)).send().await.expect_status(404).body.is_empty());
+        for reference in [
+            "latest",
+            &zero,
+            "blake9:abc",
+            &format!("sha512:{}", "0".repeat(128)),
+        ] {
+            client
+                .get(&manifest(&name, reference))
+                .send()
+                .await
+                .expect_error(404, "MANIFEST_UNKNOWN");
+            assert!(
+                client
+                    .head(&manifest(&name, reference))
+                    .send()
+                    .await
+                    .expect_status(404)
+                    .body
+                    .is_empty()
+            );
         }
-        for (reference, code) in [("sha256:totallywrong", "DIGEST_INVALID"), ("a:b:c", "DIGEST_INVALID")] {
-            client.get(&manifest(&name, reference)).send().await.expect_error(400, code);
+        for (reference, code) in [
+            ("sha256:totallywrong", "DIGEST_INVALID"),
+            ("a:b:c", "DIGEST_INVALID"),
+        ] {
+            client
+                .get(&manifest(&name, reference))
+                .send()
+                .await
+                .expect_error(400, code);
         }
     })
     .await;
@@ -98,21 +150,42 @@ async fn tags_are_revalidated_and_digests_kept() {
         let (one, two) = (Image::random(), Image::random());
         client.push_image(&name, "v1", &one).await;
         let path = manifest(&name, "v1");
-        let etag = client.get(&path).send().await.expect_header("etag").to_owned();
+        let etag = client
+            .get(&path)
+            .send()
+            .await
+            .expect_header("etag")
+            .to_owned();
         for condition in [etag.as_str(), etag.trim_matches('"')] {
             for request in [client.get(&path), client.head(&path)] {
-                let answer = request.header("if-none-match", condition).send().await.expect_status(304);
+                let answer = request
+                    .header("if-none-match", condition)
+                    .send()
+                    .await
+                    .expect_status(304);
                 assert!(answer.body.is_empty());
                 assert_eq!(answer.header("etag"), Some(etag.as_str()));
             }
         }
         client.push_image(&name, "v1", &two).await;
-        let answer = client.get(&path).header("if-none-match", &etag).send().await.expect_status(200);
+        let answer = client
+            .get(&path)
+            .header("if-none-match", &etag)
+            .send()
+            .await
+            .expect_status(200);
         assert_eq!(answer.body, two.manifest.bytes);
         assert!(answer.expect_header("cache-control").contains("no-cache"));
-        let fixed = client.get(&manifest(&name, &one.manifest.digest)).send().await.expect_status(200);
+        let fixed = client
+            .get(&manifest(&name, &one.manifest.digest))
+            .send()
+            .await
+            .expect_status(200);
         let cache = fixed.expect_header("cache-control");
-        assert!(cache.contains("max-age=31536000") && cache.contains("private"), "{cache}");
+        assert!(
+            cache.contains("max-age=31536000") && cache.contains("private"),
+            "{cache}"
+        );
     })
     .await;
 }
@@ -121,16 +194,34 @@ async fn tags_are_revalidated_and_digests_kept() {
 #[tokio::test]
 async fn a_tag_may_stand_for_a_sha512_manifest() {
     both(async |client, name| {
-        let image = ImageSpec { algorithm: Algorithm::Sha512, ..ImageSpec::default() }.build();
+        let image = ImageSpec {
+            algorithm: Algorithm::Sha512,
+            ..ImageSpec::default()
+        }
+        .build();
         let reference = format!("{}?tag=v1", image.manifest.digest);
         client.push_image(&name, &reference, &image).await;
-        let by_tag = client.get(&manifest(&name, "v1")).send().await.expect_status(200);
-        assert_eq!((by_tag.digest(), &by_tag.body), (image.manifest.digest.clone(), &image.manifest.bytes));
+        let by_tag = client
+            .get(&manifest(&name, "v1"))
+            .send()
+            .await
+            .expect_status(200);
+        assert_eq!(
+            (by_tag.digest(), &by_tag.body),
+            (image.manifest.digest.clone(), &image.manifest.bytes)
+        );
         // The same bytes under the other algorithm are another address, which nobody pushed.
         let alias = Digest::of(Algorithm::Sha256, &image.manifest.bytes);
-        client.get(&manifest(&name, &alias)).send().await.expect_error(404, "MANIFEST_UNKNOWN");
+        client
+            .get(&manifest(&name, &alias))
+            .send()
+            .await
+            .expect_error(404, "MANIFEST_UNKNOWN");
         client.push_manifest(&name, "v1", &image.manifest).await;
-        assert_eq!(client.head(&manifest(&name, "v1")).send().await.digest(), alias);
+        assert_eq!(
+            client.head(&manifest(&name, "v1")).send().await.digest(),
+            alias
+        );
     })
     .await;
 }
@@ -139,24 +230,78 @@ async fn a_tag_may_stand_for_a_sha512_manifest() {
 #[tokio::test]
 async fn artifacts_of_all_kinds_are_stored_alike() {
     let fixtures: [(Option<&str>, &str, &[&str]); 12] = [
-        (None, "application/vnd.cncf.helm.config.v1+json", &["application/vnd.cncf.helm.chart.content.v1.tar+gzip", "application/vnd.cncf.helm.chart.provenance.v1.prov"]),
-        (None, "application/vnd.wasm.config.v0+json", &["application/wasm"]),
-        (None, media_type::OCI_CONFIG, &["application/vnd.dev.cosign.simplesigning.v1+json"]),
-        (Some("application/vnd.dev.sigstore.bundle.v0.3+json"), media_type::OCI_EMPTY, &["application/vnd.dev.sigstore.bundle.v0.3+json"]),
-        (Some("application/vnd.cncf.notary.signature"), media_type::OCI_EMPTY, &["application/jose+json"]),
-        (Some("application/spdx+json"), media_type::OCI_EMPTY, &["application/spdx+json"]),
-        (Some("application/vnd.docker.attestation.manifest.v1+json"), media_type::OCI_EMPTY, &["application/vnd.in-toto+json"]),
-        (None, "application/vnd.buildkit.cacheconfig.v0", &[media_type::OCI_LAYER_GZIP]),
-        (None, "application/vnd.cncf.flux.config.v1+json", &["application/vnd.cncf.flux.content.v1.tar+gzip"]),
-        (Some("application/vnd.cncf.model.manifest.v1+json"), "application/vnd.cncf.model.config.v1+json", &["application/vnd.cncf.model.weight.v1.raw"]),
-        (None, "application/vnd.sylabs.sif.config.v1+json", &["application/vnd.sylabs.sif.layer.v1.sif"]),
-        (Some("application/vnd.unknown.artifact.v1"), media_type::OCI_EMPTY, &[media_type::OCI_EMPTY]),
+        (
+            None,
+            "application/vnd.cncf.helm.config.v1+json",
+            &[
+                "application/vnd.cncf.helm.chart.content.v1.tar+gzip",
+                "application/vnd.cncf.helm.chart.provenance.v1.prov",
+            ],
+        ),
+        (
+            None,
+            "application/vnd.wasm.config.v0+json",
+            &["application/wasm"],
+        ),
+        (
+            None,
+            media_type::OCI_CONFIG,
+            &["application/vnd.dev.cosign.simplesigning.v1+json"],
+        ),
+        (
+            Some("application/vnd.dev.sigstore.bundle.v0.3+json"),
+            media_type::OCI_EMPTY,
+            &["application/vnd.dev.sigstore.bundle.v0.3+json"],
+        ),
+        (
+            Some("application/vnd.cncf.notary.signature"),
+            media_type::OCI_EMPTY,
+            &["application/jose+json"],
+        ),
+        (
+            Some("application/spdx+json"),
+            media_type::OCI_EMPTY,
+            &["application/spdx+json"],
+        ),
+        (
+            Some("application/vnd.docker.attestation.manifest.v1+json"),
+            media_type::OCI_EMPTY,
+            &["application/vnd.in-toto+json"],
+        ),
+        (
+            None,
+            "application/vnd.buildkit.cacheconfig.v0",
+            &[media_type::OCI_LAYER_GZIP],
+        ),
+        (
+            None,
+            "application/vnd.cncf.flux.config.v1+json",
+            &["application/vnd.cncf.flux.content.v1.tar+gzip"],
+        ),
+        (
+            Some("application/vnd.cncf.model.manifest.v1+json"),
+            "application/vnd.cncf.model.config.v1+json",
+            &["application/vnd.cncf.model.weight.v1.raw"],
+        ),
+        (
+            None,
+            "application/vnd.sylabs.sif.config.v1+json",
+            &["application/vnd.sylabs.sif.layer.v1.sif"],
+        ),
+        (
+            Some("application/vnd.unknown.artifact.v1"),
+            media_type::OCI_EMPTY,
+            &[media_type::OCI_EMPTY],
+        ),
     ];
     both(async |client, name| {
         for (at, (artifact_type, config_type, layer_types)) in fixtures.iter().enumerate() {
             let of = |kind: &str| match kind {
                 media_type::OCI_EMPTY => Content::empty(),
-                kind => Content { media_type: kind.into(), ..Content::random(200) },
+                kind => Content {
+                    media_type: kind.into(),
+                    ..Content::random(200)
+                },
             };
             let image = ImageSpec {
                 layers: vec![],
@@ -168,15 +313,33 @@ async fn artifacts_of_all_kinds_are_stored_alike() {
             .build();
             let tag = format!("v{at}");
             client.push_image(&name, &tag, &image).await;
-            let answer = client.get(&manifest(&name, &tag)).send().await.expect_status(200);
+            let answer = client
+                .get(&manifest(&name, &tag))
+                .send()
+                .await
+                .expect_status(200);
             assert_eq!(answer.body, image.manifest.bytes);
-            client.delete(&manifest(&name, &image.manifest.digest)).send().await.expect_status(202);
-            client.get(&manifest(&name, &tag)).send().await.expect_error(404, "MANIFEST_UNKNOWN");
+            client
+                .delete(&manifest(&name, &image.manifest.digest))
+                .send()
+                .await
+                .expect_status(202);
+            client
+                .get(&manifest(&name, &tag))
+                .send()
+                .await
+                .expect_error(404, "MANIFEST_UNKNOWN");
         }
         let models = ImageSpec {
             docker: true,
-            more_layers: vec![Content { media_type: "application/vnd.ollama.image.model".into(), ..Content::random(90_000) }],
-            fields: json!({"custom": [1, {"x": null}]}).as_object().unwrap().clone(),
+            more_layers: vec![Content {
+                media_type: "application/vnd.ollama.image.model".into(),
+                ..Content::random(90_000)
+            }],
+            fields: json!({"custom": [1, {"x": null}]})
+                .as_object()
+                .unwrap()
+                .clone(),
             ..ImageSpec::default()
         }
         .build();

@@ -8,7 +8,10 @@ use crate::support::{both, both_on};
 #[tokio::test]
 async fn answers_whoever_may_talk_to_us() {
     both(async |client, _| {
-        let token = client.fetch_token(&[]).await.expect_status(200).json()["token"].as_str().unwrap().to_owned();
+        let token = client.fetch_token(&[]).await.expect_status(200).json()["token"]
+            .as_str()
+            .unwrap()
+            .to_owned();
         for client in [client.clone(), client.clone().with_token(&token)] {
             let ping = client.get("/v2/").send().await.expect_status(200);
             assert_eq!(ping.json(), serde_json::json!({}));
@@ -22,12 +25,25 @@ async fn answers_whoever_may_talk_to_us() {
 #[tokio::test]
 async fn asks_for_credentials_even_where_anonymous_may_pull() {
     for anonymous in ["none", "reader", "writer"] {
-        let server = TestServer::start(TestOptions { anonymous: Some(anonymous), ..Default::default() }).await;
+        let server = TestServer::start(TestOptions {
+            anonymous: Some(anonymous),
+            ..Default::default()
+        })
+        .await;
         both_on(&server, async |client, _| {
-            let refusal = client.clone().anonymous().get("/v2/").send().await.expect_error(401, "UNAUTHORIZED");
+            let refusal = client
+                .clone()
+                .anonymous()
+                .get("/v2/")
+                .send()
+                .await
+                .expect_error(401, "UNAUTHORIZED");
             let header = refusal.expect_header("www-authenticate");
             let realm = format!("http://{}/token", client.authority());
-            assert!(header.starts_with(&format!("Bearer realm=\"{realm}\",service=\"")), "{header}");
+            assert!(
+                header.starts_with(&format!("Bearer realm=\"{realm}\",service=\"")),
+                "{header}"
+            );
             assert!(!header.contains("scope="), "{header}");
         })
         .await;
@@ -37,9 +53,18 @@ async fn asks_for_credentials_even_where_anonymous_may_pull() {
 /// Spec: PING-2.
 #[tokio::test]
 async fn asks_nobody_where_anonymous_may_do_everything() {
-    let server = TestServer::start(TestOptions { anonymous: Some("maintainer"), ..Default::default() }).await;
+    let server = TestServer::start(TestOptions {
+        anonymous: Some("maintainer"),
+        ..Default::default()
+    })
+    .await;
     both_on(&server, async |client, _| {
-        client.anonymous().get("/v2/").send().await.expect_status(200);
+        client
+            .anonymous()
+            .get("/v2/")
+            .send()
+            .await
+            .expect_status(200);
     })
     .await;
 }
@@ -48,15 +73,33 @@ async fn asks_nobody_where_anonymous_may_do_everything() {
 #[tokio::test]
 async fn every_answer_says_that_this_is_a_registry() {
     both(async |client, name| {
-        for path in ["/v2/", "/v2", "/v2/_catalog", "/v2/UPPER/tags/list", "/v2/nothing/here", "/v2/a/b/c"] {
+        for path in [
+            "/v2/",
+            "/v2",
+            "/v2/_catalog",
+            "/v2/UPPER/tags/list",
+            "/v2/nothing/here",
+            "/v2/a/b/c",
+        ] {
             for client in [client.clone(), client.clone().anonymous()] {
                 let answer = client.get(path).send().await;
-                assert_eq!(answer.header("docker-distribution-api-version"), Some("registry/2.0"), "{answer}");
+                assert_eq!(
+                    answer.header("docker-distribution-api-version"),
+                    Some("registry/2.0"),
+                    "{answer}"
+                );
             }
         }
-        for path in [format!("/v2/{name}/tags/list"), format!("/v2/{name}/manifests/none")] {
+        for path in [
+            format!("/v2/{name}/tags/list"),
+            format!("/v2/{name}/manifests/none"),
+        ] {
             let answer = client.get(&path).send().await.expect_status(404);
-            assert_eq!(answer.header("docker-distribution-api-version"), Some("registry/2.0"), "{answer}");
+            assert_eq!(
+                answer.header("docker-distribution-api-version"),
+                Some("registry/2.0"),
+                "{answer}"
+            );
         }
     })
     .await;
@@ -67,8 +110,16 @@ async fn every_answer_says_that_this_is_a_registry() {
 async fn head_is_a_get_without_body() {
     both(async |client, _| {
         let head = client.head("/v2/").send().await.expect_status(200);
-        assert_eq!((head.header("content-length"), head.body.len()), (Some("2"), 0));
-        let refusal = client.anonymous().head("/v2/").send().await.expect_status(401);
+        assert_eq!(
+            (head.header("content-length"), head.body.len()),
+            (Some("2"), 0)
+        );
+        let refusal = client
+            .anonymous()
+            .head("/v2/")
+            .send()
+            .await
+            .expect_status(401);
         assert!(refusal.body.is_empty());
         assert!(refusal.challenge().scope.is_none());
     })
@@ -80,7 +131,12 @@ async fn head_is_a_get_without_body() {
 async fn the_slash_at_the_end_is_optional() {
     both(async |client, _| {
         client.get("/v2").send().await.expect_status(200);
-        client.anonymous().get("/v2").send().await.expect_error(401, "UNAUTHORIZED");
+        client
+            .anonymous()
+            .get("/v2")
+            .send()
+            .await
+            .expect_error(401, "UNAUTHORIZED");
     })
     .await;
 }
@@ -93,13 +149,33 @@ async fn methods_that_a_path_lacks_are_named() {
         for (method, path, allowed) in [
             (http::Method::DELETE, "/v2/".to_owned(), "GET"),
             (http::Method::POST, "/v2/_catalog".to_owned(), "GET"),
-            (http::Method::PUT, format!("/v2/{name}/blobs/{digest}"), "DELETE"),
-            (http::Method::PATCH, format!("/v2/{name}/manifests/latest"), "PUT"),
+            (
+                http::Method::PUT,
+                format!("/v2/{name}/blobs/{digest}"),
+                "DELETE",
+            ),
+            (
+                http::Method::PATCH,
+                format!("/v2/{name}/manifests/latest"),
+                "PUT",
+            ),
             (http::Method::POST, format!("/v2/{name}/tags/list"), "GET"),
-            (http::Method::PUT, format!("/v2/{name}/referrers/{digest}"), "GET"),
-            (http::Method::GET, format!("/v2/{name}/blobs/uploads/"), "POST"),
+            (
+                http::Method::PUT,
+                format!("/v2/{name}/referrers/{digest}"),
+                "GET",
+            ),
+            (
+                http::Method::GET,
+                format!("/v2/{name}/blobs/uploads/"),
+                "POST",
+            ),
         ] {
-            let refusal = client.request(method, &path).send().await.expect_error(405, "UNSUPPORTED");
+            let refusal = client
+                .request(method, &path)
+                .send()
+                .await
+                .expect_error(405, "UNSUPPORTED");
             let allow = refusal.expect_header("allow");
             assert!(allow.split(", ").any(|method| method == allowed), "{allow}");
         }
@@ -118,7 +194,10 @@ async fn the_namespace_parameter_of_mirrors_is_ignored() {
             format!("/v2/{name}/manifests/v1?ns=docker.io"),
             format!("/v2/{name}/blobs/{}?ns=docker.io", image.config.digest),
             format!("/v2/{name}/tags/list?ns=docker.io&n=5"),
-            format!("/v2/{name}/referrers/{}?ns=docker.io", image.manifest.digest),
+            format!(
+                "/v2/{name}/referrers/{}?ns=docker.io",
+                image.manifest.digest
+            ),
         ] {
             let answer = client.get(&path).send().await.expect_status(200);
             assert_eq!(answer.header("oci-namespace"), None);
@@ -130,11 +209,32 @@ async fn the_namespace_parameter_of_mirrors_is_ignored() {
 /// Spec: PING-1.
 #[tokio::test]
 async fn http_1_and_2_share_the_port() {
-    let server = TestServer::start(TestOptions { tls: true, ..Default::default() }).await;
-    for (version, spoken) in [(Version::Http1, http::Version::HTTP_11), (Version::Http2, http::Version::HTTP_2)] {
-        let answer = server.admin(version).get("/v2/").send().await.expect_status(200);
+    let server = TestServer::start(TestOptions {
+        tls: true,
+        ..Default::default()
+    })
+    .await;
+    for (version, spoken) in [
+        (Version::Http1, http::Version::HTTP_11),
+        (Version::Http2, http::Version::HTTP_2),
+    ] {
+        let answer = server
+            .admin(version)
+            .get("/v2/")
+            .send()
+            .await
+            .expect_status(200);
         assert_eq!(answer.version, spoken);
     }
-    let refusal = server.admin(Version::Http2).anonymous().get("/v2/").send().await.expect_status(401);
-    assert!(refusal.challenge().realm.starts_with("https://localhost:"), "{refusal}");
+    let refusal = server
+        .admin(Version::Http2)
+        .anonymous()
+        .get("/v2/")
+        .send()
+        .await
+        .expect_status(401);
+    assert!(
+        refusal.challenge().realm.starts_with("https://localhost:"),
+        "{refusal}"
+    );
 }

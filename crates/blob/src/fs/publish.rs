@@ -1,0 +1,76 @@
+//! Making an upload a blob: a second name for the same file, durable before anybody hears of it.
+
+use rustix::fs::{AtFlags, RenameFlags};
+use rustix::io::Errno;
+
+use super::counts::Counted;
+use super::engine::{Engine, upload_path};
+use super::failed;
+use crate::error::{Error, Result};
+use crate::fault::Step;
+use crate::key::{Key, UploadId};
+
+impl Engine {
+    /// Gives a finished upload the name `key`. The file's bytes are durable already.
+    pub(super) fn publish(&self, id: &UploadId, key: &Key) -> Result<()> {
+        // A writer that was left behind must not write into what is a blob from now on.
+        self.fences.take_over(id, |_| {
+            let upload = upload_path(id);
+            let folder = key.folder();
+            self.folder(folder)?;
+            let renamed = match self.link(&upload, key) {
+                Err(Errno::NOENT) if self.exists(&upload)? => {
+                    self.forget_folder(folder);
+                    self.folder(folder)?;
+                    self.link(&upload, key)
+                }
+                outcome => outcome,
+            };
+            let renamed = renamed.map_err(|errno| match errno {
+                Errno::NOENT => Error::UploadLost,
+                errno => failed("publishing", key.as_str())(errno),
+            })?;
+            self.sync_folder(folder).inspect_err(|_| {
+                // Nobody has heard of the key, and nobody may: its name can't be trusted any more.
+                let undone = if renamed {
+                    rustix::fs::renameat(&self.root, key.as_str(), &self.root, &upload)
+                        .map_err(failed("taking back", key.as_str()))
+                } else {
+                    self.unlink(key.as_str())
+                };
+                if let Err(error) = undone {
+                    tracing::warn!(%key, %error, "an unpublished blob was left behind; `storage verify` lists it");
+                }
+            })
+        })
+    }
+
+    /// Links, or renames where the file system has no links. Says whether it renamed.
+    fn link(&self, upload: &str, key: &Key) -> rustix::io::Result<bool> {
+        let _timed = self.counts.time(Counted::Link);
+        self.step(Step::Link, key.as_str())?;
+        let (root, name) = (&self.root, key.as_str());
+        match rustix::fs::linkat(root, upload, root, name, AtFlags::empty()) {
+            Ok(()) => Ok(false),
+            Err(Errno::PERM | Errno::OPNOTSUPP | Errno::NOSYS | Errno::MLINK) => {
+                match rustix::fs::renameat_with(root, upload, root, name, RenameFlags::NOREPLACE) {
+                    // Where that flag is unknown: the key is fresh, so there is nothing to replace.
+                    Err(Errno::INVAL | Errno::NOSYS) => {
+                        rustix::fs::renameat(root, upload, root, name)
+                    }
+                    outcome => outcome,
+                }?;
+                Ok(true)
+            }
+            Err(errno) => Err(errno),
+        }
+    }
+
+    fn exists(&self, path: &str) -> Result<bool> {
+        match rustix::fs::statat(&self.root, path, AtFlags::empty()) {
+            Ok(_) => Ok(true),
+            Err(Errno::NOENT | Errno::NOTDIR) => Ok(false),
+            Err(errno) => Err(failed("looking at", path)(errno)),
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! How a server under test is set up, in this process or as a child: flags, environment and a configuration file.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use crate::ca::Ca;
+
+/// The administrator of every server under test.
+pub const ADMIN: &str = "admin";
+/// Its password.
+pub const ADMIN_PASSWORD: &str = "correct-horse-battery";
+
+/// What differs from a server that was started without any configuration.
+#[derive(Clone, Debug, Default)]
+pub struct TestOptions {
+    /// Serves TLS with a certificate of the test's own authority.
+    pub tls: bool,
+    /// What people without credentials may do.
+    pub anonymous: Option<&'static str>,
+    /// Names and passwords of an htpasswd file.
+    pub htpasswd: Vec<(&'static str, &'static str)>,
+    /// What the users of that file may do everywhere.
+    pub htpasswd_role: Option<&'static str>,
+    /// Name, role and prefix of repositories, or an empty prefix for all of them.
+    pub grants: Vec<(&'static str, &'static str, &'static str)>,
+    /// Further configuration, TOML.
+    pub config: String,
+}
+
+/// One flag of `wharf serve`: its configuration key, its name, its value.
+pub(crate) type Flag = (&'static str, &'static str, String);
+
+impl TestOptions {
+    /// Writes the files that the server reads and gives back its flags, without `--listen`.
+    pub(crate) fn write(&self, folder: &Path, ca: &Ca) -> Vec<Flag> {
+        let text = |path: PathBuf| path.to_str().expect("a path in UTF-8").to_owned();
+        let put = |name: &str, content: String| {
+            let path = folder.join(name);
+            std::fs::write(&path, content).unwrap_or_else(|error| panic!("write {name}: {error}"));
+            text(path)
+        };
+        let mut flags = vec![("server.data", "data", text(folder.join("data")))];
+        let mut config = self.config.clone();
+        for (who, role, on) in &self.grants {
+            write!(
+                config,
+                "\n[[access.grant]]\nwho = {who:?}\nrole = {role:?}\n"
+            )
+            .expect("writing to a string");
+            if !on.is_empty() {
+                writeln!(config, "on = {on:?}").expect("writing to a string");
+            }
+        }
+        put("wharf.toml", config);
+        if let Some(role) = self.anonymous {
+            flags.push(("access.anonymous", "anonymous", role.into()));
+        }
+        if !self.htpasswd.is_empty() {
+            let line = |(name, password): &(&str, &str)| {
+                // The lowest cost: these passwords are public.
+                let hash = bcrypt::hash(password, 4).expect("a password that bcrypt takes");
+                format!("{name}:{hash}\n")
+            };
+            flags.push((
+                "access.htpasswd.file",
+                "htpasswd",
+                put("htpasswd", self.htpasswd.iter().map(line).collect()),
+            ));
+        }
+        if self.tls {
+            let (cert, key) = ca.issue().write(folder);
+            flags.extend([
+                ("tls.cert", "tls-cert", text(cert)),
+                ("tls.key", "tls-key", text(key)),
+            ]);
+        }
+        flags
+    }
+
+    /// Variables of the environment.
+    pub(crate) fn environment(&self) -> Vec<(&'static str, String)> {
+        let mut variables = vec![("WHARF_ADMIN_PASSWORD", ADMIN_PASSWORD.to_owned())];
+        if let Some(role) = self.htpasswd_role {
+            variables.push(("WHARF__ACCESS__HTPASSWD__ROLE", role.into()));
+        }
+        variables
+    }
+}

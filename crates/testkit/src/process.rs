@@ -1,0 +1,174 @@
+//! The real binary as a child process, for what cannot be had in this one: `kill -9`, signals, exit codes, output.
+
+use std::fs::File;
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+use crate::ca::Ca;
+use crate::client::{Client, Version};
+use crate::options::{ADMIN, ADMIN_PASSWORD, TestOptions};
+
+/// Longest wait for a start or an end.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A server in a process of its own. It is killed when this is dropped.
+pub struct Process {
+    binary: PathBuf,
+    options: TestOptions,
+    ca: Ca,
+    folder: TempDir,
+    addr: SocketAddr,
+    child: Option<Child>,
+}
+
+impl Process {
+    /// Starts `wharf serve` and waits until it is ready. `binary` is `env!("CARGO_BIN_EXE_wharf")` in the server's tests.
+    pub async fn start(binary: &Path, options: TestOptions) -> Process {
+        let addr = TcpListener::bind("127.0.0.1:0")
+            .and_then(|l| l.local_addr())
+            .expect("a free port");
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut process = Process {
+            binary: binary.into(),
+            options,
+            ca: Ca::new(),
+            folder,
+            addr,
+            child: None,
+        };
+        process.again().await;
+        process
+    }
+
+    /// Starts it again over the same data, after [`Process::kill`] or [`Process::terminate`].
+    pub async fn again(&mut self) {
+        assert!(self.child.is_none(), "it still runs");
+        let mut command = Command::new(&self.binary);
+        command
+            .arg("serve")
+            .arg("--config")
+            .arg(self.folder.path().join("wharf.toml"));
+        command.arg("--listen").arg(self.addr.to_string());
+        for (_, flag, value) in self.options.write(self.folder.path(), &self.ca) {
+            command.arg(format!("--{flag}")).arg(value);
+        }
+        command
+            .envs(self.options.environment())
+            .current_dir(self.folder.path())
+            .stdin(Stdio::null());
+        let output = |name: &str| {
+            File::options()
+                .create(true)
+                .append(true)
+                .open(self.folder.path().join(name))
+        };
+        command.stdout(output("stdout").expect("a file for its output"));
+        command.stderr(output("stderr").expect("a file for its output"));
+        self.child = Some(
+            command
+                .spawn()
+                .unwrap_or_else(|error| panic!("{}: {error}", self.binary.display())),
+        );
+        let client = self.admin(Version::Http1).anonymous();
+        let start = Instant::now();
+        loop {
+            if client
+                .get("/readyz")
+                .try_send()
+                .await
+                .is_ok_and(|answer| answer.status == 200)
+            {
+                return;
+            }
+            let ended = self
+                .child
+                .as_mut()
+                .and_then(|child| child.try_wait().expect("ask for its state"));
+            assert!(
+                ended.is_none() && start.elapsed() < PATIENCE,
+                "not ready, {ended:?}:\n{}",
+                self.output()
+            );
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// As the administrator.
+    pub fn admin(&self, version: Version) -> Client {
+        let client = Client::new(self.addr, version).with_basic(ADMIN, ADMIN_PASSWORD);
+        if self.options.tls {
+            client.with_tls(&self.ca.client_config())
+        } else {
+            client
+        }
+    }
+
+    /// The folder in which configuration, output and `data` lie.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// All that it wrote to its output, from every start.
+    pub fn output(&self) -> String {
+        let read =
+            |name: &str| std::fs::read_to_string(self.folder.path().join(name)).unwrap_or_default();
+        read("stdout") + &read("stderr")
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.as_ref().expect("it runs").id()
+    }
+
+    /// `kill -9`: no goodbye, nothing flushed by us.
+    pub fn kill(&mut self) {
+        let mut child = self.child.take().expect("it runs");
+        child.kill().expect("kill it");
+        child.wait().expect("wait for its end");
+    }
+
+    /// Sends SIGTERM.
+    pub fn signal_term(&self) {
+        let id = i32::try_from(self.id())
+            .ok()
+            .and_then(rustix::process::Pid::from_raw)
+            .expect("a process id");
+        rustix::process::kill_process(id, rustix::process::Signal::TERM).expect("send the signal");
+    }
+
+    /// Waits for its end.
+    pub async fn ended(&mut self) -> ExitStatus {
+        let mut child = self.child.take().expect("it runs");
+        let start = Instant::now();
+        loop {
+            if let Some(status) = child.try_wait().expect("ask for its state") {
+                return status;
+            }
+            if start.elapsed() > PATIENCE {
+                child.kill().expect("kill it");
+                panic!("it does not end:\n{}", self.output());
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// SIGTERM, and the end that follows.
+    pub async fn terminate(&mut self) -> ExitStatus {
+        self.signal_term();
+        self.ended().await
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            // It may have ended by itself.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
