@@ -74,13 +74,21 @@ pub async fn owner(
         .map(|row| row.owner))
 }
 
-/// Where the session stands (UP-26). Waits for nobody: a request that is writing has not been acknowledged yet.
+/// Where the session stands (UP-26).
+///
+/// Whoever asks has often just lost the connection of a chunk, which is still being taken down here: without a short
+/// wait for that the answer would be the offset before it, and the client would send everything again.
 pub async fn status(
     registry: &Registry,
     repository: &RepositoryName,
     id: &str,
     owner: &str,
 ) -> Result<Status> {
+    if let Ok(id) = UploadId::parse(id) {
+        // Only who may see the session may wait for it.
+        load(registry, repository, &id.to_string(), owner).await?;
+        registry.uploads.settled(&id).await;
+    }
     let (id, row) = load(registry, repository, id, owner).await?;
     Ok(Status {
         id,
