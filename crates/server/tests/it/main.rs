@@ -22,6 +22,7 @@ mod manifest;
 mod manifest_push;
 mod mount;
 mod ping;
+mod race;
 mod referrer;
 mod restart;
 mod support;
