@@ -16,6 +16,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio_util::task::TaskTracker;
+use wharf_oci::{ErrorCode, ErrorEntry};
 
 use super::Handler;
 use super::forwarded::TrustedProxies;
@@ -235,12 +236,19 @@ async fn handshake(
 
 /// A client that speaks HTTP to a TLS port would otherwise see noise or a reset.
 async fn speak_of_https(shared: &Shared, mut stream: TcpStream, watched: &Arc<Watched>) {
-    const ANSWER: &[u8] = b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\n\
-        connection: close\r\ncontent-length: 95\r\n\r\n\
-        {\"errors\":[{\"code\":\"UNSUPPORTED\",\"message\":\"this port speaks HTTPS; \
-        use an https:// address\"}]}\n";
+    let body = wharf_oci::error::body(&[ErrorEntry::new(
+        ErrorCode::Unsupported,
+        "this port speaks HTTPS; use an https:// address",
+    )]);
+    let mut answer = format!(
+        "HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\n\
+         connection: close\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    )
+    .into_bytes();
+    answer.extend(body);
     let limits = &shared.limits;
-    let _ = tokio::time::timeout(limits.discard_time, stream.write_all(ANSWER)).await;
+    let _ = tokio::time::timeout(limits.discard_time, stream.write_all(&answer)).await;
     let io = Io::new(
         Wire::Tcp(stream),
         0,

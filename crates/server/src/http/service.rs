@@ -67,7 +67,7 @@ pub(super) async fn answer<H: Handler>(
             response.extensions_mut().insert(Closing);
             (response, ticket.conn.tls)
         }
-        None => ask(&mut ticket, handler.as_ref(), head, body).await,
+        None => ask(&mut ticket, handler, head, body).await,
     };
     Ok(finish(ticket, response, number, expects, head_only, v2, https).await)
 }
@@ -79,7 +79,7 @@ struct Closing;
 /// Makes the request and hands it to the handler. Also tells whether the client came by HTTPS.
 async fn ask<H: Handler>(
     ticket: &mut Ticket,
-    handler: &H,
+    handler: Arc<H>,
     head: http::request::Parts,
     body: RequestBody,
 ) -> (Response, bool) {
@@ -105,8 +105,20 @@ async fn ask<H: Handler>(
         host,
         version: head.version,
     };
-    let answer = pin!(async { handler.handle(request).await });
-    let response = match CatchUnwind(answer).await {
+    // What writes goes on when the client is gone and this future with it: bytes that arrived are claimed, so that a
+    // resume goes on from there (UP-31), and nothing is left half done. The body ends in an error then.
+    let reads = matches!(request.method, Method::GET | Method::HEAD);
+    let answer = async move { handler.handle(request).await };
+    let answered = if reads {
+        CatchUnwind(pin!(answer)).await
+    } else {
+        let task = conn.shared.tasks.spawn(answer);
+        task.await.map_err(|error| match error.try_into_panic() {
+            Ok(cause) => cause,
+            Err(error) => Box::new(error.to_string()),
+        })
+    };
+    let response = match answered {
         Ok(response) => response,
         Err(cause) => {
             let cause = cause

@@ -47,13 +47,19 @@ impl futures_core::Stream for Zeros {
     }
 }
 
-struct Items(VecDeque<Result<Bytes, io::Error>>);
+/// Ready items, with a wait after each so that what came before is sent.
+struct Items(VecDeque<Result<Bytes, io::Error>>, bool);
 
 impl futures_core::Stream for Items {
     type Item = Result<Bytes, io::Error>;
 
-    fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        Poll::Ready(self.0.pop_front())
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.1 = !self.1;
+        if self.1 {
+            return Poll::Ready(self.0.pop_front());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 }
 
@@ -103,7 +109,7 @@ impl Handler for Toy {
                     Ok(Bytes::from_static(b"half")),
                     Err(io::Error::other("disk")),
                 ];
-                Response::new(Body::stream(Items(items.into()), 1000))
+                Response::new(Body::stream(Items(items.into(), false), 1000))
             }
             "/panic" => panic!("the toy is broken"),
             "/slow" => {
