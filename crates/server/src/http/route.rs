@@ -94,6 +94,9 @@ pub enum RouteError {
          send slashes as '/' and leave out dot segments (is a proxy rewriting the path?)"
     )]
     Encoding(&'static str),
+    /// The path names an extension, and none is served (EXT-2).
+    #[error("this registry has no such extension; /v2/_oci/ext/discover lists those that it has")]
+    ExtensionUnknown,
     /// Nothing is served at this path.
     #[error("nothing is served at this path; the registry's API lies below /v2/")]
     NotFound,
@@ -106,6 +109,7 @@ impl RouteError {
             Self::NameInvalid(_) | Self::Encoding(_) => ErrorCode::NameInvalid,
             Self::DigestInvalid(_) => ErrorCode::DigestInvalid,
             Self::ReferenceInvalid(_) => ErrorCode::TagInvalid,
+            Self::ExtensionUnknown => ErrorCode::ExtensionUnknown,
             Self::NotFound => ErrorCode::NameUnknown,
         }
     }
@@ -206,6 +210,11 @@ fn parse_plain(path: &str) -> Result<Route, RouteError> {
         });
     }
     let (name, noun) = head.rsplit_once('/').ok_or(RouteError::NotFound)?;
+    // `_<extension>/<component>/<module>`; no part of a name begins like that (API-2).
+    let extension = name.rsplit_once('/').map_or(name, |(_, part)| part);
+    if extension.starts_with('_') {
+        return Err(RouteError::ExtensionUnknown);
+    }
     match noun {
         "manifests" => Ok(Route::Manifest {
             name: repository(name)?,

@@ -137,6 +137,20 @@ fn what_is_wrong_is_named() {
     assert_eq!(code(&long), "NAME_INVALID");
 }
 
+/// Spec: EXT-2, API-2.
+#[test]
+fn extensions_that_are_not_there_are_told_apart() {
+    for path in [
+        "/v2/_docker/x/y",
+        "/v2/_oci/none/such",
+        "/v2/a/b/_chainguard/x/y",
+        "/v2/_x/manifests/latest",
+    ] {
+        assert_eq!(parse(path), Err(RouteError::ExtensionUnknown), "{path}");
+    }
+    assert_eq!(parse("/v2/_x/y"), Err(RouteError::NotFound));
+}
+
 #[test]
 fn encodings_that_hide_something_are_refused() {
     for (path, what) in [
