@@ -222,7 +222,8 @@ async fn check_manifests(
 }
 
 async fn check_files(meta: &Meta, blobs: &dyn BlobStore, report: &mut Report) -> Result<()> {
-    let (mut keys, mut uploads): (Vec<(Key, u64)>, Vec<(UploadId, u64)>) = Default::default();
+    let mut keys: Vec<(Key, u64)> = Vec::new();
+    let mut uploads: Vec<(UploadId, u64)> = Vec::new();
     // The walk cannot ask rows, so it stops after each step, and suspects are asked about here. Names are short, and
     // only those that are not rows' stay.
     let mut found = Vec::new();

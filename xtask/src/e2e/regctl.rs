@@ -116,7 +116,7 @@ pub(crate) fn run(suite: &mut Suite) {
     suite.step(
         "a push whose connection breaks in a big layer ends whole",
         |suite, step| {
-            let (site, image) = (suite.site(Mode::Plain)?, suite.big_image()?);
+            let (site, image) = (suite.site(Mode::Plain)?, suite.big_image_of_its_own()?);
             // Late: after a break regctl sends what is left in requests of 32 KiB.
             let cutter = Cutter::start(&site.address, Direction::Up, BIG / 20 * 19)?;
             let behind = site.seen_through(&cutter.address);

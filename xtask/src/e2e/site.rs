@@ -51,6 +51,12 @@ role = "reader"
 on = "e2e"
 "#;
 
+/// What a registry behind a proxy is told, so that nginx's word on addresses counts.
+const BEHIND_PROXY: &str = "
+[server]
+trusted_proxies = [\"127.0.0.1\"]
+";
+
 const PUBLIC_GRANT: &str = r#"
 [[access.grant]]
 who = "anonymous"
@@ -338,6 +344,9 @@ fn wharf(
     let mut config = GRANTS.to_owned();
     if mode == Mode::Public {
         config.push_str(PUBLIC_GRANT);
+    }
+    if mode == Mode::Nginx {
+        config.push_str(BEHIND_PROXY);
     }
     std::fs::write(dir.join("wharf.toml"), config)?;
     let mut command = Command::new(binary);

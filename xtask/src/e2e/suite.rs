@@ -218,21 +218,12 @@ impl Suite {
 
     /// An image with one layer of [`BIG`] bytes.
     pub(crate) fn big_image(&mut self) -> Result<Image> {
-        self.image("image-big", |dir| {
-            image::noise(&dir.join("tree/noise"), BIG, 7)?;
-            image::hello(&dir.join("tree/hello"), HELLO)?;
-            let image = Image::build(
-                &dir.join("layout"),
-                "v1",
-                &[Layer {
-                    tree: &dir.join("tree"),
-                    gzip: false,
-                }],
-                &["/hello"],
-            );
-            std::fs::remove_dir_all(dir.join("tree"))?;
-            image
-        })
+        self.image("image-big", |dir| big(dir, 7))
+    }
+
+    /// Another one, for a client that asks for a mount from wherever the layer is and would otherwise send nothing.
+    pub(crate) fn big_image_of_its_own(&mut self) -> Result<Image> {
+        self.image("image-big-own", |dir| big(dir, 8))
     }
 
     /// The big image, pushed to the plain site by curl alone: one upload in one request, as simple as can be.
@@ -252,6 +243,20 @@ impl Suite {
         }
         Ok((site, image))
     }
+}
+
+/// A layer of [`BIG`] bytes of noise and the test program.
+fn big(dir: &Path, seed: u64) -> Result<Image> {
+    let tree = dir.join("tree");
+    image::noise(&tree.join("noise"), BIG, seed)?;
+    image::hello(&tree.join("hello"), HELLO)?;
+    let layers = [Layer {
+        tree: &tree,
+        gzip: false,
+    }];
+    let image = Image::build(&dir.join("layout"), "v1", &layers, &["/hello"]);
+    std::fs::remove_dir_all(&tree)?;
+    image
 }
 
 /// Folders with files of many sizes: around the borders where stores and clients change their ways.

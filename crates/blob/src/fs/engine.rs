@@ -124,8 +124,8 @@ impl Engine {
     }
 
     /// Somebody removed folders below our feet: look again.
-    pub(super) fn forget_folder(&self, path: &str) {
-        self.folders().remove(path);
+    pub(super) fn forget_folders(&self) {
+        self.folders().clear();
     }
 
     pub(super) fn sync_folder(&self, path: &str) -> Result<()> {

@@ -12,6 +12,10 @@ use crate::error::{Error, Result};
 /// request is still being torn down.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// How long a question about an upload waits for the request that writes to it: long enough for a broken one to put
+/// what it received onto the disk, short enough for whoever only wants to watch.
+const GLANCE: Duration = Duration::from_secs(5);
+
 type Slots = Arc<Mutex<HashMap<UploadId, Slot>>>;
 
 #[derive(Debug)]
@@ -39,6 +43,12 @@ impl Locks {
         }
     }
 
+    /// Waits up to five seconds until no request writes to the upload; holds nothing afterwards.
+    pub(super) async fn settled(&self, id: &UploadId) {
+        let ticket = self.ticket(id);
+        let _ = tokio::time::timeout(GLANCE, ticket.lock.lock()).await;
+    }
+
     /// Takes the lock only if it is free.
     pub(super) fn try_lock(&self, id: &UploadId) -> Result<Guard> {
         let ticket = self.ticket(id);
@@ -53,14 +63,14 @@ impl Locks {
 
     fn ticket(&self, id: &UploadId) -> Ticket {
         let mut slots = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let slot = slots.entry(id.clone()).or_insert_with(|| Slot {
+        let slot = slots.entry(*id).or_insert_with(|| Slot {
             lock: Arc::default(),
             users: 0,
         });
         slot.users += 1;
         Ticket {
             lock: slot.lock.clone(),
-            id: id.clone(),
+            id: *id,
             slots: self.0.clone(),
         }
     }
@@ -108,6 +118,28 @@ mod tests {
         assert!(locks.try_lock(&UploadId::random()).is_ok());
         drop(first);
         assert!(locks.lock(&id).await.is_ok());
+    }
+
+    /// Spec: UP-26.
+    #[tokio::test(start_paused = true)]
+    async fn a_question_waits_for_the_writer_but_not_for_ever() {
+        let locks = Locks::default();
+        let id = UploadId::random();
+        let start = tokio::time::Instant::now();
+        locks.settled(&id).await;
+        assert_eq!(start.elapsed(), Duration::ZERO);
+
+        let writer = locks.lock(&id).await.unwrap();
+        let ended = async {
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            drop(writer);
+        };
+        tokio::join!(locks.settled(&id), ended);
+        assert_eq!(start.elapsed(), Duration::from_secs(2));
+
+        let _writer = locks.lock(&id).await.unwrap();
+        locks.settled(&id).await;
+        assert_eq!(start.elapsed(), Duration::from_secs(2) + GLANCE);
     }
 
     #[tokio::test(start_paused = true)]

@@ -24,7 +24,7 @@ use crate::registry::Registry;
 /// Where the bytes of a request come from. Implemented by the transport.
 pub trait Source: Send {
     /// The length the client announced, if it did.
-    fn len(&self) -> Option<u64>;
+    fn announced(&self) -> Option<u64>;
 
     /// The next bytes; `None` at the end of the body.
     fn chunk(
@@ -74,13 +74,21 @@ pub async fn owner(
         .map(|row| row.owner))
 }
 
-/// Where the session stands (UP-26). Waits for nobody: a request that is writing has not been acknowledged yet.
+/// Where the session stands (UP-26).
+///
+/// Whoever asks has often just lost the connection of a chunk, which is still being taken down here: without a short
+/// wait for that the answer would be the offset before it, and the client would send everything again.
 pub async fn status(
     registry: &Registry,
     repository: &RepositoryName,
     id: &str,
     owner: &str,
 ) -> Result<Status> {
+    if let Ok(id) = UploadId::parse(id) {
+        // Only who may see the session may wait for it.
+        load(registry, repository, &id.to_string(), owner).await?;
+        registry.uploads.settled(&id).await;
+    }
     let (id, row) = load(registry, repository, id, owner).await?;
     Ok(Status {
         id,
@@ -103,10 +111,10 @@ pub async fn append(
     let id = UploadId::parse(id).map_err(|_| Error::UploadUnknown)?;
     let _guard = registry.uploads.lock(&id).await?;
     let (id, row) = load(registry, repository, &id.to_string(), owner).await?;
-    check_range(range, row.offset, body.len())?;
+    check_range(range, row.offset, body.announced())?;
 
     let algorithm = row.algorithm.unwrap_or(Algorithm::Sha256);
-    let mut sink = Sink::resume(registry, id.clone(), row, algorithm).await?;
+    let mut sink = Sink::resume(registry, id, row, algorithm).await?;
     receive(&mut sink, range, body).await?;
     let offset = sink.claim().await?;
     Ok(Status { id, offset })
@@ -127,7 +135,7 @@ pub async fn complete(
     let id = UploadId::parse(id).map_err(|_| Error::UploadUnknown)?;
     let _guard = registry.uploads.lock(&id).await?;
     let (id, row) = load(registry, repository, &id.to_string(), owner).await?;
-    check_range(range, row.offset, body.len())?;
+    check_range(range, row.offset, body.announced())?;
     let digest = digest.ok_or(Error::DigestMissing)?;
     let wanted = implemented(digest)?;
 
@@ -136,7 +144,7 @@ pub async fn complete(
         0 => wanted,
         _ => row.algorithm.unwrap_or(Algorithm::Sha256),
     };
-    let mut sink = Sink::resume(registry, id.clone(), row, algorithm).await?;
+    let mut sink = Sink::resume(registry, id, row, algorithm).await?;
     receive(&mut sink, range, body).await?;
     match sink.finish(wanted).await? {
         Finished { digest: actual, .. } if actual != *digest => {
@@ -160,7 +168,7 @@ pub async fn monolithic(
 ) -> Result<()> {
     let wanted = implemented(digest)?;
     let id = UploadId::random();
-    let mut sink = Sink::unclaimed(registry, id.clone(), wanted);
+    let mut sink = Sink::unclaimed(registry, id, wanted);
     let outcome = async {
         receive(&mut sink, None, body).await?;
         let finished = sink.finish(wanted).await?;
@@ -278,7 +286,7 @@ async fn receive(
     body: &mut impl Source,
 ) -> Result<()> {
     let limit = sink.registry().limits.blob_size;
-    if let Some(length) = body.len()
+    if let Some(length) = body.announced()
         && sink.offset().saturating_add(length) > limit
     {
         return Err(Error::BlobTooLarge { limit });

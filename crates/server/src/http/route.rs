@@ -94,7 +94,7 @@ pub enum RouteError {
          send slashes as '/' and leave out dot segments (is a proxy rewriting the path?)"
     )]
     Encoding(&'static str),
-    /// The path names an extension, and none is served (EXT-2).
+    /// A part that begins with `_` belongs to an extension, and we have none (EXT-2).
     #[error("this registry has no such extension; /v2/_oci/ext/discover lists those that it has")]
     ExtensionUnknown,
     /// Nothing is served at this path.
@@ -199,9 +199,9 @@ fn parse_plain(path: &str) -> Result<Route, RouteError> {
             name: repository(name)?,
         });
     }
-    let (head, last) = rest.rsplit_once('/').ok_or(RouteError::NotFound)?;
+    let (head, last) = rest.rsplit_once('/').ok_or_else(|| unserved(rest))?;
     if last.is_empty() {
-        return Err(RouteError::NotFound);
+        return Err(unserved(rest));
     }
     if let Some(name) = head.strip_suffix("/blobs/uploads") {
         return Ok(Route::Upload {
@@ -209,12 +209,7 @@ fn parse_plain(path: &str) -> Result<Route, RouteError> {
             id: last.to_owned(),
         });
     }
-    let (name, noun) = head.rsplit_once('/').ok_or(RouteError::NotFound)?;
-    // `_<extension>/<component>/<module>`; no part of a name begins like that (API-2).
-    let extension = name.rsplit_once('/').map_or(name, |(_, part)| part);
-    if extension.starts_with('_') {
-        return Err(RouteError::ExtensionUnknown);
-    }
+    let (name, noun) = head.rsplit_once('/').ok_or_else(|| unserved(rest))?;
     match noun {
         "manifests" => Ok(Route::Manifest {
             name: repository(name)?,
@@ -228,7 +223,15 @@ fn parse_plain(path: &str) -> Result<Route, RouteError> {
             name: repository(name)?,
             digest: Digest::parse(last).map_err(RouteError::DigestInvalid)?,
         }),
-        _ => Err(RouteError::NotFound),
+        _ => Err(unserved(rest)),
+    }
+}
+
+fn unserved(rest: &str) -> RouteError {
+    if rest.split('/').any(|part| part.starts_with('_')) {
+        RouteError::ExtensionUnknown
+    } else {
+        RouteError::NotFound
     }
 }
 

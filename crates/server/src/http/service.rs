@@ -92,15 +92,18 @@ async fn ask<H: Handler>(
         host,
         version: head.version,
     };
-    // A handler that is reading an upload must see the stream's reset as the body's end, and keep what came; hyper would
-    // drop it instead, with the stream.
-    let outlives = conn.protocol == Protocol::H2 && !request.body.is_empty();
-    let answer = async move { CatchUnwind(pin!(handler.handle(request))).await };
-    let answered = if outlives {
-        let task = conn.shared.tasks.spawn(answer);
-        task.await.unwrap_or_else(|error| Err(Box::new(error)))
+    // What writes goes on when the client is gone and this future with it: bytes that arrived are claimed, so that a
+    // resume goes on from there (UP-31), and nothing is left half done. The body ends in an error then.
+    let reads = matches!(request.method, Method::GET | Method::HEAD);
+    let answer = async move { handler.handle(request).await };
+    let answered = if reads {
+        CatchUnwind(pin!(answer)).await
     } else {
-        answer.await
+        let task = conn.shared.tasks.spawn(answer);
+        task.await.map_err(|error| match error.try_into_panic() {
+            Ok(cause) => cause,
+            Err(error) => Box::new(error.to_string()),
+        })
     };
     let response = match answered {
         Ok(response) => response,

@@ -5,6 +5,7 @@ mod blob;
 mod catalog;
 mod chunk;
 mod delete;
+mod endpoint;
 mod error;
 mod extension;
 mod http_basic;
