@@ -36,31 +36,44 @@ pub enum CallError {
 pub fn call(folder: &Path, command: &Command) -> Result<Reply, CallError> {
     let broken = |error: std::io::Error| CallError::Broken(error.to_string());
     let (path, _open) = super::socket(folder).map_err(|error| failed(&error, folder))?;
-    let mut stream = UnixStream::connect(&path).map_err(|error| failed(&error, &folder.join(super::SOCKET)))?;
+    let mut stream =
+        UnixStream::connect(&path).map_err(|error| failed(&error, &folder.join(super::SOCKET)))?;
     let body = serde_json::to_vec(command).map_err(|error| CallError::Broken(error.to_string()))?;
     let head = format!(
         "POST /admin/{} HTTP/1.1\r\nHost: wharf\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
         command.name(),
         body.len()
     );
-    stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&body)).map_err(broken)?;
+    stream
+        .write_all(head.as_bytes())
+        .and_then(|()| stream.write_all(&body))
+        .map_err(broken)?;
     let mut answer = Vec::new();
-    stream.take(LARGEST).read_to_end(&mut answer).map_err(broken)?;
+    stream
+        .take(LARGEST)
+        .read_to_end(&mut answer)
+        .map_err(broken)?;
     read(&answer)
 }
 
 fn failed(error: &std::io::Error, path: &Path) -> CallError {
     match error.kind() {
         ErrorKind::NotFound | ErrorKind::ConnectionRefused => CallError::Stopped,
-        ErrorKind::PermissionDenied => CallError::NotYours { path: path.to_owned() },
+        ErrorKind::PermissionDenied => CallError::NotYours {
+            path: path.to_owned(),
+        },
         _ => CallError::Broken(error.to_string()),
     }
 }
 
 /// Reads a whole answer. The server closes after it, and full bodies are never chunked.
 fn read(answer: &[u8]) -> Result<Reply, CallError> {
-    let broken = || CallError::Broken("it ended in the middle of its answer; see its log".to_owned());
-    let end = answer.windows(4).position(|window| window == b"\r\n\r\n").ok_or_else(broken)?;
+    let broken =
+        || CallError::Broken("it ended in the middle of its answer; see its log".to_owned());
+    let end = answer
+        .windows(4)
+        .position(|window| window == b"\r\n\r\n")
+        .ok_or_else(broken)?;
     let (head, body) = (&answer[..end], &answer[end + 4..]);
     let head = std::str::from_utf8(head).map_err(|_| broken())?;
     let status = head.split(' ').nth(1).ok_or_else(broken)?;
@@ -68,8 +81,15 @@ fn read(answer: &[u8]) -> Result<Reply, CallError> {
         return serde_json::from_slice(body).map_err(|_| broken());
     }
     let error: serde_json::Value = serde_json::from_slice(body).map_err(|_| broken())?;
-    let text = error["error"].as_str().map(str::to_owned).ok_or_else(broken)?;
-    Err(CallError::Refused(if status == "400" { Refusal::Wrong(text) } else { Refusal::Failed(text) }))
+    let text = error["error"]
+        .as_str()
+        .map(str::to_owned)
+        .ok_or_else(broken)?;
+    Err(CallError::Refused(if status == "400" {
+        Refusal::Wrong(text)
+    } else {
+        Refusal::Failed(text)
+    }))
 }
 
 #[cfg(test)]
@@ -79,13 +99,28 @@ mod tests {
     #[test]
     fn answers_are_read_and_torn_ones_refused() {
         let answer = |text: &str| read(text.as_bytes());
-        let ok = answer("HTTP/1.1 200 OK\r\ncontent-length: 44\r\n\r\n{\"status\":{\"process\":7,\"version\":\"0.1.0\"}}");
-        assert_eq!(ok.unwrap(), Reply::Status { process: 7, version: "0.1.0".into() });
-        let wrong = answer("HTTP/1.1 400 Bad Request\r\n\r\n{\"error\":\"too short\"}").unwrap_err();
+        let ok = answer(
+            "HTTP/1.1 200 OK\r\ncontent-length: 44\r\n\r\n{\"status\":{\"process\":7,\"version\":\"0.1.0\"}}",
+        );
+        assert_eq!(
+            ok.unwrap(),
+            Reply::Status {
+                process: 7,
+                version: "0.1.0".into()
+            }
+        );
+        let wrong =
+            answer("HTTP/1.1 400 Bad Request\r\n\r\n{\"error\":\"too short\"}").unwrap_err();
         assert!(matches!(wrong, CallError::Refused(Refusal::Wrong(text)) if text == "too short"));
         let failed = answer("HTTP/1.1 500 Oh\r\n\r\n{\"error\":\"disk\"}").unwrap_err();
         assert!(matches!(failed, CallError::Refused(Refusal::Failed(text)) if text == "disk"));
-        for torn in ["", "HTTP/1.1 200 OK\r\n", "HTTP/1.1 200 OK\r\n\r\n{\"status\":{", "x\r\n\r\n", "HTTP/1.1 500 \r\n\r\n{}"] {
+        for torn in [
+            "",
+            "HTTP/1.1 200 OK\r\n",
+            "HTTP/1.1 200 OK\r\n\r\n{\"status\":{",
+            "x\r\n\r\n",
+            "HTTP/1.1 500 \r\n\r\n{}",
+        ] {
             assert!(matches!(answer(torn), Err(CallError::Broken(_))), "{torn}");
         }
     }
@@ -93,9 +128,18 @@ mod tests {
     #[test]
     fn a_folder_without_a_registry_is_stopped() {
         let folder = tempfile::tempdir().unwrap();
-        assert!(matches!(call(folder.path(), &Command::Status), Err(CallError::Stopped)));
+        assert!(matches!(
+            call(folder.path(), &Command::Status),
+            Err(CallError::Stopped)
+        ));
         // A socket that a crash left behind.
-        drop(std::os::unix::net::UnixListener::bind(folder.path().join(crate::admin::SOCKET)).unwrap());
-        assert!(matches!(call(folder.path(), &Command::Status), Err(CallError::Stopped)));
+        drop(
+            std::os::unix::net::UnixListener::bind(folder.path().join(crate::admin::SOCKET))
+                .unwrap(),
+        );
+        assert!(matches!(
+            call(folder.path(), &Command::Status),
+            Err(CallError::Stopped)
+        ));
     }
 }

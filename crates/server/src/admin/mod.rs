@@ -108,8 +108,20 @@ pub struct Copied {
 
 impl From<backup::Copied> for Copied {
     fn from(copied: backup::Copied) -> Self {
-        let backup::Copied { blobs, bytes, added, removed, missing } = copied;
-        Self { blobs, bytes, added, removed, missing }
+        let backup::Copied {
+            blobs,
+            bytes,
+            added,
+            removed,
+            missing,
+        } = copied;
+        Self {
+            blobs,
+            bytes,
+            added,
+            removed,
+            missing,
+        }
     }
 }
 
@@ -151,7 +163,9 @@ impl From<verify::Report> for Verified {
             bytes: report.bytes,
             manifests: report.manifests,
             bad: report.bad,
-            findings: findings.map(|finding| (finding.digest.to_string(), finding.what)).collect(),
+            findings: findings
+                .map(|finding| (finding.digest.to_string(), finding.what))
+                .collect(),
             database: report.database,
             orphans: report.orphans,
             orphan_bytes: report.orphan_bytes,
@@ -190,16 +204,27 @@ impl Operator {
     /// Does it. Backups and checks take as long as they take.
     pub async fn execute(&self, command: Command) -> Result<Reply, Refusal> {
         match command {
-            Command::Status => {
-                Ok(Reply::Status { process: std::process::id(), version: env!("CARGO_PKG_VERSION").to_owned() })
-            }
+            Command::Status => Ok(Reply::Status {
+                process: std::process::id(),
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+            }),
             Command::ResetPassword { password } => self.reset_password(password).await,
             Command::BackupCreate { folder } => self.backup(&folder).await,
             Command::StorageVerify { deep } => {
                 // Otherwise clients would be told that damaged blobs exist, and never push them again.
-                let depth = verify::Depth { deep, condemn: true };
+                let depth = verify::Depth {
+                    deep,
+                    condemn: true,
+                };
                 let now = self.registry.clock.now_ms();
-                let report = verify::verify(&self.registry.meta, &*self.registry.blobs, depth, now, &mut |_| ()).await;
+                let report = verify::verify(
+                    &self.registry.meta,
+                    &*self.registry.blobs,
+                    depth,
+                    now,
+                    &mut |_| (),
+                )
+                .await;
                 Ok(Reply::Verified(report.map_err(Refusal::failed)?.into()))
             }
         }
@@ -208,25 +233,36 @@ impl Operator {
     async fn reset_password(&self, password: Option<Hidden>) -> Result<Reply, Refusal> {
         let chosen = password.map(|password| Password::new(password.0));
         let now = self.registry.clock.now_ms();
-        let password = self.registry.access.reset_admin_password(chosen, now).await.map_err(|error| match error {
-            AdminError::TooShort(short) => Refusal::Wrong(short.to_string()),
-            AdminError::Store(error) => Refusal::failed(error),
-        })?;
+        let password = self
+            .registry
+            .access
+            .reset_admin_password(chosen, now)
+            .await
+            .map_err(|error| match error {
+                AdminError::TooShort(short) => Refusal::Wrong(short.to_string()),
+                AdminError::Store(error) => Refusal::failed(error),
+            })?;
         // It holds the old one.
         let _ = std::fs::remove_file(self.folder.join(PASSWORD_FILE));
         tracing::info!("the administrator has a new password");
-        Ok(Reply::Password { password: Hidden(password.reveal().to_owned()) })
+        Ok(Reply::Password {
+            password: Hidden(password.reveal().to_owned()),
+        })
     }
 
     async fn backup(&self, folder: &Path) -> Result<Reply, Refusal> {
         if !folder.is_absolute() {
-            return Err(Refusal::Wrong("the backup's folder must be an absolute path".to_owned()));
+            return Err(Refusal::Wrong(
+                "the backup's folder must be an absolute path".to_owned(),
+            ));
         }
         if folder.starts_with(&self.folder) || self.folder.starts_with(folder) {
             let text = "the backup's folder and the data folder must not lie in each other; choose another one";
             return Err(Refusal::Wrong(text.to_owned()));
         }
-        let copied = backup::create(&self.registry, folder, &mut |_| ()).await.map_err(Refusal::failed)?;
+        let copied = backup::create(&self.registry, folder, &mut |_| ())
+            .await
+            .map_err(Refusal::failed)?;
         tracing::info!(folder = %folder.display(), blobs = copied.blobs, added = copied.added, "backed up");
         Ok(Reply::Copied(copied.into()))
     }
@@ -252,9 +288,13 @@ mod tests {
 
     #[test]
     fn passwords_do_not_show_in_debug_output() {
-        let command = Command::ResetPassword { password: Some(Hidden("hunter2".into())) };
+        let command = Command::ResetPassword {
+            password: Some(Hidden("hunter2".into())),
+        };
         assert!(!format!("{command:?}").contains("hunter2"));
-        let reply = Reply::Password { password: Hidden("hunter2".into()) };
+        let reply = Reply::Password {
+            password: Hidden("hunter2".into()),
+        };
         assert!(!format!("{reply:?}").contains("hunter2"));
     }
 
@@ -263,8 +303,12 @@ mod tests {
         let commands = [
             Command::Status,
             Command::ResetPassword { password: None },
-            Command::ResetPassword { password: Some(Hidden("x".into())) },
-            Command::BackupCreate { folder: "/b".into() },
+            Command::ResetPassword {
+                password: Some(Hidden("x".into())),
+            },
+            Command::BackupCreate {
+                folder: "/b".into(),
+            },
             Command::StorageVerify { deep: true },
         ];
         for command in commands {
@@ -272,7 +316,10 @@ mod tests {
             assert!(text.contains(command.name()), "{text}");
             assert_eq!(serde_json::from_str::<Command>(&text).unwrap(), command);
         }
-        let reply = Reply::Verified(Verified { findings: vec![("d".into(), "w".into())], ..Verified::default() });
+        let reply = Reply::Verified(Verified {
+            findings: vec![("d".into(), "w".into())],
+            ..Verified::default()
+        });
         let text = serde_json::to_string(&reply).unwrap();
         assert_eq!(serde_json::from_str::<Reply>(&text).unwrap(), reply);
     }

@@ -50,7 +50,10 @@ impl Banner<'_> {
         let mut line = |name: &str, text: &str| {
             let _ = writeln!(out, "  {name:<10}{text}");
         };
-        line("data", &format!("{} ({})", self.folder.display(), self.content()));
+        line(
+            "data",
+            &format!("{} ({})", self.folder.display(), self.content()),
+        );
         for address in self.addresses {
             line("address", &self.url(address));
         }
@@ -67,17 +70,28 @@ impl Banner<'_> {
             let _ = write!(out, "\nLog in:\n  {login}\n");
         }
         if let (Some(host), Some(_)) = (&self.host, &self.authority) {
-            let _ = write!(out, "\nWhat clients need to trust the certificate:\n  wharf trust docker|containerd|podman {host}\n");
+            let _ = write!(
+                out,
+                "\nWhat clients need to trust the certificate:\n  wharf trust docker|containerd|podman {host}\n"
+            );
         }
         if let Some(first) = self.addresses.first().filter(|_| self.host.is_some()) {
-            let _ = write!(out, "\nHow to push and pull: {}/   Stop: Ctrl-C\n", self.url(first));
+            let _ = write!(
+                out,
+                "\nHow to push and pull: {}/   Stop: Ctrl-C\n",
+                self.url(first)
+            );
         }
         out
     }
 
     /// For logs.
     pub(super) fn log(&self) {
-        let addresses: Vec<_> = self.addresses.iter().map(|address| self.url(address)).collect();
+        let addresses: Vec<_> = self
+            .addresses
+            .iter()
+            .map(|address| self.url(address))
+            .collect();
         tracing::info!(
             version = env!("CARGO_PKG_VERSION"),
             data = %self.folder.display(),
@@ -89,7 +103,11 @@ impl Banner<'_> {
             tracing::info!(file = %file.display(), sha256 = fingerprint, "self-signed: clients must trust this authority");
         }
         if let Some(login) = self.login() {
-            tracing::info!(command = login, password = self.password_place(), "how to log in");
+            tracing::info!(
+                command = login,
+                password = self.password_place(),
+                "how to log in"
+            );
         }
     }
 
@@ -124,12 +142,16 @@ impl Banner<'_> {
     }
 
     fn login(&self) -> Option<String> {
-        self.host.as_ref().map(|host| format!("docker login {host} -u admin"))
+        self.host
+            .as_ref()
+            .map(|host| format!("docker login {host} -u admin"))
     }
 
     fn password_text(&self) -> String {
         match &self.password {
-            AdminPassword::Shown(password) => format!("{}   (shown only now: keep it)", password.reveal()),
+            AdminPassword::Shown(password) => {
+                format!("{}   (shown only now: keep it)", password.reveal())
+            }
             AdminPassword::Written(file) => format!("in the file {}", file.display()),
             AdminPassword::Chosen => "as you chose it".to_owned(),
             AdminPassword::Known => "as before; forgotten? wharf admin reset-password".to_owned(),
@@ -146,7 +168,12 @@ impl Banner<'_> {
 }
 
 /// The host in `docker login`: that of `external_url`, or the first address that can be named.
-pub(super) fn login_host(config: &Config, addresses: &[BoundAddr], tls: bool, machine: Option<&str>) -> Option<String> {
+pub(super) fn login_host(
+    config: &Config,
+    addresses: &[BoundAddr],
+    tls: bool,
+    machine: Option<&str>,
+) -> Option<String> {
     if let Some(url) = &config.server.external_url {
         return Some(url.authority.clone());
     }
@@ -165,11 +192,22 @@ pub(super) fn login_host(config: &Config, addresses: &[BoundAddr], tls: bool, ma
 mod tests {
     use super::*;
 
-    fn banner<'a>(opened: &'a Opened, addresses: &'a [BoundAddr], password: AdminPassword) -> Banner<'a> {
+    fn banner<'a>(
+        opened: &'a Opened,
+        addresses: &'a [BoundAddr],
+        password: AdminPassword,
+    ) -> Banner<'a> {
         Banner {
             folder: Path::new("/srv/wharf"),
             opened,
-            totals: Totals { repositories: 1, tags: 2, manifests: 3, blobs: 4, blob_bytes: 5 << 20, ..Totals::default() },
+            totals: Totals {
+                repositories: 1,
+                tags: 2,
+                manifests: 3,
+                blobs: 4,
+                blob_bytes: 5 << 20,
+                ..Totals::default()
+            },
             addresses,
             metrics: &[],
             tls: false,
@@ -181,9 +219,17 @@ mod tests {
 
     #[test]
     fn a_first_start_tells_everything_needed() {
-        let opened = Opened { fresh: true, migrated_from: None };
+        let opened = Opened {
+            fresh: true,
+            migrated_from: None,
+        };
         let addresses = [BoundAddr::Tcp("127.0.0.1:5000".parse().unwrap())];
-        let text = banner(&opened, &addresses, AdminPassword::Shown(Password::new("pass-word"))).text();
+        let text = banner(
+            &opened,
+            &addresses,
+            AdminPassword::Shown(Password::new("pass-word")),
+        )
+        .text();
         assert_eq!(
             text,
             format!(
@@ -197,19 +243,33 @@ mod tests {
 
     #[test]
     fn a_later_start_says_how_much_there_is() {
-        let opened = Opened { fresh: false, migrated_from: Some(1) };
+        let opened = Opened {
+            fresh: false,
+            migrated_from: Some(1),
+        };
         let addresses = [BoundAddr::Unix("/run/w.sock".into())];
         let text = banner(&opened, &addresses, AdminPassword::Known).text();
-        let content = "(1 repository, 2 tags, 3 manifests, 4 blobs in 5.0 MiB; migrated from schema 1)";
+        let content =
+            "(1 repository, 2 tags, 3 manifests, 4 blobs in 5.0 MiB; migrated from schema 1)";
         assert!(text.contains(content), "{text}");
-        assert!(text.contains("unix:/run/w.sock") && !text.contains("docker login"), "{text}");
+        assert!(
+            text.contains("unix:/run/w.sock") && !text.contains("docker login"),
+            "{text}"
+        );
         assert!(text.contains("wharf admin reset-password"), "{text}");
     }
 
     #[test]
     fn log_lines_never_hold_the_password() {
-        let opened = Opened { fresh: true, migrated_from: None };
-        let banner = banner(&opened, &[], AdminPassword::Shown(Password::new("pass-word")));
+        let opened = Opened {
+            fresh: true,
+            migrated_from: None,
+        };
+        let banner = banner(
+            &opened,
+            &[],
+            AdminPassword::Shown(Password::new("pass-word")),
+        );
         assert!(!banner.password_place().contains("pass-word"));
     }
 
@@ -217,13 +277,26 @@ mod tests {
     fn the_login_line_names_a_host_that_works() {
         let tcp = |text: &str| BoundAddr::Tcp(text.parse().unwrap());
         let mut config = Config::default();
-        let host = |config: &Config, address, tls| login_host(config, &[address], tls, Some("dock")).unwrap();
+        let host = |config: &Config, address, tls| {
+            login_host(config, &[address], tls, Some("dock")).unwrap()
+        };
         assert_eq!(host(&config, tcp("10.0.0.1:5000"), false), "10.0.0.1:5000");
         assert_eq!(host(&config, tcp("[::1]:5000"), false), "[::1]:5000");
         assert_eq!(host(&config, tcp("[::]:5000"), false), "127.0.0.1:5000");
         assert_eq!(host(&config, tcp("[::]:5000"), true), "dock:5000");
-        config.server.external_url = Some(crate::config::ExternalUrl { secure: true, authority: "r.example.com".into() });
+        config.server.external_url = Some(crate::config::ExternalUrl {
+            secure: true,
+            authority: "r.example.com".into(),
+        });
         assert_eq!(host(&config, tcp("[::]:5000"), true), "r.example.com");
-        assert_eq!(login_host(&Config::default(), &[BoundAddr::Unix("/x".into())], false, None), None);
+        assert_eq!(
+            login_host(
+                &Config::default(),
+                &[BoundAddr::Unix("/x".into())],
+                false,
+                None
+            ),
+            None
+        );
     }
 }

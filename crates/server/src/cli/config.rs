@@ -18,8 +18,11 @@ pub(super) fn check(inputs: &Inputs) -> Outcome {
     let changed = compare(&Config::default(), &loaded.config).len();
     print(&match changed {
         0 => "The configuration is valid; every key has its default.\n".to_owned(),
-        1 => "The configuration is valid; 1 key differs from its default (wharf config show).\n".to_owned(),
-        many => format!("The configuration is valid; {many} keys differ from their defaults (wharf config show).\n"),
+        1 => "The configuration is valid; 1 key differs from its default (wharf config show).\n"
+            .to_owned(),
+        many => format!(
+            "The configuration is valid; {many} keys differ from their defaults (wharf config show).\n"
+        ),
     })
 }
 

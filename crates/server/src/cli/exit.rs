@@ -25,10 +25,22 @@ pub enum Exit {
 impl Exit {
     /// All of them with what they mean, for the reference page.
     pub const ALL: [(Self, &'static str); 5] = [
-        (Self::Failure, "anything else went wrong; the message says what"),
-        (Self::Usage, "the command line or the configuration is wrong; nothing was started"),
-        (Self::Data, "the data folder was refused: in use, foreign, damaged, newer, not writable, or not there"),
-        (Self::Damage, "a check found damage, or a backup lacks bytes that the registry has lost"),
+        (
+            Self::Failure,
+            "anything else went wrong; the message says what",
+        ),
+        (
+            Self::Usage,
+            "the command line or the configuration is wrong; nothing was started",
+        ),
+        (
+            Self::Data,
+            "the data folder was refused: in use, foreign, damaged, newer, not writable, or not there",
+        ),
+        (
+            Self::Damage,
+            "a check found damage, or a backup lacks bytes that the registry has lost",
+        ),
         (Self::Listen, "an address cannot be listened on"),
     ];
 }
@@ -48,12 +60,18 @@ pub type Outcome = Result<(), Failure>;
 impl Failure {
     /// With this number.
     pub fn new(exit: Exit, error: impl Into<anyhow::Error>) -> Self {
-        Self { exit, error: error.into() }
+        Self {
+            exit,
+            error: error.into(),
+        }
     }
 
     /// With this number, made of text.
     pub fn text(exit: Exit, text: impl fmt::Display) -> Self {
-        Self { exit, error: anyhow::anyhow!("{text}") }
+        Self {
+            exit,
+            error: anyhow::anyhow!("{text}"),
+        }
     }
 
     /// Says it on standard error.
@@ -65,9 +83,11 @@ impl Failure {
     /// One `error:` per line that begins a problem.
     fn lines(&self) -> String {
         let text = match self.error.downcast_ref::<Problems>() {
-            Some(Problems(problems)) => {
-                problems.iter().map(|problem| format!("error: {problem}")).collect::<Vec<_>>().join("\n")
-            }
+            Some(Problems(problems)) => problems
+                .iter()
+                .map(|problem| format!("error: {problem}"))
+                .collect::<Vec<_>>()
+                .join("\n"),
             None => format!("error: {:#}", self.error),
         };
         text.trim_end().to_owned()
@@ -76,7 +96,10 @@ impl Failure {
 
 impl From<anyhow::Error> for Failure {
     fn from(error: anyhow::Error) -> Self {
-        Self { exit: Exit::Failure, error }
+        Self {
+            exit: Exit::Failure,
+            error,
+        }
     }
 }
 
@@ -109,10 +132,17 @@ mod tests {
 
     #[test]
     fn each_problem_is_an_error_of_its_own() {
-        let problem = |what: &str| Problem { at: Source::Flag("--data".into()), what: what.into(), help: Some("h".into()) };
+        let problem = |what: &str| Problem {
+            at: Source::Flag("--data".into()),
+            what: what.into(),
+            help: Some("h".into()),
+        };
         let failure = Failure::from(Problems(vec![problem("one"), problem("two")]));
         assert_eq!(failure.exit, Exit::Usage);
-        assert_eq!(failure.lines(), "error: --data: one\n  help: h\nerror: --data: two\n  help: h");
+        assert_eq!(
+            failure.lines(),
+            "error: --data: one\n  help: h\nerror: --data: two\n  help: h"
+        );
     }
 
     #[test]

@@ -25,7 +25,11 @@ pub(super) struct DataFlags(ConfigFlags);
 impl ConfigFlags {
     /// What the configuration is read from: these flags, and the environment of this process.
     pub(super) fn inputs(&self) -> Inputs {
-        Inputs { file: self.config.clone(), env: std::env::vars_os().collect(), flags: self.values.clone() }
+        Inputs {
+            file: self.config.clone(),
+            env: std::env::vars_os().collect(),
+            flags: self.values.clone(),
+        }
     }
 }
 
@@ -66,10 +70,17 @@ fn augment(mut command: Command, wanted: fn(&str) -> bool) -> Command {
             .value_name(value)
             .help(first_sentence(&key))
             .long_help(long_help(&key))
-            .action(if key.list { ArgAction::Append } else { ArgAction::Set })
+            .action(if key.list {
+                ArgAction::Append
+            } else {
+                ArgAction::Set
+            })
             .value_parser(clap::value_parser!(OsString));
         if key.switch {
-            arg = arg.num_args(0..=1).require_equals(true).default_missing_value("true");
+            arg = arg
+                .num_args(0..=1)
+                .require_equals(true)
+                .default_missing_value("true");
         }
         command = command.arg(arg);
     }
@@ -87,7 +98,10 @@ fn first_sentence(key: &Key) -> String {
 fn long_help(key: &Key) -> String {
     let mut text = key.text();
     if let Some(default) = (key.default)().filter(|_| !key.switch) {
-        text.push_str(&format!(" [default: {}]", default.replace(['"', '[', ']'], "")));
+        text.push_str(&format!(
+            " [default: {}]",
+            default.replace(['"', '[', ']'], "")
+        ));
     }
     if key.list {
         text.push_str(" [may be repeated]");
@@ -96,15 +110,27 @@ fn long_help(key: &Key) -> String {
 }
 
 fn read(matches: &ArgMatches, wanted: fn(&str) -> bool) -> Result<ConfigFlags, clap::Error> {
-    let mut flags = ConfigFlags { config: matches.get_one::<PathBuf>("config").cloned(), values: Vec::new() };
+    let mut flags = ConfigFlags {
+        config: matches.get_one::<PathBuf>("config").cloned(),
+        values: Vec::new(),
+    };
     for (path, flag, _, _) in keys(wanted) {
-        let Some(given) = matches.get_many::<OsString>(flag) else { continue };
+        let Some(given) = matches.get_many::<OsString>(flag) else {
+            continue;
+        };
         let given: Option<Vec<&str>> = given.map(|value| value.to_str()).collect();
         let Some(given) = given else {
             let kind = clap::error::ErrorKind::InvalidUtf8;
-            return Err(clap::Error::raw(kind, format!("the value of --{flag} is not UTF-8\n")));
+            return Err(clap::Error::raw(
+                kind,
+                format!("the value of --{flag} is not UTF-8\n"),
+            ));
         };
-        flags.values.push(FlagValue { path, flag: format!("--{flag}"), value: given.join(",") });
+        flags.values.push(FlagValue {
+            path,
+            flag: format!("--{flag}"),
+            value: given.join(","),
+        });
     }
     Ok(flags)
 }

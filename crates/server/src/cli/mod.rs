@@ -214,16 +214,25 @@ fn dispatch(command: Command) -> Outcome {
         Command::Config(ConfigCommand::Show(flags)) => config::show(&flags.inputs()),
         Command::Config(ConfigCommand::Defaults) => print(&crate::config::render::defaults()),
         Command::Config(ConfigCommand::Reference) => print(&crate::config::render::reference()),
-        Command::Admin(AdminCommand::ResetPassword { flags, password_file }) => {
-            storage::reset_password(&flags.inputs(), password_file.as_deref())
+        Command::Admin(AdminCommand::ResetPassword {
+            flags,
+            password_file,
+        }) => storage::reset_password(&flags.inputs(), password_file.as_deref()),
+        Command::Backup(BackupCommand::Create { folder, flags }) => {
+            storage::backup(&flags.inputs(), &folder)
         }
-        Command::Backup(BackupCommand::Create { folder, flags }) => storage::backup(&flags.inputs(), &folder),
         Command::Backup(BackupCommand::Verify { folder }) => storage::verify_backup(&folder),
-        Command::Backup(BackupCommand::Restore { folder, flags }) => storage::restore(&flags.inputs(), &folder),
+        Command::Backup(BackupCommand::Restore { folder, flags }) => {
+            storage::restore(&flags.inputs(), &folder)
+        }
         Command::Storage(StorageCommand::Verify { deep, flags }) => {
             storage::verify(&flags.inputs(), deep)
         }
-        Command::Trust(TrustArgs { client, host, authority }) => trust::run(client, &host, authority.as_deref()),
+        Command::Trust(TrustArgs {
+            client,
+            host,
+            authority,
+        }) => trust::run(client, &host, authority.as_deref()),
         Command::Version => print(&format!("wharf {}\n", env!("CARGO_PKG_VERSION"))),
         Command::Completions { shell } => {
             let mut out = Vec::new();
@@ -238,9 +247,10 @@ fn dispatch(command: Command) -> Outcome {
 fn print(text: &str) -> Outcome {
     use std::io::Write as _;
     match std::io::stdout().lock().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(Failure::text(Exit::Failure, format!("cannot write to standard output: {error}")))
-        }
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(Failure::text(
+            Exit::Failure,
+            format!("cannot write to standard output: {error}"),
+        )),
         _ => Ok(()),
     }
 }

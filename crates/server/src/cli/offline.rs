@@ -15,7 +15,9 @@ use crate::config::Config;
 
 /// The runtime of a command.
 pub(super) fn runtime() -> Result<Runtime, Failure> {
-    let built = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let built = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build();
     built.map_err(|error| Failure::text(Exit::Failure, format!("cannot start threads: {error}")))
 }
 
@@ -25,7 +27,10 @@ pub(super) fn perform(config: &Config, command: Command) -> Result<Reply, Failur
     let database = config.data_options().database();
     if !database.exists() {
         let hint = "name the data folder with --data, or the configuration that does with --config";
-        return Err(Failure::text(Exit::Data, format!("there is no registry in {}: {hint}", folder.display())));
+        return Err(Failure::text(
+            Exit::Data,
+            format!("there is no registry in {}: {hint}", folder.display()),
+        ));
     }
     let folder = absolute(folder)?;
     match call(&folder, &command) {
@@ -49,7 +54,10 @@ async fn alone(config: &Config, command: Command) -> Result<Reply, Failure> {
         eprintln!("waiting for the data folder, which {holder} has");
     })?;
     // Files that the configuration names are of no interest here, and may be missing where this runs.
-    let options = AccessOptions { htpasswd: None, ..AccessOptions::default() };
+    let options = AccessOptions {
+        htpasswd: None,
+        ..AccessOptions::default()
+    };
     let clock = Arc::new(SystemClock);
     let access = Access::open(options, data.meta.clone(), clock.now_ms()).await;
     let access = access.map_err(|error| Failure::new(Exit::Failure, error))?;
@@ -61,7 +69,10 @@ async fn alone(config: &Config, command: Command) -> Result<Reply, Failure> {
         config.core_limits(),
         config.content_rules(),
     );
-    let operator = Operator { registry: Arc::new(registry), folder: data.folder.clone() };
+    let operator = Operator {
+        registry: Arc::new(registry),
+        folder: data.folder.clone(),
+    };
     let outcome = operator.execute(command).await;
     data.meta.close().await;
     Ok(outcome?)

@@ -42,7 +42,8 @@ pub(super) fn run(inputs: &Inputs) -> Outcome {
     if !missing.is_empty() {
         return Err(Problems(missing).into());
     }
-    log::start(config.log.format.into(), &config.log.level).map_err(|error| Failure::text(Exit::Usage, error))?;
+    log::start(config.log.format.into(), &config.log.level)
+        .map_err(|error| Failure::text(Exit::Usage, error))?;
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
@@ -64,7 +65,9 @@ struct Parts {
 
 async fn serve(inputs: &Inputs, loaded: &Loaded, data: Data) -> Outcome {
     let config = &loaded.config;
-    let no_signals = |error: std::io::Error| Failure::text(Exit::Failure, format!("cannot listen for signals: {error}"));
+    let no_signals = |error: std::io::Error| {
+        Failure::text(Exit::Failure, format!("cannot listen for signals: {error}"))
+    };
     let mut signals = Signals::listen().map_err(no_signals)?;
     let mut hangup = signal(SignalKind::hangup()).map_err(no_signals)?;
 
@@ -81,9 +84,14 @@ async fn serve(inputs: &Inputs, loaded: &Loaded, data: Data) -> Outcome {
         }
     };
 
-    let pace = Pace { delay: config.server.shutdown_delay, grace: config.server.shutdown_grace };
+    let pace = Pace {
+        delay: config.server.shutdown_delay,
+        grace: config.server.shutdown_grace,
+    };
     let seconds = (pace.delay + pace.grace).as_secs();
-    tracing::info!("{name}: stopping; running requests have {seconds} s to finish, a second signal stops at once");
+    tracing::info!(
+        "{name}: stopping; running requests have {seconds} s to finish, a second signal stops at once"
+    );
     let hurry = async {
         signals.next().await;
     };
@@ -94,9 +102,14 @@ async fn serve(inputs: &Inputs, loaded: &Loaded, data: Data) -> Outcome {
     parts.app.close().await;
     match stopped {
         Stopped::Clean => tracing::info!("stopped; every request was finished"),
-        Stopped::Cut(count) => tracing::warn!("stopped; {count} connections were cut off, their uploads can be resumed"),
+        Stopped::Cut(count) => tracing::warn!(
+            "stopped; {count} connections were cut off, their uploads can be resumed"
+        ),
         Stopped::Hurried => {
-            return Err(Failure::text(Exit::Failure, "stopped at once by a second signal; uploads can be resumed"));
+            return Err(Failure::text(
+                Exit::Failure,
+                "stopped at once by a second signal; uploads can be resumed",
+            ));
         }
     }
     Ok(())
@@ -114,7 +127,8 @@ async fn start(loaded: &Loaded, data: Data) -> Result<Parts, Failure> {
     let (tls, authority) = certificate(config, &folder)?;
     let telemetry = Arc::new(Telemetry { metrics });
     let bind = |addresses: &[ListenAddr]| -> Result<ServerOptions, Failure> {
-        let listeners = Listeners::bind(addresses).map_err(|error| Failure::new(Exit::Listen, error))?;
+        let listeners =
+            Listeners::bind(addresses).map_err(|error| Failure::new(Exit::Listen, error))?;
         Ok(ServerOptions {
             limits: config.http_limits(),
             trusted_proxies: config.trusted_proxies(),
@@ -123,8 +137,16 @@ async fn start(loaded: &Loaded, data: Data) -> Result<Parts, Failure> {
             ..ServerOptions::new(listeners)
         })
     };
-    let main = ServerOptions { tls: tls.clone(), ..bind(&config.server.listen)? };
-    let figures = config.server.metrics_listen.as_ref().map(|address| bind(std::slice::from_ref(address))).transpose()?;
+    let main = ServerOptions {
+        tls: tls.clone(),
+        ..bind(&config.server.listen)?
+    };
+    let figures = config
+        .server
+        .metrics_listen
+        .as_ref()
+        .map(|address| bind(std::slice::from_ref(address)))
+        .transpose()?;
     // After everything that can be refused: whoever made a password must also get to see it.
     let password = administrator(&app, loaded, &folder).await?;
 
@@ -132,7 +154,10 @@ async fn start(loaded: &Loaded, data: Data) -> Result<Parts, Failure> {
     if let Some(figures) = figures {
         servers.push(Server::start(figures, Arc::new(Figures(app.clone()))));
     }
-    let operator = Operator { registry: app.registry.clone(), folder: folder.clone() };
+    let operator = Operator {
+        registry: app.registry.clone(),
+        folder: folder.clone(),
+    };
     let admin = match admin::start(operator) {
         Ok(admin) => Some(admin),
         // Images are served all the same; only commands have to wait for a stop.
@@ -144,7 +169,10 @@ async fn start(loaded: &Loaded, data: Data) -> Result<Parts, Failure> {
     app.readiness.set(true);
 
     let addresses = servers[0].addrs().to_vec();
-    let figures = servers.get(1).map(|server| server.addrs().to_vec()).unwrap_or_default();
+    let figures = servers
+        .get(1)
+        .map(|server| server.addrs().to_vec())
+        .unwrap_or_default();
     let machine = machine_name();
     let banner = Banner {
         folder: &folder,
@@ -162,46 +190,88 @@ async fn start(loaded: &Loaded, data: Data) -> Result<Parts, Failure> {
     } else {
         banner.log();
     }
-    Ok(Parts { app, servers, admin, tls })
+    Ok(Parts {
+        app,
+        servers,
+        admin,
+        tls,
+    })
 }
 
 /// Makes the administrator at the first start.
-async fn administrator(app: &App, loaded: &Loaded, folder: &Path) -> Result<AdminPassword, Failure> {
+async fn administrator(
+    app: &App,
+    loaded: &Loaded,
+    folder: &Path,
+) -> Result<AdminPassword, Failure> {
     let access = &app.registry.access;
     let now = app.registry.clock.now_ms();
     let file = folder.join(PASSWORD_FILE);
     let refused = |error: AdminError| {
-        let exit = if matches!(error, AdminError::TooShort(_)) { Exit::Usage } else { Exit::Failure };
+        let exit = if matches!(error, AdminError::TooShort(_)) {
+            Exit::Usage
+        } else {
+            Exit::Failure
+        };
         Failure::new(exit, error)
     };
     if let Some(secret) = &loaded.config.access.admin_password {
-        let made = access.bootstrap_admin(Some(Password::new(secret.expose())), now).await.map_err(refused)?;
+        let made = access
+            .bootstrap_admin(Some(Password::new(secret.expose())), now)
+            .await
+            .map_err(refused)?;
         if let Bootstrap::Created(_) = made {
             return Ok(AdminPassword::Chosen);
         }
-        let source = loaded.sources.get("access.admin_password").unwrap_or(&Source::Default);
+        let source = loaded
+            .sources
+            .get("access.admin_password")
+            .unwrap_or(&Source::Default);
         tracing::info!(
             "the password from {source} is ignored: the administrator was made at an earlier start; \
              `wharf admin reset-password` gives another"
         );
     } else if std::io::stdout().is_terminal() {
-        if let Bootstrap::Created(password) = access.bootstrap_admin(None, now).await.map_err(refused)? {
+        if let Bootstrap::Created(password) =
+            access.bootstrap_admin(None, now).await.map_err(refused)?
+        {
             return Ok(AdminPassword::Shown(password));
         }
     } else if !has_admin(app).await? {
         // The file first: a crash in between leaves a file that the next start replaces, not an unknown password.
         let password = Password::random();
         write_password(&file, &password).map_err(|error| {
-            Failure::text(Exit::Data, format!("cannot write the administrator's password to {}: {error}", file.display()))
+            Failure::text(
+                Exit::Data,
+                format!(
+                    "cannot write the administrator's password to {}: {error}",
+                    file.display()
+                ),
+            )
         })?;
-        access.bootstrap_admin(Some(password), now).await.map_err(refused)?;
+        access
+            .bootstrap_admin(Some(password), now)
+            .await
+            .map_err(refused)?;
     }
-    Ok(if file.exists() { AdminPassword::Written(file) } else { AdminPassword::Known })
+    Ok(if file.exists() {
+        AdminPassword::Written(file)
+    } else {
+        AdminPassword::Known
+    })
 }
 
 async fn has_admin(app: &App) -> Result<bool, Failure> {
-    let row = app.registry.meta.read(principal::Get { name: ADMIN.to_owned() }).await;
-    Ok(row.map_err(|error| Failure::new(Exit::Failure, error))?.is_some())
+    let row = app
+        .registry
+        .meta
+        .read(principal::Get {
+            name: ADMIN.to_owned(),
+        })
+        .await;
+    Ok(row
+        .map_err(|error| Failure::new(Exit::Failure, error))?
+        .is_some())
 }
 
 fn write_password(path: &Path, password: &Password) -> std::io::Result<()> {
@@ -210,7 +280,11 @@ fn write_password(path: &Path, password: &Password) -> std::io::Result<()> {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    let mut file = std::fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)?;
     writeln!(file, "{}", password.reveal())?;
     file.sync_all()
 }
@@ -226,14 +300,22 @@ fn certificate(config: &Config, folder: &Path) -> Result<(Option<Arc<Tls>>, Auth
     if !config.tls.self_signed {
         return Ok((None, None));
     }
-    let made = SelfSigned::ensure(&folder.join("tls"), &hosts(config), SystemTime::now()).map_err(wrong)?;
+    let made = SelfSigned::ensure(&folder.join("tls"), &hosts(config), SystemTime::now())
+        .map_err(wrong)?;
     let tls = Tls::load(&made.cert, &made.key).map_err(wrong)?;
-    Ok((Some(tls), Some((made.authority, made.authority_fingerprint))))
+    Ok((
+        Some(tls),
+        Some((made.authority, made.authority_fingerprint)),
+    ))
 }
 
 /// The names under which clients will call: those listened on, this machine's, and that of `external_url`.
 fn hosts(config: &Config) -> Vec<String> {
-    let mut hosts = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
+    let mut hosts = vec![
+        "localhost".to_owned(),
+        "127.0.0.1".to_owned(),
+        "::1".to_owned(),
+    ];
     let mut add = |host: &str| {
         let host = host.trim_matches(['[', ']']);
         let everywhere = matches!(host, "" | "0.0.0.0" | "::");
@@ -248,13 +330,21 @@ fn hosts(config: &Config) -> Vec<String> {
             open.push(host.clone());
         }
     }
-    if let Some(uri) = config.server.external_url.as_ref().and_then(|url| url.to_string().parse::<http::Uri>().ok()) {
+    if let Some(uri) = config
+        .server
+        .external_url
+        .as_ref()
+        .and_then(|url| url.to_string().parse::<http::Uri>().ok())
+    {
         add(uri.host().unwrap_or_default());
     }
     if let Some(name) = machine_name() {
         add(&name);
     }
-    if open.iter().any(|host| matches!(host.as_str(), "" | "0.0.0.0" | "::")) {
+    if open
+        .iter()
+        .any(|host| matches!(host.as_str(), "" | "0.0.0.0" | "::"))
+    {
         for address in own_addresses() {
             add(&address.to_string());
         }
@@ -263,7 +353,10 @@ fn hosts(config: &Config) -> Vec<String> {
 }
 
 fn machine_name() -> Option<String> {
-    let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let name = rustix::system::uname()
+        .nodename()
+        .to_string_lossy()
+        .into_owned();
     Some(name).filter(|name| !name.is_empty())
 }
 
@@ -287,10 +380,14 @@ async fn reload(reloader: &Arc<Reloader>, parts: &Parts) {
         let renewed = certificate.map(|tls| tls.reload().map(|new| new.then(|| tls.fingerprint())));
         (reading.reload(), renewed)
     });
-    let Ok((reloaded, renewed)) = done.await else { return };
+    let Ok((reloaded, renewed)) = done.await else {
+        return;
+    };
     match renewed {
         Some(Ok(Some(fingerprint))) => tracing::info!(fingerprint, "new TLS certificate in use"),
-        Some(Err(error)) => tracing::error!(%error, "the new TLS certificate cannot be used; the old one stays"),
+        Some(Err(error)) => {
+            tracing::error!(%error, "the new TLS certificate cannot be used; the old one stays")
+        }
         _ => {}
     }
     let reloaded = match reloaded {
@@ -304,18 +401,35 @@ async fn reload(reloader: &Arc<Reloader>, parts: &Parts) {
         tracing::warn!("{warning}");
     }
     let config = reloader.current();
-    parts.app.registry.content.store(Arc::new(config.content_rules()));
-    if let Err(error) = config.rights().and_then(|rights| parts.app.registry.access.reload(&rights)) {
+    parts
+        .app
+        .registry
+        .content
+        .store(Arc::new(config.content_rules()));
+    if let Err(error) = config
+        .rights()
+        .and_then(|rights| parts.app.registry.access.reload(&rights))
+    {
         tracing::error!(%error, "the changed rights are not used, the old ones stay");
     }
     if let Err(error) = log::set_level(&config.log.level) {
         tracing::error!(%error, "the level of the log stays as it was");
     }
     for change in &reloaded.applied {
-        tracing::info!("{} is now {} (it was {})", change.path, change.to, change.from);
+        tracing::info!(
+            "{} is now {} (it was {})",
+            change.path,
+            change.to,
+            change.from
+        );
     }
     for change in &reloaded.waiting {
-        tracing::warn!("{} stays {} until a restart; the configuration says {}", change.path, change.from, change.to);
+        tracing::warn!(
+            "{} stays {} until a restart; the configuration says {}",
+            change.path,
+            change.from,
+            change.to
+        );
     }
     if reloaded.applied.is_empty() && reloaded.waiting.is_empty() {
         tracing::info!("the configuration was read again; nothing has changed");
@@ -334,7 +448,10 @@ mod tests {
         std::fs::write(&path, "open to all").unwrap();
         write_password(&path, &Password::new("secret")).unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "secret\n");
-        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(
+            std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
     }
 
     #[test]
@@ -342,9 +459,14 @@ mod tests {
         let mut config = Config::default();
         let own = hosts(&config);
         assert!(own.contains(&"localhost".to_owned()) && own.contains(&"127.0.0.1".to_owned()));
-        config.server.listen = vec!["10.1.2.3:5000".parse().unwrap(), "[fe80::7]:1".parse().unwrap()];
-        config.server.external_url =
-            Some(crate::config::ExternalUrl { secure: true, authority: "reg.example.com:8443".into() });
+        config.server.listen = vec![
+            "10.1.2.3:5000".parse().unwrap(),
+            "[fe80::7]:1".parse().unwrap(),
+        ];
+        config.server.external_url = Some(crate::config::ExternalUrl {
+            secure: true,
+            authority: "reg.example.com:8443".into(),
+        });
         let hosts = hosts(&config);
         for host in ["10.1.2.3", "fe80::7", "reg.example.com"] {
             assert!(hosts.contains(&host.to_owned()), "{host}: {hosts:?}");

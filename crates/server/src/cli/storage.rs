@@ -24,7 +24,9 @@ pub(super) fn reset_password(inputs: &Inputs, file: Option<&Path>) -> Outcome {
     match perform(&config, Command::ResetPassword { password })? {
         Reply::Password { .. } if chosen => print("The user admin has the new password.\n"),
         // Only the password goes to standard output, so that a script can take it.
-        Reply::Password { password: Hidden(password) } => {
+        Reply::Password {
+            password: Hidden(password),
+        } => {
             eprintln!("The user admin has a new password, shown only now:");
             print(&format!("{password}\n"))
         }
@@ -35,7 +37,10 @@ pub(super) fn reset_password(inputs: &Inputs, file: Option<&Path>) -> Outcome {
 fn read_password(file: &Path) -> Result<Hidden, Failure> {
     let read = |source: &mut dyn std::io::Read| {
         let mut text = String::new();
-        source.take(LONGEST_PASSWORD).read_to_string(&mut text).map(|_| text)
+        source
+            .take(LONGEST_PASSWORD)
+            .read_to_string(&mut text)
+            .map(|_| text)
     };
     let text = if file == Path::new("-") {
         read(&mut std::io::stdin().lock())
@@ -44,7 +49,10 @@ fn read_password(file: &Path) -> Result<Hidden, Failure> {
     };
     match text {
         Ok(text) => Ok(Hidden(text.trim_end_matches(['\n', '\r']).to_owned())),
-        Err(error) => Err(Failure::text(Exit::Usage, format!("cannot read the password from {}: {error}", file.display()))),
+        Err(error) => Err(Failure::text(
+            Exit::Usage,
+            format!("cannot read the password from {}: {error}", file.display()),
+        )),
     }
 }
 
@@ -52,9 +60,18 @@ fn read_password(file: &Path) -> Result<Hidden, Failure> {
 pub(super) fn backup(inputs: &Inputs, folder: &Path) -> Outcome {
     let config = load(inputs)?.config;
     let folder = absolute(folder)?;
-    match perform(&config, Command::BackupCreate { folder: folder.clone() })? {
+    match perform(
+        &config,
+        Command::BackupCreate {
+            folder: folder.clone(),
+        },
+    )? {
         Reply::Copied(copied) => {
-            let told = format!("Backed up to {}: {}.", folder.display(), copied_text(&copied));
+            let told = format!(
+                "Backed up to {}: {}.",
+                folder.display(),
+                copied_text(&copied)
+            );
             finish_copy(&told, &copied)
         }
         other => Err(unexpected(&other)),
@@ -83,28 +100,38 @@ pub(super) fn restore(inputs: &Inputs, folder: &Path) -> Outcome {
 pub(super) fn verify_backup(folder: &Path) -> Outcome {
     let done = runtime()?.block_on(backup::verify(folder, &mut |_| ()));
     let report = done.map_err(|error| Failure::new(Exit::Failure, error))?;
-    finish_check(&Verified::from(report), "this backup cannot restore it: make another one")
+    finish_check(
+        &Verified::from(report),
+        "this backup cannot restore it: make another one",
+    )
 }
 
 /// Checks the store.
 pub(super) fn verify(inputs: &Inputs, deep: bool) -> Outcome {
     let config = load(inputs)?.config;
     match perform(&config, Command::StorageVerify { deep })? {
-        Reply::Verified(report) => {
-            finish_check(&report, "it is answered as unknown now: push it again to heal it, or restore a backup")
-        }
+        Reply::Verified(report) => finish_check(
+            &report,
+            "it is answered as unknown now: push it again to heal it, or restore a backup",
+        ),
         other => Err(unexpected(&other)),
     }
 }
 
 fn unexpected(reply: &Reply) -> Failure {
-    let text = format!("the running registry answered something else ({reply:?}); are both of one version?");
+    let text = format!(
+        "the running registry answered something else ({reply:?}); are both of one version?"
+    );
     Failure::text(Exit::Failure, text)
 }
 
 fn copied_text(copied: &Copied) -> String {
     let mut text = format!("{} in {}", count(copied.blobs, "blob"), bytes(copied.bytes));
-    let _ = write!(text, " ({} new, {} removed), and the metadata", copied.added, copied.removed);
+    let _ = write!(
+        text,
+        " ({} new, {} removed), and the metadata",
+        copied.added, copied.removed
+    );
     text
 }
 
@@ -113,7 +140,10 @@ fn finish_copy(told: &str, copied: &Copied) -> Outcome {
     if copied.missing.is_empty() {
         return Ok(());
     }
-    let mut text = format!("{} could not be copied, since the registry has lost them:", count(copied.missing.len() as u64, "blob"));
+    let mut text = format!(
+        "{} could not be copied, since the registry has lost them:",
+        count(copied.missing.len() as u64, "blob")
+    );
     for digest in &copied.missing {
         let _ = write!(text, "\n  {digest}");
     }
@@ -151,13 +181,20 @@ fn finish_check(report: &Verified, cure: &str) -> Outcome {
     } else {
         "the metadata is damaged: restore a backup"
     };
-    Err(Failure::text(Exit::Damage, format!("the check found damage\n  help: {help}")))
+    Err(Failure::text(
+        Exit::Damage,
+        format!("the check found damage\n  help: {help}"),
+    ))
 }
 
 fn notes(report: &Verified, text: &mut String) {
     if report.orphans > 0 {
         let files = count(report.orphans, "file");
-        let _ = writeln!(text, "  {files} in {} that nothing names: harmless", bytes(report.orphan_bytes));
+        let _ = writeln!(
+            text,
+            "  {files} in {} that nothing names: harmless",
+            bytes(report.orphan_bytes)
+        );
     }
     for stray in &report.strays {
         let _ = writeln!(text, "  not part of the store: {stray}");
@@ -170,11 +207,23 @@ mod tests {
 
     #[test]
     fn damage_is_told_and_ends_with_its_own_code() {
-        let sound = Verified { blobs: 2, bytes: 2048, manifests: 1, ..Verified::default() };
+        let sound = Verified {
+            blobs: 2,
+            bytes: 2048,
+            manifests: 1,
+            ..Verified::default()
+        };
         assert!(finish_check(&sound, "cure").is_ok());
-        let bad = Verified { bad: 1, findings: vec![("sha256:00".into(), "its bytes are gone".into())], ..sound.clone() };
+        let bad = Verified {
+            bad: 1,
+            findings: vec![("sha256:00".into(), "its bytes are gone".into())],
+            ..sound.clone()
+        };
         assert_eq!(finish_check(&bad, "cure").unwrap_err().exit, Exit::Damage);
-        let database = Verified { database: vec!["row 7 missing".into()], ..sound };
+        let database = Verified {
+            database: vec!["row 7 missing".into()],
+            ..sound
+        };
         let failure = finish_check(&database, "cure").unwrap_err();
         assert_eq!(failure.exit, Exit::Damage);
         assert!(failure.error.to_string().contains("restore a backup"));
@@ -182,7 +231,10 @@ mod tests {
 
     #[test]
     fn a_backup_that_lacks_bytes_is_no_success() {
-        let copied = Copied { missing: vec!["sha256:00".into()], ..Copied::default() };
+        let copied = Copied {
+            missing: vec!["sha256:00".into()],
+            ..Copied::default()
+        };
         let failure = finish_copy("Backed up.", &copied).unwrap_err();
         assert_eq!(failure.exit, Exit::Damage);
         assert!(failure.error.to_string().contains("sha256:00"));

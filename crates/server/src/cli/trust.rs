@@ -29,16 +29,29 @@ pub(super) fn run(client: TrustClient, host: &str, authority: Option<&Path>) -> 
     let (certificate, origin) = match authority {
         Some(file) => {
             let certificate = CertificateDer::from_pem_file(file).map_err(|error| {
-                Failure::text(Exit::Usage, format!("{} holds no certificate in PEM form: {error}", file.display()))
+                Failure::text(
+                    Exit::Usage,
+                    format!(
+                        "{} holds no certificate in PEM form: {error}",
+                        file.display()
+                    ),
+                )
             })?;
             (certificate, format!("from {}", file.display()))
         }
         None => {
             let certificate = fetch(&target).map_err(|error| {
-                let help = "is it running, with TLS? Or name the certificate's file: --authority FILE";
-                Failure::text(Exit::Failure, format!("cannot get the certificate of {host}: {error}\n  help: {help}"))
+                let help =
+                    "is it running, with TLS? Or name the certificate's file: --authority FILE";
+                Failure::text(
+                    Exit::Failure,
+                    format!("cannot get the certificate of {host}: {error}\n  help: {help}"),
+                )
             })?;
-            (certificate, format!("as {host} showed it just now: compare it with what `wharf serve` printed"))
+            (
+                certificate,
+                format!("as {host} showed it just now: compare it with what `wharf serve` printed"),
+            )
         }
     };
     print(&script(client, host, &certificate, &origin))
@@ -53,23 +66,39 @@ struct Target {
 
 impl Target {
     fn parse(text: &str) -> Result<Self, String> {
-        let bad = |why: &str| format!("{text:?} is no host: {why}; write it like registry.example.com:5000");
+        let bad = |why: &str| {
+            format!("{text:?} is no host: {why}; write it like registry.example.com:5000")
+        };
         if text.contains("://") {
             return Err(bad("leave the scheme out"));
         }
         let (name, port) = match text.rsplit_once(':') {
-            Some((name, port)) if !name.contains(':') || name.ends_with(']') => {
-                (name, port.parse().map_err(|_| bad("the port is no number up to 65535"))?)
-            }
+            Some((name, port)) if !name.contains(':') || name.ends_with(']') => (
+                name,
+                port.parse()
+                    .map_err(|_| bad("the port is no number up to 65535"))?,
+            ),
             _ => (text, 443),
         };
-        let inner = name.strip_prefix('[').and_then(|name| name.strip_suffix(']'));
+        let inner = name
+            .strip_prefix('[')
+            .and_then(|name| name.strip_suffix(']'));
         if let Some(inner) = inner {
-            inner.parse::<std::net::Ipv6Addr>().map_err(|_| bad("what stands in brackets is no IPv6 address"))?;
-        } else if name.is_empty() || !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte)) || name.starts_with('-') {
+            inner
+                .parse::<std::net::Ipv6Addr>()
+                .map_err(|_| bad("what stands in brackets is no IPv6 address"))?;
+        } else if name.is_empty()
+            || !name
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte))
+            || name.starts_with('-')
+        {
             return Err(bad("names consist of letters, digits, `.` and `-`"));
         }
-        Ok(Self { name: inner.unwrap_or(name).to_owned(), port })
+        Ok(Self {
+            name: inner.unwrap_or(name).to_owned(),
+            port,
+        })
     }
 }
 
@@ -83,8 +112,11 @@ fn fetch(target: &Target) -> Result<CertificateDer<'static>, String> {
         .with_custom_certificate_verifier(Arc::new(TakeAny(provider)))
         .with_no_client_auth();
     let name = ServerName::try_from(target.name.clone()).map_err(|error| error.to_string())?;
-    let mut tls = ClientConnection::new(Arc::new(config), name).map_err(|error| error.to_string())?;
-    let addresses = (target.name.as_str(), target.port).to_socket_addrs().map_err(|error| error.to_string())?;
+    let mut tls =
+        ClientConnection::new(Arc::new(config), name).map_err(|error| error.to_string())?;
+    let addresses = (target.name.as_str(), target.port)
+        .to_socket_addrs()
+        .map_err(|error| error.to_string())?;
     let mut last = "the name has no address".to_owned();
     for address in addresses {
         let mut stream = match TcpStream::connect_timeout(&address, PATIENCE) {
@@ -94,13 +126,18 @@ fn fetch(target: &Target) -> Result<CertificateDer<'static>, String> {
                 continue;
             }
         };
-        let bounded = stream.set_read_timeout(Some(PATIENCE)).and_then(|()| stream.set_write_timeout(Some(PATIENCE)));
+        let bounded = stream
+            .set_read_timeout(Some(PATIENCE))
+            .and_then(|()| stream.set_write_timeout(Some(PATIENCE)));
         bounded.map_err(|error| error.to_string())?;
         while tls.is_handshaking() {
-            tls.complete_io(&mut stream).map_err(|error| error.to_string())?;
+            tls.complete_io(&mut stream)
+                .map_err(|error| error.to_string())?;
         }
         let shown = tls.peer_certificates().and_then(<[_]>::last);
-        return shown.map(|certificate| certificate.clone().into_owned()).ok_or_else(|| "it showed none".to_owned());
+        return shown
+            .map(|certificate| certificate.clone().into_owned())
+            .ok_or_else(|| "it showed none".to_owned());
     }
     Err(last)
 }
@@ -127,7 +164,12 @@ impl ServerCertVerifier for TakeAny {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+        verify_tls12_signature(
+            message,
+            certificate,
+            signature,
+            &self.0.signature_verification_algorithms,
+        )
     }
 
     fn verify_tls13_signature(
@@ -136,7 +178,12 @@ impl ServerCertVerifier for TakeAny {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+        verify_tls13_signature(
+            message,
+            certificate,
+            signature,
+            &self.0.signature_verification_algorithms,
+        )
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
@@ -155,11 +202,19 @@ fn pem(certificate: &CertificateDer<'_>) -> String {
     out
 }
 
-fn script(client: TrustClient, host: &str, certificate: &CertificateDer<'_>, origin: &str) -> String {
+fn script(
+    client: TrustClient,
+    host: &str,
+    certificate: &CertificateDer<'_>,
+    origin: &str,
+) -> String {
     let (who, root) = match client {
         TrustClient::Docker => ("Docker", "/etc/docker/certs.d"),
         TrustClient::Containerd => ("containerd", "/etc/containerd/certs.d"),
-        TrustClient::Podman => ("Podman, Buildah, Skopeo and CRI-O", "/etc/containers/certs.d"),
+        TrustClient::Podman => (
+            "Podman, Buildah, Skopeo and CRI-O",
+            "/etc/containers/certs.d",
+        ),
     };
     let folder = format!("{root}/{host}");
     let mut out = format!(
@@ -169,10 +224,10 @@ fn script(client: TrustClient, host: &str, certificate: &CertificateDer<'_>, ori
         pem(certificate),
     );
     let _ = match client {
-        TrustClient::Docker => write!(out, "# No restart is needed. Then: docker login {host}\n"),
-        TrustClient::Podman => write!(
+        TrustClient::Docker => writeln!(out, "# No restart is needed. Then: docker login {host}"),
+        TrustClient::Podman => writeln!(
             out,
-            "# Without root, ~/.config/containers/certs.d/{host} serves the same purpose. Then: podman login {host}\n"
+            "# Without root, ~/.config/containers/certs.d/{host} serves the same purpose. Then: podman login {host}"
         ),
         TrustClient::Containerd => write!(
             out,
@@ -194,10 +249,26 @@ mod tests {
     #[test]
     fn hosts_are_names_and_nothing_else() {
         let parse = |text: &str| Target::parse(text).map(|target| (target.name, target.port));
-        assert_eq!(parse("reg.example.com"), Ok(("reg.example.com".into(), 443)));
+        assert_eq!(
+            parse("reg.example.com"),
+            Ok(("reg.example.com".into(), 443))
+        );
         assert_eq!(parse("localhost:5000"), Ok(("localhost".into(), 5000)));
         assert_eq!(parse("[::1]:5000"), Ok(("::1".into(), 5000)));
-        for bad in ["", "https://h", "h:port", "a b", "a'b", "$(reboot)", "../x", "a/b", "h:70000", "[x]:1", "::1", "-h"] {
+        for bad in [
+            "",
+            "https://h",
+            "h:port",
+            "a b",
+            "a'b",
+            "$(reboot)",
+            "../x",
+            "a/b",
+            "h:70000",
+            "[x]:1",
+            "::1",
+            "-h",
+        ] {
             assert!(Target::parse(bad).is_err(), "{bad}");
         }
     }
@@ -211,17 +282,34 @@ mod tests {
             (TrustClient::Podman, "/etc/containers/certs.d/h:5000"),
         ] {
             let script = script(client, "h:5000", &certificate, "from x");
-            assert!(script.contains(&format!("sudo tee '{folder}/ca.crt'")), "{script}");
-            assert!(script.contains(&pem(&certificate)) && script.contains(&fingerprint(&certificate)), "{script}");
-            assert_eq!(script.contains("hosts.toml"), client == TrustClient::Containerd);
+            assert!(
+                script.contains(&format!("sudo tee '{folder}/ca.crt'")),
+                "{script}"
+            );
+            assert!(
+                script.contains(&pem(&certificate)) && script.contains(&fingerprint(&certificate)),
+                "{script}"
+            );
+            assert_eq!(
+                script.contains("hosts.toml"),
+                client == TrustClient::Containerd
+            );
         }
     }
 
     #[test]
     fn certificates_survive_as_pem() {
         let folder = tempfile::tempdir().unwrap();
-        let made = crate::http::tls::SelfSigned::ensure(folder.path(), &["h".into()], std::time::SystemTime::now()).unwrap();
+        let made = crate::http::tls::SelfSigned::ensure(
+            folder.path(),
+            &["h".into()],
+            std::time::SystemTime::now(),
+        )
+        .unwrap();
         let certificate = CertificateDer::from_pem_file(&made.authority).unwrap();
-        assert_eq!(CertificateDer::from_pem_slice(pem(&certificate).as_bytes()).unwrap(), certificate);
+        assert_eq!(
+            CertificateDer::from_pem_slice(pem(&certificate).as_bytes()).unwrap(),
+            certificate
+        );
     }
 }

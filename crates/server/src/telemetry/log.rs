@@ -72,7 +72,9 @@ where
     for<'a> <W as MakeWriter<'a>>::Writer: Write,
 {
     let (filter, handle) = reload::Layer::new(level);
-    let lines = tracing_subscriber::fmt::layer().with_target(false).with_writer(writer);
+    let lines = tracing_subscriber::fmt::layer()
+        .with_target(false)
+        .with_writer(writer);
     let lines = if human {
         lines.with_ansi(colours).boxed()
     } else {
@@ -138,7 +140,10 @@ mod tests {
     fn log(human: bool, level: &str) -> (tracing::subscriber::DefaultGuard, Filter, Kept) {
         let kept = Kept::default();
         let writer = kept.clone();
-        let (subscriber, filter) = subscriber(human, false, parse_level(level).unwrap(), move || writer.clone());
+        let (subscriber, filter) =
+            subscriber(human, false, parse_level(level).unwrap(), move || {
+                writer.clone()
+            });
         (tracing::subscriber::set_default(subscriber), filter, kept)
     }
 
@@ -149,8 +154,14 @@ mod tests {
         tracing::debug!("not shown");
         let text = kept.text();
         let line: serde_json::Value = serde_json::from_str(text.trim_end()).unwrap();
-        assert_eq!((line["status"].as_i64(), line["route"].as_str()), (Some(200), Some("/v2/")));
-        assert_eq!((line["message"].as_str(), line["level"].as_str()), (Some("request"), Some("INFO")));
+        assert_eq!(
+            (line["status"].as_i64(), line["route"].as_str()),
+            (Some(200), Some("/v2/"))
+        );
+        assert_eq!(
+            (line["message"].as_str(), line["level"].as_str()),
+            (Some("request"), Some("INFO"))
+        );
     }
 
     #[test]
@@ -172,10 +183,19 @@ mod tests {
 
     #[test]
     fn levels_are_words_or_directives() {
-        for good in ["info", "error", "off", "info,wharf::http=debug", "wharf::request=warn,info"] {
+        for good in [
+            "info",
+            "error",
+            "off",
+            "info,wharf::http=debug",
+            "wharf::request=warn,info",
+        ] {
             assert!(parse_level(good).is_ok(), "{good}");
         }
         let error = parse_level("info,wharf=loud").unwrap_err();
-        assert!(error.contains("`info,wharf=loud`") && error.contains("debug"), "{error}");
+        assert!(
+            error.contains("`info,wharf=loud`") && error.contains("debug"),
+            "{error}"
+        );
     }
 }
