@@ -21,8 +21,13 @@ mod legacy;
 mod manifest;
 mod manifest_push;
 mod mount;
+mod operator;
 mod ping;
+<<<<<<< HEAD
 mod race;
+=======
+mod probes;
+>>>>>>> core
 mod referrer;
 mod restart;
 mod support;
