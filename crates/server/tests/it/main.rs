@@ -23,11 +23,8 @@ mod manifest_push;
 mod mount;
 mod operator;
 mod ping;
-<<<<<<< HEAD
-mod race;
-=======
 mod probes;
->>>>>>> core
+mod race;
 mod referrer;
 mod restart;
 mod support;
