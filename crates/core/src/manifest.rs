@@ -285,7 +285,8 @@ fn edge_row(edge: &Edge<'_>, rule: ContentRule) -> rows::EdgeRow {
 async fn store(registry: &Registry, mut put: rows::Put) -> Result<()> {
     // A target named twice is one reference: pins are counted by target.
     let mut seen = HashSet::new();
-    put.edges.retain(|edge| seen.insert((edge.target.clone(), edge.size, edge.must_exist)));
+    put.edges
+        .retain(|edge| seen.insert((edge.target.clone(), edge.size, edge.must_exist)));
     let last = put
         .edges
         .split_off(put.edges.len().saturating_sub(EDGES_PER_WRITE));

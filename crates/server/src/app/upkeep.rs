@@ -51,6 +51,12 @@ async fn clear(registry: &Registry) {
             tracing::warn!(%error, "forgotten uploads could not be cleared away; trying again")
         }
     }
+    if let Err(error) = manifest::sweep(registry).await {
+        tracing::warn!(%error, "references of deleted manifests could not be cleared away; trying again");
+    }
+    if let Err(error) = wharf_core::blob::collect_replaced(registry).await {
+        tracing::warn!(%error, "replaced blobs could not be removed; trying again");
+    }
 }
 
 /// Clears away what a crash can leave behind: upload files without a session, and keys that were replaced.
