@@ -16,6 +16,7 @@ pub mod repository;
 pub mod tag;
 pub mod upload;
 pub mod verify;
+mod walk;
 
 pub use clock::Clock;
 pub use error::{BodyError, Error, Result};
