@@ -49,7 +49,7 @@ async fn upload(store: &Fs, seed: u64) {
         let hash: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
         say(&format!("upload {id} {seed} {offset} {hash}"));
     }
-    if seed % 4 == 0 {
+    if seed.is_multiple_of(4) {
         return;
     }
     let (digest, size) = writer.finish(Algorithm::Sha256).await.unwrap();

@@ -216,7 +216,8 @@ pub async fn restore(
 ) -> Result<Copied> {
     folder::check(folder)?;
     let half = data.join(RESTORING);
-    if !folder::is_empty(data)? && !(half.is_dir() && !data.join(DATABASE).exists()) {
+    let broken_off = half.is_dir() && !data.join(DATABASE).exists();
+    if !broken_off && !folder::is_empty(data)? {
         return Err(BackupError::NotEmpty {
             folder: data.to_owned(),
         });

@@ -9,6 +9,8 @@ pub mod backup;
 pub mod blob;
 pub mod clock;
 pub mod error;
+#[cfg(test)]
+mod house;
 pub mod manifest;
 pub mod referrer;
 pub mod registry;

@@ -193,13 +193,7 @@ impl Scratch {
     /// What a killed run has left is removed: the caller holds the folder's lock.
     pub(super) fn for_folder(folder: &Path) -> Result<Self> {
         let beside = folder.join("scratch");
-        if wharf_meta::inspect(&folder.join("scratch.db")).is_ok() {
-            io("clearing away a broken run", || {
-                match fs::remove_dir_all(&beside) {
-                    Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-                    _ => make_private(&beside),
-                }
-            })?;
+        if wharf_meta::inspect(&folder.join("scratch.db")).is_ok() && renewed(&beside).is_ok() {
             return Ok(Self(beside));
         }
         let elsewhere = std::env::temp_dir().join(format!("wharf-{}", uuid::Uuid::new_v4()));
@@ -211,6 +205,13 @@ impl Scratch {
 
     pub(super) fn database(&self) -> PathBuf {
         self.0.join(DATABASE)
+    }
+}
+
+fn renewed(folder: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => make_private(folder),
     }
 }
 

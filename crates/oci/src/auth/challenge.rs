@@ -17,6 +17,8 @@ pub struct Challenge {
     pub scope: Option<String>,
     /// `invalid_token` or `insufficient_scope` (AUTH-6, AUTH-7).
     pub error: Option<String>,
+    /// The error in words (RFC 6750 §3.1). Docker shows these and not the body's when it gives up after a token.
+    pub description: Option<String>,
 }
 
 /// The header is not a challenge with a realm.
@@ -32,6 +34,7 @@ impl fmt::Display for Challenge {
             ("service", &self.service),
             ("scope", &self.scope),
             ("error", &self.error),
+            ("error_description", &self.description),
         ] {
             if let Some(value) = value {
                 write!(f, ",{name}={}", Quoted(value))?;
@@ -77,6 +80,7 @@ impl Challenge {
                 "service" => &mut challenge.service,
                 "scope" => &mut challenge.scope,
                 "error" => &mut challenge.error,
+                "error_description" => &mut challenge.description,
                 _ => &mut None,
             };
             field.get_or_insert(value);
@@ -144,10 +148,12 @@ mod tests {
             service: Some("reg.example".into()),
             scope: Some(scopes.map(|s| s.to_string()).join(" ")),
             error: Some("insufficient_scope".into()),
+            description: Some("ask for more".into()),
         };
         let header = concat!(
             r#"Bearer realm="https://reg.example/token",service="reg.example","#,
-            r#"scope="repository:a/b:pull repository:c/d:pull,push",error="insufficient_scope""#
+            r#"scope="repository:a/b:pull repository:c/d:pull,push",error="insufficient_scope","#,
+            r#"error_description="ask for more""#
         );
         assert_eq!(challenge.to_string(), header);
         assert_eq!(Challenge::parse(header), Ok(challenge));
@@ -191,8 +197,9 @@ mod tests {
             service in prop::option::of("[ -~]{0,20}"),
             scope in prop::option::of("[ -~]{0,20}"),
             error in prop::option::of("[ -~]{0,20}"),
+            description in prop::option::of("[ -~]{0,20}"),
         ) {
-            let challenge = Challenge { scheme, realm, service, scope, error };
+            let challenge = Challenge { scheme, realm, service, scope, error, description };
             prop_assert_eq!(Challenge::parse(&challenge.to_string()), Ok(challenge));
         }
 

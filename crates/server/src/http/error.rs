@@ -156,8 +156,11 @@ impl From<wharf_core::Error> for ApiError {
             E::BlobUnknown { digest, .. } => {
                 of(ErrorCode::BlobUnknown, StatusCode::NOT_FOUND).with_detail(digest.to_string())
             }
-            E::BlobDamaged { digest } => of(ErrorCode::Unknown, StatusCode::INTERNAL_SERVER_ERROR)
-                .with_detail(digest.to_string()),
+            // The same as HEAD says. With a 500 docker counts down retries for over a minute and then shows only the
+            // number; the log line where it was found is what an operator watches.
+            E::BlobDamaged { digest } => {
+                of(ErrorCode::BlobUnknown, StatusCode::NOT_FOUND).with_detail(digest.to_string())
+            }
             E::ManifestUnknown { reference, .. } => {
                 of(ErrorCode::ManifestUnknown, StatusCode::NOT_FOUND)
                     .with_detail(reference.to_string())

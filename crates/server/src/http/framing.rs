@@ -31,6 +31,8 @@ pub(super) enum Refusal {
     Length,
     LengthAndChunks,
     TransferCoding,
+    /// Found only in the body, when the head has been passed on.
+    Chunks,
 }
 
 impl Refusal {
@@ -52,6 +54,7 @@ impl Refusal {
             Self::Length => "length",
             Self::LengthAndChunks => "length-and-chunks",
             Self::TransferCoding => "transfer-coding",
+            Self::Chunks => "chunks",
         }
     }
 
@@ -84,6 +87,7 @@ impl Refusal {
                  proxies could read it in two ways"
             }
             Self::TransferCoding => "the only transfer coding that is understood is 'chunked'",
+            Self::Chunks => "the chunks of the request's body are malformed (RFC 9112 §7.1)",
         };
         let (code, status) = match self {
             Self::TargetTooLong => (ErrorCode::SizeInvalid, StatusCode::URI_TOO_LONG),

@@ -30,7 +30,7 @@ pub(super) enum Wire {
     Tls(Box<TlsStream<TcpStream>>),
 }
 
-/// A refused head: its number on the connection, and why.
+/// The request that was refused, by its number on the connection, and why.
 pub(super) type Refused = Arc<OnceLock<(u64, Refusal)>>;
 
 /// A [`Wire`] as hyper sees it.
@@ -141,6 +141,7 @@ impl Io {
             Stop::Body { pass } => {
                 self.ready += pass;
                 self.held.truncate(self.ready);
+                let _ = self.refused.set((self.framing.heads(), Refusal::Chunks));
                 self.stopped = Some(Stopped::Malformed);
             }
         }

@@ -5,7 +5,10 @@
 
 use http::StatusCode;
 use http::header::{AUTHORIZATION, HeaderValue, WWW_AUTHENTICATE};
-use wharf_core::access::{AuthFailure, Caller, Decision, read_authorization, scope_for};
+use wharf_core::access::{
+    AuthFailure, Caller, Decision, INSUFFICIENT_SCOPE, INVALID_TOKEN, Permission,
+    read_authorization, scope_for,
+};
 use wharf_core::upload;
 use wharf_oci::{Challenge, ErrorCode, Scope};
 
@@ -46,9 +49,7 @@ impl V2 {
             (Route::Upload { name, id }, Some(_), _) if caller.expired_since.is_some() => {
                 match upload::owner(&self.registry, name, id).await? {
                     Some(owner) => access.decide_upload(&caller, &owner, name),
-                    None => {
-                        access.decide(&caller, wharf_core::access::Permission::Push, Some(name))
-                    }
+                    None => access.decide(&caller, Permission::Push, Some(name)),
                 }
             }
             (_, Some(permission), repository) => access.decide(&caller, permission, repository),
@@ -58,9 +59,9 @@ impl V2 {
             Decision::Allow => Ok(caller),
             Decision::Challenge { scope, error } => {
                 let scope = scope.map(|scope| with_source(scope, request, route));
-                Err(self.challenge(request, scope, error))
+                Err(self.challenge(request, scope, error, advice(&caller, error)))
             }
-            Decision::Denied => Err(denied(&caller, route)),
+            Decision::Denied => Err(denied(&caller, route, permission)),
         }
     }
 
@@ -70,14 +71,9 @@ impl V2 {
         request: &Request,
         scope: Option<Vec<Scope>>,
         error: Option<&'static str>,
+        message: impl Into<String>,
     ) -> ApiError {
-        let message = match error {
-            Some(wharf_core::access::INSUFFICIENT_SCOPE) => {
-                "the token was asked for less than this request needs; fetch one with the scope in WWW-Authenticate"
-            }
-            Some(_) => "the token is no longer good; fetch a new one",
-            None => "sign in first: this needs credentials (docker login)",
-        };
+        let message = message.into();
         let detail = scope.as_ref().map(|scopes| {
             scopes
                 .iter()
@@ -89,9 +85,7 @@ impl V2 {
             Challenge {
                 scheme: "Basic".into(),
                 realm: self.challenges.service.clone(),
-                service: None,
-                scope: None,
-                error: None,
+                ..Challenge::default()
             }
         } else {
             Challenge {
@@ -100,6 +94,7 @@ impl V2 {
                 service: Some(self.challenges.service.clone()),
                 scope: detail.clone(),
                 error: error.map(str::to_owned),
+                description: error.map(|_| message.clone()),
             }
         };
         let mut refusal = ApiError::new(ErrorCode::Unauthorized, message);
@@ -125,9 +120,8 @@ impl V2 {
             AuthFailure::Store(error) => error.into(),
             failure => {
                 let error = failure.challenge_error();
-                let mut refusal = self.challenge(request, scope.map(|scope| vec![scope]), error);
-                refusal.message = failure.to_string();
-                refusal
+                let scope = scope.map(|scope| vec![scope]);
+                self.challenge(request, scope, error, failure.to_string())
             }
         }
     }
@@ -159,19 +153,34 @@ fn with_source(scope: Scope, request: &Request, route: &Route) -> Vec<Scope> {
     scopes
 }
 
+/// What a person or a program can do about a 401.
+fn advice(caller: &Caller, error: Option<&'static str>) -> &'static str {
+    match error {
+        // Docker fetches a token for nobody, too; no other scope would help it.
+        Some(INSUFFICIENT_SCOPE) if !caller.principal.is_anonymous() => {
+            "the token was asked for less than this request needs; fetch one with the scope in WWW-Authenticate"
+        }
+        Some(INVALID_TOKEN) => "the token is no longer good; fetch a new one",
+        _ => "sign in first: this needs credentials (docker login)",
+    }
+}
+
 /// 403: whoever this is lacks the right, and no token would change that (AUTH-7).
-fn denied(caller: &Caller, route: &Route) -> ApiError {
-    let place = route
-        .repository()
-        .map_or_else(|| "this".to_owned(), |name| format!("repository {name}"));
-    ApiError::new(
-        ErrorCode::Denied,
-        format!(
-            "{} may not do this on {place}; an administrator can grant it ([[access.grant]])",
-            caller.principal.name()
+fn denied(caller: &Caller, route: &Route, permission: Option<Permission>) -> ApiError {
+    let name = caller.principal.name();
+    let what = match permission {
+        Some(Permission::Pull) => "pull from",
+        Some(Permission::Push) => "push to",
+        Some(Permission::Delete) => "delete from",
+        Some(Permission::Catalog | Permission::Admin) | None => "use",
+    };
+    let message = match route.repository() {
+        Some(repository) => format!(
+            "{name} may not {what} repository {repository}; an administrator can grant it ([[access.grant]])"
         ),
-    )
-    .with_status(StatusCode::FORBIDDEN)
+        None => format!("{name} may not use this address; it is for administrators"),
+    };
+    ApiError::new(ErrorCode::Denied, message).with_status(StatusCode::FORBIDDEN)
 }
 
 #[cfg(test)]

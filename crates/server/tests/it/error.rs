@@ -5,7 +5,7 @@ use wharf_testkit::{Content, Image, TestOptions, TestServer};
 
 use crate::support::{blob, both, both_on, manifest};
 
-/// Spec: ERR-1, ERR-2, ERR-4, ERR-5, NAME-1, NAME-3.
+/// Spec: ERR-1, ERR-2, ERR-4, ERR-5, NAME-1, NAME-2, NAME-3.
 #[tokio::test]
 async fn every_error_is_json_that_says_what_to_do() {
     both(async |client, name| {

@@ -21,7 +21,7 @@ use wharf_oci::ErrorCode;
 pub(crate) const MIB: usize = 1024 * 1024;
 
 /// Answers by path:
-/// `/small` 1 KiB; `/echo` counts the body; `/refuse` 401 unread; `/limit` 413 after a MiB; `/first` 400 after the first
+/// `/small` 1 KiB; `/echo` counts the body; `/keep` notes how much came; `/refuse` 401 unread; `/limit` 413 after a MiB; `/first` 400 after the first
 /// piece; `/big?<MiB>` a stream; `/broken` a stream that breaks; `/panic`; `/panic-late`; `/slow?<ms>`; `/who` what is known
 /// of the client; below `/v2/` the route.
 #[derive(Default)]
@@ -29,6 +29,8 @@ pub(crate) struct Toy {
     /// Requests that are being handled now, and the most there were at once.
     pub(crate) running: AtomicUsize,
     pub(crate) started: AtomicUsize,
+    /// Bytes of the last body on `/keep` that broke off.
+    pub(crate) kept: AtomicUsize,
 }
 
 struct Zeros(u64);
@@ -90,6 +92,16 @@ impl Handler for Toy {
                         Some(Err(error)) => return ApiError::from(error).into_response(),
                     }
                 }
+            }
+            "/keep" => {
+                let mut count = 0;
+                while let Some(Ok(piece)) = request.body.chunk().await {
+                    count += piece.len();
+                }
+                // A store would take its time to make them durable.
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                self.kept.store(count, Ordering::SeqCst);
+                Response::new(Body::empty())
             }
             "/refuse" => ApiError::new(ErrorCode::Unauthorized, "who are you?").into_response(),
             "/limit" => match request.body.collect(MIB as u64).await {

@@ -725,3 +725,29 @@ async fn a_manifest_is_pushed_to_two_repositories() {
     })
     .await;
 }
+
+/// Spec: WARN-1.
+#[tokio::test]
+async fn formats_of_yesterday_are_accepted_with_a_warning() {
+    both(async |client, name| {
+        let old =
+            json!({"mediaType": media_type::OCI_ARTIFACT, "artifactType": "a/b", "blobs": []});
+        let old = Content::json(Algorithm::Sha256, media_type::OCI_ARTIFACT, &old);
+        let pushed = client.push_manifest(&name, "old", &old).await;
+        let warning = pushed.expect_header("warning");
+        assert!(
+            warning.starts_with("299 - \"") && warning.ends_with('"') && warning.is_ascii(),
+            "{warning}"
+        );
+        assert!(warning.len() <= 4096);
+        let image = prepared(&client, &name).await;
+        assert_eq!(
+            client
+                .push_manifest(&name, "new", &image.manifest)
+                .await
+                .header("warning"),
+            None
+        );
+    })
+    .await;
+}
