@@ -224,10 +224,10 @@ fn script(
         pem(certificate),
     );
     let _ = match client {
-        TrustClient::Docker => write!(out, "# No restart is needed. Then: docker login {host}\n"),
-        TrustClient::Podman => write!(
+        TrustClient::Docker => writeln!(out, "# No restart is needed. Then: docker login {host}"),
+        TrustClient::Podman => writeln!(
             out,
-            "# Without root, ~/.config/containers/certs.d/{host} serves the same purpose. Then: podman login {host}\n"
+            "# Without root, ~/.config/containers/certs.d/{host} serves the same purpose. Then: podman login {host}"
         ),
         TrustClient::Containerd => write!(
             out,

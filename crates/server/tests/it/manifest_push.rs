@@ -289,6 +289,45 @@ async fn every_missing_blob_is_named_once() {
     .await;
 }
 
+/// Spec: MPUT-16.
+///
+/// More references than one write may carry, some of them twice: stored in steps, and deleted again.
+#[tokio::test]
+async fn an_index_of_thousands_of_children() {
+    both(async |client, name| {
+        let children: Vec<Content> = (0..1_000)
+            .map(|number| {
+                Content::json(
+                    Algorithm::Sha256,
+                    media_type::OCI_MANIFEST,
+                    &json!({"number": number}),
+                )
+            })
+            .collect();
+        let large = index(children.iter().chain(children.iter().take(700)));
+        for round in 0..2 {
+            client.push_manifest(&name, "large", &large).await;
+            let got = client
+                .get(&manifest(&name, "large"))
+                .send()
+                .await
+                .expect_status(200);
+            assert!(got.body == large.bytes, "round {round}");
+            client
+                .delete(&manifest(&name, &large.digest))
+                .send()
+                .await
+                .expect_status(202);
+            client
+                .get(&manifest(&name, &large.digest))
+                .send()
+                .await
+                .expect_status(404);
+        }
+    })
+    .await;
+}
+
 /// Spec: MPUT-11, MPUT-16.
 #[tokio::test]
 async fn the_children_of_a_buildkit_cache_are_blobs() {
