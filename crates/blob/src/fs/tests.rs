@@ -382,6 +382,26 @@ async fn a_scan_names_strays() {
 }
 
 #[tokio::test]
+async fn a_read_only_store_leaves_no_trace() {
+    let dir = tempfile::tempdir().unwrap();
+    let look = |folder: &Path| {
+        Fs::open(FsOptions {
+            read_only: true,
+            ..FsOptions::new(folder)
+        })
+    };
+    let store = look(dir.path()).unwrap();
+    let key = Key::fresh(&Digest::of(Algorithm::Sha256, b"x"));
+    let opened = store.open(&key, 1).await;
+    assert!(matches!(opened, Err(Error::Missing { .. })), "{opened:?}");
+    let mut visit = |found: Vec<Stored>| panic!("{found:?}");
+    store.scan(Part::Blobs, &mut visit).await.unwrap();
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    look(&dir.path().join("absent")).unwrap_err();
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+}
+
+#[tokio::test]
 async fn a_store_that_takes_no_bytes_says_so() {
     let house = House::new();
     assert!(house.store.probe().await.unwrap() > Some(0));
