@@ -103,6 +103,7 @@ pub(crate) fn run(suite: &mut Suite) {
             suite.site(Mode::Plain)?,
             suite.site(Mode::Tls)?,
             suite.site(Mode::Nginx)?,
+            suite.site(Mode::Public)?,
         ];
         let dir = suite.folder("buildkit")?;
         Buildkit::start(&dir, &log, &sites.each_ref().map(|site| &**site))
@@ -162,6 +163,19 @@ pub(crate) fn run(suite: &mut Suite) {
             cache(&buildkit, suite, step, manifest)
         });
     }
+    suite.step(
+        "build on an image of a public prefix without signing in",
+        |suite, step| {
+            let (site, image) = (suite.site(Mode::Public)?, suite.small_image()?);
+            curl::push(step, &site, ALICE, &image, "public/buildkit", "v1")?;
+            let file = format!("FROM {}/public/buildkit:v1\nLABEL a=b\n", site.address);
+            step.write("context/Dockerfile", &file)?;
+            let out = step.file("out.tar");
+            buildkit.build(step, &["--output", &format!("type=oci,dest={out}")])?;
+            step.ok("tar", ["-tf", &out])?;
+            Ok(())
+        },
+    );
     suite.step("a wrong password is refused", |suite, step| {
         let site = suite.site(Mode::Plain)?;
         Buildkit::login(step, &site, (ALICE.0, "wrong"))?;

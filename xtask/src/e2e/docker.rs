@@ -12,7 +12,7 @@ use super::image::Image;
 use super::matrix::{self, Recovery, Tool};
 use super::process::Daemon;
 use super::site::{ALICE, Mode, Site, User};
-use super::step::Step;
+use super::step::{Step, refused};
 use super::suite::{BIG, HELLO, Suite};
 use crate::run;
 
@@ -228,6 +228,11 @@ fn with_store(suite: &mut Suite, store: &'static str, containerd_store: bool) ->
         },
         &docker,
     );
+    if suite.is_wharf() {
+        suite.step("its messages say what to do", |suite, step| {
+            messages(&docker, suite, step)
+        });
+    }
     // Spec: LEG-1, LEG-2, LEG-3, MNT-1.
     suite.step("build, push and run what others pushed", |suite, step| {
         build(&docker, suite, step)
@@ -254,6 +259,37 @@ fn with_store(suite: &mut Suite, store: &'static str, containerd_store: bool) ->
         },
     );
     major
+}
+
+/// What a new user reads first.
+fn messages(docker: &Docker, suite: &mut Suite, step: &mut Step) -> Result<()> {
+    let (site, image) = (suite.site(Mode::Plain)?, suite.small_image()?);
+    let name = |repository: &str| format!("{}/{repository}:v1", site.address);
+    let (own, other) = (name("e2e/docker/messages"), name("elsewhere/app"));
+    docker.load(step, &image, &own)?;
+    docker.docker(step, &["tag", &own, &other])?;
+    refused(docker.docker(step, &["push", &own]), &["docker login"])?;
+    refused(
+        docker.docker(step, &["pull", &own]),
+        &["sign in first: this needs credentials (docker login)"],
+    )?;
+    refused(
+        docker.login(step, &site, (ALICE.0, "wrong")),
+        &["the user name or the password is wrong"],
+    )?;
+    docker.login(step, &site, ALICE)?;
+    refused(
+        docker.docker(step, &["push", &other]),
+        &["alice may not push to repository elsewhere/app"],
+    )?;
+    refused(
+        docker.docker(step, &["pull", &other]),
+        &["alice may not pull from repository elsewhere/app"],
+    )?;
+    refused(
+        docker.docker(step, &["pull", &own]),
+        &["manifest v1 is not in repository e2e/docker/messages"],
+    )
 }
 
 fn build(docker: &Docker, suite: &mut Suite, step: &mut Step) -> Result<()> {

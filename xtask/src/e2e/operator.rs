@@ -1,8 +1,10 @@
-//! What an operator does with a registry that all clients have filled: verify, back up, restart, new password.
+//! What an operator does with a registry that all clients have filled: verify, back up, restart, new password, and
+//! read what it logged about all of them.
 
-use anyhow::ensure;
+use anyhow::{Result, ensure};
+use serde_json::Value;
 
-use super::site::{ALICE, Mode, Site, Subject};
+use super::site::{ALICE, Mode, PAUL, RITA, Site, Subject};
 use super::suite::Suite;
 
 /// The tests.
@@ -81,4 +83,57 @@ pub(crate) fn run(suite: &mut Suite) {
             Ok(())
         },
     );
+    suite.step(
+        "the logs of all registries have no error and no secret",
+        |suite, step| {
+            let mut requests = 0;
+            for (name, site) in suite.sites() {
+                let told = check_log(&site.server_log()?)?;
+                step.note(&format!("{name}: {told} requests"));
+                requests += told;
+            }
+            ensure!(requests > 0, "no request was logged");
+            Ok(())
+        },
+    );
+}
+
+/// Counts the requests of a log; an answer that is the registry's own fault, an error or a secret is refused.
+fn check_log(text: &str) -> Result<usize> {
+    let mut requests = 0;
+    for line in text.lines() {
+        for (_, password) in [ALICE, RITA, PAUL] {
+            ensure!(!line.contains(password), "a password is in the log: {line}");
+        }
+        // Every JSON Web Token begins like this, and so does none of the digests.
+        ensure!(!line.contains("eyJ"), "a token is in the log: {line}");
+        // What it says at the start is for people.
+        let Ok(entry) = serde_json::from_str::<Value>(line) else {
+            continue;
+        };
+        ensure!(entry["level"] != "ERROR", "an error was logged: {line}");
+        let status = entry["status"].as_u64();
+        requests += usize::from(status.is_some());
+        ensure!(status.is_none_or(|s| s < 500), "it failed: {line}");
+    }
+    Ok(requests)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_is_read_with_suspicion() {
+        let good = "Wharf 0.1.0\n{\"level\":\"INFO\",\"status\":404}\n{\"level\":\"WARN\"}\n";
+        assert_eq!(check_log(good).unwrap(), 1);
+        for bad in [
+            "{\"level\":\"ERROR\"}",
+            "{\"level\":\"INFO\",\"status\":500}",
+            "{\"message\":\"alice-password\"}",
+            "Bearer eyJhbGciOiJ",
+        ] {
+            assert!(check_log(bad).is_err(), "{bad}");
+        }
+    }
 }

@@ -81,6 +81,25 @@ fn cosign(suite: &mut Suite, program: &'static str) {
             },
         );
     }
+    suite.step(
+        "verify in a public prefix without signing in",
+        |suite, step| {
+            let (site, image) = (suite.site(Mode::Public)?, suite.small_image()?);
+            let repository = format!("public/{program}");
+            super::curl::push(step, &site, ALICE, &image, &repository, "v1")?;
+            let reference = format!("{}/{repository}@{}", site.address, image.digest);
+            if site.has_roles {
+                cosign_ready(step, program, &site)?;
+                sign(step, program, &site, &reference)?;
+                std::fs::remove_dir_all(step.path("home/.docker"))?;
+            } else {
+                step.set("COSIGN_PASSWORD", "");
+                step.ok(program, ["generate-key-pair"])?;
+                sign(step, program, &site, &reference)?;
+            }
+            verify(step, program, &site, &reference)
+        },
+    );
     suite.step("another key verifies nothing", |suite, step| {
         let (site, image) = (suite.site(Mode::Plain)?, suite.small_image()?);
         let repository = format!("e2e/{program}/other-key");
@@ -270,6 +289,19 @@ pub(crate) fn run_notation(suite: &mut Suite) {
             },
         );
     }
+    suite.step(
+        "verify in a public prefix without signing in",
+        |suite, step| {
+            let (site, image) = (suite.site(Mode::Public)?, suite.small_image()?);
+            super::curl::push(step, &site, ALICE, &image, "public/notation", "v1")?;
+            let reference = format!("{}/public/notation@{}", site.address, image.digest);
+            notation_ready(step, &site)?;
+            notation(step, &site, &["sign"], &reference)?;
+            step.unset("NOTATION_USERNAME");
+            step.unset("NOTATION_PASSWORD");
+            notation(step, &site, &["verify"], &reference).map(drop)
+        },
+    );
     suite.step(
         "an unknown tag and a wrong password are refused",
         |suite, step| {

@@ -188,6 +188,12 @@ impl Site {
         self.dir.join("data").to_string_lossy().into_owned()
     }
 
+    /// What the registry has logged so far.
+    pub(crate) fn server_log(&self) -> Result<String> {
+        let file = self.dir.join("server.log");
+        std::fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))
+    }
+
     /// Ends it as a power cut would, as far as a process can feel one.
     pub(crate) fn kill(&mut self) {
         for daemon in &mut self.daemons {

@@ -59,6 +59,11 @@ impl Step {
         self.env.push((name.to_owned(), value.to_owned()));
     }
 
+    /// Takes a variable away again.
+    pub(crate) fn unset(&mut self, name: &str) {
+        self.env.retain(|(n, _)| n != name);
+    }
+
     /// A variable that was set.
     pub(crate) fn get(&self, name: &str) -> Option<String> {
         self.env

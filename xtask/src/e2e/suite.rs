@@ -168,8 +168,20 @@ impl Suite {
         }
     }
 
-    /// Ends the registries, and with them what they hold.
+    /// The registries that ran, by mode.
+    pub(crate) fn sites(&self) -> Vec<(&'static str, Rc<Site>)> {
+        let named = self.sites.iter();
+        named.map(|(name, site)| (*name, Rc::clone(site))).collect()
+    }
+
+    /// Ends the registries, and with them what they hold; what they logged stays beside the steps' logs.
     pub(crate) fn close(&mut self) {
+        for (name, site) in self.sites() {
+            if let Ok(text) = site.server_log() {
+                let file = format!("server-{}.log", name.replace(' ', "-"));
+                let _ = std::fs::write(self.logs.join(file), text);
+            }
+        }
         self.sites.clear();
     }
 

@@ -122,7 +122,9 @@ pub async fn append(
 
 /// Appends what the closing request carries and publishes the whole as `digest` (UP-10, UP-28, UP-29).
 ///
-/// A wrong offset leaves the session as it was (CS-6); a wrong digest ends it (UP-13).
+/// A wrong offset leaves the session as it was (CS-6), and so does a body that breaks: PUT is idempotent, and clients
+/// send the very same request again, with all of the body and no range that would tell. A wrong digest ends the session
+/// (UP-13).
 pub async fn complete(
     registry: &Registry,
     repository: &RepositoryName,
@@ -144,7 +146,13 @@ pub async fn complete(
         0 => wanted,
         _ => row.algorithm.unwrap_or(Algorithm::Sha256),
     };
+<<<<<<< HEAD
     let mut sink = Sink::resume(registry, id, row, algorithm).await?;
+=======
+    let mut sink = Sink::resume(registry, id.clone(), row, algorithm)
+        .await?
+        .all_or_nothing();
+>>>>>>> e2e
     receive(&mut sink, range, body).await?;
     match sink.finish(wanted).await? {
         Finished { digest: actual, .. } if actual != *digest => {

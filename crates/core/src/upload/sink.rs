@@ -30,7 +30,7 @@ pub(super) struct Sink<'r> {
     id: UploadId,
     algorithm: Algorithm,
     place: Place,
-    /// The claim that the row makes at present; `None` when there is no row to claim with.
+    /// The claim that the row makes at present; `None` when there is no row to claim with, or it is to stay as it is.
     claimed: Option<Claimed>,
 }
 
@@ -95,6 +95,12 @@ impl<'r> Sink<'r> {
             place: Place::Inline(Vec::new()),
             claimed: None,
         }
+    }
+
+    /// The same, but the row goes on saying what it says now, whatever happens to the request.
+    pub(super) fn all_or_nothing(mut self) -> Self {
+        self.claimed = None;
+        self
     }
 
     pub(super) fn registry(&self) -> &'r Registry {

@@ -320,6 +320,46 @@ async fn what_arrived_before_the_line_broke_is_kept_and_reported() {
     .await;
 }
 
+/// Spec: UP-10, UP-31.
+#[tokio::test]
+async fn a_closing_request_that_broke_may_be_sent_again_as_it_was() {
+    both(async |client, name| {
+        let content = Content::random(3_000_000);
+        for before in [0, 1_000_000] {
+            let location = client.start_upload(&name).await;
+            if before > 0 {
+                chunk(&client, &location, 0, &content.bytes.slice(..before))
+                    .send()
+                    .await
+                    .expect_status(202);
+            }
+            let held = standing(&client, &location).await;
+            let rest = content.bytes.slice(before..);
+            let steps = [
+                Step::Data(rest.slice(..rest.len() / 2)),
+                Step::Pause(Duration::from_millis(300)),
+                Step::Fail,
+            ];
+            client
+                .put(&with_query(
+                    &location,
+                    &format!("digest={}", content.digest),
+                ))
+                .script(None, steps)
+                .try_send()
+                .await
+                .expect_err("the line breaks");
+            assert_eq!(standing(&client, &location).await, held);
+            finish(&client, &location, &content.digest, rest)
+                .send()
+                .await
+                .expect_status(201);
+            assert!(holds(&client, &name, &content).await);
+        }
+    })
+    .await;
+}
+
 /// Spec: UP-30.
 #[tokio::test]
 async fn two_requests_on_a_session_never_interleave() {

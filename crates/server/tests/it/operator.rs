@@ -84,7 +84,7 @@ async fn damaged_bytes_are_never_served_and_the_next_push_heals_them() {
             .get(&address)
             .send()
             .await
-            .expect_error(500, "UNKNOWN");
+            .expect_error(404, "BLOB_UNKNOWN");
         let mount = format!(
             "/v2/team/other/blobs/uploads/?mount={}&from=team/app",
             content.digest
