@@ -146,13 +146,9 @@ pub async fn complete(
         0 => wanted,
         _ => row.algorithm.unwrap_or(Algorithm::Sha256),
     };
-<<<<<<< HEAD
-    let mut sink = Sink::resume(registry, id, row, algorithm).await?;
-=======
-    let mut sink = Sink::resume(registry, id.clone(), row, algorithm)
+    let mut sink = Sink::resume(registry, id, row, algorithm)
         .await?
         .all_or_nothing();
->>>>>>> e2e
     receive(&mut sink, range, body).await?;
     match sink.finish(wanted).await? {
         Finished { digest: actual, .. } if actual != *digest => {
