@@ -108,6 +108,14 @@ impl Pool {
         Slot(slots.acquire_owned().await.ok())
     }
 
+    /// Waits for two places at once. Whoever took one after the other could wait for ever, for others that do the same.
+    pub(crate) async fn two_slots(&self) -> (Slot, Slot) {
+        let slots = self.handle.shared.slots.clone();
+        let mut both = slots.acquire_many_owned(2).await.ok();
+        let one = both.as_mut().and_then(|both| both.split(1));
+        (Slot(one), Slot(both))
+    }
+
     /// Puts a job into its place, at once. The result waits in what is returned; dropping that drops the result on the
     /// I/O thread.
     pub(crate) fn start<T, F>(&self, slot: Slot, job: F) -> Started<T>
