@@ -134,6 +134,15 @@ impl Pool {
         Started(receive)
     }
 
+    /// Puts a job into the queue whether there is a place or not; for callers that bound their jobs themselves.
+    pub(crate) fn start_now<T, F>(&self, job: F) -> Started<T>
+    where
+        T: Send + 'static,
+        F: FnOnce() -> T + Send + 'static,
+    {
+        self.start(Slot(None), job)
+    }
+
     /// Runs a small piece of tidying that nobody waits for. Takes no place in the queue, since a `drop` can't wait;
     /// callers see to it that there is at most one per upload.
     pub(crate) fn detach(&self, job: impl FnOnce() + Send + 'static) {
