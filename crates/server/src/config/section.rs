@@ -1,6 +1,6 @@
 //! How a configuration section is written down once: struct, default, documentation, flag and environment name.
 //!
-//! [`section!`] turns one documented list of keys into a plain struct and an [`Outline`] of it. Everything that speaks
+//! `section!` turns one documented list of keys into a plain struct and an [`Outline`] of it. Everything that speaks
 //! about keys (the loader, `config show`, `config defaults`, the reference page, the flags of `wharf serve`) walks
 //! outlines, so that a key cannot exist in one of these places only. Must never know what a key means.
 

@@ -5,7 +5,7 @@
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use std::task::{Context, Poll};
@@ -118,7 +118,8 @@ async fn serve_wire<H: Handler>(
     let registration = shared.watch.register();
     let watched = Arc::clone(&registration.watched);
     let refused = Refused::default();
-    let opening = open(shared, wire, &refused, &watched);
+    // On the heap for as long as it takes: the connection's task lives longer, and should be small.
+    let opening = Box::pin(open(shared, wire, &refused, &watched));
     let (io, tls, protocol) = match unless_judged(&watched, opening).await {
         Ok(Ok(opened)) => opened,
         Ok(Err(end)) | Err(end) => return end,
@@ -175,15 +176,14 @@ async fn open(
 }
 
 /// Runs a future as long as the watch has nothing against the connection.
-async fn unless_judged<F: Future>(
+async fn unless_judged<F: Future + Unpin>(
     watched: &Watched,
-    future: F,
+    mut future: F,
 ) -> Result<F::Output, ConnectionEnd> {
-    let mut future = pin!(future);
-    poll_fn(|cx| {
+    poll_fn(move |cx| {
         watched.wake_with(cx.waker());
         match watched.verdict() {
-            Verdict::Stay => future.as_mut().poll(cx).map(Ok),
+            Verdict::Stay => Pin::new(&mut future).poll(cx).map(Ok),
             Verdict::Close(end) | Verdict::Kill(end) => Poll::Ready(Err(end)),
         }
     })
@@ -308,8 +308,7 @@ async fn serve_h1<H: Handler>(conn: Arc<Conn>, handler: Arc<H>, io: Io) -> Conne
     let idle = matches!(end, Some(ConnectionEnd::Idle | ConnectionEnd::Shutdown));
     if !io.is_ended() && !idle {
         let limits = &shared.limits;
-        io.discard_and_close(limits.discard_bytes, limits.discard_time)
-            .await;
+        Box::pin(io.discard_and_close(limits.discard_bytes, limits.discard_time)).await;
     }
     end.unwrap_or(if sound {
         ConnectionEnd::Done

@@ -103,12 +103,10 @@ impl Io {
                 self.speak_h2();
                 return Ok(Some(Protocol::H2));
             }
-            let mut buffer = [0; 4096];
-            let got = self.wire.read(&mut buffer).await?;
-            if got == 0 {
+            self.held.reserve(2048);
+            if self.wire.read_buf(&mut self.held).await? == 0 {
                 return Ok(None);
             }
-            self.held.extend_from_slice(&buffer[..got]);
         }
     }
 

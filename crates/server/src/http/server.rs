@@ -237,3 +237,30 @@ impl std::fmt::Debug for Running {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::io::Wire;
+    use super::super::{Body, Request, Response};
+    use super::*;
+
+    struct Nothing;
+
+    impl Handler for Nothing {
+        async fn handle(&self, _: Request) -> Response {
+            Response::new(Body::empty())
+        }
+    }
+
+    /// Ten thousand idle connections cost ten thousand times this, and hyper's buffers.
+    #[tokio::test]
+    async fn a_connection_is_a_small_task() {
+        let options = ServerOptions::new(Listeners::bind(&[]).unwrap());
+        let running = Server::start(options, Arc::new(Nothing));
+        let (ours, _theirs) = tokio::net::UnixStream::pair().unwrap();
+        let shared = Arc::clone(&running.shared);
+        let serving = conn::serve(shared, Arc::new(Nothing), Wire::Unix(ours), None);
+        let size = size_of_val(&serving);
+        assert!(size < 3 * 1024, "{size} bytes");
+    }
+}
