@@ -108,6 +108,14 @@ impl Pool {
         Slot(slots.acquire_owned().await.ok())
     }
 
+    /// Waits for two places at once. Whoever took one after the other could wait for ever, for others that do the same.
+    pub(crate) async fn two_slots(&self) -> (Slot, Slot) {
+        let slots = self.handle.shared.slots.clone();
+        let mut both = slots.acquire_many_owned(2).await.ok();
+        let one = both.as_mut().and_then(|both| both.split(1));
+        (Slot(one), Slot(both))
+    }
+
     /// Puts a job into its place, at once. The result waits in what is returned; dropping that drops the result on the
     /// I/O thread.
     pub(crate) fn start<T, F>(&self, slot: Slot, job: F) -> Started<T>
@@ -124,6 +132,15 @@ impl Pool {
             }
         }));
         Started(receive)
+    }
+
+    /// Puts a job into the queue whether there is a place or not; for callers that bound their jobs themselves.
+    pub(crate) fn start_now<T, F>(&self, job: F) -> Started<T>
+    where
+        T: Send + 'static,
+        F: FnOnce() -> T + Send + 'static,
+    {
+        self.start(Slot(None), job)
     }
 
     /// Runs a small piece of tidying that nobody waits for. Takes no place in the queue, since a `drop` can't wait;

@@ -23,9 +23,8 @@ use self::buffer::Buffers;
 use self::buffer::{Buffer, Reader};
 use crate::error::{Error, Result};
 use crate::fault::{Fault, Step};
-use crate::io::{Pool, Slot, Started};
+use crate::io::{Pool, Started};
 use crate::key::Key;
-use crate::store::BoxFuture;
 
 /// What the kernel is asked to read ahead of a cold read, in bytes.
 const AHEAD: u64 = 4 << 20;
@@ -60,7 +59,7 @@ impl Blob {
                 next: range.start,
                 end: range.end.max(range.start),
                 state: State::Ready,
-                reader: file.io.buffers.reader(),
+                _reader: file.io.buffers.reader(),
                 file: file.clone(),
             })),
             Self::Memory(bytes) => {
@@ -190,12 +189,12 @@ struct FileStream {
     next: u64,
     end: u64,
     state: State,
-    reader: Reader,
+    /// Counts this stream among those that share the buffers.
+    _reader: Reader,
 }
 
 enum State {
     Ready,
-    Queueing(BoxFuture<'static, Slot>),
     Reading(Started<(Buffer, rustix::io::Result<usize>)>),
 }
 
@@ -236,28 +235,24 @@ impl FileStream {
                     if self.end > self.file.size {
                         return Poll::Ready(Some(self.short(self.file.size)));
                     }
-                    let mut buffer = self.reader.buffer(self.end - self.next);
+                    let mut buffer = self.file.io.buffers.buffer(self.end - self.next);
                     match self.file.read(&mut buffer, self.next, self.end, false) {
-                        // Not in memory, or a file system that can't say: let a thread wait for it.
+                        // Not in memory, or a file system that can't say: let a thread wait for it. No place in the
+                        // queue is awaited, since a stream that nobody polls on would keep it; a stream has one job at
+                        // most, so their number is that of the clients.
                         Err(Errno::AGAIN | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {
                             drop(buffer);
-                            let pool = self.file.io.pool.clone();
-                            self.state =
-                                State::Queueing(Box::pin(async move { pool.slot().await }));
+                            let (file, next, end) = (self.file.clone(), self.next, self.end);
+                            let pool = &self.file.io.pool;
+                            self.state = State::Reading(pool.start_now(move || {
+                                let mut buffer = file.io.buffers.buffer(end - next);
+                                let outcome = file.read_cold(&mut buffer, next, end);
+                                (buffer, outcome)
+                            }));
                             continue;
                         }
                         outcome => (buffer, outcome),
                     }
-                }
-                State::Queueing(slot) => {
-                    let slot = ready!(slot.as_mut().poll(cx));
-                    let mut buffer = self.reader.buffer(self.end - self.next);
-                    let (file, next, end) = (self.file.clone(), self.next, self.end);
-                    self.state = State::Reading(self.file.io.pool.start(slot, move || {
-                        let outcome = file.read_cold(&mut buffer, next, end);
-                        (buffer, outcome)
-                    }));
-                    continue;
                 }
                 State::Reading(started) => {
                     let outcome = ready!(Pin::new(started).poll(cx));

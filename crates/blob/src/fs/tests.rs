@@ -476,6 +476,30 @@ async fn futures_join<T>(mut futures: Vec<BoxFuture<'_, T>>) -> Vec<T> {
     done.into_iter().flatten().collect()
 }
 
+/// More uploads than places in the queue, each of which needs two: nobody waits for ever, and memory stays bounded.
+#[tokio::test]
+async fn more_writers_than_places_all_come_to_an_end() {
+    let house = House::new();
+    let mut tasks = tokio::task::JoinSet::new();
+    for _ in 0..150 {
+        let store = house.store.clone();
+        tasks.spawn(async move {
+            let id = UploadId::random();
+            let start = Checkpoint::START;
+            let mut writer = store.upload(&id, &start, Algorithm::Sha256).await?;
+            writer.write(noise(100_000)).await?;
+            tokio::task::yield_now().await;
+            writer.finish(Algorithm::Sha256).await
+        });
+    }
+    let all = tokio::time::timeout(Duration::from_secs(60), tasks.join_all()).await;
+    let digest = Digest::of(Algorithm::Sha256, &noise(100_000));
+    for finished in all.expect("the writers wait for each other") {
+        assert_eq!(finished.unwrap(), (digest.clone(), 100_000));
+    }
+    house.quiet().await;
+}
+
 /// The request vanished while its bytes were on the way to the disk. They must land neither in what the next request
 /// writes at their place nor in the blob that comes of it.
 #[tokio::test]

@@ -119,7 +119,7 @@ impl FsWriter {
     async fn hand_over(&mut self, durable: Durable) -> Result<()> {
         self.settle().await?;
         let pool = &self.engine.pool;
-        let (for_file, for_hash) = (pool.slot().await, pool.slot().await);
+        let (for_file, for_hash) = pool.two_slots().await;
         let mut file = self.file.take()?;
         let segment = Arc::new(self.gathered.take());
         if !segment.is_empty() {

@@ -28,6 +28,15 @@ impl Buffers {
         Reader(self.clone())
     }
 
+    /// A buffer for the next piece of `left` bytes.
+    pub(super) fn buffer(self: &Arc<Self>, left: u64) -> Buffer {
+        let share = BUDGET / self.readers.load(Ordering::Relaxed).max(1);
+        // The largest that its share allows, but none larger than what is left needs.
+        let allowed = SIZES.iter().rposition(|size| *size <= share).unwrap_or(0);
+        let needed = SIZES.iter().position(|size| *size as u64 >= left);
+        self.take(needed.map_or(allowed, |needed| needed.min(allowed)))
+    }
+
     fn take(self: &Arc<Self>, class: usize) -> Buffer {
         let reused = self.lock(class).pop();
         Buffer {
@@ -46,18 +55,6 @@ impl Buffers {
 
 /// One stream that reads.
 pub(super) struct Reader(Arc<Buffers>);
-
-impl Reader {
-    /// A buffer for the next piece of `left` bytes.
-    pub(super) fn buffer(&self, left: u64) -> Buffer {
-        let share = BUDGET / self.0.readers.load(Ordering::Relaxed).max(1);
-        // The largest that its share allows, but none larger than what is left needs.
-        let allowed = SIZES.iter().rposition(|size| *size <= share).unwrap_or(0);
-        let needed = SIZES.iter().position(|size| *size as u64 >= left);
-        self.0
-            .take(needed.map_or(allowed, |needed| needed.min(allowed)))
-    }
-}
 
 impl Drop for Reader {
     fn drop(&mut self) {
@@ -107,27 +104,26 @@ mod tests {
     #[test]
     fn buffers_shrink_with_readers_and_with_what_is_left() {
         let buffers = Arc::new(Buffers::default());
-        let first = buffers.reader();
-        assert_eq!(first.buffer(u64::MAX).as_ref().len(), 256 << 10);
-        assert_eq!(first.buffer(1).as_ref().len(), 32 << 10);
-        assert_eq!(first.buffer(40 << 10).as_ref().len(), 64 << 10);
+        let _first = buffers.reader();
+        assert_eq!(buffers.buffer(u64::MAX).as_ref().len(), 256 << 10);
+        assert_eq!(buffers.buffer(1).as_ref().len(), 32 << 10);
+        assert_eq!(buffers.buffer(40 << 10).as_ref().len(), 64 << 10);
         let crowd: Vec<_> = (0..499).map(|_| buffers.reader()).collect();
-        assert_eq!(first.buffer(u64::MAX).as_ref().len(), 32 << 10);
+        assert_eq!(buffers.buffer(u64::MAX).as_ref().len(), 32 << 10);
         drop(crowd);
-        assert_eq!(first.buffer(u64::MAX).as_ref().len(), 256 << 10);
+        assert_eq!(buffers.buffer(u64::MAX).as_ref().len(), 256 << 10);
     }
 
     #[test]
     fn a_buffer_comes_back_when_the_last_slice_is_gone_and_only_so_many_are_kept() {
         let buffers = Arc::new(Buffers::default());
-        let reader = buffers.reader();
-        let bytes = reader.buffer(u64::MAX).freeze(10);
+        let bytes = buffers.buffer(u64::MAX).freeze(10);
         let slice = bytes.slice(2..4);
         drop(bytes);
         assert_eq!(buffers.lock(3).len(), 0);
         drop(slice);
         assert_eq!(buffers.lock(3).len(), 1);
-        let many: Vec<_> = (0..100).map(|_| reader.buffer(u64::MAX)).collect();
+        let many: Vec<_> = (0..100).map(|_| buffers.buffer(u64::MAX)).collect();
         drop(many);
         assert_eq!(buffers.lock(3).len(), 4);
     }
