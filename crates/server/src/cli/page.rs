@@ -8,7 +8,7 @@ use super::{Cli, Exit};
 
 /// The whole page.
 pub(super) fn reference() -> String {
-    let mut out = String::from(include_str!("page_head.md"));
+    let mut out = String::from(include_str!("page_head.txt"));
     // The page must not depend on the terminal of whoever makes it.
     let mut command = Cli::command().term_width(100);
     command.build();
