@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::task::{Context, Poll};
 
@@ -40,6 +40,8 @@ pub struct PoolStats {
     pub busy: usize,
     /// Jobs that wait for a thread.
     pub queued: usize,
+    /// Jobs begun since the start.
+    pub jobs: u64,
 }
 
 struct Handle {
@@ -52,6 +54,7 @@ struct Shared {
     wake: Condvar,
     slots: Arc<Semaphore>,
     busy: AtomicUsize,
+    jobs: AtomicU64,
 }
 
 struct Queue {
@@ -71,6 +74,7 @@ impl Pool {
             wake: Condvar::new(),
             slots: Arc::new(Semaphore::new(threads * (1 + QUEUE_PER_THREAD))),
             busy: AtomicUsize::new(0),
+            jobs: AtomicU64::new(0),
         });
         let handle = Arc::new(Handle {
             shared: shared.clone(),
@@ -136,7 +140,14 @@ impl Pool {
             threads: self.handle.threads,
             busy: self.handle.shared.busy.load(Ordering::Relaxed),
             queued: self.handle.shared.lock().jobs.len(),
+            jobs: self.handle.shared.jobs.load(Ordering::Relaxed),
         }
+    }
+
+    /// Places in the queue that are taken.
+    #[cfg(test)]
+    pub(crate) fn taken(&self) -> usize {
+        self.handle.threads * (1 + QUEUE_PER_THREAD) - self.handle.shared.slots.available_permits()
     }
 
     fn push(&self, work: Work) {
@@ -172,6 +183,7 @@ impl Shared {
             if let Some(job) = queue.jobs.pop_front() {
                 drop(queue);
                 self.busy.fetch_add(1, Ordering::Relaxed);
+                self.jobs.fetch_add(1, Ordering::Relaxed);
                 job();
                 self.busy.fetch_sub(1, Ordering::Relaxed);
                 queue = self.lock();

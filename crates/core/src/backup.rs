@@ -2,28 +2,35 @@
 //!
 //! A backup is a snapshot of the metadata, one consistent moment, and every blob that it names; blobs never change, so a
 //! second run only adds what is new. The order makes each state on the disk a whole backup or the one before it: blobs
-//! first, then the snapshot takes its name, then what only older snapshots named goes. Called by `wharf backup`.
+//! first, then the snapshot takes its name, then what only older snapshots named goes. Called by `wharf backup`, which
+//! may be killed at any moment; the next run goes on. Must never write to the registry that it copies.
 
-use std::collections::HashSet;
+mod copy;
+mod folder;
+
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use wharf_blob::{BlobStore, Fs, FsOptions, Key, Part, Stored};
-use wharf_meta::{Meta, SqliteOptions, blob as rows, upload};
+use wharf_meta::{Meta, SqliteOptions, upload};
 
+use self::folder::{Scratch, blocking, io, lock, settled};
 use crate::registry::Registry;
 use crate::verify::{self, Depth, Report};
+use crate::walk::Walk;
 
 /// The snapshot's file, which has the name that it has in a data folder.
 pub const DATABASE: &str = "wharf.db";
-/// Says what the folder is, and in which format.
-const MARKER: &str = "wharf-backup.json";
+/// Where a restore keeps the database until it is whole.
+const RESTORING: &str = "restoring";
 /// Version of the layout.
 const FORMAT: u64 = 1;
 /// Rows looked at in one step.
 const PAGE: u32 = 500;
+/// Blobs of older snapshots that one run removes; more wait for the next one.
+const REMOVED_AT_MOST: usize = 100_000;
 
 /// Why there is no backup, or no restored registry.
 #[derive(Debug, thiserror::Error)]
@@ -42,11 +49,36 @@ pub enum BackupError {
         /// What the marker says.
         found: u64,
     },
+    /// A first backup broke off before it was whole.
+    #[error(
+        "{} holds a backup that was never finished; run `wharf backup create` on it again, or use another one",
+        folder.display()
+    )]
+    Unfinished {
+        /// Which.
+        folder: PathBuf,
+    },
     /// Restoring would mix two registries.
     #[error("{} is not empty; restore into a folder that does not exist yet", folder.display())]
     NotEmpty {
         /// Which.
         folder: PathBuf,
+    },
+    /// Somebody else works on the folder.
+    #[error("{} is in use by {holder}; wait for it to end", folder.display())]
+    InUse {
+        /// Which.
+        folder: PathBuf,
+        /// Who, as far as it is known.
+        holder: String,
+    },
+    /// The backup's database is damaged.
+    #[error("the database in {} is damaged ({what}); use another backup", folder.display())]
+    Damaged {
+        /// Which backup.
+        folder: PathBuf,
+        /// The first thing that is wrong.
+        what: String,
     },
     /// The metadata store failed.
     #[error(transparent)]
@@ -78,9 +110,9 @@ pub struct Copied {
     pub bytes: u64,
     /// Those that were new to the backup.
     pub added: u64,
-    /// Those that only older backups named, and that are gone now.
+    /// Those that only older snapshots named, and that are gone now.
     pub removed: u64,
-    /// Blobs whose bytes could not be copied, because the registry itself has lost them.
+    /// Digests of blobs that could not be copied, because the source itself has lost their bytes or some of them.
     pub missing: Vec<String>,
 }
 
@@ -100,15 +132,19 @@ impl Drop for Hold<'_> {
     }
 }
 
-/// Backs a running registry up into `folder`.
+/// Backs a running registry up into `folder`, which is empty, absent or an earlier backup.
 pub async fn create(
     registry: &Registry,
     folder: &Path,
     progress: &mut (dyn FnMut(&Copied) + Send),
 ) -> Result<Copied> {
     // Before the snapshot: what it will name must not go.
-    let _hold = Hold::new(&registry.holds);
-    create_from(&registry.meta, &*registry.blobs, folder, progress).await
+    let hold = Hold::new(&registry.holds);
+    let copied = create_from(&registry.meta, &*registry.blobs, folder, progress).await?;
+    drop(hold);
+    // What was replaced meanwhile has waited for this.
+    crate::blob::collect_replaced(registry).await?;
+    Ok(copied)
 }
 
 /// Backs up stores that nobody else has open.
@@ -118,149 +154,124 @@ pub async fn create_from(
     folder: &Path,
     progress: &mut (dyn FnMut(&Copied) + Send),
 ) -> Result<Copied> {
-    prepare(folder)?;
-    let half = folder.join("wharf.db.new");
-    remove_database(&half)?;
-    meta.snapshot_into(&half).await?;
-    let snapshot = open(&half)?;
-    let outcome = copy_named(&snapshot, blobs, folder, progress).await;
-    // Sessions are not part of a backup: their bytes are still coming in.
-    let outcome = match outcome {
-        Ok(copied) => forget_uploads(&snapshot).await.map(|()| copied),
-        Err(error) => Err(error),
-    };
+    let at = folder.to_owned();
+    let _lock = folder::off_thread(move || folder::prepare(&at)).await?;
+    let scratch = Scratch::for_folder(folder)?;
+    meta.snapshot_into(&scratch.database()).await?;
+    let snapshot = open(&scratch.database())?;
+    let outcome = async {
+        let copied = copy::named(&snapshot, blobs, folder, progress).await?;
+        // Sessions are not part of a backup: their bytes are still coming in.
+        forget_uploads(&snapshot).await?;
+        let old = unnamed(&snapshot, folder).await?;
+        Ok::<_, BackupError>((copied, old))
+    }
+    .await;
     snapshot.close().await;
     drop(snapshot);
-    let (mut copied, named) = outcome?;
-    io("syncing the backup", || {
-        File::open(&half)?.sync_all()?;
-        fs::rename(&half, folder.join(DATABASE))?;
-        mark(folder)?;
-        File::open(folder)?.sync_all()
-    })?;
-    copied.removed = remove_unnamed(folder, &named).await?;
+    let (mut copied, old) = outcome?;
+    let at = folder.to_owned();
+    blocking("finishing the backup", move || {
+        settled(&scratch.database())?;
+        folder::place(&scratch.database(), &at.join(DATABASE))?;
+        folder::mark(&at)?;
+        File::open(&at)?.sync_all()
+    })
+    .await?;
+    // The old snapshot is gone, so nothing names these any more.
+    let kept = Fs::open(FsOptions::new(folder))?;
+    for key in &old {
+        kept.remove(key).await?;
+    }
+    copied.removed = old.len() as u64;
     progress(&copied);
     Ok(copied)
 }
 
-/// Checks a backup: the database from inside, and every blob byte by byte.
+/// Checks a backup: the database from inside, and every blob byte by byte. Writes nothing into the folder where that is
+/// not allowed, and nothing that stays where it is.
 pub async fn verify(folder: &Path, progress: &mut (dyn FnMut(&Report) + Send)) -> Result<Report> {
-    check_marker(folder)?;
+    folder::check(folder)?;
+    let _lock = folder::lock_if_possible(folder)?;
     // A copy of the database, so that looking at a backup changes nothing in it.
-    let scratch = folder.join("wharf.db.verify");
-    remove_database(&scratch)?;
-    io("copying the backup's database", || {
-        fs::copy(folder.join(DATABASE), &scratch)
-    })?;
-    let outcome = async {
-        let meta = open(&scratch)?;
-        let blobs = Fs::open(FsOptions::new(folder))?;
-        let depth = Depth {
-            deep: true,
-            condemn: false,
-        };
-        let report = verify::verify(&meta, &blobs, depth, 0, progress).await;
-        meta.close().await;
-        Ok(report?)
-    }
-    .await;
-    remove_database(&scratch)?;
-    outcome
+    let scratch = Scratch::for_folder(folder)?;
+    let (from, to) = (folder.join(DATABASE), scratch.database());
+    blocking("copying the backup's database", move || fs::copy(from, to)).await?;
+    let blobs = Fs::open(read_only(folder))?;
+    let meta = open(&scratch.database())?;
+    let depth = Depth {
+        deep: true,
+        condemn: false,
+    };
+    let report = verify::verify(&meta, &blobs, depth, 0, progress).await;
+    meta.close().await;
+    Ok(report?)
 }
 
-/// Makes a data folder out of a backup. `data` must be absent or empty.
+/// Makes a data folder out of a backup. `data` must be absent or empty, or hold a restore that broke off.
 pub async fn restore(
     folder: &Path,
     data: &Path,
     progress: &mut (dyn FnMut(&Copied) + Send),
 ) -> Result<Copied> {
-    check_marker(folder)?;
-    if !is_empty(data)? {
+    folder::check(folder)?;
+    let half = data.join(RESTORING);
+    let broken_off = half.is_dir() && !data.join(DATABASE).exists();
+    if !broken_off && !folder::is_empty(data)? {
         return Err(BackupError::NotEmpty {
             folder: data.to_owned(),
         });
     }
-    make_private(data)?;
-    // The database comes last: a restore that breaks off leaves a folder without one, which no start takes for whole.
-    let half = data.join("wharf.db.restoring");
-    io("copying the database", || {
-        fs::copy(folder.join(DATABASE), &half)?;
-        File::open(&half)?.sync_all()
-    })?;
-    let snapshot = open(&half)?;
-    let blobs = Fs::open(FsOptions::new(folder))?;
-    let outcome = copy_named(&snapshot, &blobs, data, progress).await;
+    // The database comes last: a restore that breaks off leaves a folder without one, and can be gone on with.
+    io("making the data folder", || folder::make_private(&half))?;
+    let _lock = lock(data)?;
+    let database = half.join(DATABASE);
+    let (from, to) = (folder.join(DATABASE), database.clone());
+    blocking("copying the database", move || {
+        folder::remove_database(&to)?;
+        fs::copy(from, &to)?;
+        File::open(&to)?.sync_all()
+    })
+    .await?;
+    let snapshot = open(&database)?;
+    let outcome = async {
+        if let Some(what) = snapshot.integrity().await?.into_iter().next() {
+            return Err(BackupError::Damaged {
+                folder: folder.to_owned(),
+                what,
+            });
+        }
+        let blobs = Fs::open(read_only(folder))?;
+        copy::named(&snapshot, &blobs, data, progress).await
+    }
+    .await;
     snapshot.close().await;
     drop(snapshot);
-    let (copied, _) = outcome?;
-    io("finishing the restore", || {
-        fs::rename(&half, data.join(DATABASE))?;
-        File::open(data)?.sync_all()
-    })?;
+    let copied = outcome?;
+    let data = data.to_owned();
+    blocking("finishing the restore", move || {
+        settled(&database)?;
+        File::open(&database)?.sync_all()?;
+        fs::rename(&database, data.join(DATABASE))?;
+        fs::remove_dir_all(&half)?;
+        File::open(&data)?.sync_all()
+    })
+    .await?;
     Ok(copied)
+}
+
+fn read_only(folder: &Path) -> FsOptions {
+    FsOptions {
+        read_only: true,
+        ..FsOptions::new(folder)
+    }
 }
 
 fn open(database: &Path) -> Result<Meta> {
     Ok(Meta::open(SqliteOptions::new(database))?.0)
 }
 
-/// Copies every blob file that the snapshot names; gives the keys too.
-async fn copy_named(
-    snapshot: &Meta,
-    blobs: &dyn BlobStore,
-    to: &Path,
-    progress: &mut (dyn FnMut(&Copied) + Send),
-) -> Result<(Copied, HashSet<Key>)> {
-    let (mut copied, mut named) = (Copied::default(), HashSet::new());
-    let mut folders = HashSet::new();
-    let mut after = None;
-    loop {
-        let page = snapshot.scan(rows::ListLive { after, limit: PAGE }).await?;
-        let Some(last) = page.last() else { break };
-        after = Some(last.id);
-        for row in page {
-            let rows::Place::Key(key) = &row.place else {
-                continue;
-            };
-            let key = Key::parse(key)?;
-            let target = to.join(key.as_str());
-            if fs::metadata(&target).is_ok_and(|file| file.len() == row.size) {
-                copied.blobs += 1;
-                copied.bytes += row.size;
-                named.insert(key);
-                continue;
-            }
-            if let Some(parent) = target.parent()
-                && folders.insert(parent.to_owned())
-            {
-                make_private(parent)?;
-            }
-            match blobs.export(&key, &target).await {
-                Ok(()) => {
-                    copied.blobs += 1;
-                    copied.bytes += row.size;
-                    copied.added += 1;
-                }
-                Err(wharf_blob::Error::Missing { .. }) => {
-                    copied.missing.push(row.digest.to_string())
-                }
-                Err(error) => return Err(error.into()),
-            }
-            named.insert(key);
-        }
-        progress(&copied);
-    }
-    io("syncing the copied blobs", || {
-        folders
-            .iter()
-            .flat_map(|folder| folder.ancestors().take_while(|above| above.starts_with(to)))
-            .collect::<HashSet<_>>()
-            .into_iter()
-            .try_for_each(|folder| File::open(folder)?.sync_all())
-    })?;
-    Ok((copied, named))
-}
-
+/// Takes the sessions out of a snapshot.
 async fn forget_uploads(snapshot: &Meta) -> Result<()> {
     loop {
         let sessions = snapshot
@@ -272,110 +283,38 @@ async fn forget_uploads(snapshot: &Meta) -> Result<()> {
         if sessions.is_empty() {
             return Ok(());
         }
+        // Together, so that they share their commits.
+        let mut deletes = tokio::task::JoinSet::new();
         for id in sessions {
-            snapshot.write(upload::Delete { id }).await?;
+            let snapshot = snapshot.clone();
+            deletes.spawn(async move { snapshot.write(upload::Delete { id }).await });
+        }
+        for deleted in deletes.join_all().await {
+            deleted?;
         }
     }
 }
 
-/// Removes blob files that the present snapshot does not name.
-async fn remove_unnamed(folder: &Path, named: &HashSet<Key>) -> Result<u64> {
+/// Blob files of the backup that the snapshot does not name.
+async fn unnamed(snapshot: &Meta, folder: &Path) -> Result<Vec<Key>> {
     let blobs = Fs::open(FsOptions::new(folder))?;
+    let mut walk = Walk::new(&blobs, Part::Blobs);
     let mut old = Vec::new();
-    blobs
-        .scan(Part::Blobs, &mut |stored| {
-            old.extend(stored.into_iter().filter_map(|stored| match stored {
-                Stored::Blob(key, _) if !named.contains(&key) => Some(key),
-                _ => None,
-            }));
-            true
-        })
-        .await?;
-    for key in &old {
-        blobs.remove(key).await?;
-    }
-    Ok(old.len() as u64)
-}
-
-/// Makes the folder, or finds that it is a backup already.
-fn prepare(folder: &Path) -> Result<()> {
-    make_private(folder)?;
-    if is_empty(folder)? {
-        // Marked at once, so that a backup that breaks off can be gone on with.
-        return io("marking the backup", || mark(folder));
-    }
-    check_marker(folder)
-}
-
-fn mark(folder: &Path) -> io::Result<()> {
-    let text = serde_json::json!({
-        "format": FORMAT,
-        "version": env!("CARGO_PKG_VERSION"),
-    });
-    let half = folder.join("wharf-backup.json.new");
-    fs::write(&half, format!("{text}\n"))?;
-    File::open(&half)?.sync_all()?;
-    fs::rename(half, folder.join(MARKER))
-}
-
-fn check_marker(folder: &Path) -> Result<()> {
-    let not = || BackupError::NotABackup {
-        folder: folder.to_owned(),
-    };
-    let text = fs::read(folder.join(MARKER)).map_err(|_| not())?;
-    let marker: serde_json::Value = serde_json::from_slice(&text).map_err(|_| not())?;
-    match marker.get("format").and_then(serde_json::Value::as_u64) {
-        Some(FORMAT) => Ok(()),
-        Some(found) => Err(BackupError::Format {
-            folder: folder.to_owned(),
-            found,
-        }),
-        None => Err(not()),
-    }
-}
-
-fn is_empty(folder: &Path) -> Result<bool> {
-    match fs::read_dir(folder) {
-        Ok(mut entries) => Ok(entries.next().is_none()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
-        Err(source) => Err(BackupError::Io {
-            what: format!("reading {}", folder.display()),
-            source,
-        }),
-    }
-}
-
-fn make_private(folder: &Path) -> Result<()> {
-    use std::os::unix::fs::DirBuilderExt;
-    io(&format!("making {}", folder.display()), || {
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(folder)
-    })
-}
-
-/// Removes a database with the files that SQLite keeps beside it.
-fn remove_database(path: &Path) -> Result<()> {
-    for suffix in ["", "-wal", "-shm"] {
-        let mut name = path.as_os_str().to_owned();
-        name.push(suffix);
-        match fs::remove_file(&name) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(BackupError::Io {
-                    what: format!("removing {}", Path::new(&name).display()),
-                    source: error,
-                });
+    while let Some(found) = walk.next().await? {
+        for stored in found {
+            let Stored::Blob(key, _) = stored else {
+                continue;
+            };
+            if !verify::is_named(snapshot, &key).await? {
+                old.push(key);
             }
-            _ => {}
+            if old.len() >= REMOVED_AT_MOST {
+                return Ok(old);
+            }
         }
     }
-    Ok(())
+    Ok(old)
 }
 
-fn io<T>(what: &str, work: impl FnOnce() -> io::Result<T>) -> Result<T> {
-    work().map_err(|source| BackupError::Io {
-        what: what.to_owned(),
-        source,
-    })
-}
+#[cfg(test)]
+mod tests;

@@ -9,6 +9,8 @@ pub mod backup;
 pub mod blob;
 pub mod clock;
 pub mod error;
+#[cfg(test)]
+mod house;
 pub mod manifest;
 pub mod referrer;
 pub mod registry;
@@ -16,6 +18,7 @@ pub mod repository;
 pub mod tag;
 pub mod upload;
 pub mod verify;
+mod walk;
 
 pub use clock::Clock;
 pub use error::{BodyError, Error, Result};

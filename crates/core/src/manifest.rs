@@ -3,6 +3,8 @@
 //! Bytes are stored exactly as they came (MPUT-2). Everything that the registry knows about a manifest (references,
 //! subject, artifact type) is derived once, when it is stored.
 
+use std::collections::HashSet;
+
 use bytes::Bytes;
 use wharf_meta::manifest as rows;
 use wharf_oci::{
@@ -221,6 +223,24 @@ fn warnings(manifest: &Manifest) -> Vec<&'static str> {
     warnings
 }
 
+/// Does what deletions of very large manifests, and pushes of them that broke off, left undone; small steps, until
+/// nothing is left. Called by the upkeep.
+pub async fn sweep(registry: &Registry) -> Result<()> {
+    let pending_before = registry.clock.now_ms() - rows::PIN_MS;
+    loop {
+        let done = registry
+            .meta
+            .write(rows::SweepEdges {
+                limit: EDGES_PER_WRITE as u32,
+                pending_before,
+            })
+            .await?;
+        if done == 0 {
+            return Ok(());
+        }
+    }
+}
+
 /// The digest under which the bytes are stored: the one in the path when they match it, otherwise sha256.
 fn digest_of(reference: &Reference, bytes: &[u8]) -> Result<Digest> {
     match reference {
@@ -263,11 +283,19 @@ fn edge_row(edge: &Edge<'_>, rule: ContentRule) -> rows::EdgeRow {
 /// Writes the manifest. The references of a very large one go first, in small steps, so that no write holds the writer
 /// for long; each step pins what it names until the manifest itself is there.
 async fn store(registry: &Registry, mut put: rows::Put) -> Result<()> {
+    // A target named twice is one reference: pins are counted by target.
+    let mut seen = HashSet::new();
+    put.edges
+        .retain(|edge| seen.insert((edge.target.clone(), edge.size, edge.must_exist)));
     let last = put
         .edges
         .split_off(put.edges.len().saturating_sub(EDGES_PER_WRITE));
     let before = std::mem::replace(&mut put.edges, last);
-    put.pinned = before.len() as u32;
+    put.pinned = before
+        .iter()
+        .map(|edge| &edge.target)
+        .collect::<HashSet<_>>()
+        .len() as u32;
     for _ in 0..ATTEMPTS {
         for step in before.chunks(EDGES_PER_WRITE) {
             let outcome = registry

@@ -40,6 +40,10 @@ fn main() {
         "{:<44}{:>9}{:>12}{:>12}{:>10}",
         "operation", "tasks", "per second", "commits/s", "mean ms"
     );
+    println!(
+        "(a bare write and sync of 4 KiB: {:.0} a second)",
+        syncs(folder.path(), time / 2)
+    );
     for tasks in WRITERS {
         runtime.block_on(writes(
             &meta,
@@ -55,6 +59,10 @@ fn main() {
             },
         ));
     }
+    println!(
+        "(a bare write and sync of 4 KiB: {:.0} a second)",
+        syncs(folder.path(), time / 2)
+    );
     for tasks in WRITERS {
         runtime.block_on(writes(
             &meta,
@@ -154,7 +162,7 @@ fn main() {
             time,
             |meta, n| async move {
                 meta.read(setting::Get {
-                    key: format!("0-{}", n % 1000),
+                    key: format!("0-{}", n % 100),
                 })
                 .await
                 .expect("a read")
@@ -258,6 +266,23 @@ fn main() {
     let start = Instant::now();
     runtime.block_on(meta.close());
     println!("closed in {:?}", start.elapsed());
+}
+
+/// What the disk does without a database: the measure for one writer.
+fn syncs(folder: &std::path::Path, time: Duration) -> f64 {
+    use std::os::unix::fs::FileExt;
+    let file = std::fs::File::create(folder.join("sync")).expect("a file");
+    file.set_len(1 << 20)
+        .and_then(|()| file.sync_all())
+        .expect("a sync");
+    let (start, mut n) = (Instant::now(), 0_u64);
+    while start.elapsed() < time {
+        file.write_all_at(&n.to_be_bytes().repeat(512), n % 256 * 4096)
+            .expect("a write");
+        file.sync_data().expect("a sync");
+        n += 1;
+    }
+    n as f64 / start.elapsed().as_secs_f64()
 }
 
 /// Runs an operation over and over in so many tasks; prints the rate and how many commits it took.

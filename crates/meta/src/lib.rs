@@ -1,7 +1,7 @@
 //! METADATA: everything the registry knows but bytes, in SQL.
 //!
 //! `core` calls [`Meta`] with operations ([`blob`], [`manifest`], [`tag`] …). Each is written once ([`Op`] over [`Tx`])
-//! and runs on every engine; all engines pass the same suite ([`meta_suite!`]). SQL text lives in this crate alone, and
+//! and runs on every engine; all engines pass the same suite (`meta_suite!`). SQL text lives in this crate alone, and
 //! nothing of one engine outside `engine/`. This crate decides no rights, knows no HTTP, and holds no lock that a reader
 //! waits for.
 //!

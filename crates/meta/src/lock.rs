@@ -129,7 +129,7 @@ mod tests {
         })
         .unwrap_err();
         let me = format!("process {}", std::process::id());
-        assert_eq!(told, [me.clone()]);
+        assert_eq!(told, [me.as_str()]);
         assert!(error.to_string().contains(&me), "{error}");
         drop(held);
         acquire(folder.path(), Duration::ZERO, |_| panic!("it was released")).unwrap();

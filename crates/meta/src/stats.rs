@@ -11,7 +11,7 @@ pub struct Stats {
     pub failed: u64,
     /// Commits, each with one sync of the log when the store is durable.
     pub commits: u64,
-    /// Commits that failed.
+    /// Commits that failed, and batches that SQLite undid before.
     pub failed_commits: u64,
     /// Time spent in commits.
     pub commit_time: Duration,

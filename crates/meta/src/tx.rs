@@ -106,15 +106,35 @@ pub trait Op: Send + 'static {
     /// Does the work.
     fn run<T: Tx>(&self, tx: &mut T) -> impl Future<Output = Result<Self::Out>> + Send;
 
-    /// The name in logs and metrics: module and type, for example `tag::Delete`.
+    /// The name in logs and metrics: where it stands below `ops`, for example `tag::Delete`.
     fn name() -> &'static str {
-        let full = std::any::type_name::<Self>();
-        let short = full
-            .rfind("::")
-            .and_then(|last| full[..last].rfind("::").map(|before| &full[before + 2..]));
-        short.unwrap_or(full)
+        short(std::any::type_name::<Self>())
     }
+}
+
+/// What follows `ops`; of operations elsewhere, the last two parts.
+fn short(full: &'static str) -> &'static str {
+    if let Some(at) = full.find("::ops::") {
+        return &full[at + "::ops::".len()..];
+    }
+    let last = full.rfind("::").unwrap_or(0);
+    full[..last]
+        .rfind("::")
+        .map_or(full, |before| &full[before + 2..])
 }
 
 /// An operation that writes nothing, so that [`crate::Meta::read`] and [`crate::Meta::scan`] take it.
 pub trait ReadOp: Op {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_short() {
+        assert_eq!(crate::ops::tag::Delete::name(), "tag::Delete");
+        assert_eq!(crate::ops::manifest::Put::name(), "manifest::put::Put");
+        assert_eq!(short("other::folder::file::Op"), "file::Op");
+        assert_eq!(short("Op"), "Op");
+    }
+}

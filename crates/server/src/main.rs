@@ -1,8 +1,8 @@
-//! The binary `wharf`: see [`wharf::cli`].
+//! The binary `wharf`: everything is in the library, so that tests run the same code.
 
 use std::process::ExitCode;
 
-/// Steadier in long runs than the system's allocator, and far faster than musl's.
+// The system's allocator grows without end under many threads with musl, and keeps more than it gives back with glibc.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

@@ -6,15 +6,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tempfile::TempDir;
-use wharf::app::{App, AppOptions, Data, DataOptions};
-use wharf::config::{self, Config, FlagValue, Inputs};
+use wharf::app::{App, Data};
+use wharf::config::{self, FlagValue, Inputs};
 use wharf::http::listener::{ListenAddr, Listeners};
 use wharf::http::server::{Running, Server, ServerOptions};
 use wharf::http::tls::Tls;
-use wharf::telemetry::Metrics;
-use wharf_core::access::{AccessOptions, Grant, Password, Rights, Who};
+use wharf::telemetry::{Metrics, Telemetry};
+use wharf_core::Clock as _;
+use wharf_core::access::Password;
 use wharf_core::clock::SystemClock;
-use wharf_core::{Clock as _, ContentRule, ContentRules};
 use wharf_oci::Authorization;
 
 use crate::ca::Ca;
@@ -76,14 +76,12 @@ impl TestServer {
         let config = config::load(&inputs)
             .unwrap_or_else(|problems| panic!("{problems}"))
             .config;
-        let data = DataOptions {
-            io_threads: 2,
-            ..DataOptions::new(&config.server.data)
-        };
-        let data = Data::open(&data, |_| ()).expect("the data folder opens");
-        let app = App::open(data, app_options(&config))
-            .await
-            .expect("the registry opens");
+        let metrics = Arc::new(Metrics::new(config.metrics.repository_label));
+        let data = Data::open(&config.data_options(), |_| ()).expect("the data folder opens");
+        let options = config
+            .app_options(Arc::new(SystemClock), metrics.clone())
+            .expect("valid grants");
+        let app = App::open(data, options).await.expect("the registry opens");
         let password = Password::new(ADMIN_PASSWORD);
         app.registry
             .access
@@ -99,10 +97,14 @@ impl TestServer {
         .expect("a port");
         let options = ServerOptions {
             tls: tls.map(|(cert, key)| Tls::load(cert, key).expect("a certificate")),
+            limits: config.http_limits(),
+            trusted_proxies: config.trusted_proxies(),
+            observer: Arc::new(Telemetry { metrics }),
             id_key: u64::from(std::process::id()),
             ..ServerOptions::new(listeners)
         };
         let running = Server::start(options, app.clone());
+        app.readiness.set(true);
         self.addr = running.addrs()[0].tcp().expect("a TCP address");
         self.started = Some(Started { app, running });
     }
@@ -142,52 +144,5 @@ impl TestServer {
     /// The parts, for tests that look inside.
     pub fn app(&self) -> &App {
         &self.started.as_ref().expect("it runs").app
-    }
-}
-
-fn app_options(config: &Config) -> AppOptions {
-    let grants = config.access.grants.iter().map(|grant| Grant {
-        who: Who::parse(&grant.who).expect("a name"),
-        role: grant.role,
-        on: grant.on.clone(),
-    });
-    let rights = Rights {
-        anonymous: config.access.anonymous.to_string().parse().expect("a role"),
-        htpasswd: config.access.htpasswd.role,
-        grants: grants.collect(),
-    };
-    let default = ContentRule {
-        require_blobs: config.content.require_blobs,
-        require_children: config.content.require_children,
-        check_sizes: config.content.check_sizes,
-    };
-    let overrides = config.content.overrides.iter().map(|rule| {
-        let rule_here = ContentRule {
-            require_blobs: rule.require_blobs.unwrap_or(default.require_blobs),
-            require_children: rule.require_children.unwrap_or(default.require_children),
-            check_sizes: rule.check_sizes.unwrap_or(default.check_sizes),
-        };
-        (rule.on.clone(), rule_here)
-    });
-    AppOptions {
-        access: AccessOptions {
-            rights,
-            htpasswd: config.access.htpasswd.file.clone(),
-            ..AccessOptions::default()
-        },
-        limits: wharf_core::Limits {
-            manifest_size: config.limits.manifest_size.0,
-            blob_size: config.limits.blob_size.0,
-            inline_below: config.storage.inline_below.0,
-            ..wharf_core::Limits::default()
-        },
-        content: ContentRules {
-            default,
-            overrides: overrides.collect(),
-        },
-        external_url: config.server.external_url.as_ref().map(ToString::to_string),
-        basic_challenge: false,
-        clock: Arc::new(SystemClock),
-        metrics: Arc::new(Metrics::new(false)),
     }
 }

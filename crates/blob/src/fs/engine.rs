@@ -44,6 +44,7 @@ impl Engine {
         let FsOptions {
             root,
             threads,
+            read_only,
             fault,
         } = options;
         let cannot = |error: io::Error| Error::io(|| format!("opening {}", root.display()), error);
@@ -54,7 +55,9 @@ impl Engine {
             }
             chosen => chosen,
         };
-        std::fs::create_dir_all(&root).map_err(cannot)?;
+        if !read_only {
+            std::fs::create_dir_all(&root).map_err(cannot)?;
+        }
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd =
             rustix::fs::open(&root, flags, Mode::empty()).map_err(|errno| cannot(errno.into()))?;
@@ -71,20 +74,32 @@ impl Engine {
             fault,
             folders: Mutex::default(),
         };
-        engine.make_folder(BLOBS)?;
-        engine.make_folder(UPLOADS)?;
-        engine.sync_folder(".")?;
-        // What a killed process made may be in the cache only. These calls settle it once, so that `folder` never has
-        // to ask about a folder that it finds.
-        engine.sync_folder(BLOBS)?;
+        if !read_only {
+            engine.settle()?;
+        }
+        Ok(Arc::new(engine))
+    }
+
+    /// Makes the folders that belong here, and makes durable what a killed process left in the cache only. This settles
+    /// it once, so that [`Self::folder`] never has to ask about a folder that it finds.
+    fn settle(&self) -> Result<()> {
+        self.make_folder(BLOBS)?;
+        self.make_folder(UPLOADS)?;
+        self.sync_folder(".")?;
+        match self.sync_folder("..") {
+            // The folder may be new as well. Where we may not even open the one above it, somebody else made it.
+            Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::PermissionDenied => {}
+            outcome => outcome?,
+        }
+        self.sync_folder(BLOBS)?;
         let mut known = HashSet::from([BLOBS.to_owned()]);
-        for algorithm in engine.folders_in(BLOBS)? {
-            engine.sync_folder(&algorithm)?;
-            known.extend(engine.folders_in(&algorithm)?);
+        for algorithm in self.folders_in(BLOBS)? {
+            self.sync_folder(&algorithm)?;
+            known.extend(self.folders_in(&algorithm)?);
             known.insert(algorithm);
         }
-        *engine.folders() = known;
-        Ok(Arc::new(engine))
+        *self.folders() = known;
+        Ok(())
     }
 
     /// Asks the fault hook.
@@ -124,8 +139,8 @@ impl Engine {
     }
 
     /// Somebody removed folders below our feet: look again.
-    pub(super) fn forget_folder(&self, path: &str) {
-        self.folders().remove(path);
+    pub(super) fn forget_folders(&self) {
+        self.folders().clear();
     }
 
     pub(super) fn sync_folder(&self, path: &str) -> Result<()> {

@@ -44,6 +44,8 @@ pub struct FsOptions {
     pub root: PathBuf,
     /// I/O threads for writing, and as many for reading. 0 lets the store choose.
     pub threads: usize,
+    /// Touch nothing: no folder is made, none is synced. For looking at backups, on media that may not be writable.
+    pub read_only: bool,
     /// Faults to inject, in tests.
     pub fault: Option<Arc<dyn Fault>>,
 }
@@ -54,6 +56,7 @@ impl FsOptions {
         Self {
             root: root.into(),
             threads: 0,
+            read_only: false,
             fault: None,
         }
     }

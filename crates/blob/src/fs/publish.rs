@@ -20,7 +20,7 @@ impl Engine {
             self.folder(folder)?;
             let renamed = match self.link(&upload, key) {
                 Err(Errno::NOENT) if self.exists(&upload)? => {
-                    self.forget_folder(folder);
+                    self.forget_folders();
                     self.folder(folder)?;
                     self.link(&upload, key)
                 }
@@ -48,9 +48,11 @@ impl Engine {
     /// Links, or renames where the file system has no links. Says whether it renamed.
     fn link(&self, upload: &str, key: &Key) -> rustix::io::Result<bool> {
         let _timed = self.counts.time(Counted::Link);
-        self.step(Step::Link, key.as_str())?;
         let (root, name) = (&self.root, key.as_str());
-        match rustix::fs::linkat(root, upload, root, name, AtFlags::empty()) {
+        let linked = self
+            .step(Step::Link, name)
+            .and_then(|()| rustix::fs::linkat(root, upload, root, name, AtFlags::empty()));
+        match linked {
             Ok(()) => Ok(false),
             Err(Errno::PERM | Errno::OPNOTSUPP | Errno::NOSYS | Errno::MLINK) => {
                 match rustix::fs::renameat_with(root, upload, root, name, RenameFlags::NOREPLACE) {

@@ -1,1 +1,646 @@
+//! What only files can show: faults, folders, clients that vanish.
 
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+use wharf_oci::Digest;
+
+use super::*;
+use crate::BUFFER;
+use crate::fault::{Script, Step};
+
+const ENOSPC: i32 = 28;
+const EIO: i32 = 5;
+const EPERM: i32 = 1;
+const EXDEV: i32 = 18;
+
+struct House {
+    dir: TempDir,
+    store: Fs,
+    script: Arc<Script>,
+}
+
+impl House {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let script = Arc::new(Script::new());
+        let store = Fs::open(FsOptions {
+            threads: 2,
+            fault: Some(script.clone()),
+            ..FsOptions::new(dir.path())
+        });
+        Self {
+            store: store.unwrap(),
+            dir,
+            script,
+        }
+    }
+
+    async fn writer(&self, id: &UploadId) -> Box<dyn UploadWriter> {
+        self.resume(id, &Checkpoint::START).await.unwrap()
+    }
+
+    async fn resume(&self, id: &UploadId, from: &Checkpoint) -> Result<Box<dyn UploadWriter>> {
+        self.store.upload(id, from, Algorithm::Sha256).await
+    }
+
+    /// A finished upload, and the key it shall get.
+    async fn finished(&self, bytes: &Bytes) -> (UploadId, Key) {
+        let id = UploadId::random();
+        let mut writer = self.writer(&id).await;
+        writer.write(bytes.clone()).await.unwrap();
+        let (digest, _) = writer.finish(Algorithm::Sha256).await.unwrap();
+        (id, Key::fresh(&digest))
+    }
+
+    async fn blob(&self, bytes: &Bytes) -> (Key, Blob) {
+        let (id, key) = self.finished(bytes).await;
+        self.store.publish(&id, &key).await.unwrap();
+        self.store.discard(&id).await.unwrap();
+        let blob = self.store.open(&key, bytes.len() as u64).await.unwrap();
+        (key, blob)
+    }
+
+    fn path(&self, id: &UploadId) -> PathBuf {
+        self.dir.path().join(engine::upload_path(id))
+    }
+
+    fn length(&self, id: &UploadId) -> Option<u64> {
+        Some(std::fs::metadata(self.path(id)).ok()?.len())
+    }
+
+    /// Waits until no file of this store is open, no place on a pool taken and no fence held.
+    async fn quiet(&self) {
+        let until = Instant::now() + Duration::from_secs(10);
+        loop {
+            let (write, read) = self.store.stats();
+            let busy = write.busy + write.queued + read.busy + read.queued;
+            let taken = self.store.engine.pool.taken() + self.store.engine.read.pool.taken();
+            let open = open_below(self.dir.path());
+            let fences = self.store.engine.fences.len();
+            if busy + taken + open.len() + fences == 0 {
+                return;
+            }
+            assert!(
+                Instant::now() < until,
+                "left behind: {busy} jobs, {taken} places, {fences} fences, files {open:?}"
+            );
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
+
+/// Files below a folder that this process has open. The store's own descriptor is the folder itself.
+fn open_below(folder: &Path) -> Vec<PathBuf> {
+    let folder = folder.canonicalize().unwrap();
+    let all = std::fs::read_dir("/proc/self/fd").unwrap();
+    all.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok())
+        .filter(|target| target.starts_with(&folder) && *target != folder)
+        .collect()
+}
+
+fn noise(length: usize) -> Bytes {
+    (0..length).map(|n| (n * 31 + n / 251) as u8).collect()
+}
+
+async fn collect(mut stream: crate::ByteStream) -> Result<Vec<u8>> {
+    let mut out = Vec::new();
+    while let Some(piece) = stream.next().await {
+        out.extend_from_slice(&piece?);
+    }
+    Ok(out)
+}
+
+fn is_io(error: &Error, errno: i32) -> bool {
+    matches!(error, Error::Io { source, .. } if source.raw_os_error() == Some(errno))
+}
+
+#[tokio::test]
+async fn a_full_disk_is_said_and_costs_only_what_was_not_acknowledged() {
+    let house = House::new();
+    let id = UploadId::random();
+    let bytes = noise(3 * BUFFER);
+    let mut writer = house.writer(&id).await;
+    writer.write(bytes.slice(..1000)).await.unwrap();
+    let kept = writer.sync().await.unwrap();
+    house.script.fail(Step::Write, 1, 1, ENOSPC);
+    writer.write(bytes.slice(1000..)).await.unwrap();
+    let error = writer.sync().await.unwrap_err();
+    assert!(matches!(error, Error::NoSpace), "{error}");
+    assert_eq!(
+        house.length(&id),
+        Some(1000),
+        "the space was not given back"
+    );
+    for _ in 0..2 {
+        assert!(matches!(writer.write(noise(1)).await, Err(Error::Poisoned)));
+        assert!(matches!(writer.sync().await, Err(Error::Poisoned)));
+        let finished = writer.finish(Algorithm::Sha256).await;
+        assert!(matches!(finished, Err(Error::Poisoned)));
+    }
+    drop(writer);
+    // Space is back: the session goes on as if nothing had been.
+    let mut writer = house.resume(&id, &kept).await.unwrap();
+    writer.write(bytes.slice(1000..)).await.unwrap();
+    let (digest, _) = writer.finish(Algorithm::Sha256).await.unwrap();
+    assert_eq!(digest, Digest::of(Algorithm::Sha256, &bytes));
+}
+
+#[tokio::test]
+async fn an_upload_that_never_had_a_checkpoint_frees_its_file_when_the_disk_is_full() {
+    let house = House::new();
+    let id = UploadId::random();
+    let mut writer = house.writer(&id).await;
+    house.script.fail(Step::Write, 2, 1, ENOSPC);
+    let mut outcome = Ok(());
+    for _ in 0..6 {
+        outcome = outcome.and(writer.write(noise(BUFFER)).await);
+    }
+    assert!(matches!(outcome, Err(Error::NoSpace)), "{outcome:?}");
+    drop(writer);
+    house.quiet().await;
+    assert_eq!(house.length(&id), None);
+}
+
+#[tokio::test]
+async fn a_failed_sync_is_not_tried_again() {
+    let house = House::new();
+    let id = UploadId::random();
+    let mut writer = house.writer(&id).await;
+    writer.write(noise(5000)).await.unwrap();
+    let kept = writer.sync().await.unwrap();
+    writer.write(noise(7000)).await.unwrap();
+    house.script.fail(Step::Sync, 0, 1, EIO);
+    let error = writer.sync().await.unwrap_err();
+    assert!(is_io(&error, EIO), "{error}");
+    let syncs = |house: &House| house.store.counts().read()[1].1;
+    let before = syncs(&house);
+    assert!(matches!(writer.sync().await, Err(Error::Poisoned)));
+    let finished = writer.finish(Algorithm::Sha256).await;
+    assert!(matches!(finished, Err(Error::Poisoned)));
+    assert_eq!(syncs(&house), before);
+    assert_eq!(house.length(&id), Some(5000), "void bytes were left");
+    let mut writer = house.resume(&id, &kept).await.unwrap();
+    writer.write(noise(7000)).await.unwrap();
+    let (digest, _) = writer.finish(Algorithm::Sha256).await.unwrap();
+    let expected = [noise(5000), noise(7000)].concat();
+    assert_eq!(digest, Digest::of(Algorithm::Sha256, &expected));
+}
+
+#[tokio::test]
+async fn the_first_checkpoint_needs_the_name_to_be_durable_and_later_ones_do_not() {
+    let house = House::new();
+    let folder_syncs = |house: &House| house.store.counts().read()[2].1;
+    let id = UploadId::random();
+    let mut writer = house.writer(&id).await;
+    let before = folder_syncs(&house);
+    for _ in 0..3 {
+        writer.write(noise(10)).await.unwrap();
+        writer.sync().await.unwrap();
+    }
+    assert_eq!(folder_syncs(&house) - before, 1);
+
+    let mut writer = house.writer(&UploadId::random()).await;
+    writer.write(noise(10)).await.unwrap();
+    house.script.fail(Step::SyncDir, 0, 1, EIO);
+    let error = writer.sync().await.unwrap_err();
+    assert!(is_io(&error, EIO), "{error}");
+    assert!(matches!(writer.sync().await, Err(Error::Poisoned)));
+}
+
+#[tokio::test]
+async fn a_publish_that_fails_leaves_no_key_and_can_be_tried_again() {
+    let house = House::new();
+    let bytes = noise(5000);
+    // Its folder is there already, so that the faults hit the publish itself.
+    house.blob(&bytes).await;
+    for step in [Step::Link, Step::SyncDir] {
+        let (id, key) = house.finished(&bytes).await;
+        house.script.fail(step, 0, 1, EIO);
+        let error = house.store.publish(&id, &key).await.unwrap_err();
+        assert!(is_io(&error, EIO), "{step:?}: {error}");
+        let absent = house.store.open(&key, 5000).await;
+        assert!(
+            matches!(absent, Err(Error::Missing { .. })),
+            "{step:?}: {absent:?}"
+        );
+        let other = Key::fresh(&key.digest().unwrap());
+        house.store.publish(&id, &other).await.unwrap();
+        let blob = house.store.open(&other, 5000).await.unwrap();
+        assert_eq!(collect(blob.stream(0..5000)).await.unwrap(), bytes);
+    }
+}
+
+#[tokio::test]
+async fn a_folder_whose_name_could_not_be_made_durable_is_made_anew() {
+    let house = House::new();
+    let (id, key) = house.finished(&noise(10)).await;
+    let folder = house.dir.path().join(key.folder());
+    house.script.fail(Step::SyncDir, 1, 1, EIO);
+    house.store.publish(&id, &key).await.unwrap_err();
+    assert!(!folder.exists(), "an entry that may be lost was kept");
+    let before = house.store.counts().read()[2].1;
+    house.store.publish(&id, &key).await.unwrap();
+    // The folder's entry once more, and the key's.
+    assert_eq!(house.store.counts().read()[2].1 - before, 2);
+    house.store.open(&key, 10).await.unwrap();
+}
+
+#[tokio::test]
+async fn without_hard_links_publishing_renames() {
+    let house = House::new();
+    let bytes = noise(5000);
+    let (id, key) = house.finished(&bytes).await;
+    // The hook stands in for the file system's refusal.
+    house.script.fail(Step::Link, 0, 1, EPERM);
+    house.store.publish(&id, &key).await.unwrap();
+    assert_eq!(house.length(&id), None);
+    let blob = house.store.open(&key, 5000).await.unwrap();
+    assert_eq!(collect(blob.stream(0..5000)).await.unwrap(), bytes);
+    house.store.discard(&id).await.unwrap();
+}
+
+#[tokio::test]
+async fn folders_that_somebody_removed_come_back() {
+    let house = House::new();
+    let (key, _) = house.blob(&noise(10)).await;
+    std::fs::remove_dir_all(house.dir.path().join("blobs")).unwrap();
+    let again = house.store.open(&key, 10).await;
+    assert!(matches!(again, Err(Error::Missing { .. })), "{again:?}");
+    house.blob(&noise(10)).await;
+}
+
+#[tokio::test]
+async fn an_export_to_another_file_system_copies() {
+    let house = House::new();
+    let bytes = noise(BUFFER + 5);
+    let (key, _) = house.blob(&bytes).await;
+    let other = tempfile::tempdir().unwrap();
+    let to = other.path().join("copy");
+    house.script.fail(Step::Link, 0, 1, EXDEV);
+    house.store.export(&key, &to).await.unwrap();
+    assert_eq!(std::fs::read(&to).unwrap(), bytes);
+    house.script.fail(Step::Link, 0, 1, EXDEV);
+    house.script.fail(Step::Write, 0, 1, ENOSPC);
+    let half = other.path().join("half");
+    let error = house.store.export(&key, &half).await.unwrap_err();
+    assert!(matches!(error, Error::NoSpace), "{error}");
+    assert!(!half.exists());
+}
+
+#[tokio::test]
+async fn a_read_error_ends_the_stream_with_an_error() {
+    let house = House::new();
+    let (_, blob) = house.blob(&noise(BUFFER)).await;
+    house.script.fail(Step::Read, 1, 1, EIO);
+    let mut stream = blob.stream(0..BUFFER as u64);
+    stream.next().await.unwrap().unwrap();
+    let error = stream.next().await.unwrap().unwrap_err();
+    assert!(is_io(&error, EIO), "{error}");
+    assert!(stream.next().await.is_none());
+}
+
+#[tokio::test]
+async fn what_is_not_in_memory_is_read_by_the_pool() {
+    const EAGAIN: i32 = 11;
+    let house = House::new();
+    let bytes = noise(BUFFER);
+    let (_, blob) = house.blob(&bytes).await;
+    // Every other call is the one on the spot, which finds nothing.
+    let mut stream = blob.stream(3..BUFFER as u64);
+    let mut got = Vec::new();
+    loop {
+        house.script.fail(Step::Read, 0, 1, EAGAIN);
+        let Some(piece) = stream.next().await else {
+            break;
+        };
+        got.extend_from_slice(&piece.unwrap());
+    }
+    assert_eq!(got, bytes[3..]);
+    assert!(house.store.stats().1.jobs >= 4, "{:?}", house.store.stats());
+}
+
+#[tokio::test]
+async fn a_file_that_shrinks_under_a_reader_is_an_error_and_never_a_short_answer() {
+    let house = House::new();
+    let (key, blob) = house.blob(&noise(BUFFER)).await;
+    let mut stream = blob.stream(0..BUFFER as u64);
+    stream.next().await.unwrap().unwrap();
+    let file = std::fs::OpenOptions::new()
+        .write(true)
+        .open(house.dir.path().join(key.as_str()));
+    file.unwrap().set_len(300_000).unwrap();
+    match collect(stream).await {
+        Err(Error::WrongSize {
+            expected, actual, ..
+        }) => assert_eq!((expected, actual), (BUFFER as u64, 300_000)),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_folder_in_the_place_of_a_blob_is_no_blob() {
+    let house = House::new();
+    let key = Key::fresh(&Digest::of(Algorithm::Sha256, b"x"));
+    std::fs::create_dir_all(house.dir.path().join(key.as_str())).unwrap();
+    let opened = house.store.open(&key, 4096).await;
+    assert!(matches!(opened, Err(Error::Missing { .. })), "{opened:?}");
+}
+
+#[tokio::test]
+async fn a_scan_names_strays() {
+    let house = House::new();
+    let put = |path: &str| {
+        let path = house.dir.path().join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, b"?").unwrap();
+    };
+    put("uploads/README");
+    put("blobs/lost+found");
+    put("blobs/sha256/ab/short.1");
+    std::os::unix::fs::symlink("/etc/passwd", house.dir.path().join("blobs/sha256/link")).unwrap();
+    let mut strays = Vec::new();
+    for part in [Part::Blobs, Part::Uploads] {
+        let mut visit = |found: Vec<Stored>| {
+            strays.extend(found);
+            true
+        };
+        house.store.scan(part, &mut visit).await.unwrap();
+    }
+    strays.sort_by_key(|stray| format!("{stray:?}"));
+    let expected = [
+        "blobs/lost+found",
+        "blobs/sha256/ab/short.1",
+        "blobs/sha256/link",
+        "uploads/README",
+    ];
+    assert_eq!(strays, expected.map(|path| Stored::Stray(path.into())));
+}
+
+#[tokio::test]
+async fn a_read_only_store_leaves_no_trace() {
+    let dir = tempfile::tempdir().unwrap();
+    let look = |folder: &Path| {
+        Fs::open(FsOptions {
+            read_only: true,
+            ..FsOptions::new(folder)
+        })
+    };
+    let store = look(dir.path()).unwrap();
+    let key = Key::fresh(&Digest::of(Algorithm::Sha256, b"x"));
+    let opened = store.open(&key, 1).await;
+    assert!(matches!(opened, Err(Error::Missing { .. })), "{opened:?}");
+    let mut visit = |found: Vec<Stored>| panic!("{found:?}");
+    store.scan(Part::Blobs, &mut visit).await.unwrap();
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    look(&dir.path().join("absent")).unwrap_err();
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn a_store_that_takes_no_bytes_says_so() {
+    let house = House::new();
+    assert!(house.store.probe().await.unwrap() > Some(0));
+    house.script.fail(Step::Write, 0, 1, ENOSPC);
+    let full = house.store.probe().await;
+    assert!(matches!(full, Err(Error::NoSpace)), "{full:?}");
+    house.script.fail(Step::Create, 0, 1, 30);
+    let read_only = house.store.probe().await.unwrap_err();
+    assert!(is_io(&read_only, 30), "{read_only}");
+}
+
+/// Seconds for an fsync: reading goes on, and so does everything else on this single-threaded runtime.
+#[tokio::test]
+async fn a_slow_disk_holds_up_neither_readers_nor_the_runtime() {
+    let house = House::new();
+    let (_, blob) = house.blob(&noise(BUFFER)).await;
+    house
+        .script
+        .delay(Step::Sync, 8, Duration::from_millis(300));
+    let mut writers = Vec::new();
+    for _ in 0..8 {
+        let mut writer = house.writer(&UploadId::random()).await;
+        writer.write(noise(10)).await.unwrap();
+        writers.push(writer);
+    }
+    let syncing = tokio::spawn(async move {
+        for outcome in futures_join(writers.iter_mut().map(|writer| writer.sync()).collect()).await
+        {
+            outcome.unwrap();
+        }
+    });
+    tokio::task::yield_now().await;
+    let begun = Instant::now();
+    let mut turns = 0;
+    while !syncing.is_finished() {
+        let turn = Instant::now();
+        // Cold reads, too, go to threads of their own.
+        house.script.fail(Step::Read, 0, 1, 11);
+        collect(blob.stream(0..BUFFER as u64)).await.unwrap();
+        assert!(
+            turn.elapsed() < Duration::from_millis(250),
+            "{:?}",
+            turn.elapsed()
+        );
+        turns += 1;
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    syncing.await.unwrap();
+    assert!(
+        begun.elapsed() > Duration::from_millis(900),
+        "the disk was not slow"
+    );
+    assert!(turns > 20, "only {turns} reads meanwhile");
+}
+
+async fn futures_join<T>(mut futures: Vec<BoxFuture<'_, T>>) -> Vec<T> {
+    let mut done: Vec<Option<T>> = futures.iter().map(|_| None).collect();
+    std::future::poll_fn(|cx| {
+        for (future, place) in futures.iter_mut().zip(&mut done) {
+            if place.is_none()
+                && let Poll::Ready(value) = future.as_mut().poll(cx)
+            {
+                *place = Some(value);
+            }
+        }
+        match done.iter().all(Option::is_some) {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        }
+    })
+    .await;
+    done.into_iter().flatten().collect()
+}
+
+/// The request vanished while its bytes were on the way to the disk. They must land neither in what the next request
+/// writes at their place nor in the blob that comes of it.
+#[tokio::test]
+async fn a_late_write_of_a_vanished_request_lands_nowhere() {
+    for publish_first in [false, true] {
+        let house = House::new();
+        let id = UploadId::random();
+        let mut writer = house.writer(&id).await;
+        writer.write(noise(1000)).await.unwrap();
+        let kept = writer.sync().await.unwrap();
+        house
+            .script
+            .delay(Step::Write, 1, Duration::from_millis(150));
+        writer.write(Bytes::from(vec![0xee; BUFFER])).await.unwrap();
+        drop(writer);
+        let expected = if publish_first {
+            // Whoever publishes now has decided that the checkpoint is all there is.
+            noise(1000)
+        } else {
+            let mut writer = house.resume(&id, &kept).await.unwrap();
+            writer.write(noise(2 * BUFFER)).await.unwrap();
+            writer.finish(Algorithm::Sha256).await.unwrap();
+            [noise(1000), noise(2 * BUFFER)].concat().into()
+        };
+        let key = Key::fresh(&Digest::of(Algorithm::Sha256, &expected));
+        if publish_first {
+            let mut writer = house.resume(&id, &kept).await.unwrap();
+            writer.finish(Algorithm::Sha256).await.unwrap();
+        }
+        house.store.publish(&id, &key).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(250)).await;
+        let size = expected.len() as u64;
+        let blob = house.store.open(&key, size).await.unwrap();
+        assert_eq!(collect(blob.stream(0..size)).await.unwrap(), expected);
+    }
+}
+
+/// Polls a future at most `times`, then drops it; says whether it came to an end.
+fn poll_some<T>(future: impl Future<Output = T>, times: usize) -> Option<T> {
+    let mut future = pin!(future);
+    let mut cx = Context::from_waker(Waker::noop());
+    for _ in 0..times {
+        if let Poll::Ready(value) = future.as_mut().poll(&mut cx) {
+            return Some(value);
+        }
+        std::thread::sleep(Duration::from_micros(300));
+    }
+    None
+}
+
+#[tokio::test]
+async fn a_writer_dropped_at_any_point_leaves_nothing_behind() {
+    let house = House::new();
+    for times in (0..12).chain([30, 100]) {
+        for slow in [false, true] {
+            if slow {
+                house.script.delay(Step::Write, 2, Duration::from_millis(2));
+                house.script.delay(Step::Sync, 2, Duration::from_millis(2));
+            }
+            let id = UploadId::random();
+            let upload = async {
+                let mut writer = house.writer(&id).await;
+                for _ in 0..4 {
+                    writer.write(noise(BUFFER / 2 + 77)).await.unwrap();
+                }
+                writer.sync().await.unwrap();
+                writer.write(noise(BUFFER + 1)).await.unwrap();
+                writer.finish(Algorithm::Sha512).await.unwrap();
+            };
+            poll_some(upload, times);
+            house.script.clear();
+            house.quiet().await;
+            house.store.discard(&id).await.unwrap();
+        }
+    }
+    assert_eq!(
+        std::fs::read_dir(house.dir.path().join("uploads"))
+            .unwrap()
+            .count(),
+        0
+    );
+}
+
+#[tokio::test]
+async fn an_upload_without_a_checkpoint_leaves_no_file_and_one_with_a_checkpoint_does() {
+    let house = House::new();
+    let (gone, stays) = (UploadId::random(), UploadId::random());
+    let mut writer = house.writer(&gone).await;
+    writer.write(noise(3 * BUFFER)).await.unwrap();
+    drop(writer);
+    let mut writer = house.writer(&stays).await;
+    writer.sync().await.unwrap();
+    drop(writer);
+    house.quiet().await;
+    assert_eq!(house.length(&gone), None);
+    assert_eq!(house.length(&stays), Some(0));
+}
+
+/// A future that is given up keeps what it has taken: the writer goes on, and says where it is.
+#[tokio::test]
+async fn a_write_that_was_given_up_loses_and_doubles_nothing() {
+    let house = House::new();
+    for times in 0..6 {
+        let id = UploadId::random();
+        let bytes = noise(9 * BUFFER + 5);
+        let mut writer = house.writer(&id).await;
+        house.script.delay(Step::Write, 3, Duration::from_millis(3));
+        while writer.offset() < bytes.len() as u64 {
+            let at = usize::try_from(writer.offset()).unwrap();
+            let piece = bytes.slice(at..bytes.len().min(at + 3 * BUFFER));
+            if let Some(outcome) = poll_some(writer.write(piece), times) {
+                outcome.unwrap();
+            } else if times == 0 {
+                writer
+                    .write(bytes.slice(at..bytes.len().min(at + BUFFER)))
+                    .await
+                    .unwrap();
+            }
+        }
+        let (digest, _) = writer.finish(Algorithm::Sha256).await.unwrap();
+        assert_eq!(
+            digest,
+            Digest::of(Algorithm::Sha256, &bytes),
+            "given up after {times} polls"
+        );
+        house.store.discard(&id).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_stream_dropped_at_any_point_leaves_nothing_behind() {
+    let house = House::new();
+    let (key, blob) = house.blob(&noise(2 * BUFFER)).await;
+    drop(blob);
+    for times in 0..8 {
+        for cold in [false, true] {
+            if cold {
+                house.script.fail(Step::Read, 0, 1, 11);
+                house.script.delay(Step::Read, 1, Duration::from_millis(2));
+            }
+            let read = async {
+                let size = 2 * BUFFER as u64;
+                let blob = house.store.open(&key, size).await.unwrap();
+                collect(blob.stream(0..size)).await.unwrap();
+            };
+            poll_some(read, times);
+            house.script.clear();
+            house.quiet().await;
+        }
+    }
+}
+
+/// Chunks of single bytes must not cost an allocation each, nor keep the buffers alive that they were cut from.
+#[tokio::test]
+async fn tiny_chunks_are_gathered() {
+    let house = House::new();
+    let id = UploadId::random();
+    let mut writer = house.writer(&id).await;
+    let bytes = noise(300_000);
+    let mut left = bytes.clone();
+    while !left.is_empty() {
+        writer.write(left.split_to(1)).await.unwrap();
+    }
+    let (digest, _) = writer.finish(Algorithm::Sha256).await.unwrap();
+    assert_eq!(digest, Digest::of(Algorithm::Sha256, &bytes));
+    let calls = house.store.counts().read()[0].1;
+    assert!(calls <= 2, "{calls} writes");
+}

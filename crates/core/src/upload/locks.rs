@@ -63,14 +63,14 @@ impl Locks {
 
     fn ticket(&self, id: &UploadId) -> Ticket {
         let mut slots = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let slot = slots.entry(id.clone()).or_insert_with(|| Slot {
+        let slot = slots.entry(*id).or_insert_with(|| Slot {
             lock: Arc::default(),
             users: 0,
         });
         slot.users += 1;
         Ticket {
             lock: slot.lock.clone(),
-            id: id.clone(),
+            id: *id,
             slots: self.0.clone(),
         }
     }

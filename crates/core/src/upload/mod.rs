@@ -24,7 +24,7 @@ use crate::registry::Registry;
 /// Where the bytes of a request come from. Implemented by the transport.
 pub trait Source: Send {
     /// The length the client announced, if it did.
-    fn len(&self) -> Option<u64>;
+    fn announced(&self) -> Option<u64>;
 
     /// The next bytes; `None` at the end of the body.
     fn chunk(
@@ -111,10 +111,10 @@ pub async fn append(
     let id = UploadId::parse(id).map_err(|_| Error::UploadUnknown)?;
     let _guard = registry.uploads.lock(&id).await?;
     let (id, row) = load(registry, repository, &id.to_string(), owner).await?;
-    check_range(range, row.offset, body.len())?;
+    check_range(range, row.offset, body.announced())?;
 
     let algorithm = row.algorithm.unwrap_or(Algorithm::Sha256);
-    let mut sink = Sink::resume(registry, id.clone(), row, algorithm).await?;
+    let mut sink = Sink::resume(registry, id, row, algorithm).await?;
     receive(&mut sink, range, body).await?;
     let offset = sink.claim().await?;
     Ok(Status { id, offset })
@@ -137,7 +137,7 @@ pub async fn complete(
     let id = UploadId::parse(id).map_err(|_| Error::UploadUnknown)?;
     let _guard = registry.uploads.lock(&id).await?;
     let (id, row) = load(registry, repository, &id.to_string(), owner).await?;
-    check_range(range, row.offset, body.len())?;
+    check_range(range, row.offset, body.announced())?;
     let digest = digest.ok_or(Error::DigestMissing)?;
     let wanted = implemented(digest)?;
 
@@ -146,7 +146,7 @@ pub async fn complete(
         0 => wanted,
         _ => row.algorithm.unwrap_or(Algorithm::Sha256),
     };
-    let mut sink = Sink::resume(registry, id.clone(), row, algorithm)
+    let mut sink = Sink::resume(registry, id, row, algorithm)
         .await?
         .all_or_nothing();
     receive(&mut sink, range, body).await?;
@@ -172,7 +172,7 @@ pub async fn monolithic(
 ) -> Result<()> {
     let wanted = implemented(digest)?;
     let id = UploadId::random();
-    let mut sink = Sink::unclaimed(registry, id.clone(), wanted);
+    let mut sink = Sink::unclaimed(registry, id, wanted);
     let outcome = async {
         receive(&mut sink, None, body).await?;
         let finished = sink.finish(wanted).await?;
@@ -290,7 +290,7 @@ async fn receive(
     body: &mut impl Source,
 ) -> Result<()> {
     let limit = sink.registry().limits.blob_size;
-    if let Some(length) = body.len()
+    if let Some(length) = body.announced()
         && sink.offset().saturating_add(length) > limit
     {
         return Err(Error::BlobTooLarge { limit });

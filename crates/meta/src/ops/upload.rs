@@ -7,6 +7,10 @@ use crate::error::{Error, Result};
 use crate::tx::{Counter, Op, ReadOp, Tx};
 use crate::vals;
 
+/// Inline chunks are joined when there are so many, so that a request for each byte does not make the end of its
+/// session expensive.
+pub const MAX_CHUNKS: u32 = 64;
+
 /// A session as stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UploadRow {
@@ -24,7 +28,7 @@ pub struct UploadRow {
     pub hash: Vec<u8>,
     /// The bytes are in the blob store's upload file; otherwise in [`Chunks`].
     pub in_file: bool,
-    /// So many inline chunks: the caller moves to a file before they become many.
+    /// So many inline chunks, fewer than [`MAX_CHUNKS`].
     pub chunks: u32,
     /// The fencing token of whoever writes.
     pub epoch: i64,
@@ -127,17 +131,7 @@ impl Op for Chunks {
     const SINGLE: bool = true;
 
     async fn run<T: Tx>(&self, tx: &mut T) -> Result<Vec<u8>> {
-        let rows = tx
-            .query(
-                "SELECT bytes FROM upload_chunk WHERE upload_id = $1 ORDER BY start",
-                vals![&self.id],
-            )
-            .await?;
-        let mut all = Vec::new();
-        for mut row in rows {
-            all.append(&mut row.bytes(0)?);
-        }
-        Ok(all)
+        chunks(tx, &self.id).await
     }
 }
 
@@ -170,7 +164,7 @@ impl Op for Take {
 
 /// Claims durable bytes by compare-and-swap on epoch and offset; `false`: the session is gone, was taken over or stands
 /// elsewhere. The same claim again is `true`, since the answer to the first may have been lost. Decides on the upload's
-/// row. Cost: two rows; when it moves to a file also the chunks it had.
+/// row. Cost: two rows; when it moves to a file, and in every [`MAX_CHUNKS`]th claim, also the chunks it had.
 #[derive(Clone, Debug)]
 pub struct Claim {
     /// The session's id.
@@ -206,10 +200,10 @@ impl Op for Claim {
         }
         let added = self.append.as_ref().is_some_and(|bytes| !bytes.is_empty());
         let changed = tx
-            .exec(
+            .row(
                 "UPDATE upload SET bytes_held = $4, hash_state = $5, in_file = $6, \
                  chunks = CASE WHEN $6 = 1 THEN 0 ELSE chunks + $7 END, touched_at = $8 \
-                 WHERE id = $1 AND epoch = $2 AND bytes_held = $3 AND in_file <= $6",
+                 WHERE id = $1 AND epoch = $2 AND bytes_held = $3 AND in_file <= $6 RETURNING chunks",
                 vals![
                     &self.id,
                     self.epoch,
@@ -222,7 +216,7 @@ impl Op for Claim {
                 ],
             )
             .await?;
-        if changed == 0 {
+        let Some(mut changed) = changed else {
             let row = tx
                 .row(
                     "SELECT bytes_held, hash_state, epoch, in_file FROM upload WHERE id = $1",
@@ -234,7 +228,7 @@ impl Op for Claim {
                 && row.bytes(1)? == self.hash
                 && row.int(2)? == self.epoch
                 && row.flag(3)? == self.in_file);
-        }
+        };
         if self.in_file {
             tx.exec(
                 "DELETE FROM upload_chunk WHERE upload_id = $1",
@@ -252,9 +246,41 @@ impl Op for Claim {
                 vals![&self.id, self.from, bytes],
             )
             .await?;
+            if changed.int(0)? >= i64::from(MAX_CHUNKS) {
+                join(tx, &self.id).await?;
+            }
         }
         Ok(true)
     }
+}
+
+/// Makes one chunk of all that a session has.
+async fn join<T: Tx>(tx: &mut T, id: &str) -> Result<()> {
+    let bytes = chunks(tx, id).await?;
+    tx.exec("DELETE FROM upload_chunk WHERE upload_id = $1", vals![id])
+        .await?;
+    tx.exec(
+        "INSERT INTO upload_chunk (upload_id, start, bytes) VALUES ($1, 0, $2)",
+        vals![id, &bytes],
+    )
+    .await?;
+    tx.exec("UPDATE upload SET chunks = 1 WHERE id = $1", vals![id])
+        .await?;
+    Ok(())
+}
+
+async fn chunks<T: Tx>(tx: &mut T, id: &str) -> Result<Vec<u8>> {
+    let rows = tx
+        .query(
+            "SELECT bytes FROM upload_chunk WHERE upload_id = $1 ORDER BY start",
+            vals![id],
+        )
+        .await?;
+    let mut all = Vec::new();
+    for mut row in rows {
+        all.append(&mut row.bytes(0)?);
+    }
+    Ok(all)
 }
 
 /// Ends a session without a blob; `false`: it was gone. Cost: its row and chunks.

@@ -273,6 +273,18 @@ pub async fn expectations(meta: Meta) {
         meta.write(absent).await.unwrap(),
         PutOutcome::ExpectationFailed
     );
+    let present = |name: &str| Put {
+        expect: Expect::Present,
+        ..put("a", "four", &[name])
+    };
+    assert_eq!(
+        meta.write(present("absent")).await.unwrap(),
+        PutOutcome::ExpectationFailed
+    );
+    assert_eq!(
+        meta.write(present("t")).await.unwrap(),
+        PutOutcome::Stored { created: true }
+    );
 }
 
 /// A deleted manifest is gone with its tags, and back with a push.

@@ -206,7 +206,7 @@ macro_rules! meta_suite {
     ($name:ident, $make:path) => {
         $crate::meta_suite! { @module $name, $make,
             upload: [create_is_idempotent, claims_compare_and_swap, inline_chunks_and_move_to_file,
-                take_over_fences, expired_are_listed, delete_forgets],
+                take_over_fences, many_chunks_are_joined, expired_are_listed, delete_forgets],
             blob: [inline_and_key, visible_only_through_links, publish_ends_the_upload, publish_replaces,
                 existing_needs_a_row, condemned_is_healed_by_a_push, mount_and_holders, unlink_respects_manifests,
                 listed_for_backup, garbage_is_kept_until_collected],

@@ -4,7 +4,9 @@ use wharf_oci::Algorithm;
 
 use super::{NOW, publish, repo};
 use crate::Meta;
-use crate::upload::{Chunks, Claim, CountOpen, Create, Delete, Expired, Get, Take, UploadRow};
+use crate::upload::{
+    Chunks, Claim, CountOpen, Create, Delete, Expired, Get, MAX_CHUNKS, Take, UploadRow,
+};
 
 fn create(id: &str) -> Create {
     Create {
@@ -226,4 +228,23 @@ pub async fn delete_forgets(meta: Meta) {
     op.upload = Some("u".into());
     meta.write(op).await.unwrap();
     assert_eq!(meta.read(CountOpen).await.unwrap(), 0);
+}
+
+/// A request for each byte does not make a row for each byte.
+pub async fn many_chunks_are_joined(meta: Meta) {
+    meta.write(create("u")).await.unwrap();
+    let bytes: Vec<u8> = (0..300_u32).map(|n| n as u8).collect();
+    for (at, byte) in bytes.iter().enumerate() {
+        let append = Some(vec![*byte]);
+        let claim = Claim {
+            append,
+            in_file: false,
+            ..claim("u", at as u64, at as u64 + 1)
+        };
+        assert!(meta.write(claim.clone()).await.unwrap());
+        assert!(meta.write(claim).await.unwrap(), "again");
+        assert!(get(&meta, "u").await.unwrap().chunks < MAX_CHUNKS);
+    }
+    assert_eq!(meta.read(Chunks { id: "u".into() }).await.unwrap(), bytes);
+    assert_eq!(get(&meta, "u").await.unwrap().offset, 300);
 }

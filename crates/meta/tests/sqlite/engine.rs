@@ -567,3 +567,44 @@ fn reads_do_not_wait_for_the_writer() {
         held.await.unwrap().unwrap();
     });
 }
+
+/// The check that every test of the suite ends with finds what it is there for.
+#[test]
+fn full_scans_and_sorts_are_found() {
+    struct Scans;
+    impl ReadOp for Scans {}
+    impl Op for Scans {
+        type Out = ();
+
+        async fn run<T: Tx>(&self, tx: &mut T) -> Result<()> {
+            tx.query(
+                "SELECT key FROM setting WHERE value = $1 LIMIT 9",
+                vals!["x"],
+            )
+            .await?;
+            tx.query(
+                "SELECT name FROM tag WHERE repository_id = $1 ORDER BY moved_at",
+                vals![&[0_u8][..]],
+            )
+            .await?;
+            tx.query(
+                "SELECT value FROM setting WHERE key = $1 ORDER BY key",
+                vals!["x"],
+            )
+            .await
+            .map(drop)
+        }
+    }
+    let store = make();
+    runtime().block_on(store.meta.read(Scans)).unwrap();
+    let bad = wharf_meta::suite::full_scans(&store.meta);
+    assert_eq!(bad.len(), 2, "{bad:?}");
+    assert!(
+        bad.iter().any(|found| found.starts_with("SCAN setting")),
+        "{bad:?}"
+    );
+    assert!(
+        bad.iter().any(|found| found.starts_with("USE TEMP B-TREE")),
+        "{bad:?}"
+    );
+}

@@ -3,6 +3,7 @@
 mod crash;
 mod engine;
 mod faults;
+mod fixture;
 mod open;
 
 use std::path::Path;
@@ -52,6 +53,7 @@ fn check(folder: &Path) {
             .expect(sql)
     };
     assert_eq!(text("PRAGMA integrity_check"), "ok");
+    assert_eq!(number("PRAGMA auto_vacuum"), 2, "incremental");
     let counts = [
         ("repositories", "SELECT COUNT(*) FROM repository"),
         ("manifests", "SELECT COUNT(*) FROM manifest WHERE state = 1"),

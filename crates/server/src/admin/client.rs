@@ -1,48 +1,95 @@
-//! The command's end of the admin socket. Blocking and by hand: one request, one answer, then the end.
+//! The socket's other end: what `wharf admin`, `wharf backup` and `wharf storage` use.
+//!
+//! Blocking and small: one request, one answer, the end. Answers come from a process of the same user, but are still
+//! bounded.
 
-use std::io::{self, Read, Write};
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use super::{Command, Outcome, address};
-use crate::http::listener::ListenAddr;
+use super::{Command, Refusal, Reply};
 
-/// Sends a command to the registry that runs on `folder`. `None`: none is running there.
-pub fn ask(folder: &Path, command: &Command) -> Option<Result<Outcome, String>> {
-    let ListenAddr::Unix { path, .. } = address(folder) else {
-        return None;
-    };
-    let stream = UnixStream::connect(&path).ok()?;
-    Some(talk(stream, command).unwrap_or_else(|error| {
-        Err(format!(
-            "the running registry did not answer on {}: {error}",
-            path.display()
-        ))
-    }))
+/// Longest answer: a check lists its findings.
+const LARGEST: u64 = 16 << 20;
+
+/// Why there is no reply.
+#[derive(Debug, thiserror::Error)]
+pub enum CallError {
+    /// Nobody listens: the registry is stopped.
+    #[error("no registry runs on this data folder")]
+    Stopped,
+    /// The registry belongs to somebody else.
+    #[error("{} belongs to another user; run this command as that user (sudo -u)", path.display())]
+    NotYours {
+        /// The socket.
+        path: PathBuf,
+    },
+    /// The connection broke.
+    #[error("the running registry did not answer: {0}")]
+    Broken(String),
+    /// It answered, and did not do it.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
 }
 
-fn talk(mut stream: UnixStream, command: &Command) -> io::Result<Result<Outcome, String>> {
-    let body = serde_json::to_vec(command)?;
+/// Sends a command to the registry that runs on this data folder, and waits for the reply, however long that takes.
+pub fn call(folder: &Path, command: &Command) -> Result<Reply, CallError> {
+    let broken = |error: std::io::Error| CallError::Broken(error.to_string());
+    let (path, _open) = super::socket(folder).map_err(|error| failed(&error, folder))?;
+    let mut stream =
+        UnixStream::connect(&path).map_err(|error| failed(&error, &folder.join(super::SOCKET)))?;
+    let body = serde_json::to_vec(command).map_err(|error| CallError::Broken(error.to_string()))?;
     let head = format!(
-        "POST /admin HTTP/1.1\r\nHost: wharf\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
+        "POST /admin/{} HTTP/1.1\r\nHost: wharf\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+        command.name(),
         body.len()
     );
-    stream.write_all(head.as_bytes())?;
-    stream.write_all(&body)?;
+    stream
+        .write_all(head.as_bytes())
+        .and_then(|()| stream.write_all(&body))
+        .map_err(broken)?;
     let mut answer = Vec::new();
-    stream.read_to_end(&mut answer)?;
-    read(&answer).ok_or_else(|| io::Error::other("the answer cannot be read"))
+    stream
+        .take(LARGEST)
+        .read_to_end(&mut answer)
+        .map_err(broken)?;
+    read(&answer)
 }
 
-/// Status and body of an answer that ends with its connection. Answers are never chunked: all are whole in memory.
-fn read(answer: &[u8]) -> Option<Result<Outcome, String>> {
-    let end = answer.windows(4).position(|four| four == b"\r\n\r\n")?;
-    let (head, body) = (answer.get(..end)?, answer.get(end + 4..)?);
-    let status = std::str::from_utf8(head).ok()?.split(' ').nth(1)?;
-    Some(match status {
-        "200" => Ok(serde_json::from_slice(body).ok()?),
-        _ => Err(String::from_utf8_lossy(body).trim().to_owned()),
-    })
+fn failed(error: &std::io::Error, path: &Path) -> CallError {
+    match error.kind() {
+        ErrorKind::NotFound | ErrorKind::ConnectionRefused => CallError::Stopped,
+        ErrorKind::PermissionDenied => CallError::NotYours {
+            path: path.to_owned(),
+        },
+        _ => CallError::Broken(error.to_string()),
+    }
+}
+
+/// Reads a whole answer. The server closes after it, and full bodies are never chunked.
+fn read(answer: &[u8]) -> Result<Reply, CallError> {
+    let broken =
+        || CallError::Broken("it ended in the middle of its answer; see its log".to_owned());
+    let end = answer
+        .windows(4)
+        .position(|window| window == b"\r\n\r\n")
+        .ok_or_else(broken)?;
+    let (head, body) = (&answer[..end], &answer[end + 4..]);
+    let head = std::str::from_utf8(head).map_err(|_| broken())?;
+    let status = head.split(' ').nth(1).ok_or_else(broken)?;
+    if status == "200" {
+        return serde_json::from_slice(body).map_err(|_| broken());
+    }
+    let error: serde_json::Value = serde_json::from_slice(body).map_err(|_| broken())?;
+    let text = error["error"]
+        .as_str()
+        .map(str::to_owned)
+        .ok_or_else(broken)?;
+    Err(CallError::Refused(if status == "400" {
+        Refusal::Wrong(text)
+    } else {
+        Refusal::Failed(text)
+    }))
 }
 
 #[cfg(test)]
@@ -50,11 +97,49 @@ mod tests {
     use super::*;
 
     #[test]
-    fn answers_are_read() {
-        let good = read(b"HTTP/1.1 200 OK\r\nx: y\r\n\r\n{\"lines\":[\"a\"],\"sound\":true}");
-        assert_eq!(good.unwrap().unwrap().lines, ["a"]);
-        let bad = read(b"HTTP/1.1 500 Oops\r\n\r\nno room\n");
-        assert_eq!(bad.unwrap().unwrap_err(), "no room");
-        assert!(read(b"nonsense").is_none());
+    fn answers_are_read_and_torn_ones_refused() {
+        let answer = |text: &str| read(text.as_bytes());
+        let ok = answer(
+            "HTTP/1.1 200 OK\r\ncontent-length: 44\r\n\r\n{\"status\":{\"process\":7,\"version\":\"0.1.0\"}}",
+        );
+        assert_eq!(
+            ok.unwrap(),
+            Reply::Status {
+                process: 7,
+                version: "0.1.0".into()
+            }
+        );
+        let wrong =
+            answer("HTTP/1.1 400 Bad Request\r\n\r\n{\"error\":\"too short\"}").unwrap_err();
+        assert!(matches!(wrong, CallError::Refused(Refusal::Wrong(text)) if text == "too short"));
+        let failed = answer("HTTP/1.1 500 Oh\r\n\r\n{\"error\":\"disk\"}").unwrap_err();
+        assert!(matches!(failed, CallError::Refused(Refusal::Failed(text)) if text == "disk"));
+        for torn in [
+            "",
+            "HTTP/1.1 200 OK\r\n",
+            "HTTP/1.1 200 OK\r\n\r\n{\"status\":{",
+            "x\r\n\r\n",
+            "HTTP/1.1 500 \r\n\r\n{}",
+        ] {
+            assert!(matches!(answer(torn), Err(CallError::Broken(_))), "{torn}");
+        }
+    }
+
+    #[test]
+    fn a_folder_without_a_registry_is_stopped() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(matches!(
+            call(folder.path(), &Command::Status),
+            Err(CallError::Stopped)
+        ));
+        // A socket that a crash left behind.
+        drop(
+            std::os::unix::net::UnixListener::bind(folder.path().join(crate::admin::SOCKET))
+                .unwrap(),
+        );
+        assert!(matches!(
+            call(folder.path(), &Command::Status),
+            Err(CallError::Stopped)
+        ));
     }
 }

@@ -1,166 +1,326 @@
-//! What an operator can ask of a registry, running or not.
+//! Commands for whoever runs the registry: on a running one through the socket in its data folder, on a stopped one
+//! directly. Both ways end in [`Operator::execute`].
 //!
-//! A command on a running registry goes through the socket in its data folder, which only the owner of the folder can
-//! open; on a stopped one it opens the folder itself. Either way [`execute`] does the work.
+//! The socket speaks HTTP/1.1 with JSON: `POST /admin/<command>`. Whoever can open it (mode 0600) may do everything, so
+//! there are no credentials. `cli` is the client; nothing of this is reachable over the network.
 
 mod client;
-mod socket;
+mod server;
 
-use std::path::PathBuf;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use wharf_core::access::Password;
+use wharf_core::access::{AdminError, Password};
 use wharf_core::{Registry, backup, verify};
 
-pub use self::client::ask;
-pub use self::socket::{Socket, address};
+pub use self::client::{CallError, call};
+pub use self::server::{AdminServer, start};
 
-/// One command.
-#[derive(Serialize, Deserialize)]
-#[serde(tag = "command", rename_all = "kebab-case")]
+/// The socket's name in the data folder.
+pub const SOCKET: &str = "admin.sock";
+/// Where a random password is written when nobody watches the start.
+pub const PASSWORD_FILE: &str = "admin-password";
+
+/// What can be asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Command {
-    /// Gives the administrator another password; a random one unless it is chosen.
+    /// Who is there?
+    Status,
+    /// A new password for the administrator.
     ResetPassword {
-        /// The chosen one.
-        password: Option<String>,
+        /// Chosen; random otherwise.
+        password: Option<Hidden>,
     },
-    /// Copies the registry into a folder.
-    CreateBackup {
-        /// Absolute: the server has another working folder.
+    /// A backup.
+    BackupCreate {
+        /// Into this folder, absolute.
         folder: PathBuf,
     },
-    /// Compares rows and bytes.
-    VerifyStorage {
-        /// Read and hash every byte.
+    /// A check of what is stored.
+    StorageVerify {
+        /// Read every byte.
         deep: bool,
     },
 }
 
-/// What came of it, as it is printed.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct Outcome {
-    /// Lines for people.
-    pub lines: Vec<String>,
-    /// Whether what was looked at is whole.
-    pub sound: bool,
-}
-
-impl Outcome {
-    fn said(lines: Vec<String>) -> Self {
-        Self { lines, sound: true }
-    }
-}
-
-/// Carries a command out. The error is a sentence for people.
-pub async fn execute(registry: &Registry, command: Command) -> Result<Outcome, String> {
-    let now = registry.clock.now_ms();
-    match command {
-        Command::ResetPassword { password } => {
-            let chosen = password.is_some();
-            let password = registry
-                .access
-                .reset_admin_password(password.map(Password::new), now)
-                .await
-                .map_err(|error| error.to_string())?;
-            Ok(Outcome::said(if chosen {
-                vec!["The user admin has the given password now.".to_owned()]
-            } else {
-                vec![format!(
-                    "The user admin has a new password: {}",
-                    password.reveal()
-                )]
-            }))
-        }
-        Command::CreateBackup { folder } => {
-            let copied = backup::create(registry, &folder, &mut |_| ())
-                .await
-                .map_err(|error| error.to_string())?;
-            Ok(describe_backup(&folder, &copied))
-        }
-        Command::VerifyStorage { deep } => {
-            let depth = verify::Depth {
-                deep,
-                condemn: true,
-            };
-            let report = verify::verify(&registry.meta, &*registry.blobs, depth, now, &mut |_| ())
-                .await
-                .map_err(|error| error.to_string())?;
-            Ok(describe_report(&report, deep))
+impl Command {
+    /// The last part of its path.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Status => "status",
+            Self::ResetPassword { .. } => "reset-password",
+            Self::BackupCreate { .. } => "backup-create",
+            Self::StorageVerify { .. } => "storage-verify",
         }
     }
 }
 
-/// A backup in words.
-pub fn describe_backup(folder: &std::path::Path, copied: &backup::Copied) -> Outcome {
-    let mut lines = vec![format!(
-        "{} holds {} blob file(s) of {}, {} of them new; {} that nothing names any more went.",
-        folder.display(),
-        copied.blobs,
-        size(copied.bytes),
-        copied.added,
-        copied.removed
-    )];
-    for digest in &copied.missing {
-        lines.push(format!(
-            "MISSING {digest}: the registry has lost its bytes; push it again"
-        ));
-    }
-    Outcome {
-        lines,
-        sound: copied.missing.is_empty(),
+/// A secret on its way through the socket.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Hidden(pub String);
+
+impl fmt::Debug for Hidden {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("Hidden(..)")
     }
 }
 
-/// A verification in words.
-pub fn describe_report(report: &verify::Report, deep: bool) -> Outcome {
-    let how = if deep {
-        "byte by byte"
-    } else {
-        "by name and length"
-    };
-    let mut lines = vec![format!(
-        "{} blob(s) of {} and {} manifest(s) were compared {how}.",
-        report.blobs,
-        size(report.bytes),
-        report.manifests
-    )];
-    for finding in &report.findings {
-        lines.push(format!("BAD {}: {}", finding.digest, finding.what));
-    }
-    if report.bad > report.findings.len() as u64 {
-        let more = report.bad - report.findings.len() as u64;
-        lines.push(format!("… and {more} more that are bad"));
-    }
-    for line in &report.database {
-        lines.push(format!("BAD database: {line}"));
-    }
-    if report.orphans > 0 {
-        lines.push(format!(
-            "{} file(s) of {} belong to nothing: left over from a crash, or being pushed just now.",
-            report.orphans,
-            size(report.orphan_bytes)
-        ));
-    }
-    for path in &report.strays {
-        lines.push(format!("{path} is not one of Wharf's files."));
-    }
-    lines.push(if report.is_sound() {
-        "Everything is whole.".to_owned()
-    } else {
-        "What is BAD is answered as unknown from now on; push it again to heal it.".to_owned()
-    });
-    Outcome {
-        lines,
-        sound: report.is_sound(),
+/// What is answered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reply {
+    /// To [`Command::Status`].
+    Status {
+        /// Process id.
+        process: u32,
+        /// Wharf's version.
+        version: String,
+    },
+    /// To [`Command::ResetPassword`].
+    Password {
+        /// The new one.
+        password: Hidden,
+    },
+    /// To [`Command::BackupCreate`].
+    Copied(Copied),
+    /// To [`Command::StorageVerify`].
+    Verified(Verified),
+}
+
+/// What a backup or a restore has done: [`backup::Copied`] on its way through the socket.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Copied {
+    /// Blobs that are files.
+    pub blobs: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Those that were new to the backup.
+    pub added: u64,
+    /// Those that were removed from it.
+    pub removed: u64,
+    /// Those whose bytes the registry has lost.
+    pub missing: Vec<String>,
+}
+
+impl From<backup::Copied> for Copied {
+    fn from(copied: backup::Copied) -> Self {
+        let backup::Copied {
+            blobs,
+            bytes,
+            added,
+            removed,
+            missing,
+        } = copied;
+        Self {
+            blobs,
+            bytes,
+            added,
+            removed,
+            missing,
+        }
     }
 }
 
-/// A number of bytes for people.
-pub fn size(bytes: u64) -> String {
-    match bytes {
-        0..=9_999 => format!("{bytes} B"),
-        _ if bytes < 10 << 20 => format!("{} KiB", bytes >> 10),
-        _ if bytes < 10 << 30 => format!("{} MiB", bytes >> 20),
-        _ => format!("{} GiB", bytes >> 30),
+/// What a check has found: [`verify::Report`] on its way through the socket.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verified {
+    /// Blobs looked at.
+    pub blobs: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Manifests looked at.
+    pub manifests: u64,
+    /// How many are bad.
+    pub bad: u64,
+    /// The first of them: digest and what is wrong.
+    pub findings: Vec<(String, String)>,
+    /// What the database found wrong with itself.
+    pub database: Vec<String>,
+    /// Files that no row names.
+    pub orphans: u64,
+    /// Their bytes.
+    pub orphan_bytes: u64,
+    /// Files that are no part of the store.
+    pub strays: Vec<String>,
+}
+
+impl Verified {
+    /// Whether everything that is promised is there.
+    pub fn is_sound(&self) -> bool {
+        self.bad == 0 && self.database.is_empty()
+    }
+}
+
+impl From<verify::Report> for Verified {
+    fn from(report: verify::Report) -> Self {
+        let findings = report.findings.into_iter();
+        Self {
+            blobs: report.blobs,
+            bytes: report.bytes,
+            manifests: report.manifests,
+            bad: report.bad,
+            findings: findings
+                .map(|finding| (finding.digest.to_string(), finding.what))
+                .collect(),
+            database: report.database,
+            orphans: report.orphans,
+            orphan_bytes: report.orphan_bytes,
+            strays: report.strays,
+        }
+    }
+}
+
+/// Why a command was not done.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// It cannot be meant.
+    #[error("{0}")]
+    Wrong(String),
+    /// It failed.
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl Refusal {
+    fn failed(error: impl fmt::Display) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
+/// Does what commands ask for.
+#[derive(Debug, Clone)]
+pub struct Operator {
+    /// On this registry.
+    pub registry: Arc<Registry>,
+    /// In this data folder.
+    pub folder: PathBuf,
+}
+
+impl Operator {
+    /// Does it. Backups and checks take as long as they take.
+    pub async fn execute(&self, command: Command) -> Result<Reply, Refusal> {
+        match command {
+            Command::Status => Ok(Reply::Status {
+                process: std::process::id(),
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+            }),
+            Command::ResetPassword { password } => self.reset_password(password).await,
+            Command::BackupCreate { folder } => self.backup(&folder).await,
+            Command::StorageVerify { deep } => {
+                // Otherwise clients would be told that damaged blobs exist, and never push them again.
+                let depth = verify::Depth {
+                    deep,
+                    condemn: true,
+                };
+                let now = self.registry.clock.now_ms();
+                let report = verify::verify(
+                    &self.registry.meta,
+                    &*self.registry.blobs,
+                    depth,
+                    now,
+                    &mut |_| (),
+                )
+                .await;
+                Ok(Reply::Verified(report.map_err(Refusal::failed)?.into()))
+            }
+        }
+    }
+
+    async fn reset_password(&self, password: Option<Hidden>) -> Result<Reply, Refusal> {
+        let chosen = password.map(|password| Password::new(password.0));
+        let now = self.registry.clock.now_ms();
+        let password = self
+            .registry
+            .access
+            .reset_admin_password(chosen, now)
+            .await
+            .map_err(|error| match error {
+                AdminError::TooShort(short) => Refusal::Wrong(short.to_string()),
+                AdminError::Store(error) => Refusal::failed(error),
+            })?;
+        // It holds the old one.
+        let _ = std::fs::remove_file(self.folder.join(PASSWORD_FILE));
+        tracing::info!("the administrator has a new password");
+        Ok(Reply::Password {
+            password: Hidden(password.reveal().to_owned()),
+        })
+    }
+
+    async fn backup(&self, folder: &Path) -> Result<Reply, Refusal> {
+        if !folder.is_absolute() {
+            return Err(Refusal::Wrong(
+                "the backup's folder must be an absolute path".to_owned(),
+            ));
+        }
+        if folder.starts_with(&self.folder) || self.folder.starts_with(folder) {
+            let text = "the backup's folder and the data folder must not lie in each other; choose another one";
+            return Err(Refusal::Wrong(text.to_owned()));
+        }
+        let copied = backup::create(&self.registry, folder, &mut |_| ())
+            .await
+            .map_err(Refusal::failed)?;
+        tracing::info!(folder = %folder.display(), blobs = copied.blobs, added = copied.added, "backed up");
+        Ok(Reply::Copied(copied.into()))
+    }
+}
+
+/// The socket of a data folder as the kernel takes it: paths of sockets are short, so a long one goes through the
+/// folder's descriptor, which must stay open as long as the path is used.
+fn socket(folder: &Path) -> std::io::Result<(PathBuf, Option<std::fs::File>)> {
+    use std::os::fd::AsRawFd as _;
+    let path = folder.join(SOCKET);
+    // 108 bytes with a zero, and the listener adds its process id while it binds.
+    if path.as_os_str().len() <= 90 {
+        return Ok((path, None));
+    }
+    let open = std::fs::File::open(folder)?;
+    let short = PathBuf::from(format!("/proc/self/fd/{}", open.as_raw_fd())).join(SOCKET);
+    Ok((short, Some(open)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn passwords_do_not_show_in_debug_output() {
+        let command = Command::ResetPassword {
+            password: Some(Hidden("hunter2".into())),
+        };
+        assert!(!format!("{command:?}").contains("hunter2"));
+        let reply = Reply::Password {
+            password: Hidden("hunter2".into()),
+        };
+        assert!(!format!("{reply:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn commands_and_replies_survive_the_way() {
+        let commands = [
+            Command::Status,
+            Command::ResetPassword { password: None },
+            Command::ResetPassword {
+                password: Some(Hidden("x".into())),
+            },
+            Command::BackupCreate {
+                folder: "/b".into(),
+            },
+            Command::StorageVerify { deep: true },
+        ];
+        for command in commands {
+            let text = serde_json::to_string(&command).unwrap();
+            assert!(text.contains(command.name()), "{text}");
+            assert_eq!(serde_json::from_str::<Command>(&text).unwrap(), command);
+        }
+        let reply = Reply::Verified(Verified {
+            findings: vec![("d".into(), "w".into())],
+            ..Verified::default()
+        });
+        let text = serde_json::to_string(&reply).unwrap();
+        assert_eq!(serde_json::from_str::<Reply>(&text).unwrap(), reply);
     }
 }

@@ -86,6 +86,8 @@ impl Data {
     /// Opens the folder. Blocks while another process holds it; `waiting` hears once who that is.
     pub fn open(options: &DataOptions, waiting: impl FnMut(&str)) -> Result<Self, DataError> {
         let folder = make(&options.folder)?;
+        // Before even the lock file is made: a folder that is refused stays as it was found.
+        wharf_meta::inspect(&folder.join(DATABASE))?;
         let lock = lock::acquire(&folder, options.lock_wait, waiting)?;
         let (meta, opened) = Meta::open(SqliteOptions {
             synchronous: options.synchronous,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 use wharf_blob::{Part, Stored};
-use wharf_core::{Registry, upload};
+use wharf_core::{Registry, manifest, upload};
 
 /// Between two looks at files and keys.
 const SHORT: Duration = Duration::from_secs(1);
@@ -17,7 +17,7 @@ const LONG: Duration = Duration::from_secs(10 * 60);
 pub(super) async fn run(registry: Arc<Registry>, stop: CancellationToken) {
     tokio::join!(
         every(SHORT, &stop, || access(&registry)),
-        every(LONG, &stop, || uploads(&registry)),
+        every(LONG, &stop, || clear(&registry)),
     );
 }
 
@@ -43,13 +43,19 @@ async fn access(registry: &Registry) {
     }
 }
 
-async fn uploads(registry: &Registry) {
+async fn clear(registry: &Registry) {
     match upload::expire(registry).await {
         Ok(0) => {}
         Ok(count) => tracing::info!(count, "forgotten uploads were cleared away"),
         Err(error) => {
             tracing::warn!(%error, "forgotten uploads could not be cleared away; trying again")
         }
+    }
+    if let Err(error) = manifest::sweep(registry).await {
+        tracing::warn!(%error, "references of deleted manifests could not be cleared away; trying again");
+    }
+    if let Err(error) = wharf_core::blob::collect_replaced(registry).await {
+        tracing::warn!(%error, "replaced blobs could not be removed; trying again");
     }
 }
 

@@ -1,46 +1,33 @@
-//! `wharf config`.
+//! `wharf config check` and `wharf config show`.
 
-use clap::ArgMatches;
+use super::{Outcome, print};
+use crate::config::reload::compare;
+use crate::config::validate::check_files;
+use crate::config::{Config, Inputs, Problems, load, render};
 
-use super::{Exit, flags};
-use crate::config::{render, validate};
-
-pub(super) fn run(matches: &ArgMatches) -> Exit {
-    match matches.subcommand() {
-        Some(("check", matches)) => check(matches),
-        Some(("show", matches)) => match flags::read(&flags::inputs(matches)) {
-            Some(loaded) => {
-                print!("{}", render::show(&loaded.config, &loaded.sources));
-                Exit::Done
-            }
-            None => Exit::Usage,
-        },
-        Some(("reference", _)) => {
-            print!("{}", render::reference());
-            Exit::Done
-        }
-        _ => {
-            print!("{}", render::defaults());
-            Exit::Done
-        }
+/// Says whether the configuration is one.
+pub(super) fn check(inputs: &Inputs) -> Outcome {
+    let loaded = load(inputs)?;
+    let problems = check_files(&loaded.config, &loaded.sources);
+    if !problems.is_empty() {
+        return Err(Problems(problems).into());
     }
-}
-
-fn check(matches: &ArgMatches) -> Exit {
-    let Some(loaded) = flags::read(&flags::inputs(matches)) else {
-        return Exit::Usage;
-    };
     for warning in &loaded.warnings {
         eprintln!("warning: {warning}");
     }
-    let problems = validate::check_files(&loaded.config, &loaded.sources);
-    for problem in &problems {
-        eprintln!("error: {problem}");
-    }
-    if problems.is_empty() {
-        println!("The configuration is in order.");
-        Exit::Done
-    } else {
-        Exit::Usage
-    }
+    let changed = compare(&Config::default(), &loaded.config).len();
+    print(&match changed {
+        0 => "The configuration is valid; every key has its default.\n".to_owned(),
+        1 => "The configuration is valid; 1 key differs from its default (wharf config show).\n"
+            .to_owned(),
+        many => format!(
+            "The configuration is valid; {many} keys differ from their defaults (wharf config show).\n"
+        ),
+    })
+}
+
+/// Prints every value with its source.
+pub(super) fn show(inputs: &Inputs) -> Outcome {
+    let loaded = load(inputs)?;
+    print(&render::show(&loaded.config, &loaded.sources))
 }

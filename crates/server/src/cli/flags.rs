@@ -1,146 +1,182 @@
-//! Flags made from configuration keys, so that each is documented once.
+//! Flags that are configuration keys: made from the outline of the configuration, so that each is documented once.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 
-use crate::config::{Config, FlagValue, Inputs, Loaded, load};
+use crate::config::section::{Key, join};
+use crate::config::{Config, FlagValue, Inputs};
 
-/// Every key that has a flag, with its dotted path.
-fn keys() -> Vec<(String, &'static crate::config::section::Key)> {
+/// Names the configuration file when `--config` does not.
+pub(super) const CONFIG_VARIABLE: &str = "WHARF_CONFIG";
+
+/// All flags that are configuration keys: for `serve` and `config`.
+#[derive(Clone, Debug, Default)]
+pub(super) struct ConfigFlags {
+    config: Option<PathBuf>,
+    values: Vec<FlagValue>,
+}
+
+/// `--config` and `--data`: for commands that work on a data folder.
+#[derive(Clone, Debug, Default)]
+pub(super) struct DataFlags(ConfigFlags);
+
+impl ConfigFlags {
+    /// What the configuration is read from: these flags, and the environment of this process.
+    pub(super) fn inputs(&self) -> Inputs {
+        Inputs {
+            file: self.config.clone(),
+            env: std::env::vars_os().collect(),
+            flags: self.values.clone(),
+        }
+    }
+}
+
+impl DataFlags {
+    /// What the configuration is read from.
+    pub(super) fn inputs(&self) -> Inputs {
+        self.0.inputs()
+    }
+}
+
+/// Keys that have a flag, with their paths.
+fn keys(wanted: fn(&str) -> bool) -> Vec<(String, &'static str, &'static str, Key)> {
     let mut keys = Vec::new();
     Config::OUTLINE.walk("", &mut |path, outline| {
         for key in outline.keys {
-            if key.flag.is_some() {
-                keys.push((crate::config::section::join(path, key.name), key));
+            if let Some((flag, value)) = key.flag.filter(|(flag, _)| wanted(flag)) {
+                keys.push((join(path, key.name), flag, value, *key));
             }
         }
     });
     keys
 }
 
-/// Adds all flags of the configuration.
-pub(super) fn add(command: Command) -> Command {
-    keys()
-        .into_iter()
-        .fold(add_config(command), |command, (path, key)| {
-            command.arg(argument(&path, key))
-        })
-}
-
-/// Adds the flags that say where the data lies.
-pub(super) fn add_data(command: Command) -> Command {
-    keys()
-        .into_iter()
-        .filter(|(path, _)| path == "server.data")
-        .fold(add_config(command), |command, (path, key)| {
-            command.arg(argument(&path, key))
-        })
-}
-
-fn add_config(command: Command) -> Command {
-    command.arg(
+fn augment(mut command: Command, wanted: fn(&str) -> bool) -> Command {
+    command = command.arg(
         Arg::new("config")
             .long("config")
             .value_name("FILE")
-            .value_parser(value_parser!(PathBuf))
-            .help("Configuration file (TOML). Environment variables WHARF__SECTION__KEY override it, flags override both"),
-    )
+            .env(CONFIG_VARIABLE)
+            .hide_env_values(true)
+            .help("Configuration file, TOML")
+            .long_help("Configuration file, TOML. None is searched for. `wharf config defaults` prints one.")
+            .value_parser(clap::value_parser!(PathBuf)),
+    );
+    for (_, flag, value, key) in keys(wanted) {
+        let mut arg = Arg::new(flag)
+            .long(flag)
+            .value_name(value)
+            .help(first_sentence(&key))
+            .long_help(long_help(&key))
+            .action(if key.list {
+                ArgAction::Append
+            } else {
+                ArgAction::Set
+            })
+            .value_parser(clap::value_parser!(OsString));
+        if key.switch {
+            arg = arg
+                .num_args(0..=1)
+                .require_equals(true)
+                .default_missing_value("true");
+        }
+        command = command.arg(arg);
+    }
+    command
 }
 
-fn argument(path: &str, key: &'static crate::config::section::Key) -> Arg {
-    let flag = key.flag.unwrap_or(key.name);
-    let mut help = key.text();
-    if let Some(default) = (key.default)()
-        && !key.switch
-    {
-        help.push_str(&format!(
+fn first_sentence(key: &Key) -> String {
+    let text = key.text();
+    match text.split_once(". ") {
+        Some((first, _)) => first.to_owned(),
+        None => text.trim_end_matches('.').to_owned(),
+    }
+}
+
+fn long_help(key: &Key) -> String {
+    let mut text = key.text();
+    if let Some(default) = (key.default)().filter(|_| !key.switch) {
+        text.push_str(&format!(
             " [default: {}]",
-            default.trim_matches(['"', '[', ']'])
+            default.replace(['"', '[', ']'], "")
         ));
     }
-    let arg = Arg::new(path.to_owned()).long(flag).help(help);
-    if key.switch {
-        arg.action(ArgAction::SetTrue)
-    } else if key.list {
-        arg.action(ArgAction::Append).value_name("VALUE")
-    } else {
-        arg.action(ArgAction::Set).value_name("VALUE")
+    if key.list {
+        text.push_str(" [may be repeated]");
     }
+    text
 }
 
-/// What the configuration is read from: file, environment, flags.
-pub(super) fn inputs(matches: &ArgMatches) -> Inputs {
-    let mut flags = Vec::new();
-    for (path, key) in keys() {
-        let Some(flag) = key.flag else { continue };
-        // Commands that look after data have only some of the flags.
-        let value = if key.switch {
-            match matches.try_get_one::<bool>(&path) {
-                Ok(Some(true)) => Some("true".to_owned()),
-                _ => None,
-            }
-        } else {
-            match matches.try_get_many::<String>(&path) {
-                Ok(Some(values)) => Some(values.cloned().collect::<Vec<_>>().join(",")),
-                _ => None,
-            }
+fn read(matches: &ArgMatches, wanted: fn(&str) -> bool) -> Result<ConfigFlags, clap::Error> {
+    let mut flags = ConfigFlags {
+        config: matches.get_one::<PathBuf>("config").cloned(),
+        values: Vec::new(),
+    };
+    for (path, flag, _, _) in keys(wanted) {
+        let Some(given) = matches.get_many::<OsString>(flag) else {
+            continue;
         };
-        if let Some(value) = value {
-            flags.push(FlagValue {
-                path,
-                flag: format!("--{flag}"),
-                value,
-            });
-        }
+        let given: Option<Vec<&str>> = given.map(|value| value.to_str()).collect();
+        let Some(given) = given else {
+            let kind = clap::error::ErrorKind::InvalidUtf8;
+            return Err(clap::Error::raw(
+                kind,
+                format!("the value of --{flag} is not UTF-8\n"),
+            ));
+        };
+        flags.values.push(FlagValue {
+            path,
+            flag: format!("--{flag}"),
+            value: given.join(","),
+        });
     }
-    Inputs {
-        file: matches.get_one::<PathBuf>("config").cloned(),
-        env: std::env::vars_os().collect(),
-        flags,
+    Ok(flags)
+}
+
+fn all(_: &str) -> bool {
+    true
+}
+
+fn data(flag: &str) -> bool {
+    flag == "data"
+}
+
+impl Args for ConfigFlags {
+    fn augment_args(command: Command) -> Command {
+        augment(command, all)
+    }
+    fn augment_args_for_update(command: Command) -> Command {
+        augment(command, all)
     }
 }
 
-/// Reads the configuration; what is wrong with it is printed.
-pub(super) fn read(inputs: &Inputs) -> Option<Loaded> {
-    match load(inputs) {
-        Ok(loaded) => Some(loaded),
-        Err(problems) => {
-            for problem in &problems.0 {
-                eprintln!("error: {problem}");
-            }
-            None
-        }
+impl FromArgMatches for ConfigFlags {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        read(matches, all)
+    }
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = read(matches, all)?;
+        Ok(())
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn parse(args: &[&str]) -> Inputs {
-        let matches = super::super::command().get_matches_from(args);
-        let (_, matches) = matches.subcommand().unwrap();
-        inputs(matches)
+impl Args for DataFlags {
+    fn augment_args(command: Command) -> Command {
+        augment(command, data)
     }
+    fn augment_args_for_update(command: Command) -> Command {
+        augment(command, data)
+    }
+}
 
-    #[test]
-    fn flags_become_values_of_their_keys() {
-        let inputs = parse(&[
-            "wharf",
-            "serve",
-            "--listen",
-            "127.0.0.1:1",
-            "--listen",
-            "unix:/tmp/x",
-            "--tls-self-signed",
-        ]);
-        let value = |path: &str| inputs.flags.iter().find(|flag| flag.path == path);
-        assert_eq!(
-            value("server.listen").unwrap().value,
-            "127.0.0.1:1,unix:/tmp/x"
-        );
-        assert_eq!(value("tls.self_signed").unwrap().value, "true");
-        assert!(value("server.data").is_none());
+impl FromArgMatches for DataFlags {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        Ok(Self(read(matches, data)?))
+    }
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self(read(matches, data)?);
+        Ok(())
     }
 }

@@ -1,189 +1,256 @@
-//! The command line. Each command is a file; flags of `serve` are the configuration keys that have one.
+//! The command line: what can be said, and which module does it.
 //!
-//! Exit codes: 0 all is well, 1 it failed, 2 the command line or the configuration is wrong, 3 the data folder was
-//! refused, 4 something was found damaged.
+//! Called by `main.rs` alone. Commands end with an [`Exit`] code. Nothing here knows how a registry works: that is in
+//! `app` and `wharf_core`.
 
+mod banner;
 mod config;
+mod exit;
 mod flags;
+mod human;
+mod offline;
+mod page;
 mod serve;
-mod stores;
+mod storage;
 mod trust;
 
+use std::ffi::OsString;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
-/// How a command ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Exit {
-    /// All is well.
-    Done,
-    /// It failed.
-    Failed,
-    /// The command line or the configuration is wrong.
-    Usage,
-    /// The data folder was refused: in use, foreign, newer, damaged, not writable.
-    Refused,
-    /// Something was found damaged.
-    Damaged,
-}
+pub use self::exit::{Exit, Failure, Outcome};
+use self::flags::{ConfigFlags, DataFlags};
 
-impl From<Exit> for ExitCode {
-    fn from(exit: Exit) -> Self {
-        Self::from(match exit {
-            Exit::Done => 0,
-            Exit::Failed => 1,
-            Exit::Usage => 2,
-            Exit::Refused => 3,
-            Exit::Damaged => 4,
-        })
-    }
-}
-
-/// Runs the command of this process's arguments.
-pub fn main() -> ExitCode {
-    // Parsing prints help and errors by itself, and exits with 0 or 2.
-    let matches = command().get_matches();
-    run(&matches).into()
-}
-
-fn run(matches: &ArgMatches) -> Exit {
-    match matches.subcommand() {
-        Some(("serve", matches)) => serve::run(matches),
-        Some(("config", matches)) => config::run(matches),
-        Some(("admin", matches)) => stores::admin(matches),
-        Some(("backup", matches)) => stores::backup(matches),
-        Some(("storage", matches)) => stores::storage(matches),
-        Some(("trust", matches)) => trust::run(matches),
-        _ => {
-            println!("wharf {}", env!("CARGO_PKG_VERSION"));
-            Exit::Done
-        }
-    }
-}
-
-/// The whole command line.
-pub fn command() -> Command {
-    let folder = |help: &'static str| {
-        Arg::new("folder")
-            .value_name("DIR")
-            .required(true)
-            .value_parser(value_parser!(std::path::PathBuf))
-            .help(help)
-    };
-    Command::new("wharf")
-        .version(env!("CARGO_PKG_VERSION"))
-        .about("A container registry in one binary")
-        .after_help(AFTER)
-        .subcommand_required(true)
-        .arg_required_else_help(true)
-        .max_term_width(100)
-        .subcommand(
-            flags::add(Command::new("serve"))
-                .about("Run the registry")
-                .long_about(
-                    "Runs the registry until it is stopped. Needs nothing: data lies in ./wharf-data, the address is \
-                     127.0.0.1:5000, and the first start makes the user admin and says its password.\n\n\
-                     Each flag is also a key of the configuration file and an environment variable: \
-                     wharf config defaults shows them all.",
-                )
-                .after_help(SERVE),
-        )
-        .subcommand(
-            Command::new("config")
-                .about("Check and show the configuration")
-                .subcommand_required(true)
-                .subcommand(flags::add(Command::new("check")).about("Say what is wrong with the configuration, if anything"))
-                .subcommand(flags::add(Command::new("show")).about("Show every value and where it comes from; secrets stay hidden"))
-                .subcommand(Command::new("defaults").about("Print a configuration file with every key, its meaning and its default"))
-                .subcommand(Command::new("reference").hide(true)),
-        )
-        .subcommand(
-            Command::new("admin")
-                .about("Look after the administrator")
-                .subcommand_required(true)
-                .subcommand(
-                    flags::add_data(Command::new("reset-password"))
-                        .about("Give the user admin another password, on a running registry or a stopped one")
-                        .arg(
-                            Arg::new("password-file")
-                                .long("password-file")
-                                .value_name("FILE")
-                                .value_parser(value_parser!(std::path::PathBuf))
-                                .help("Take the password from the first line of a file; - is standard input. Without it a random one is made and printed"),
-                        ),
-                ),
-        )
-        .subcommand(
-            Command::new("backup")
-                .about("Make, check and restore backups")
-                .subcommand_required(true)
-                .subcommand(
-                    flags::add_data(Command::new("create"))
-                        .about("Copy the registry into DIR while it runs; a second run adds only what is new")
-                        .arg(folder("A folder that is empty, absent, or a backup already")),
-                )
-                .subcommand(
-                    Command::new("verify")
-                        .about("Check a backup byte by byte")
-                        .arg(folder("The backup")),
-                )
-                .subcommand(
-                    flags::add_data(Command::new("restore"))
-                        .about("Make a data folder out of a backup")
-                        .arg(folder("The backup")),
-                ),
-        )
-        .subcommand(
-            Command::new("storage")
-                .about("Look after the stored bytes")
-                .subcommand_required(true)
-                .subcommand(
-                    flags::add_data(Command::new("verify"))
-                        .about("Compare what is stored with what should be")
-                        .arg(
-                            Arg::new("deep")
-                                .long("deep")
-                                .action(ArgAction::SetTrue)
-                                .help("Read and hash every byte"),
-                        ),
-                ),
-        )
-        .subcommand(trust::command())
-        .subcommand(Command::new("version").about("Print the version"))
-}
-
-const AFTER: &str = "\
-Start here:
-  wharf serve                     run a registry on 127.0.0.1:5000 with data in ./wharf-data
-  docker login 127.0.0.1:5000     as admin, with the password that serve printed
-
-Then:
-  wharf serve --listen :5000 --tls-self-signed    for other machines, in a laboratory
-  wharf config defaults > wharf.toml              every key, with its meaning
-  wharf backup create /backup/wharf               while it runs
-
-Exit codes: 0 well, 1 failed, 2 wrong usage or configuration, 3 data folder refused, 4 damage found";
-
-const SERVE: &str = "\
+const EXAMPLES: &str = "\
 Examples:
-  wharf serve
-  wharf serve --listen 0.0.0.0:443 --tls-cert cert.pem --tls-key key.pem --data /var/lib/wharf
-  wharf serve --htpasswd users.htpasswd --anonymous reader
-  WHARF_ADMIN_PASSWORD_FILE=/run/secrets/admin wharf serve --config /etc/wharf.toml";
+  wharf serve                                  A registry at 127.0.0.1:5000, data in ./wharf-data
+  wharf serve --listen :5000 --tls-self-signed For other machines too, with a certificate of its own
+  wharf serve --config /etc/wharf/wharf.toml   As the file says; `wharf config defaults` prints one
+  wharf admin reset-password                   The password is lost
+  wharf backup create /mnt/backup              While it serves; again later adds what is new
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+Next steps once it runs:
+  docker login 127.0.0.1:5000 -u admin
+  docker tag my-image 127.0.0.1:5000/my-image
+  docker push 127.0.0.1:5000/my-image";
 
-    #[test]
-    fn the_command_line_is_consistent() {
-        command().debug_assert();
+/// A container registry in one binary
+///
+/// Keeps container images and every other OCI artifact: charts, signatures, SBOMs, models, plain files. `wharf serve`
+/// needs nothing: it makes its data folder, an administrator and a password.
+#[derive(Debug, Parser)]
+#[command(name = "wharf", version, after_help = EXAMPLES, disable_help_subcommand = true, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the registry
+    ///
+    /// Flags win over environment variables (WHARF__SECTION__KEY), these over the configuration file, that over the
+    /// defaults. Everything that has no flag is set in the file or the environment; see `wharf config defaults`.
+    ///
+    /// SIGTERM or SIGINT stop it: running requests are finished first; a second signal stops it at once. SIGHUP reads
+    /// the configuration again.
+    Serve(ConfigFlags),
+    /// Check or print the configuration
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Manage the administrator
+    #[command(subcommand)]
+    Admin(AdminCommand),
+    /// Back up the registry, check or restore a backup
+    #[command(subcommand)]
+    Backup(BackupCommand),
+    /// Check what is stored
+    #[command(subcommand)]
+    Storage(StorageCommand),
+    /// Print what a client needs to trust a self-signed certificate
+    Trust(TrustArgs),
+    /// Print the version
+    Version,
+    /// Print a completion script for a shell
+    ///
+    /// For bash: wharf completions bash > /etc/bash_completion.d/wharf
+    Completions {
+        /// For which shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the page docs/reference/cli.md
+    #[command(hide = true)]
+    Reference,
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// Say whether `wharf serve` would start with this configuration
+    ///
+    /// Reads file, environment and flags, and the files that they name. Warnings do not make it fail.
+    Check(ConfigFlags),
+    /// Print every value and where it comes from
+    ///
+    /// The output is TOML. Secrets are hidden.
+    Show(ConfigFlags),
+    /// Print a configuration file with every key, its default and its documentation
+    Defaults,
+    /// Print the page docs/reference/configuration.md
+    #[command(hide = true)]
+    Reference,
+}
+
+#[derive(Debug, Subcommand)]
+enum AdminCommand {
+    /// Give the user `admin` a new password
+    ///
+    /// Prints a random one, unless --password-file gives one. Works on a running registry, without a restart, and on a
+    /// stopped one. What was signed in with the old password is signed out.
+    ResetPassword {
+        #[command(flatten)]
+        flags: DataFlags,
+        /// File that holds the new password; `-` reads it from standard input
+        #[arg(long, value_name = "FILE")]
+        password_file: Option<PathBuf>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum BackupCommand {
+    /// Back the registry up into a folder
+    ///
+    /// Works while it serves, and on a stopped registry. A folder that holds an older backup of the same registry gets
+    /// what is new; blobs are hard links where the file system allows it. The backup holds password hashes and signing
+    /// keys, but neither the configuration nor certificates.
+    Create {
+        /// New or empty, or an older backup
+        folder: PathBuf,
+        #[command(flatten)]
+        flags: DataFlags,
+    },
+    /// Check a backup byte by byte
+    Verify {
+        /// The backup
+        folder: PathBuf,
+    },
+    /// Make a data folder out of a backup
+    Restore {
+        /// The backup
+        folder: PathBuf,
+        #[command(flatten)]
+        flags: DataFlags,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum StorageCommand {
+    /// Check that the stored bytes are those that the metadata promises
+    ///
+    /// Works on a running registry and on a stopped one. Looks at presence and size of every blob; --deep reads and
+    /// hashes every byte. Nothing is deleted, but what is damaged is answered as unknown from then on, so that pushing
+    /// the same content again heals it. Ends with 4 when something is damaged.
+    Verify {
+        /// Read and hash every byte
+        #[arg(long)]
+        deep: bool,
+        #[command(flatten)]
+        flags: DataFlags,
+    },
+}
+
+/// Which client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum TrustClient {
+    /// Docker Engine
+    Docker,
+    /// containerd, and so Kubernetes and nerdctl
+    Containerd,
+    /// Podman, Buildah, Skopeo and CRI-O
+    Podman,
+}
+
+/// Print what a client needs to trust a self-signed certificate
+///
+/// Takes the certificate from --authority, or else asks HOST for it: then compare the fingerprint with the one that
+/// `wharf serve` printed. The output is a shell script; read it, then run it on the client's machine.
+#[derive(Debug, Args)]
+struct TrustArgs {
+    /// Which client
+    client: TrustClient,
+    /// The registry as clients name it, such as registry.example.com:5000
+    host: String,
+    /// Certificate file of the authority, tls/authority.pem in the data folder
+    #[arg(long, value_name = "FILE")]
+    authority: Option<PathBuf>,
+}
+
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    run(std::env::args_os())
+}
+
+/// Runs a command line, its first word being the program's name.
+pub fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(words) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are errors with the exit code 0.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(Exit::Usage as u8));
+        }
+    };
+    match dispatch(cli.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
     }
+}
 
-    #[test]
-    fn help_teaches_the_first_step() {
-        let help = command().render_long_help().to_string();
-        assert!(help.contains("docker login 127.0.0.1:5000"), "{help}");
+fn dispatch(command: Command) -> Outcome {
+    match command {
+        Command::Serve(flags) => serve::run(&flags.inputs()),
+        Command::Config(ConfigCommand::Check(flags)) => config::check(&flags.inputs()),
+        Command::Config(ConfigCommand::Show(flags)) => config::show(&flags.inputs()),
+        Command::Config(ConfigCommand::Defaults) => print(&crate::config::render::defaults()),
+        Command::Config(ConfigCommand::Reference) => print(&crate::config::render::reference()),
+        Command::Admin(AdminCommand::ResetPassword {
+            flags,
+            password_file,
+        }) => storage::reset_password(&flags.inputs(), password_file.as_deref()),
+        Command::Backup(BackupCommand::Create { folder, flags }) => {
+            storage::backup(&flags.inputs(), &folder)
+        }
+        Command::Backup(BackupCommand::Verify { folder }) => storage::verify_backup(&folder),
+        Command::Backup(BackupCommand::Restore { folder, flags }) => {
+            storage::restore(&flags.inputs(), &folder)
+        }
+        Command::Storage(StorageCommand::Verify { deep, flags }) => {
+            storage::verify(&flags.inputs(), deep)
+        }
+        Command::Trust(TrustArgs {
+            client,
+            host,
+            authority,
+        }) => trust::run(client, &host, authority.as_deref()),
+        Command::Version => print(&format!("wharf {}\n", env!("CARGO_PKG_VERSION"))),
+        Command::Completions { shell } => {
+            let mut out = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "wharf", &mut out);
+            print(&String::from_utf8_lossy(&out))
+        }
+        Command::Reference => print(&page::reference()),
+    }
+}
+
+/// Writes to standard output. A reader that went away, as in `wharf config defaults | head`, is no failure.
+fn print(text: &str) -> Outcome {
+    use std::io::Write as _;
+    match std::io::stdout().lock().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(Failure::text(
+            Exit::Failure,
+            format!("cannot write to standard output: {error}"),
+        )),
+        _ => Ok(()),
     }
 }

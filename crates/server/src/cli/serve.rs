@@ -1,24 +1,29 @@
 //! `wharf serve`: from the configuration to running servers, and to an orderly end.
+//!
+//! Everything that can be refused is refused before the first address answers: configuration, data folder, certificate,
+//! addresses. What runs afterwards is a loop over signals and looks at the configuration file.
 
-use std::io::{IsTerminal, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io::{IsTerminal as _, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use anyhow::{Context, anyhow};
-use clap::ArgMatches;
 use tokio::signal::unix::{SignalKind, signal};
-use wharf_core::access::{Bootstrap, Password};
+use wharf_core::access::{ADMIN, AdminError, Bootstrap, Password};
 use wharf_core::clock::SystemClock;
+use wharf_meta::principal;
 use wharf_meta::repository::GetTotals;
 
-use super::{Exit, flags};
-use crate::admin;
+use super::banner::{AdminPassword, Banner, login_host};
+use super::exit::{Exit, Failure, Outcome};
+use super::offline::runtime;
+use super::print;
+use crate::admin::{self, AdminServer, Operator, PASSWORD_FILE};
 use crate::app::{App, Data, Figures};
 use crate::config::reload::Reloader;
-use crate::config::{Config, Inputs, Loaded};
-use crate::http::listener::BoundAddr;
+use crate::config::validate::check_files;
+use crate::config::{Config, Inputs, Loaded, Problems, Source, load};
 use crate::http::shutdown::{Pace, Signals, Stopped, stop};
 use crate::http::tls::{SelfSigned, Tls};
 use crate::http::{ListenAddr, Listeners, Running, Server, ServerOptions};
@@ -26,216 +31,282 @@ use crate::telemetry::{Metrics, Telemetry, log};
 
 /// Between two looks at the configuration file.
 const LOOK: Duration = Duration::from_secs(2);
+/// For commands on the admin socket that run when the process stops.
+const ADMIN_GRACE: Duration = Duration::from_secs(1);
 
-pub(super) fn run(matches: &ArgMatches) -> Exit {
-    let inputs = flags::inputs(matches);
-    let Some(loaded) = flags::read(&inputs) else {
-        return Exit::Usage;
-    };
+/// Runs the registry until a signal.
+pub(super) fn run(inputs: &Inputs) -> Outcome {
+    let loaded = load(inputs)?;
     let config = &loaded.config;
-    if let Err(error) = log::start(config.log.format.into(), &config.log.level) {
-        eprintln!("error: {error}");
-        return Exit::Usage;
+    let missing = check_files(config, &loaded.sources);
+    if !missing.is_empty() {
+        return Err(Problems(missing).into());
     }
+    log::start(config.log.format.into(), &config.log.level)
+        .map_err(|error| Failure::text(Exit::Usage, error))?;
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
     let options = config.data_options();
-    let data = match Data::open(&options, |holder| {
-        tracing::warn!(
-            "the data folder is in use by {holder}; waiting up to {} s for it",
-            options.lock_wait.as_secs()
-        );
-    }) {
-        Ok(data) => data,
-        Err(error) => {
-            eprintln!("error: {error}");
-            return Exit::Refused;
-        }
-    };
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build();
-    let outcome = match runtime {
-        Ok(runtime) => runtime.block_on(serve(inputs, &loaded, data)),
-        Err(error) => Err(anyhow!("no runtime: {error}")),
-    };
-    match outcome {
-        Ok(()) => Exit::Done,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            Exit::Failed
-        }
-    }
+    let data = Data::open(&options, |holder| {
+        let seconds = options.lock_wait.as_secs();
+        tracing::warn!("the data folder is in use by {holder}; waiting up to {seconds} s for it");
+    })?;
+    runtime()?.block_on(serve(inputs, &loaded, data))
 }
 
-/// Runs until a signal. Everything that can be refused is refused before the first listener accepts.
-async fn serve(inputs: Inputs, loaded: &Loaded, data: Data) -> anyhow::Result<()> {
+/// All that runs.
+struct Parts {
+    app: Arc<App>,
+    servers: Vec<Running>,
+    admin: Option<AdminServer>,
+    tls: Option<Arc<Tls>>,
+}
+
+async fn serve(inputs: &Inputs, loaded: &Loaded, data: Data) -> Outcome {
     let config = &loaded.config;
-    let mut signals = Signals::listen().context("listening for signals")?;
-    let mut hangup = signal(SignalKind::hangup()).context("listening for signals")?;
-    let metrics = Arc::new(Metrics::new(config.metrics.repository_label));
-    let folder = data.folder.clone();
-    let fresh = data.opened.fresh;
-    if let Some(schema) = data.opened.migrated_from {
-        tracing::info!(
-            "the metadata store was brought from schema {schema} to that of this version; the old state lies beside it"
-        );
-    }
-    let external_url = config.server.external_url.as_ref().map(ToString::to_string);
-    let app = App::open(
-        data,
-        config.app_options(Arc::new(SystemClock), metrics.clone())?,
-    )
-    .await?;
-    let password = administrator(&app, config, &folder).await?;
+    let no_signals = |error: std::io::Error| {
+        Failure::text(Exit::Failure, format!("cannot listen for signals: {error}"))
+    };
+    let mut signals = Signals::listen().map_err(no_signals)?;
+    let mut hangup = signal(SignalKind::hangup()).map_err(no_signals)?;
 
-    let tls = certificate(config, &folder)?;
-    let telemetry = Arc::new(Telemetry {
-        metrics: metrics.clone(),
-    });
-    let options = |addrs: &[ListenAddr]| -> anyhow::Result<ServerOptions> {
-        Ok(ServerOptions {
-            limits: config.http_limits(),
-            trusted_proxies: config.trusted_proxies(),
-            observer: telemetry.clone(),
-            id_key: random()?,
-            ..ServerOptions::new(Listeners::bind(addrs)?)
-        })
-    };
-    let addrs = config
-        .server
-        .listen
-        .iter()
-        .map(|addr| addr.to_string().parse())
-        .collect::<Result<Vec<ListenAddr>, _>>()?;
-    let mut servers = Vec::new();
-    let main = ServerOptions {
-        tls: tls.clone(),
-        ..options(&addrs)?
-    };
-    let figures = match &config.server.metrics_listen {
-        Some(addr) => Some(options(&[addr.to_string().parse()?])?),
-        None => None,
-    };
-    let socket = options(&[admin::address(&folder)])?;
-    servers.push(Server::start(main, app.clone()));
-    servers.push(Server::start(
-        socket,
-        Arc::new(admin::Socket(app.registry.clone())),
-    ));
-    if let Some(figures) = figures {
-        servers.push(Server::start(figures, Arc::new(Figures(app.clone()))));
-    }
-    app.readiness.set(true);
-    greet(
-        &app,
-        &servers,
-        tls.is_some(),
-        external_url.as_deref(),
-        fresh,
-        password.as_ref(),
-    )
-    .await;
-
-    let reloader = Reloader::new(inputs, loaded);
+    let parts = start(loaded, data).await?;
+    let reloader = Arc::new(Reloader::new(inputs.clone(), loaded));
     let mut look = tokio::time::interval(LOOK);
-    let signal = loop {
+    let name = loop {
         tokio::select! {
-            signal = signals.next() => break signal,
-            _ = hangup.recv() => reload(&reloader, &app, tls.as_deref()),
+            name = signals.next() => break name,
+            _ = hangup.recv() => reload(&reloader, &parts).await,
             _ = look.tick() => if reloader.changed() {
-                reload(&reloader, &app, None);
+                reload(&reloader, &parts).await;
             },
         }
     };
+
     let pace = Pace {
         delay: config.server.shutdown_delay,
         grace: config.server.shutdown_grace,
     };
+    let seconds = (pace.delay + pace.grace).as_secs();
     tracing::info!(
-        "{signal}: stopping; requests have {} s to finish, a second signal stops at once",
-        (pace.delay + pace.grace).as_secs()
+        "{name}: stopping; running requests have {seconds} s to finish, a second signal stops at once"
     );
     let hurry = async {
         signals.next().await;
     };
-    match stop(&servers, &app.readiness, pace, hurry).await {
-        Stopped::Clean => {}
-        Stopped::Cut(count) => {
-            tracing::warn!("{count} connection(s) were cut off; their uploads can be resumed")
-        }
-        Stopped::Hurried => tracing::warn!("stopped at once"),
+    let stopped = stop(&parts.servers, &parts.app.readiness, pace, hurry).await;
+    if let Some(admin) = &parts.admin {
+        admin.stop(ADMIN_GRACE).await;
     }
-    drop(servers);
-    app.close().await;
-    tracing::info!("stopped");
+    parts.app.close().await;
+    match stopped {
+        Stopped::Clean => tracing::info!("stopped; every request was finished"),
+        Stopped::Cut(count) => tracing::warn!(
+            "stopped; {count} connections were cut off, their uploads can be resumed"
+        ),
+        Stopped::Hurried => {
+            return Err(Failure::text(
+                Exit::Failure,
+                "stopped at once by a second signal; uploads can be resumed",
+            ));
+        }
+    }
     Ok(())
 }
 
-/// Makes the administrator at the first start. Gives the password back only if nobody knows it yet.
-async fn administrator(
-    app: &App,
-    config: &Config,
-    folder: &Path,
-) -> anyhow::Result<Option<Password>> {
-    let chosen = config.access.admin_password.as_ref();
-    let now = app.registry.clock.now_ms();
-    let made = app
-        .registry
-        .access
-        .bootstrap_admin(chosen.map(|secret| Password::new(secret.expose())), now)
-        .await?;
-    match made {
-        Bootstrap::Created(_) if chosen.is_some() => Ok(None),
-        Bootstrap::Created(password) if std::io::stdout().is_terminal() => Ok(Some(password)),
-        Bootstrap::Created(password) => {
-            let path = folder.join("admin-password");
-            std::fs::OpenOptions::new()
-                .write(true)
-                .create(true)
-                .truncate(true)
-                .mode(0o600)
-                .open(&path)
-                .and_then(|mut file| {
-                    file.write_all(password.reveal().as_bytes())?;
-                    file.write_all(b"\n")?;
-                    file.sync_all()
-                })
-                .with_context(|| format!("writing {}", path.display()))?;
-            tracing::info!(
-                "the password of the user admin lies in {}; change it with wharf admin reset-password, then delete the file",
-                path.display()
-            );
-            Ok(None)
-        }
-        Bootstrap::Existed => {
-            if chosen.is_some() {
-                tracing::info!(
-                    "the given admin password was not looked at: there is an administrator already; wharf admin reset-password changes it"
-                );
-            }
-            Ok(None)
-        }
+async fn start(loaded: &Loaded, data: Data) -> Result<Parts, Failure> {
+    let config = &loaded.config;
+    let metrics = Arc::new(Metrics::new(config.metrics.repository_label));
+    let folder = data.folder.clone();
+    let opened = data.opened;
+    let options = config.app_options(Arc::new(SystemClock), metrics.clone());
+    let options = options.map_err(|error| Failure::new(Exit::Usage, error))?;
+    let app = App::open(data, options).await?;
+
+    let (tls, authority) = certificate(config, &folder)?;
+    let telemetry = Arc::new(Telemetry { metrics });
+    let bind = |addresses: &[ListenAddr]| -> Result<ServerOptions, Failure> {
+        let listeners =
+            Listeners::bind(addresses).map_err(|error| Failure::new(Exit::Listen, error))?;
+        Ok(ServerOptions {
+            limits: config.http_limits(),
+            trusted_proxies: config.trusted_proxies(),
+            observer: telemetry.clone(),
+            id_key: uuid::Uuid::new_v4().as_u64_pair().0,
+            ..ServerOptions::new(listeners)
+        })
+    };
+    let main = ServerOptions {
+        tls: tls.clone(),
+        ..bind(&config.server.listen)?
+    };
+    let figures = config
+        .server
+        .metrics_listen
+        .as_ref()
+        .map(|address| bind(std::slice::from_ref(address)))
+        .transpose()?;
+    // After everything that can be refused: whoever made a password must also get to see it.
+    let password = administrator(&app, loaded, &folder).await?;
+
+    let mut servers = vec![Server::start(main, app.clone())];
+    if let Some(figures) = figures {
+        servers.push(Server::start(figures, Arc::new(Figures(app.clone()))));
     }
+    let operator = Operator {
+        registry: app.registry.clone(),
+        folder: folder.clone(),
+    };
+    let admin = match admin::start(operator) {
+        Ok(admin) => Some(admin),
+        // Images are served all the same; only commands have to wait for a stop.
+        Err(error) => {
+            tracing::error!(%error, "commands like `wharf backup` will not reach this process");
+            None
+        }
+    };
+    app.readiness.set(true);
+
+    let addresses = servers[0].addrs().to_vec();
+    let figures = servers
+        .get(1)
+        .map(|server| server.addrs().to_vec())
+        .unwrap_or_default();
+    let machine = machine_name();
+    let banner = Banner {
+        folder: &folder,
+        opened: &opened,
+        totals: app.registry.meta.read(GetTotals).await.unwrap_or_default(),
+        addresses: &addresses,
+        metrics: &figures,
+        tls: tls.is_some(),
+        authority,
+        host: login_host(config, &addresses, tls.is_some(), machine.as_deref()),
+        password,
+    };
+    if std::io::stdout().is_terminal() {
+        print(&banner.text())?;
+    } else {
+        banner.log();
+    }
+    Ok(Parts {
+        app,
+        servers,
+        admin,
+        tls,
+    })
 }
 
-fn certificate(config: &Config, folder: &Path) -> anyhow::Result<Option<Arc<Tls>>> {
+/// Makes the administrator at the first start.
+async fn administrator(
+    app: &App,
+    loaded: &Loaded,
+    folder: &Path,
+) -> Result<AdminPassword, Failure> {
+    let access = &app.registry.access;
+    let now = app.registry.clock.now_ms();
+    let file = folder.join(PASSWORD_FILE);
+    let refused = |error: AdminError| {
+        let exit = if matches!(error, AdminError::TooShort(_)) {
+            Exit::Usage
+        } else {
+            Exit::Failure
+        };
+        Failure::new(exit, error)
+    };
+    if let Some(secret) = &loaded.config.access.admin_password {
+        let made = access
+            .bootstrap_admin(Some(Password::new(secret.expose())), now)
+            .await
+            .map_err(refused)?;
+        if let Bootstrap::Created(_) = made {
+            return Ok(AdminPassword::Chosen);
+        }
+        let source = loaded
+            .sources
+            .get("access.admin_password")
+            .unwrap_or(&Source::Default);
+        tracing::info!(
+            "the password from {source} is ignored: the administrator was made at an earlier start; \
+             `wharf admin reset-password` gives another"
+        );
+    } else if std::io::stdout().is_terminal() {
+        if let Bootstrap::Created(password) =
+            access.bootstrap_admin(None, now).await.map_err(refused)?
+        {
+            return Ok(AdminPassword::Shown(password));
+        }
+    } else if !has_admin(app).await? {
+        // The file first: a crash in between leaves a file that the next start replaces, not an unknown password.
+        let password = Password::random();
+        write_password(&file, &password).map_err(|error| {
+            Failure::text(
+                Exit::Data,
+                format!(
+                    "cannot write the administrator's password to {}: {error}",
+                    file.display()
+                ),
+            )
+        })?;
+        access
+            .bootstrap_admin(Some(password), now)
+            .await
+            .map_err(refused)?;
+    }
+    Ok(if file.exists() {
+        AdminPassword::Written(file)
+    } else {
+        AdminPassword::Known
+    })
+}
+
+async fn has_admin(app: &App) -> Result<bool, Failure> {
+    let row = app
+        .registry
+        .meta
+        .read(principal::Get {
+            name: ADMIN.to_owned(),
+        })
+        .await;
+    Ok(row
+        .map_err(|error| Failure::new(Exit::Failure, error))?
+        .is_some())
+}
+
+fn write_password(path: &Path, password: &Password) -> std::io::Result<()> {
+    // A file that is there already may have another mode.
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = std::fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)?;
+    writeln!(file, "{}", password.reveal())?;
+    file.sync_all()
+}
+
+type Authority = Option<(std::path::PathBuf, String)>;
+
+/// The certificate, and the authority that clients must be told to trust.
+fn certificate(config: &Config, folder: &Path) -> Result<(Option<Arc<Tls>>, Authority), Failure> {
+    let wrong = |error| Failure::new(Exit::Usage, error);
     if let (Some(cert), Some(key)) = (&config.tls.cert, &config.tls.key) {
-        return Ok(Some(Tls::load(cert, key)?));
+        return Ok((Some(Tls::load(cert, key).map_err(wrong)?), None));
     }
     if !config.tls.self_signed {
-        return Ok(None);
+        return Ok((None, None));
     }
-    let made = SelfSigned::ensure(&folder.join("tls"), &hosts(config), SystemTime::now())?;
-    tracing::info!(
-        "self-signed certificate {}; clients must trust {} (SHA-256 {}): wharf trust docker HOST --authority {} says how",
-        made.fingerprint,
-        made.authority.display(),
-        made.authority_fingerprint,
-        made.authority.display()
-    );
-    Ok(Some(Tls::load(&made.cert, &made.key)?))
+    let made = SelfSigned::ensure(&folder.join("tls"), &hosts(config), SystemTime::now())
+        .map_err(wrong)?;
+    let tls = Tls::load(&made.cert, &made.key).map_err(wrong)?;
+    Ok((
+        Some(tls),
+        Some((made.authority, made.authority_fingerprint)),
+    ))
 }
 
 /// The names under which clients will call: those listened on, this machine's, and that of `external_url`.
@@ -252,122 +323,154 @@ fn hosts(config: &Config) -> Vec<String> {
             hosts.push(host.to_owned());
         }
     };
-    for addr in &config.server.listen {
-        if let Ok(ListenAddr::Tcp { host, .. }) = addr.to_string().parse() {
-            add(&host);
+    let mut open = Vec::new();
+    for address in &config.server.listen {
+        if let ListenAddr::Tcp { host, .. } = address {
+            add(host);
+            open.push(host.clone());
         }
     }
-    if let Some(url) = &config.server.external_url
-        && let Ok(uri) = url.to_string().parse::<http::Uri>()
-        && let Some(host) = uri.host()
+    if let Some(uri) = config
+        .server
+        .external_url
+        .as_ref()
+        .and_then(|url| url.to_string().parse::<http::Uri>().ok())
     {
-        add(host);
+        add(uri.host().unwrap_or_default());
     }
-    add(&rustix::system::uname().nodename().to_string_lossy());
+    if let Some(name) = machine_name() {
+        add(&name);
+    }
+    if open
+        .iter()
+        .any(|host| matches!(host.as_str(), "" | "0.0.0.0" | "::"))
+    {
+        for address in own_addresses() {
+            add(&address.to_string());
+        }
+    }
     hosts
 }
 
-/// The first words: where the data lies and how much it is, where to reach it, and what to do next.
-async fn greet(
-    app: &App,
-    servers: &[Running],
-    tls: bool,
-    external_url: Option<&str>,
-    fresh: bool,
-    password: Option<&Password>,
-) {
-    let totals = app.registry.meta.read(GetTotals).await.unwrap_or_default();
-    let held = if fresh {
-        "new".to_owned()
-    } else {
-        format!(
-            "{} repositories, {} manifests, {} blobs of {}",
-            totals.repositories,
-            totals.manifests,
-            totals.blobs,
-            admin::size(totals.blob_bytes)
-        )
-    };
-    let scheme = if tls { "https" } else { "http" };
-    let addrs = servers.first().map(Running::addrs).unwrap_or_default();
-    let shown: Vec<String> = addrs
-        .iter()
-        .map(|addr| match addr {
-            BoundAddr::Tcp(addr) => format!("{scheme}://{addr}"),
-            BoundAddr::Unix(path) => format!("unix:{}", path.display()),
-        })
-        .collect();
-    let login = external_url
-        .and_then(|url| url.parse::<http::Uri>().ok())
-        .and_then(|uri| uri.authority().map(ToString::to_string))
-        .or_else(|| addrs.iter().find_map(BoundAddr::tcp).map(reachable));
-    println!("Wharf {}", env!("CARGO_PKG_VERSION"));
-    println!("  data     {} ({held})", app.data.folder.display());
-    println!("  address  {}", shown.join(", "));
-    if let Some(login) = login {
-        println!("  log in   docker login {login} -u admin");
-    }
-    if let Some(password) = password {
-        println!(
-            "  password {}   (shown this once; wharf admin reset-password makes another)",
-            password.reveal()
-        );
-    }
-    // Whoever reads this through a pipe waits for it.
-    let _ = std::io::stdout().flush();
+fn machine_name() -> Option<String> {
+    let name = rustix::system::uname()
+        .nodename()
+        .to_string_lossy()
+        .into_owned();
+    Some(name).filter(|name| !name.is_empty())
 }
 
-/// An address that a client on this machine can use.
-fn reachable(addr: std::net::SocketAddr) -> String {
-    match addr.ip() {
-        ip if ip.is_unspecified() => format!("localhost:{}", addr.port()),
-        _ => addr.to_string(),
-    }
+/// The addresses from which this machine would talk to others. Connecting a datagram socket sends nothing.
+fn own_addresses() -> Vec<std::net::IpAddr> {
+    [("0.0.0.0:0", "192.0.2.1:9"), ("[::]:0", "[2001:db8::1]:9")]
+        .into_iter()
+        .filter_map(|(own, other)| {
+            let socket = std::net::UdpSocket::bind(own).ok()?;
+            socket.connect(other).ok()?;
+            socket.local_addr().ok()
+        })
+        .map(|address| address.ip())
+        .collect()
 }
 
 /// Puts a changed configuration in force, as far as it can be while running.
-fn reload(reloader: &Reloader, app: &App, tls: Option<&Tls>) {
-    match reloader.reload() {
-        Err(problems) => tracing::error!("the changed configuration is not used: {problems}"),
-        Ok(reloaded) => {
-            for warning in &reloaded.warnings {
-                tracing::warn!("{warning}");
-            }
-            let config = reloader.current();
-            app.registry.content.store(Arc::new(config.content_rules()));
-            let rights = config
-                .rights()
-                .and_then(|rights| app.registry.access.reload(&rights));
-            if let Err(error) = rights {
-                tracing::error!("the changed rights are not used: {error}");
-            }
-            for change in &reloaded.applied {
-                tracing::info!(
-                    "{} changed from {} to {}",
-                    change.path,
-                    change.from,
-                    change.to
-                );
-            }
-            for change in &reloaded.waiting {
-                tracing::warn!(
-                    "{} changed to {}; restart to use it",
-                    change.path,
-                    change.to
-                );
-            }
+async fn reload(reloader: &Arc<Reloader>, parts: &Parts) {
+    let (reading, certificate) = (Arc::clone(reloader), parts.tls.clone());
+    let done = tokio::task::spawn_blocking(move || {
+        let renewed = certificate.map(|tls| tls.reload().map(|new| new.then(|| tls.fingerprint())));
+        (reading.reload(), renewed)
+    });
+    let Ok((reloaded, renewed)) = done.await else {
+        return;
+    };
+    match renewed {
+        Some(Ok(Some(fingerprint))) => tracing::info!(fingerprint, "new TLS certificate in use"),
+        Some(Err(error)) => {
+            tracing::error!(%error, "the new TLS certificate cannot be used; the old one stays")
         }
+        _ => {}
     }
-    if let Some(tls) = tls
-        && let Err(error) = tls.reload()
+    let reloaded = match reloaded {
+        Ok(reloaded) => reloaded,
+        Err(problems) => {
+            tracing::error!("the configuration is not used, the old one stays: {problems}");
+            return;
+        }
+    };
+    for warning in &reloaded.warnings {
+        tracing::warn!("{warning}");
+    }
+    let config = reloader.current();
+    parts
+        .app
+        .registry
+        .content
+        .store(Arc::new(config.content_rules()));
+    if let Err(error) = config
+        .rights()
+        .and_then(|rights| parts.app.registry.access.reload(&rights))
     {
-        tracing::error!(%error, "the changed certificate is not used");
+        tracing::error!(%error, "the changed rights are not used, the old ones stay");
+    }
+    if let Err(error) = log::set_level(&config.log.level) {
+        tracing::error!(%error, "the level of the log stays as it was");
+    }
+    for change in &reloaded.applied {
+        tracing::info!(
+            "{} is now {} (it was {})",
+            change.path,
+            change.to,
+            change.from
+        );
+    }
+    for change in &reloaded.waiting {
+        tracing::warn!(
+            "{} stays {} until a restart; the configuration says {}",
+            change.path,
+            change.from,
+            change.to
+        );
+    }
+    if reloaded.applied.is_empty() && reloaded.waiting.is_empty() {
+        tracing::info!("the configuration was read again; nothing has changed");
     }
 }
 
-/// Eight bytes that nobody can guess.
-fn random() -> anyhow::Result<u64> {
-    let mut bytes = [0; 8];
-    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| anyhow!("the system has no random bytes"))?;
-    Ok(u64::from_ne_bytes(bytes))
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_password_file_is_for_its_owner_only_even_over_an_older_one() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(PASSWORD_FILE);
+        std::fs::write(&path, "open to all").unwrap();
+        write_password(&path, &Password::new("secret")).unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "secret\n");
+        assert_eq!(
+            std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
+    }
+
+    #[test]
+    fn certificates_are_made_out_to_every_name_that_clients_use() {
+        let mut config = Config::default();
+        let own = hosts(&config);
+        assert!(own.contains(&"localhost".to_owned()) && own.contains(&"127.0.0.1".to_owned()));
+        config.server.listen = vec![
+            "10.1.2.3:5000".parse().unwrap(),
+            "[fe80::7]:1".parse().unwrap(),
+        ];
+        config.server.external_url = Some(crate::config::ExternalUrl {
+            secure: true,
+            authority: "reg.example.com:8443".into(),
+        });
+        let hosts = hosts(&config);
+        for host in ["10.1.2.3", "fe80::7", "reg.example.com"] {
+            assert!(hosts.contains(&host.to_owned()), "{host}: {hosts:?}");
+        }
+        assert!(!hosts.contains(&String::new()));
+    }
 }

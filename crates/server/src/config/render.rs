@@ -128,7 +128,7 @@ fn comment(text: &str, out: &mut String) {
 }
 
 /// Breaks text at blanks.
-pub(crate) fn wrap(text: &str, width: usize) -> Vec<String> {
+fn wrap(text: &str, width: usize) -> Vec<String> {
     let mut lines = vec![String::new()];
     for word in text.split_whitespace() {
         let full = lines.last().is_some_and(|line| {
@@ -193,7 +193,7 @@ fn reference_key(path: &str, key: &Key, out: &mut String) {
         let _ = write!(names, " or `{env}`");
     }
     names.push_str(".\n");
-    if let Some(flag) = key.flag {
+    if let Some((flag, _)) = key.flag {
         let repeat = if key.list { " (may be repeated)" } else { "" };
         let _ = writeln!(names, "- Flag: `--{flag}`{repeat}.");
     }

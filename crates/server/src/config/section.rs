@@ -1,6 +1,6 @@
 //! How a configuration section is written down once: struct, default, documentation, flag and environment name.
 //!
-//! [`section!`] turns one documented list of keys into a plain struct and an [`Outline`] of it. Everything that speaks
+//! `section!` turns one documented list of keys into a plain struct and an [`Outline`] of it. Everything that speaks
 //! about keys (the loader, `config show`, `config defaults`, the reference page, the flags of `wharf serve`) walks
 //! outlines, so that a key cannot exist in one of these places only. Must never know what a key means.
 
@@ -34,8 +34,8 @@ pub struct Key {
     pub default: fn() -> Option<String>,
     /// Whether a reload applies it.
     pub when: When,
-    /// Long flag of `wharf serve` without the dashes.
-    pub flag: Option<&'static str>,
+    /// Long flag of `wharf serve` without the dashes, and what its value is called in help.
+    pub flag: Option<(&'static str, &'static str)>,
     /// A second environment variable beside `WHARF__SECTION__KEY`.
     pub env: Option<&'static str>,
     /// The value must never be shown, and `<key>_file` names a file that holds it.
@@ -51,8 +51,8 @@ pub struct Key {
 impl Key {
     /// With this flag of `wharf serve`.
     #[must_use]
-    pub const fn flag(mut self, flag: &'static str) -> Self {
-        self.flag = Some(flag);
+    pub const fn flag(mut self, flag: &'static str, value: &'static str) -> Self {
+        self.flag = Some((flag, value));
         self
     }
 
@@ -191,7 +191,7 @@ macro_rules! section {
         pub struct $name:ident {
             $(
                 $(#[doc = $key_doc:literal])+
-                $key:ident: $type:ty = $default:expr => $when:ident $(. $attribute:ident ( $($argument:literal)? ))*;
+                $key:ident: $type:ty = $default:expr => $when:ident $(. $attribute:ident ( $($argument:literal),* ))*;
             )*
             $(section $inner:ident: $inner_type:ident;)*
             $(tables $list:ident = $list_name:literal: $list_type:ident;)*
@@ -223,7 +223,7 @@ macro_rules! section {
                         required: false,
                         switch: <$type as $crate::config::value::Value>::SWITCH,
                         list: <$type as $crate::config::value::Value>::LIST,
-                    }$(.$attribute($($argument)?))*,
+                    }$(.$attribute($($argument),*))*,
                 )*],
                 sections: &[$((stringify!($inner), &$inner_type::OUTLINE),)*],
                 tables: &[$(($list_name, &$list_type::OUTLINE),)*],

@@ -35,15 +35,15 @@ section! {
     pub struct Server {
         /// Folder that holds everything Wharf keeps: metadata, blobs, unfinished uploads, the admin socket. It is made
         /// at the first start. One process at a time uses it.
-        data: PathBuf = PathBuf::from("./wharf-data") => restart.flag("data");
+        data: PathBuf = PathBuf::from("./wharf-data") => restart.flag("data", "FOLDER");
         /// Addresses to listen on, HTTP/1.1 and HTTP/2 alike. `:5000` means every address of this machine.
-        listen: Vec<ListenAddr> = vec![ListenAddr::Tcp { host: "127.0.0.1".to_owned(), port: 5000 }] => restart.flag("listen");
+        listen: Vec<ListenAddr> = vec![ListenAddr::Tcp { host: "127.0.0.1".to_owned(), port: 5000 }] => restart.flag("listen", "ADDRESS");
         /// Address under which clients reach this registry. When set, upload locations and the token realm are absolute
         /// URLs with it; otherwise locations are relative and the realm follows the request's host.
-        external_url: Option<ExternalUrl> = None => restart.flag("external-url");
+        external_url: Option<ExternalUrl> = None => restart.flag("external-url", "URL");
         /// Address for `/metrics` and the probes alone, without authentication and without TLS. When unset, `/metrics`
         /// is served on the main addresses, to an admin only.
-        metrics_listen: Option<ListenAddr> = None => restart.flag("metrics-listen");
+        metrics_listen: Option<ListenAddr> = None => restart.flag("metrics-listen", "ADDRESS");
         /// Proxies whose `Forwarded` and `X-Forwarded-*` headers are believed. From anybody else these headers are
         /// ignored.
         trusted_proxies: Vec<TrustedProxy> = Vec::new() => restart;
@@ -60,12 +60,12 @@ section! {
     /// new connections without a restart.
     pub struct Tls {
         /// PEM file with the certificate, followed by its intermediates.
-        cert: Option<PathBuf> = None => restart.flag("tls-cert");
+        cert: Option<PathBuf> = None => restart.flag("tls-cert", "FILE");
         /// PEM file with the certificate's private key.
-        key: Option<PathBuf> = None => restart.flag("tls-key");
+        key: Option<PathBuf> = None => restart.flag("tls-key", "FILE");
         /// Makes a certificate of its own in the data folder and prints its fingerprint: for laboratories. `wharf trust`
         /// prints what clients need to trust it.
-        self_signed: bool = false => restart.flag("tls-self-signed");
+        self_signed: bool = false => restart.flag("tls-self-signed", "BOOL");
     }
 }
 
@@ -126,7 +126,7 @@ section! {
     pub struct Access {
         /// Role of everybody without credentials, in all repositories. More than `reader` at addresses beyond this
         /// machine needs `allow_open`.
-        anonymous: AnonymousRole = AnonymousRole::None => live.flag("anonymous");
+        anonymous: AnonymousRole = AnonymousRole::None => live.flag("anonymous", "ROLE");
         /// Confirms that strangers may push or delete.
         allow_open: bool = false => live;
         /// Password of the user `admin`, taken at the first start only. Without it a random one is made.
@@ -137,10 +137,10 @@ section! {
 }
 
 section! {
-    /// Users from a file as `htpasswd -B` writes it (bcrypt). It is read again when it changes.
+    /// Users from an htpasswd file. It is read again when it changes.
     pub struct Htpasswd {
-        /// The file.
-        file: Option<PathBuf> = None => restart.flag("htpasswd");
+        /// File with users and their passwords, as `htpasswd -B` writes it (bcrypt).
+        file: Option<PathBuf> = None => restart.flag("htpasswd", "FILE");
         /// Role of each of its users in all repositories; `none` when `[[access.grant]]` alone shall decide.
         role: Role = Role::Writer => live;
     }

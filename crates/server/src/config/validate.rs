@@ -27,6 +27,7 @@ pub(super) fn validate(
     check.auth(config);
     check.content(config);
     check.limits(config);
+    check.log(config);
     if passwords_in_the_open(config) {
         warnings.push(Problem {
             at: sources
@@ -218,6 +219,13 @@ impl Check<'_> {
                 );
             }
             self.prefix(&path, "content.override", &rule.on);
+        }
+    }
+
+    fn log(&mut self, config: &Config) {
+        if let Err(error) = crate::telemetry::log::parse_level(&config.log.level) {
+            let what = format!("`log.level`: {error}");
+            self.refuse("log.level", what, "each request is a line of level info");
         }
     }
 

@@ -5,7 +5,7 @@
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use std::task::{Context, Poll};
@@ -16,6 +16,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio_util::task::TaskTracker;
+use wharf_oci::{ErrorCode, ErrorEntry};
 
 use super::Handler;
 use super::forwarded::TrustedProxies;
@@ -117,7 +118,8 @@ async fn serve_wire<H: Handler>(
     let registration = shared.watch.register();
     let watched = Arc::clone(&registration.watched);
     let refused = Refused::default();
-    let opening = open(shared, wire, &refused, &watched);
+    // On the heap for as long as it takes: the connection's task lives longer, and should be small.
+    let opening = Box::pin(open(shared, wire, &refused, &watched));
     let (io, tls, protocol) = match unless_judged(&watched, opening).await {
         Ok(Ok(opened)) => opened,
         Ok(Err(end)) | Err(end) => return end,
@@ -174,15 +176,14 @@ async fn open(
 }
 
 /// Runs a future as long as the watch has nothing against the connection.
-async fn unless_judged<F: Future>(
+async fn unless_judged<F: Future + Unpin>(
     watched: &Watched,
-    future: F,
+    mut future: F,
 ) -> Result<F::Output, ConnectionEnd> {
-    let mut future = pin!(future);
-    poll_fn(|cx| {
+    poll_fn(move |cx| {
         watched.wake_with(cx.waker());
         match watched.verdict() {
-            Verdict::Stay => future.as_mut().poll(cx).map(Ok),
+            Verdict::Stay => Pin::new(&mut future).poll(cx).map(Ok),
             Verdict::Close(end) | Verdict::Kill(end) => Poll::Ready(Err(end)),
         }
     })
@@ -235,12 +236,19 @@ async fn handshake(
 
 /// A client that speaks HTTP to a TLS port would otherwise see noise or a reset.
 async fn speak_of_https(shared: &Shared, mut stream: TcpStream, watched: &Arc<Watched>) {
-    const ANSWER: &[u8] = b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\n\
-        connection: close\r\ncontent-length: 95\r\n\r\n\
-        {\"errors\":[{\"code\":\"UNSUPPORTED\",\"message\":\"this port speaks HTTPS; \
-        use an https:// address\"}]}\n";
+    let body = wharf_oci::error::body(&[ErrorEntry::new(
+        ErrorCode::Unsupported,
+        "this port speaks HTTPS; use an https:// address",
+    )]);
+    let mut answer = format!(
+        "HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\n\
+         connection: close\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    )
+    .into_bytes();
+    answer.extend(body);
     let limits = &shared.limits;
-    let _ = tokio::time::timeout(limits.discard_time, stream.write_all(ANSWER)).await;
+    let _ = tokio::time::timeout(limits.discard_time, stream.write_all(&answer)).await;
     let io = Io::new(
         Wire::Tcp(stream),
         0,
@@ -300,8 +308,7 @@ async fn serve_h1<H: Handler>(conn: Arc<Conn>, handler: Arc<H>, io: Io) -> Conne
     let idle = matches!(end, Some(ConnectionEnd::Idle | ConnectionEnd::Shutdown));
     if !io.is_ended() && !idle {
         let limits = &shared.limits;
-        io.discard_and_close(limits.discard_bytes, limits.discard_time)
-            .await;
+        Box::pin(io.discard_and_close(limits.discard_bytes, limits.discard_time)).await;
     }
     end.unwrap_or(if sound {
         ConnectionEnd::Done

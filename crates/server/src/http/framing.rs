@@ -11,6 +11,7 @@ use http::StatusCode;
 use wharf_oci::ErrorCode;
 
 use super::error::ApiError;
+use super::forwarded::is_authority;
 
 /// Why bytes are no request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +31,8 @@ pub(super) enum Refusal {
     Length,
     LengthAndChunks,
     TransferCoding,
+    /// Found only in the body, when the head has been passed on.
+    Chunks,
 }
 
 impl Refusal {
@@ -51,6 +54,7 @@ impl Refusal {
             Self::Length => "length",
             Self::LengthAndChunks => "length-and-chunks",
             Self::TransferCoding => "transfer-coding",
+            Self::Chunks => "chunks",
         }
     }
 
@@ -83,6 +87,7 @@ impl Refusal {
                  proxies could read it in two ways"
             }
             Self::TransferCoding => "the only transfer coding that is understood is 'chunked'",
+            Self::Chunks => "the chunks of the request's body are malformed (RFC 9112 §7.1)",
         };
         let (code, status) = match self {
             Self::TargetTooLong => (ErrorCode::SizeInvalid, StatusCode::URI_TOO_LONG),
@@ -310,15 +315,12 @@ impl Head {
         if method == b"CONNECT" {
             return Err(Refusal::Connect);
         }
-        let known_form = match target {
-            [b'/', ..] => true,
-            b"*" => method == b"OPTIONS",
-            _ => {
-                starts_with_ignoring_case(target, b"http://")
-                    || starts_with_ignoring_case(target, b"https://")
-            }
+        let path = match target {
+            [b'/', ..] => target,
+            b"*" if method == b"OPTIONS" => target,
+            _ => path_of_absolute(target).ok_or(Refusal::Target)?,
         };
-        if known_form && target.iter().all(|byte| byte.is_ascii_graphic()) {
+        if path.iter().all(|byte| is_target(*byte)) {
             Ok(())
         } else {
             Err(Refusal::Target)
@@ -379,6 +381,27 @@ fn number(text: &[u8]) -> Option<u64> {
         text.iter()
             .fold(0, |sum, digit| sum * 10 + u64::from(digit - b'0')),
     )
+}
+
+/// What follows host and port in the absolute form (RFC 9112 §3.2.2), when the rest is sound.
+fn path_of_absolute(target: &[u8]) -> Option<&[u8]> {
+    let rest = [&b"http://"[..], b"https://"]
+        .into_iter()
+        .find_map(|scheme| {
+            starts_with_ignoring_case(target, scheme).then(|| &target[scheme.len()..])
+        })?;
+    let end = rest
+        .iter()
+        .position(|byte| matches!(byte, b'/' | b'?'))
+        .unwrap_or(rest.len());
+    let host = std::str::from_utf8(&rest[..end]).ok()?;
+    is_authority(host).then(|| &rest[end..])
+}
+
+/// What may stand in paths and queries, and a few more that clients forget to encode; the rest is what hyper would
+/// refuse without a word.
+fn is_target(byte: u8) -> bool {
+    byte.is_ascii_graphic() && !matches!(byte, b'#' | b'<' | b'>' | b'`')
 }
 
 fn starts_with_ignoring_case(text: &[u8], prefix: &[u8]) -> bool {

@@ -59,6 +59,7 @@ fn requests_pass_whole() {
         "\r\nGET / HTTP/1.0\r\n\r\n",
         "OPTIONS * HTTP/1.1\r\nhost:a\r\n\r\n",
         "GET http://a/v2/ HTTP/1.1\r\nHost: a\r\n\r\n",
+        "GET HTTPS://[::1]:5000?x=[1|2] HTTP/1.1\r\nHost: a\r\n\r\n",
         "PUT /x HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc",
         "PUT /x HTTP/1.1\r\nHost: a\r\ncontent-length:0\r\n\r\n",
         "PUT /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: Chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
@@ -74,7 +75,7 @@ fn requests_pass_whole() {
 fn a_head_is_held_back_until_it_is_whole() {
     let request = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
     for cut in 1..request.len() {
-        assert_eq!(scan(request[..cut].as_bytes()), Ok(0), "{cut}");
+        assert_eq!(scan(&request.as_bytes()[..cut]), Ok(0), "{cut}");
     }
     let body = "PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nab";
     assert_eq!(scan(body.as_bytes()), Ok(body.len()));
@@ -151,6 +152,21 @@ fn request_lines_are_read_strictly() {
     assert_eq!(line("GET a:443 HTTP/1.1"), Refusal::Target);
     assert_eq!(line("GET * HTTP/1.1"), Refusal::Target);
     assert_eq!(line("GET /\u{e9} HTTP/1.1"), Refusal::Target);
+    for bad in [
+        "/a#b",
+        "/<x>",
+        "/`x`",
+        "http:///x",
+        "http://u@a/x",
+        "ftp://a/x",
+        "http://a b/",
+    ] {
+        let refusal = line(&format!("GET {bad} HTTP/1.1"));
+        assert!(
+            matches!(refusal, Refusal::Target | Refusal::RequestLine),
+            "{bad}"
+        );
+    }
     assert_eq!(line("GET  / HTTP/1.1"), Refusal::RequestLine);
     assert_eq!(line("GET / x HTTP/1.1"), Refusal::RequestLine);
     assert_eq!(line("GET /"), Refusal::RequestLine);

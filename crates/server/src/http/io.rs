@@ -30,7 +30,7 @@ pub(super) enum Wire {
     Tls(Box<TlsStream<TcpStream>>),
 }
 
-/// A refused head: its number on the connection, and why.
+/// The request that was refused, by its number on the connection, and why.
 pub(super) type Refused = Arc<OnceLock<(u64, Refusal)>>;
 
 /// A [`Wire`] as hyper sees it.
@@ -103,12 +103,10 @@ impl Io {
                 self.speak_h2();
                 return Ok(Some(Protocol::H2));
             }
-            let mut buffer = [0; 4096];
-            let got = self.wire.read(&mut buffer).await?;
-            if got == 0 {
+            self.held.reserve(2048);
+            if self.wire.read_buf(&mut self.held).await? == 0 {
                 return Ok(None);
             }
-            self.held.extend_from_slice(&buffer[..got]);
         }
     }
 
@@ -141,6 +139,7 @@ impl Io {
             Stop::Body { pass } => {
                 self.ready += pass;
                 self.held.truncate(self.ready);
+                let _ = self.refused.set((self.framing.heads(), Refusal::Chunks));
                 self.stopped = Some(Stopped::Malformed);
             }
         }

@@ -2,7 +2,7 @@
 //!
 //! `app.rs` builds [`ServerOptions`], implements [`Handler`] and calls [`Server::start`]. The way of a request:
 //! [`listener`] accepts, [`tls`] decrypts, `conn` drives HTTP/1.1 or 2 by hyper, `io` and `framing` refuse what two
-//! parsers could read in two ways, `service` makes the [`Request`] and finishes the [`Response`], [`watch`] ends what
+//! parsers could read in two ways, `service` makes the [`Request`] and finishes the [`Response`], `watch` ends what
 //! stalls. Nothing here knows what a registry is beyond its [`route`]s and its [`error`] format, and nothing here may
 //! hold a whole body, wait without a limit, or look at credentials.
 
@@ -39,8 +39,9 @@ pub type Response = http::Response<Body>;
 
 /// Answers requests. One instance serves all connections.
 ///
-/// The future may be dropped at any await when the client resets its HTTP/2 stream or stalls beyond the limits, so
-/// anything that must not be torn belongs in one store operation. A panic is caught and answered with 500.
+/// When the client resets its HTTP/2 stream or stalls beyond the limits, the future of a GET or HEAD is dropped at
+/// whatever it awaits; that of any other method goes on to its end, with a body that breaks off. A panic is caught and
+/// answered with 500.
 pub trait Handler: Send + Sync + 'static {
     /// Answers one request. Errors are answers too: see [`ApiError::into_response`].
     fn handle(&self, request: Request) -> impl Future<Output = Response> + Send;

@@ -127,6 +127,7 @@ enum Source {
 #[derive(Debug)]
 struct Wire {
     incoming: Incoming,
+    announced: Option<u64>,
     progress: Progress,
     /// Of the current window: time waited for the client, bytes that came.
     waited: Duration,
@@ -187,6 +188,7 @@ impl RequestBody {
         let len = incoming.size_hint().exact();
         let wire = Wire {
             incoming,
+            announced: len,
             progress,
             waited: Duration::ZERO,
             came: 0,
@@ -298,6 +300,14 @@ impl Wire {
                 }
                 Poll::Ready(Some(Err(error))) => {
                     tracing::debug!(%error, "request body broke off");
+                    return Poll::Ready(Some(Err(BodyError::Truncated)));
+                }
+                // HTTP/2 lets a client end a stream without an error and before its announced length.
+                Poll::Ready(None)
+                    if self
+                        .announced
+                        .is_some_and(|len| self.shared.received() < len) =>
+                {
                     return Poll::Ready(Some(Err(BodyError::Truncated)));
                 }
                 Poll::Ready(None) => return Poll::Ready(None),

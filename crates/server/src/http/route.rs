@@ -94,6 +94,9 @@ pub enum RouteError {
          send slashes as '/' and leave out dot segments (is a proxy rewriting the path?)"
     )]
     Encoding(&'static str),
+    /// A part that begins with `_` belongs to an extension, and we have none (EXT-2).
+    #[error("this registry has no such extension; /v2/_oci/ext/discover lists those that it has")]
+    ExtensionUnknown,
     /// Nothing is served at this path.
     #[error("nothing is served at this path; the registry's API lies below /v2/")]
     NotFound,
@@ -106,6 +109,7 @@ impl RouteError {
             Self::NameInvalid(_) | Self::Encoding(_) => ErrorCode::NameInvalid,
             Self::DigestInvalid(_) => ErrorCode::DigestInvalid,
             Self::ReferenceInvalid(_) => ErrorCode::TagInvalid,
+            Self::ExtensionUnknown => ErrorCode::ExtensionUnknown,
             Self::NotFound => ErrorCode::NameUnknown,
         }
     }
@@ -195,9 +199,9 @@ fn parse_plain(path: &str) -> Result<Route, RouteError> {
             name: repository(name)?,
         });
     }
-    let (head, last) = rest.rsplit_once('/').ok_or(RouteError::NotFound)?;
+    let (head, last) = rest.rsplit_once('/').ok_or_else(|| unserved(rest))?;
     if last.is_empty() {
-        return Err(RouteError::NotFound);
+        return Err(unserved(rest));
     }
     if let Some(name) = head.strip_suffix("/blobs/uploads") {
         return Ok(Route::Upload {
@@ -205,7 +209,7 @@ fn parse_plain(path: &str) -> Result<Route, RouteError> {
             id: last.to_owned(),
         });
     }
-    let (name, noun) = head.rsplit_once('/').ok_or(RouteError::NotFound)?;
+    let (name, noun) = head.rsplit_once('/').ok_or_else(|| unserved(rest))?;
     match noun {
         "manifests" => Ok(Route::Manifest {
             name: repository(name)?,
@@ -219,7 +223,15 @@ fn parse_plain(path: &str) -> Result<Route, RouteError> {
             name: repository(name)?,
             digest: Digest::parse(last).map_err(RouteError::DigestInvalid)?,
         }),
-        _ => Err(RouteError::NotFound),
+        _ => Err(unserved(rest)),
+    }
+}
+
+fn unserved(rest: &str) -> RouteError {
+    if rest.split('/').any(|part| part.starts_with('_')) {
+        RouteError::ExtensionUnknown
+    } else {
+        RouteError::NotFound
     }
 }
 

@@ -126,12 +126,19 @@ fn what_is_wrong_is_named() {
         "/v2/manifests/x",
         "/v2x/",
         "/v1/_ping",
-        "/v2/_catalog/",
         "",
         "*",
         "/metrics/",
     ] {
         assert_eq!(parse(path), Err(RouteError::NotFound), "{path}");
+    }
+    for path in [
+        "/v2/_docker/x/y",
+        "/v2/_oci/ext",
+        "/v2/a/_x/y/z",
+        "/v2/_catalog/",
+    ] {
+        assert_eq!(code(path), "EXTENSION_UNKNOWN", "{path}");
     }
     let long = format!("/v2/{}/tags/list", "a".repeat(256));
     assert_eq!(code(&long), "NAME_INVALID");

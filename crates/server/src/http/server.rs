@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -23,6 +23,8 @@ use super::watch::{Verdict, Watch};
 const OUT_OF_MEANS: Duration = Duration::from_millis(100);
 /// Idle connections that are asked to make room when a listener is full.
 const SHED: usize = 64;
+/// How long they must have been idle, and how often they are asked.
+const SHED_AGE: Duration = Duration::from_secs(1);
 
 /// What a server is made of.
 pub struct ServerOptions {
@@ -105,14 +107,11 @@ impl Server {
 async fn accept<H: Handler>(shared: Arc<Shared>, handler: Arc<H>, listener: Listener) {
     let places = Arc::new(Semaphore::new(shared.limits.connections.max(1)));
     loop {
-        if places.available_permits() == 0 {
-            shared.watch.shed(Duration::from_secs(1), SHED);
-        }
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else {
-            return;
-        };
         match listener.accept().await {
             Ok((wire, addr)) => {
+                let Some(place) = place(&places, &shared).await else {
+                    return;
+                };
                 let serving = conn::serve(Arc::clone(&shared), Arc::clone(&handler), wire, addr);
                 shared.tasks.spawn(async move {
                     serving.await;
@@ -125,6 +124,19 @@ async fn accept<H: Handler>(shared: Arc<Shared>, handler: Arc<H>, listener: List
                 tracing::error!(%error, "cannot accept connections; is the limit of open files too low?");
                 tokio::time::sleep(OUT_OF_MEANS).await;
             }
+        }
+    }
+}
+
+/// A place for one more connection. While there is none, connections that only sit there are asked to make room.
+async fn place(places: &Arc<Semaphore>, shared: &Shared) -> Option<OwnedSemaphorePermit> {
+    loop {
+        let free = Arc::clone(places).acquire_owned();
+        if places.available_permits() == 0 {
+            shared.watch.shed(SHED_AGE, SHED);
+        }
+        if let Ok(place) = tokio::time::timeout(SHED_AGE, free).await {
+            return place.ok();
         }
     }
 }
@@ -223,5 +235,32 @@ impl std::fmt::Debug for Running {
         f.debug_struct("Running")
             .field("addrs", &self.addrs)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::io::Wire;
+    use super::super::{Body, Request, Response};
+    use super::*;
+
+    struct Nothing;
+
+    impl Handler for Nothing {
+        async fn handle(&self, _: Request) -> Response {
+            Response::new(Body::empty())
+        }
+    }
+
+    /// Ten thousand idle connections cost ten thousand times this, and hyper's buffers.
+    #[tokio::test]
+    async fn a_connection_is_a_small_task() {
+        let options = ServerOptions::new(Listeners::bind(&[]).unwrap());
+        let running = Server::start(options, Arc::new(Nothing));
+        let (ours, _theirs) = tokio::net::UnixStream::pair().unwrap();
+        let shared = Arc::clone(&running.shared);
+        let serving = conn::serve(shared, Arc::new(Nothing), Wire::Unix(ours), None);
+        let size = size_of_val(&serving);
+        assert!(size < 3 * 1024, "{size} bytes");
     }
 }

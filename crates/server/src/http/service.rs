@@ -4,6 +4,7 @@
 //! `framing` could not. Called by `conn` for each request; HTTP/1.1 and HTTP/2 alike.
 
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
@@ -53,33 +54,19 @@ pub(super) async fn answer<H: Handler>(
     let (body, left) = RequestBody::wire(incoming, progress);
     let head_only = head.method == Method::HEAD;
     let v2 = request::is_v2(head.uri.path());
-    let mut ticket = Ticket::new(conn, &head, left);
+    let mut ticket = Ticket::new(conn, number, &head, left);
 
-    let refused = ticket.conn.refused.get();
-    let (response, https) = match refused.filter(|(at, _)| *at == number) {
-        Some((_, refusal)) => {
-            ticket
-                .conn
-                .shared
-                .observer
-                .request_malformed(refusal.label());
-            let mut response = refusal.answer().into_response();
-            response.extensions_mut().insert(Closing);
-            (response, ticket.conn.tls)
-        }
-        None => ask(&mut ticket, handler.as_ref(), head, body).await,
+    let (response, https) = match ticket.refusal() {
+        Some(answer) => (answer, ticket.conn.tls),
+        None => ask(&mut ticket, handler, head, body).await,
     };
-    Ok(finish(ticket, response, number, expects, head_only, v2, https).await)
+    Ok(finish(ticket, response, expects, head_only, v2, https).await)
 }
-
-/// Marks an answer after which the connection must close.
-#[derive(Clone, Copy)]
-struct Closing;
 
 /// Makes the request and hands it to the handler. Also tells whether the client came by HTTPS.
 async fn ask<H: Handler>(
     ticket: &mut Ticket,
-    handler: &H,
+    handler: Arc<H>,
     head: http::request::Parts,
     body: RequestBody,
 ) -> (Response, bool) {
@@ -105,8 +92,20 @@ async fn ask<H: Handler>(
         host,
         version: head.version,
     };
-    let answer = pin!(async { handler.handle(request).await });
-    let response = match CatchUnwind(answer).await {
+    // What writes goes on when the client is gone and this future with it: bytes that arrived are claimed, so that a
+    // resume goes on from there (UP-31), and nothing is left half done. The body ends in an error then.
+    let reads = matches!(request.method, Method::GET | Method::HEAD);
+    let answer = async move { handler.handle(request).await };
+    let answered = if reads {
+        CatchUnwind(pin!(answer)).await
+    } else {
+        let task = conn.shared.tasks.spawn(answer);
+        task.await.map_err(|error| match error.try_into_panic() {
+            Ok(cause) => cause,
+            Err(error) => Box::new(error.to_string()),
+        })
+    };
+    let response = match answered {
         Ok(response) => response,
         Err(cause) => {
             let cause = cause
@@ -213,14 +212,13 @@ fn origin(
 async fn finish(
     mut ticket: Ticket,
     mut response: Response,
-    number: u64,
     expects: bool,
     head_only: bool,
     v2: bool,
     https: bool,
 ) -> hyper::Response<OutBody> {
     let conn = Arc::clone(&ticket.conn);
-    let mut close = response.extensions_mut().remove::<Closing>().is_some();
+    let mut close = ticket.refused;
     if let Some(left) = &ticket.left {
         if let Some(rest) = left.take_rest() {
             // A client that waits for 100 Continue may send the body or not; only closing is unambiguous.
@@ -229,7 +227,11 @@ async fn finish(
         }
         close |= left.is_broken();
     }
-    if number >= conn.shared.limits.requests_per_connection {
+    if let Some(refusal) = ticket.refusal() {
+        response = refusal;
+        close = true;
+    }
+    if ticket.number >= conn.shared.limits.requests_per_connection {
         close = true;
         if conn.protocol == Protocol::H2 {
             conn.watched().judge(Verdict::Close(ConnectionEnd::Done));
@@ -295,26 +297,23 @@ async fn finish(
     })
 }
 
-/// Whether a small rest could be read away.
+/// Whether the rest of a body was small, and could be read away.
 async fn read_small_rest(mut rest: Incoming) -> bool {
-    let known = rest.size_hint().upper();
-    if known.is_none_or(|len| len > SMALL_REST) {
+    if rest.size_hint().lower() > SMALL_REST {
         return false;
     }
     let read = async {
-        let next = |cx: &mut Context<'_>| Pin::new(&mut rest).poll_frame(cx);
-        let mut next = next;
-        loop {
-            match std::future::poll_fn(&mut next).await {
-                Some(Ok(_)) => {}
-                Some(Err(_)) => return false,
-                None => return true,
-            }
+        let mut left = SMALL_REST;
+        while let Some(frame) = poll_fn(|cx| Pin::new(&mut rest).poll_frame(cx)).await {
+            let came = frame.ok()?.data_ref().map_or(0, |bytes| bytes.len() as u64);
+            left = left.checked_sub(came)?;
         }
+        Some(())
     };
-    tokio::time::timeout(SMALL_REST_TIME, read)
-        .await
-        .unwrap_or(false)
+    matches!(
+        tokio::time::timeout(SMALL_REST_TIME, read).await,
+        Ok(Some(()))
+    )
 }
 
 /// Turns a panic of the inner future into its payload.
@@ -335,6 +334,7 @@ impl<F: Future + Unpin> Future for CatchUnwind<F> {
 /// A request between its head and the end of its answer. Dropping it tells the observer.
 struct Ticket {
     conn: Arc<Conn>,
+    number: u64,
     id: RequestId,
     method: Method,
     version: Version,
@@ -346,11 +346,13 @@ struct Ticket {
     facts: Option<Box<Facts>>,
     sent: u64,
     complete: bool,
+    refused: bool,
 }
 
 impl Ticket {
     fn new(
         conn: Arc<Conn>,
+        number: u64,
         head: &http::request::Parts,
         left: Option<Arc<request::Shared>>,
     ) -> Self {
@@ -360,6 +362,7 @@ impl Ticket {
             .and_then(|value| RequestId::accept(value.as_bytes()))
             .unwrap_or_else(|| conn.shared.ids.make());
         Self {
+            number,
             id,
             method: head.method.clone(),
             version: head.version,
@@ -371,8 +374,19 @@ impl Ticket {
             facts: None,
             sent: 0,
             complete: false,
+            refused: false,
             conn,
         }
+    }
+
+    /// The answer to this request if the framing refused it, before or meanwhile. Given once.
+    fn refusal(&mut self) -> Option<Response> {
+        let (at, refusal) = self.conn.refused.get()?;
+        if *at != self.number || std::mem::replace(&mut self.refused, true) {
+            return None;
+        }
+        self.conn.shared.observer.request_malformed(refusal.label());
+        Some(refusal.answer().into_response())
     }
 
     /// HTTP/2 lets a client open and reset streams without end, each of them work for us.

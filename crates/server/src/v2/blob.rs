@@ -124,8 +124,10 @@ fn content_range(span: Span, size: u64) -> String {
 
 /// All ranges in one answer (BGET-6), framed as RFC 9110 §14.6 says.
 fn multipart(content: &wharf_blob::Blob, spans: &[Span], size: u64, digest: &Digest) -> Response {
-    // The boundary must not occur in the content. Nobody can put a blob's own digest into the blob.
-    let boundary = digest.encoded();
+    // The boundary must not occur in the content, and nobody can put a blob's own digest into the blob. At most 70
+    // characters (RFC 2046 §5.1.1).
+    let encoded = digest.encoded();
+    let boundary = &encoded[..encoded.len().min(64)];
     let mut parts = Vec::with_capacity(spans.len() + 1);
     for span in spans {
         let head = format!(

@@ -16,7 +16,10 @@ pub(super) async fn list(
     name: &RepositoryName,
     digest: &Digest,
 ) -> Answer {
-    let types: Vec<String> = reply::query(request, "artifactType").collect();
+    // No media type has a space: it was a plus that the client did not encode.
+    let types: Vec<String> = reply::query(request, "artifactType")
+        .map(|kind| kind.replace(' ', "+"))
+        .collect();
     let after = reply::query(request, "last").next();
     let page = referrer::list(call.registry, name, digest, types.clone(), after).await?;
     let mut response = reply::json(referrers::index_json(&page.descriptors));

@@ -12,7 +12,7 @@ use crate::http::{Request, RequestBody, Response};
 const DOCKER_UPLOAD_UUID: HeaderName = HeaderName::from_static("docker-upload-uuid");
 
 impl upload::Source for RequestBody {
-    fn len(&self) -> Option<u64> {
+    fn announced(&self) -> Option<u64> {
         self.len()
     }
 

@@ -14,7 +14,7 @@ async fn pushed(client: &Client, name: &str, size: usize) -> Content {
     content
 }
 
-/// Spec: BGET-1, BGET-2, BGET-3, DIG-5, CS-12.
+/// Spec: BGET-1, BGET-2, BGET-3, BGET-10, DIG-5, CQ-3, API-5, CS-12.
 #[tokio::test]
 async fn exact_bytes_with_their_headers() {
     both(async |client, name| {
@@ -419,7 +419,7 @@ async fn many_readers_at_once_get_the_same() {
     }
 }
 
-/// Spec: NAME-3, DIG-3, DIG-4.
+/// Spec: NAME-3, DIG-1, DIG-2, DIG-3, DIG-4.
 #[tokio::test]
 async fn broken_addresses_have_their_errors() {
     both(async |client, name| {
@@ -450,6 +450,37 @@ async fn broken_addresses_have_their_errors() {
         ] {
             client.get(&path).send().await.expect_error(status, code);
             client.head(&path).send().await.expect_status(status);
+        }
+    })
+    .await;
+}
+
+/// Spec: BGET-1, BGET-4, BGET-6, UP-14.
+#[tokio::test]
+async fn the_same_through_tls() {
+    let server = TestServer::start(TestOptions {
+        tls: true,
+        ..Default::default()
+    })
+    .await;
+    both_on(&server, async |client, name| {
+        for size in [0, 1, 16 * 1024, 3_000_000] {
+            let content = pushed(&client, &name, size).await;
+            let path = blob(&name, &content.digest);
+            let whole = client.get(&path).send().await.expect_status(200);
+            assert!(whole.body == content.bytes);
+            if size > 100 {
+                let range = client.get(&path).header("range", "bytes=50-,0-9");
+                let answer = range.send().await.expect_status(206);
+                let boundary = answer
+                    .expect_header("content-type")
+                    .rsplit('=')
+                    .next()
+                    .unwrap()
+                    .to_owned();
+                let found = parts(&boundary, &answer.body);
+                assert!(found[0].1 == content.bytes[50..] && found[1].1 == content.bytes[..10]);
+            }
         }
     })
     .await;

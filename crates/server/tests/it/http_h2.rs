@@ -99,6 +99,12 @@ async fn bodies_without_length_work() {
 
 /// Sends zeros as the windows allow, until all is sent or the stream is reset.
 async fn send(body: &mut h2::SendStream<Bytes>, len: usize) -> usize {
+    let sent = send_some(body, len).await;
+    let _ = body.send_data(Bytes::new(), true);
+    sent
+}
+
+async fn send_some(body: &mut h2::SendStream<Bytes>, len: usize) -> usize {
     let mut sent = 0;
     while sent < len {
         body.reserve_capacity((len - sent).min(MIB));
@@ -113,7 +119,6 @@ async fn send(body: &mut h2::SendStream<Bytes>, len: usize) -> usize {
             _ => return sent,
         }
     }
-    let _ = body.send_data(Bytes::new(), true);
     sent
 }
 
@@ -389,4 +394,22 @@ fn resident() -> usize {
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
     let pages: usize = statm.split(' ').nth(1).unwrap().parse().unwrap();
     pages * 4096
+}
+
+/// Spec: UP-31.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_handler_sees_the_reset_of_its_stream() {
+    let toybox = Toybox::start();
+    let mut client = connect(&toybox).await;
+    let (response, mut body) = client.send_request(request("PUT", "/keep"), false).unwrap();
+    assert_eq!(send_some(&mut body, MIB / 2).await, MIB / 2);
+    eventually(|| (toybox.toy.started.load(Ordering::SeqCst) == 1).then_some(())).await;
+    body.send_reset(h2::Reason::CANCEL);
+    assert!(response.await.is_err());
+    let kept = eventually(|| match toybox.toy.kept.load(Ordering::SeqCst) {
+        0 => None,
+        kept => Some(kept),
+    })
+    .await;
+    assert!(kept <= MIB / 2, "{kept}");
 }

@@ -21,7 +21,7 @@ use wharf_oci::ErrorCode;
 pub(crate) const MIB: usize = 1024 * 1024;
 
 /// Answers by path:
-/// `/small` 1 KiB; `/echo` counts the body; `/refuse` 401 unread; `/limit` 413 after a MiB; `/first` 400 after the first
+/// `/small` 1 KiB; `/echo` counts the body; `/keep` notes how much came; `/refuse` 401 unread; `/limit` 413 after a MiB; `/first` 400 after the first
 /// piece; `/big?<MiB>` a stream; `/broken` a stream that breaks; `/panic`; `/panic-late`; `/slow?<ms>`; `/who` what is known
 /// of the client; below `/v2/` the route.
 #[derive(Default)]
@@ -29,6 +29,8 @@ pub(crate) struct Toy {
     /// Requests that are being handled now, and the most there were at once.
     pub(crate) running: AtomicUsize,
     pub(crate) started: AtomicUsize,
+    /// Bytes of the last body on `/keep` that broke off.
+    pub(crate) kept: AtomicUsize,
 }
 
 struct Zeros(u64);
@@ -47,13 +49,19 @@ impl futures_core::Stream for Zeros {
     }
 }
 
-struct Items(VecDeque<Result<Bytes, io::Error>>);
+/// Ready items, with a wait after each so that what came before is sent.
+struct Items(VecDeque<Result<Bytes, io::Error>>, bool);
 
 impl futures_core::Stream for Items {
     type Item = Result<Bytes, io::Error>;
 
-    fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        Poll::Ready(self.0.pop_front())
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.1 = !self.1;
+        if self.1 {
+            return Poll::Ready(self.0.pop_front());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 }
 
@@ -85,6 +93,16 @@ impl Handler for Toy {
                     }
                 }
             }
+            "/keep" => {
+                let mut count = 0;
+                while let Some(Ok(piece)) = request.body.chunk().await {
+                    count += piece.len();
+                }
+                // A store would take its time to make them durable.
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                self.kept.store(count, Ordering::SeqCst);
+                Response::new(Body::empty())
+            }
             "/refuse" => ApiError::new(ErrorCode::Unauthorized, "who are you?").into_response(),
             "/limit" => match request.body.collect(MIB as u64).await {
                 Ok(_) => Response::new(Body::empty()),
@@ -103,7 +121,7 @@ impl Handler for Toy {
                     Ok(Bytes::from_static(b"half")),
                     Err(io::Error::other("disk")),
                 ];
-                Response::new(Body::stream(Items(items.into()), 1000))
+                Response::new(Body::stream(Items(items.into(), false), 1000))
             }
             "/panic" => panic!("the toy is broken"),
             "/slow" => {

@@ -289,6 +289,45 @@ async fn every_missing_blob_is_named_once() {
     .await;
 }
 
+/// Spec: MPUT-16.
+///
+/// More references than one write may carry, some of them twice: stored in steps, and deleted again.
+#[tokio::test]
+async fn an_index_of_thousands_of_children() {
+    both(async |client, name| {
+        let children: Vec<Content> = (0..1_000)
+            .map(|number| {
+                Content::json(
+                    Algorithm::Sha256,
+                    media_type::OCI_MANIFEST,
+                    &json!({"number": number}),
+                )
+            })
+            .collect();
+        let large = index(children.iter().chain(children.iter().take(700)));
+        for round in 0..2 {
+            client.push_manifest(&name, "large", &large).await;
+            let got = client
+                .get(&manifest(&name, "large"))
+                .send()
+                .await
+                .expect_status(200);
+            assert!(got.body == large.bytes, "round {round}");
+            client
+                .delete(&manifest(&name, &large.digest))
+                .send()
+                .await
+                .expect_status(202);
+            client
+                .get(&manifest(&name, &large.digest))
+                .send()
+                .await
+                .expect_status(404);
+        }
+    })
+    .await;
+}
+
 /// Spec: MPUT-11, MPUT-16.
 #[tokio::test]
 async fn the_children_of_a_buildkit_cache_are_blobs() {
@@ -721,6 +760,32 @@ async fn a_manifest_is_pushed_to_two_repositories() {
         assert_eq!(
             Digest::of(Algorithm::Sha256, &image.manifest.bytes),
             image.manifest.digest
+        );
+    })
+    .await;
+}
+
+/// Spec: WARN-1.
+#[tokio::test]
+async fn formats_of_yesterday_are_accepted_with_a_warning() {
+    both(async |client, name| {
+        let old =
+            json!({"mediaType": media_type::OCI_ARTIFACT, "artifactType": "a/b", "blobs": []});
+        let old = Content::json(Algorithm::Sha256, media_type::OCI_ARTIFACT, &old);
+        let pushed = client.push_manifest(&name, "old", &old).await;
+        let warning = pushed.expect_header("warning");
+        assert!(
+            warning.starts_with("299 - \"") && warning.ends_with('"') && warning.is_ascii(),
+            "{warning}"
+        );
+        assert!(warning.len() <= 4096);
+        let image = prepared(&client, &name).await;
+        assert_eq!(
+            client
+                .push_manifest(&name, "new", &image.manifest)
+                .await
+                .header("warning"),
+            None
         );
     })
     .await;

@@ -21,7 +21,7 @@ async fn answers_whoever_may_talk_to_us() {
     .await;
 }
 
-/// Spec: PING-2, AUTH-1, AUTH-2, AUTH-3, AUTH-5.
+/// Spec: PING-2, AUTH-1, AUTH-2, AUTH-3, AUTH-5, CS-11.
 #[tokio::test]
 async fn asks_for_credentials_even_where_anonymous_may_pull() {
     for anonymous in ["none", "reader", "writer"] {
@@ -237,4 +237,46 @@ async fn http_1_and_2_share_the_port() {
         refusal.challenge().realm.starts_with("https://localhost:"),
         "{refusal}"
     );
+}
+
+/// Spec: ERR-3, TOK-7.
+#[tokio::test]
+async fn too_many_sign_ins_at_once_are_told_when_to_come_back() {
+    let options = TestOptions {
+        config: "[limits]\npassword_attempts = 1\n".into(),
+        ..Default::default()
+    };
+    let server = TestServer::start(options).await;
+    both_on(&server, async |client, _| {
+        let attempts: Vec<_> = (0..20)
+            .map(|at| {
+                tokio::spawn(
+                    client
+                        .clone()
+                        .with_basic("admin", &format!("wrong{at}"))
+                        .get("/v2/")
+                        .send(),
+                )
+            })
+            .collect();
+        let mut busy = 0;
+        for attempt in attempts {
+            let refused = attempt.await.unwrap();
+            if refused.status == 429 {
+                let refused = refused.expect_error(429, "TOOMANYREQUESTS");
+                assert!(
+                    refused
+                        .expect_header("retry-after")
+                        .parse::<u32>()
+                        .is_ok_and(|seconds| seconds > 0)
+                );
+                busy += 1;
+            } else {
+                refused.expect_error(401, "UNAUTHORIZED");
+            }
+        }
+        assert!(busy > 0);
+        client.get("/v2/").send().await.expect_status(200);
+    })
+    .await;
 }

@@ -336,3 +336,35 @@ async fn a_push_token_is_enough() {
     })
     .await;
 }
+
+/// Spec: REF-9, REF-10, TAGS-8.
+#[tokio::test]
+async fn clients_that_keep_a_fallback_tag_are_in_the_list_too() {
+    both(async |client, name| {
+        for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
+            let subject = ImageSpec {
+                algorithm,
+                ..ImageSpec::default()
+            }
+            .build();
+            client
+                .push_image(&name, subject.manifest.address(), &subject)
+                .await;
+            let artifact = ImageSpec::artifact(SBOM, &subject.manifest).build();
+            push(&client, &name, &artifact).await;
+            let tag = subject.manifest.digest.fallback_tag();
+            client
+                .push_manifest(&name, &tag, &index_about([&artifact.manifest], None, None))
+                .await;
+            let list = referrers(&client, &name, subject.manifest.address()).await;
+            assert_eq!(digests(&list), sorted(&[&artifact.manifest]));
+            let tags = client
+                .get(&format!("/v2/{name}/tags/list"))
+                .send()
+                .await
+                .json();
+            assert!(tags["tags"].as_array().unwrap().contains(&tag.into()));
+        }
+    })
+    .await;
+}

@@ -425,3 +425,42 @@ async fn locations_are_absolute_under_an_external_url() {
     })
     .await;
 }
+
+/// Spec: UP-6.
+#[tokio::test]
+async fn sessions_that_nobody_continues_expire() {
+    let options = TestOptions {
+        config: "[limits]\nupload_age = \"1s\"\n".into(),
+        ..Default::default()
+    };
+    let server = TestServer::start(options).await;
+    both_on(&server, async |client, name| {
+        let (idle, busy) = (
+            client.start_upload(&name).await,
+            client.start_upload(&name).await,
+        );
+        client
+            .patch(&idle)
+            .body(random_bytes(100_000))
+            .send()
+            .await
+            .expect_status(202);
+        tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
+        client
+            .patch(&busy)
+            .body("abc")
+            .send()
+            .await
+            .expect_status(202);
+        wharf_core::upload::expire(&server.app().registry)
+            .await
+            .unwrap();
+        client
+            .get(&idle)
+            .send()
+            .await
+            .expect_error(404, "BLOB_UPLOAD_UNKNOWN");
+        client.get(&busy).send().await.expect_status(204);
+    })
+    .await;
+}

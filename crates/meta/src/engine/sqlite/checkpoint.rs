@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::connection::{Connection, error};
+use super::connection::{Connection, error, is_failed_sync};
 use super::shared::Shared;
 use crate::error::{Error, Result};
 
@@ -33,7 +33,9 @@ pub(super) struct Checkpointer {
 enum Mode {
     /// Moves what no reader needs; nobody waits. When that was all, the next commit starts the log anew.
     Passive,
-    /// Moves all, starts the log anew and cuts its file; the gate must be held. The writer's cache is lost with it.
+    /// Moves all, or says that it could not, and starts the log anew; the gate must be held. The writer's cache is lost.
+    Restart,
+    /// As `Restart`, and cuts the log's file. Not while writes are to go on: on a full disk its room is all there is.
     Truncate,
 }
 
@@ -109,7 +111,7 @@ impl Checkpointer {
 
     fn recover(&self) -> bool {
         let _gate = self.shared.gate();
-        match self.checkpoint(Mode::Truncate) {
+        match self.checkpoint(Mode::Restart) {
             Ok(progress) if progress.complete() => {
                 tracing::warn!(
                     "a checkpoint of the metadata was synced: writes are accepted again"
@@ -128,6 +130,7 @@ impl Checkpointer {
     fn checkpoint(&self, mode: Mode) -> Result<Progress> {
         let sql = match mode {
             Mode::Passive => "PRAGMA wal_checkpoint(PASSIVE)",
+            Mode::Restart => "PRAGMA wal_checkpoint(RESTART)",
             Mode::Truncate => "PRAGMA wal_checkpoint(TRUNCATE)",
         };
         let result = self.connection.raw().query_row(sql, [], |row| {
@@ -149,7 +152,11 @@ impl Checkpointer {
             }
             Err(e) => {
                 counts.failed_checkpoints.fetch_add(1, Ordering::Relaxed);
-                Err(error(&e, sql))
+                let failure = error(&e, sql);
+                if is_failed_sync(&e) {
+                    self.shared.refuse(&failure);
+                }
+                Err(failure)
             }
         }
     }

@@ -235,6 +235,14 @@ fn cell(value: ValueRef<'_>, sql: &str) -> Result<Cell> {
     })
 }
 
+/// Whether a sync failed: the system then forgets what it could not write, and the next sync vouches for nothing.
+pub(super) fn is_failed_sync(error: &rusqlite::Error) -> bool {
+    let code = error
+        .sqlite_error()
+        .map_or(0, |failure| failure.extended_code);
+    code == rusqlite::ffi::SQLITE_IOERR_FSYNC || code == rusqlite::ffi::SQLITE_IOERR_DIR_FSYNC
+}
+
 /// What an error of SQLite means. `what` is a statement or a step, never with values.
 pub(super) fn error(error: &rusqlite::Error, what: &str) -> Error {
     let rusqlite::Error::SqliteFailure(failure, message) = error else {

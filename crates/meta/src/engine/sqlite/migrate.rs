@@ -186,3 +186,131 @@ fn sync_folder(path: &Path) -> Result<()> {
 fn io(path: &Path, error: &std::io::Error) -> Error {
     Error::Io(format!("{}: {error}", path.display()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MORE: Migration = Migration {
+        number: 2,
+        name: "more",
+        sql: "-- oldest: 1\nCREATE TABLE more (a BIGINT) /*sqlite STRICT */;",
+    };
+    const BROKEN: Migration = Migration {
+        number: 3,
+        name: "broken",
+        sql: "-- oldest: 3\nCREATE TABLE more (a BIGINT);",
+    };
+
+    fn with(more: &[Migration]) -> Vec<Migration> {
+        ALL[..1].iter().chain(more).copied().collect()
+    }
+
+    /// A database with schema 1 and a row in it.
+    fn old() -> (tempfile::TempDir, std::path::PathBuf) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("meta.db");
+        create(&path).unwrap();
+        let connection = rusqlite::Connection::open(&path).unwrap();
+        connection
+            .execute_batch("INSERT INTO setting (key, value) VALUES ('k', 'v')")
+            .unwrap();
+        (folder, path)
+    }
+
+    fn version(path: &Path) -> Version {
+        let connection = rusqlite::Connection::open(path).unwrap();
+        Version::from_user_version(
+            connection
+                .pragma_query_value(None, "user_version", |row| row.get(0))
+                .unwrap(),
+        )
+    }
+
+    fn setting(path: &Path) -> String {
+        let connection = rusqlite::Connection::open(path).unwrap();
+        connection
+            .query_row("SELECT value FROM setting", [], |row| row.get(0))
+            .unwrap()
+    }
+
+    #[test]
+    fn upgrades_once_and_leaves_a_snapshot() {
+        let (_folder, path) = old();
+        assert_eq!(upgrade(&path, &with(&[])).unwrap(), None);
+        assert_eq!(upgrade(&path, &with(&[MORE])).unwrap(), Some(1));
+        assert_eq!(upgrade(&path, &with(&[MORE])).unwrap(), None);
+        assert_eq!(
+            version(&path),
+            Version {
+                schema: 2,
+                oldest: 1
+            }
+        );
+        assert_eq!(setting(&path), "v");
+        let snapshot = beside(&path, ".schema-0001");
+        assert_eq!(
+            version(&snapshot),
+            Version {
+                schema: 1,
+                oldest: 1
+            }
+        );
+        assert_eq!(setting(&snapshot), "v");
+        // The version before goes on with it.
+        assert_eq!(upgrade(&path, &with(&[])).unwrap(), None);
+    }
+
+    /// All of an upgrade or nothing; a snapshot of a failed one does not hinder the next.
+    #[test]
+    fn failures_change_nothing() {
+        let (_folder, path) = old();
+        for _ in 0..2 {
+            upgrade(&path, &with(&[MORE, BROKEN])).unwrap_err();
+            assert_eq!(
+                version(&path),
+                Version {
+                    schema: 1,
+                    oldest: 1
+                }
+            );
+            assert_eq!(setting(&path), "v");
+        }
+        assert_eq!(upgrade(&path, &with(&[MORE])).unwrap(), Some(1));
+    }
+
+    /// A migration that was changed after it ran is noticed.
+    #[test]
+    fn changed_migrations_are_refused() {
+        let (_folder, path) = old();
+        upgrade(&path, &with(&[MORE])).unwrap();
+        let changed = Migration {
+            sql: "-- oldest: 1\nCREATE TABLE more (b BIGINT);",
+            ..MORE
+        };
+        let error = upgrade(&path, &with(&[changed])).unwrap_err();
+        assert!(matches!(error, Error::Corrupt(_)), "{error}");
+    }
+
+    /// The log may know of a newer schema than the header of the file.
+    #[test]
+    fn newer_schemas_in_the_log_are_refused() {
+        let (_folder, path) = old();
+        let connection = rusqlite::Connection::open(&path).unwrap();
+        let newer = Version {
+            schema: 60000,
+            oldest: 60000,
+        };
+        connection
+            .pragma_update(None, "user_version", newer.to_user_version())
+            .unwrap();
+        let header = std::fs::read(&path).unwrap();
+        let in_header = i32::from_be_bytes(header[60..64].try_into().unwrap());
+        assert_ne!(in_header, newer.to_user_version(), "it is in the log only");
+        let error = upgrade(&path, &with(&[])).unwrap_err();
+        assert!(
+            matches!(error, Error::Newer { schema: 60000, .. }),
+            "{error}"
+        );
+    }
+}

@@ -290,9 +290,10 @@ impl Engine {
 
     /// See [`crate::Meta::explain`].
     pub(crate) fn explain(&self, statement: &str) -> Result<Vec<String>> {
-        let connection = connection::open(&self.options.path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+        let connection = Connection::open(&self.options, Mode::Read, Arc::clone(&self.registry))?;
         let fail = |e: rusqlite::Error| error(&e, "explain");
         let mut prepared = connection
+            .raw()
             .prepare(&format!("EXPLAIN QUERY PLAN {statement}"))
             .map_err(fail)?;
         // Parameters stay NULL: plans do not depend on them.

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 
 use tokio::sync::{mpsc, oneshot};
 
@@ -69,8 +69,14 @@ impl Slots {
     pub(super) fn read<O: ReadOp>(&self, op: &O) -> Result<O::Out> {
         let own = THREAD.get() % self.slots.len();
         // A free one, beginning with this thread's own; if all are taken, its own.
-        let free = (0..self.slots.len())
-            .find_map(|at| self.slots[(own + at) % self.slots.len()].try_lock().ok());
+        let free = (0..self.slots.len()).find_map(|at| {
+            match self.slots[(own + at) % self.slots.len()].try_lock() {
+                Ok(slot) => Some(slot),
+                // An operation panicked in it, which left it empty.
+                Err(TryLockError::Poisoned(slot)) => Some(slot.into_inner()),
+                Err(TryLockError::WouldBlock) => None,
+            }
+        });
         let mut slot = free.unwrap_or_else(|| {
             self.slots[own]
                 .lock()

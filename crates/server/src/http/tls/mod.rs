@@ -219,7 +219,8 @@ fn read_pair(cert_path: &Path, key_path: &Path) -> Result<CertifiedKey, TlsError
     Ok(certified)
 }
 
-fn fingerprint(der: &[u8]) -> String {
+/// SHA-256 of a certificate, as `openssl x509 -fingerprint -sha256` prints it.
+pub fn fingerprint(der: &[u8]) -> String {
     use ::aws_lc_rs::digest::{SHA256, digest};
     digest(&SHA256, der)
         .as_ref()

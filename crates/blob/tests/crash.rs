@@ -1,0 +1,216 @@
+//! `kill -9` at random moments: what was acknowledged over a pipe is there, what was not is whole or absent.
+//!
+//! The test starts itself as a child that uploads without end, kills it, and looks at the folder.
+
+use std::collections::HashMap;
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use wharf_blob::suite::{collect, noise};
+use wharf_blob::{BUFFER, BlobStore, Checkpoint, Fs, FsOptions, Key, Part, Stored, UploadId};
+use wharf_oci::{Algorithm, Digest};
+
+const FOLDER: &str = "WHARF_TEST_CRASH_FOLDER";
+const SEED: &str = "WHARF_TEST_CRASH_SEED";
+const ROUNDS: u64 = 25;
+
+/// The work of the child, which is this test again with a folder in its environment.
+async fn child(folder: String) {
+    let seed: u64 = std::env::var(SEED).unwrap().parse().unwrap();
+    let store = Fs::open(FsOptions::new(folder)).unwrap();
+    let mut lanes = tokio::task::JoinSet::new();
+    for lane in 0..4 {
+        let store = store.clone();
+        lanes.spawn(async move {
+            for turn in 0.. {
+                upload(&store, seed * 1_000_000 + lane * 10_000 + turn).await;
+            }
+        });
+    }
+    lanes.join_next().await.unwrap().unwrap();
+}
+
+/// One upload: chunks and checkpoints, published at the end unless it is left lying.
+async fn upload(store: &Fs, seed: u64) {
+    let bytes = noise(seed, BUFFER / 3 + (seed as usize * 7919) % (2 * BUFFER));
+    let id = UploadId::random();
+    let mut writer = store
+        .upload(&id, &Checkpoint::START, Algorithm::Sha256)
+        .await
+        .unwrap();
+    for piece in bytes.chunks(1 + (seed as usize * 104_729) % (BUFFER / 2)) {
+        writer.write(bytes.slice_ref(piece)).await.unwrap();
+        let Checkpoint { offset, hash } = writer.sync().await.unwrap();
+        let hash: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+        say(&format!("upload {id} {seed} {offset} {hash}"));
+    }
+    if seed.is_multiple_of(4) {
+        return;
+    }
+    let (digest, size) = writer.finish(Algorithm::Sha256).await.unwrap();
+    drop(writer);
+    let key = Key::fresh(&digest);
+    store.publish(&id, &key).await.unwrap();
+    say(&format!("blob {key} {seed} {size}"));
+    store.discard(&id).await.unwrap();
+    say(&format!("gone {id}"));
+}
+
+/// One write, so that lines of several lanes do not mix.
+fn say(line: &str) {
+    std::io::stderr()
+        .lock()
+        .write_all(format!("{line}\n").as_bytes())
+        .unwrap();
+}
+
+#[derive(Default)]
+struct Acknowledged {
+    uploads: HashMap<UploadId, (u64, Checkpoint)>,
+    blobs: HashMap<Key, (u64, u64)>,
+    lines: u64,
+}
+
+impl Acknowledged {
+    fn hear(&mut self, line: &str) {
+        let words: Vec<_> = line.split(' ').collect();
+        match words[..] {
+            ["upload", id, seed, offset, hash] => {
+                let hash = (0..hash.len() / 2)
+                    .map(|at| u8::from_str_radix(&hash[2 * at..2 * at + 2], 16).unwrap())
+                    .collect();
+                let offset = offset.parse().unwrap();
+                let upload = (seed.parse().unwrap(), Checkpoint { offset, hash });
+                self.uploads.insert(UploadId::parse(id).unwrap(), upload);
+            }
+            ["blob", key, seed, size] => {
+                let blob = (seed.parse().unwrap(), size.parse().unwrap());
+                self.blobs.insert(Key::parse(key).unwrap(), blob);
+            }
+            ["gone", id] => {
+                self.uploads.remove(&UploadId::parse(id).unwrap());
+            }
+            _ => panic!("the child said {line:?}"),
+        }
+        self.lines += 1;
+    }
+}
+
+/// Spec: UP-31.
+#[tokio::test]
+async fn acknowledged_bytes_survive_kill_9() {
+    if let Ok(folder) = std::env::var(FOLDER) {
+        return child(folder).await;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let mut heard = Acknowledged::default();
+    for round in 0..ROUNDS {
+        run_and_kill(folder.path(), round, &mut heard);
+        let store = Fs::open(FsOptions::new(folder.path())).unwrap();
+        uploads_go_on(&store, &mut heard).await;
+        no_half_blob(&store, &heard).await;
+    }
+    assert!(
+        heard.lines > 10 * ROUNDS,
+        "only {} lines: killed too early",
+        heard.lines
+    );
+    assert!(
+        heard.blobs.len() as u64 > ROUNDS,
+        "only {} blobs",
+        heard.blobs.len()
+    );
+}
+
+fn run_and_kill(folder: &Path, round: u64, heard: &mut Acknowledged) {
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args([
+            "acknowledged_bytes_survive_kill_9",
+            "--exact",
+            "--nocapture",
+        ])
+        .env(FOLDER, folder)
+        .env(SEED, round.to_string())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut pipe = BufReader::new(child.stderr.take().unwrap());
+    let mut line = String::new();
+    // The clock starts with the first sign of life, so that slow machines kill as many at work as fast ones do.
+    pipe.read_line(&mut line).unwrap();
+    let killer = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_micros(3_000 + round * 7_919 % 120_000));
+        child.kill().unwrap();
+        child.wait().unwrap()
+    });
+    while line.ends_with('\n') {
+        heard.hear(line.trim_end());
+        line.clear();
+        pipe.read_line(&mut line).unwrap();
+    }
+    let status = killer.join().unwrap();
+    assert!(
+        !status.success() && status.code().is_none(),
+        "the child ended by itself: {status}"
+    );
+}
+
+/// Every session goes on where the last acknowledgement was, and ends with the digest of the whole.
+async fn uploads_go_on(store: &Fs, heard: &mut Acknowledged) {
+    for (id, (seed, from)) in std::mem::take(&mut heard.uploads) {
+        let bytes = noise(seed, BUFFER / 3 + (seed as usize * 7919) % (2 * BUFFER));
+        let at = usize::try_from(from.offset).unwrap();
+        let mut writer = match store.upload(&id, &from, Algorithm::Sha256).await {
+            // Published and discarded, but killed before it could say so.
+            Err(wharf_blob::Error::UploadLost) if at == bytes.len() => continue,
+            other => other.unwrap(),
+        };
+        // Trusts the saved hash state; below, the file itself is read.
+        writer.write(bytes.slice(at..)).await.unwrap();
+        let (digest, _) = writer.finish(Algorithm::Sha256).await.unwrap();
+        assert_eq!(digest, Digest::of(Algorithm::Sha256, &bytes));
+        let (digest, _) = writer.finish(Algorithm::Sha512).await.unwrap();
+        assert_eq!(digest, Digest::of(Algorithm::Sha512, &bytes));
+        store.discard(&id).await.unwrap();
+    }
+}
+
+/// Whatever has a key has the content that its name says; all that was acknowledged has a key; nothing else lies around.
+async fn no_half_blob(store: &Fs, heard: &Acknowledged) {
+    let mut found = Vec::new();
+    let mut visit = |some: Vec<Stored>| {
+        found.extend(some);
+        true
+    };
+    store.scan(Part::Blobs, &mut visit).await.unwrap();
+    let mut keys = HashMap::new();
+    for stored in found {
+        let Stored::Blob(key, size) = stored else {
+            panic!("a stray file: {stored:?}")
+        };
+        let blob = store.open(&key, size).await.unwrap();
+        let bytes = collect(blob.stream(0..size)).await.unwrap();
+        assert_eq!(Some(Digest::of(Algorithm::Sha256, &bytes)), key.digest());
+        keys.insert(key, size);
+    }
+    for (key, (_, size)) in &heard.blobs {
+        assert_eq!(keys.get(key), Some(size), "an acknowledged blob is gone");
+    }
+
+    let mut left = Vec::new();
+    let mut visit = |some: Vec<Stored>| {
+        left.extend(some);
+        true
+    };
+    store.scan(Part::Uploads, &mut visit).await.unwrap();
+    for stored in left {
+        let Stored::Upload(id, _) = stored else {
+            panic!("a stray file: {stored:?}")
+        };
+        // Begun, or published but not discarded yet, when the child was killed: core clears these by their rows.
+        store.discard(&id).await.unwrap();
+    }
+}

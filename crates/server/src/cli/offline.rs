@@ -1,0 +1,89 @@
+//! A stopped registry, opened by a command: the same stores, without anything that serves.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use tokio::runtime::Runtime;
+use wharf_core::Registry;
+use wharf_core::access::{Access, AccessOptions};
+use wharf_core::clock::{Clock as _, SystemClock};
+
+use super::exit::{Exit, Failure};
+use crate::admin::{CallError, Command, Operator, Refusal, Reply, call};
+use crate::app::Data;
+use crate::config::Config;
+
+/// The runtime of a command.
+pub(super) fn runtime() -> Result<Runtime, Failure> {
+    let built = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build();
+    built.map_err(|error| Failure::text(Exit::Failure, format!("cannot start threads: {error}")))
+}
+
+/// Has the registry of this data folder do something, whether it runs or not.
+pub(super) fn perform(config: &Config, command: Command) -> Result<Reply, Failure> {
+    let folder = &config.server.data;
+    let database = config.data_options().database();
+    if !database.exists() {
+        let hint = "name the data folder with --data, or the configuration that does with --config";
+        return Err(Failure::text(
+            Exit::Data,
+            format!("there is no registry in {}: {hint}", folder.display()),
+        ));
+    }
+    let folder = absolute(folder)?;
+    match call(&folder, &command) {
+        Ok(reply) => Ok(reply),
+        Err(CallError::Stopped) => runtime()?.block_on(alone(config, command)),
+        Err(CallError::Refused(refusal)) => Err(refusal.into()),
+        Err(error @ CallError::NotYours { .. }) => Err(Failure::new(Exit::Data, error)),
+        Err(error @ CallError::Broken(_)) => Err(Failure::new(Exit::Failure, error)),
+    }
+}
+
+/// A path that another process understands.
+pub(super) fn absolute(path: &Path) -> Result<std::path::PathBuf, Failure> {
+    std::path::absolute(path)
+        .map_err(|error| Failure::text(Exit::Failure, format!("{}: {error}", path.display())))
+}
+
+async fn alone(config: &Config, command: Command) -> Result<Reply, Failure> {
+    // Blocks, which is fine: nothing else runs.
+    let data = Data::open(&config.data_options(), |holder| {
+        eprintln!("waiting for the data folder, which {holder} has");
+    })?;
+    // Files that the configuration names are of no interest here, and may be missing where this runs.
+    let options = AccessOptions {
+        htpasswd: None,
+        ..AccessOptions::default()
+    };
+    let clock = Arc::new(SystemClock);
+    let access = Access::open(options, data.meta.clone(), clock.now_ms()).await;
+    let access = access.map_err(|error| Failure::new(Exit::Failure, error))?;
+    let registry = Registry::new(
+        data.meta.clone(),
+        data.blobs.clone(),
+        Arc::new(access),
+        clock,
+        config.core_limits(),
+        config.content_rules(),
+    );
+    let operator = Operator {
+        registry: Arc::new(registry),
+        folder: data.folder.clone(),
+    };
+    let outcome = operator.execute(command).await;
+    data.meta.close().await;
+    Ok(outcome?)
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        let exit = match refusal {
+            Refusal::Wrong(_) => Exit::Usage,
+            Refusal::Failed(_) => Exit::Failure,
+        };
+        Self::new(exit, refusal)
+    }
+}

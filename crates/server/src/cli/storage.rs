@@ -1,0 +1,242 @@
+//! `wharf admin`, `wharf backup` and `wharf storage`: they work on a data folder, in use or not.
+
+use std::fmt::Write as _;
+use std::io::Read as _;
+use std::path::Path;
+
+use wharf_core::backup;
+
+use super::exit::{Exit, Failure, Outcome};
+use super::human::{bytes, count};
+use super::offline::{absolute, perform, runtime};
+use super::print;
+use crate::admin::{Command, Copied, Hidden, Reply, Verified};
+use crate::config::{Inputs, load};
+
+/// Longer passwords are no passwords.
+const LONGEST_PASSWORD: u64 = 4096;
+
+/// Gives the administrator a new password and prints it, unless it was chosen.
+pub(super) fn reset_password(inputs: &Inputs, file: Option<&Path>) -> Outcome {
+    let config = load(inputs)?.config;
+    let password = file.map(read_password).transpose()?;
+    let chosen = password.is_some();
+    match perform(&config, Command::ResetPassword { password })? {
+        Reply::Password { .. } if chosen => print("The user admin has the new password.\n"),
+        // Only the password goes to standard output, so that a script can take it.
+        Reply::Password {
+            password: Hidden(password),
+        } => {
+            eprintln!("The user admin has a new password, shown only now:");
+            print(&format!("{password}\n"))
+        }
+        other => Err(unexpected(&other)),
+    }
+}
+
+fn read_password(file: &Path) -> Result<Hidden, Failure> {
+    let read = |source: &mut dyn std::io::Read| {
+        let mut text = String::new();
+        source
+            .take(LONGEST_PASSWORD)
+            .read_to_string(&mut text)
+            .map(|_| text)
+    };
+    let text = if file == Path::new("-") {
+        read(&mut std::io::stdin().lock())
+    } else {
+        std::fs::File::open(file).and_then(|mut file| read(&mut file))
+    };
+    match text {
+        Ok(text) => Ok(Hidden(text.trim_end_matches(['\n', '\r']).to_owned())),
+        Err(error) => Err(Failure::text(
+            Exit::Usage,
+            format!("cannot read the password from {}: {error}", file.display()),
+        )),
+    }
+}
+
+/// Backs up.
+pub(super) fn backup(inputs: &Inputs, folder: &Path) -> Outcome {
+    let config = load(inputs)?.config;
+    let folder = absolute(folder)?;
+    match perform(
+        &config,
+        Command::BackupCreate {
+            folder: folder.clone(),
+        },
+    )? {
+        Reply::Copied(copied) => {
+            let told = format!(
+                "Backed up to {}: {}.",
+                folder.display(),
+                copied_text(&copied)
+            );
+            finish_copy(&told, &copied)
+        }
+        other => Err(unexpected(&other)),
+    }
+}
+
+/// Makes a data folder out of a backup.
+pub(super) fn restore(inputs: &Inputs, folder: &Path) -> Outcome {
+    let config = load(inputs)?.config;
+    let data = absolute(&config.server.data)?;
+    let done = runtime()?.block_on(backup::restore(folder, &data, &mut |_| ()));
+    let copied = done.map_err(|error| {
+        let exit = match error {
+            backup::BackupError::NotEmpty { .. } => Exit::Data,
+            _ => Exit::Failure,
+        };
+        Failure::new(exit, error)
+    })?;
+    let copied = Copied::from(copied);
+    let text = format!("{} in {}", count(copied.blobs, "blob"), bytes(copied.bytes));
+    let told = format!("Restored to {}: {text}, and the metadata.", data.display());
+    finish_copy(&told, &copied)
+}
+
+/// Checks a backup.
+pub(super) fn verify_backup(folder: &Path) -> Outcome {
+    let done = runtime()?.block_on(backup::verify(folder, &mut |_| ()));
+    let report = done.map_err(|error| Failure::new(Exit::Failure, error))?;
+    finish_check(
+        &Verified::from(report),
+        "this backup cannot restore it: make another one",
+    )
+}
+
+/// Checks the store.
+pub(super) fn verify(inputs: &Inputs, deep: bool) -> Outcome {
+    let config = load(inputs)?.config;
+    match perform(&config, Command::StorageVerify { deep })? {
+        Reply::Verified(report) => finish_check(
+            &report,
+            "it is answered as unknown now: push it again to heal it, or restore a backup",
+        ),
+        other => Err(unexpected(&other)),
+    }
+}
+
+fn unexpected(reply: &Reply) -> Failure {
+    let text = format!(
+        "the running registry answered something else ({reply:?}); are both of one version?"
+    );
+    Failure::text(Exit::Failure, text)
+}
+
+fn copied_text(copied: &Copied) -> String {
+    let mut text = format!("{} in {}", count(copied.blobs, "blob"), bytes(copied.bytes));
+    let _ = write!(
+        text,
+        " ({} new, {} removed), and the metadata",
+        copied.added, copied.removed
+    );
+    text
+}
+
+fn finish_copy(told: &str, copied: &Copied) -> Outcome {
+    print(&format!("{told}\n"))?;
+    if copied.missing.is_empty() {
+        return Ok(());
+    }
+    let mut text = format!(
+        "{} could not be copied, since the registry has lost them:",
+        count(copied.missing.len() as u64, "blob")
+    );
+    for digest in &copied.missing {
+        let _ = write!(text, "\n  {digest}");
+    }
+    text.push_str("\n  help: run `wharf storage verify`, then push them again");
+    Err(Failure::text(Exit::Damage, text))
+}
+
+fn finish_check(report: &Verified, cure: &str) -> Outcome {
+    let looked = format!(
+        "Checked {} in {}, {}",
+        count(report.blobs, "blob"),
+        bytes(report.bytes),
+        count(report.manifests, "manifest")
+    );
+    if report.is_sound() {
+        let mut text = format!("{looked}: all sound.\n");
+        notes(report, &mut text);
+        return print(&text);
+    }
+    let mut text = format!("{looked}: {} damaged.\n", report.bad);
+    for (digest, what) in &report.findings {
+        let _ = writeln!(text, "  {digest}: {what}");
+    }
+    let unlisted = report.bad.saturating_sub(report.findings.len() as u64);
+    if unlisted > 0 {
+        let _ = writeln!(text, "  and {unlisted} more");
+    }
+    for line in &report.database {
+        let _ = writeln!(text, "  database: {line}");
+    }
+    notes(report, &mut text);
+    print(&text)?;
+    let help = if report.database.is_empty() {
+        cure
+    } else {
+        "the metadata is damaged: restore a backup"
+    };
+    Err(Failure::text(
+        Exit::Damage,
+        format!("the check found damage\n  help: {help}"),
+    ))
+}
+
+fn notes(report: &Verified, text: &mut String) {
+    if report.orphans > 0 {
+        let files = count(report.orphans, "file");
+        let _ = writeln!(
+            text,
+            "  {files} in {} that nothing names: harmless",
+            bytes(report.orphan_bytes)
+        );
+    }
+    for stray in &report.strays {
+        let _ = writeln!(text, "  not part of the store: {stray}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn damage_is_told_and_ends_with_its_own_code() {
+        let sound = Verified {
+            blobs: 2,
+            bytes: 2048,
+            manifests: 1,
+            ..Verified::default()
+        };
+        assert!(finish_check(&sound, "cure").is_ok());
+        let bad = Verified {
+            bad: 1,
+            findings: vec![("sha256:00".into(), "its bytes are gone".into())],
+            ..sound.clone()
+        };
+        assert_eq!(finish_check(&bad, "cure").unwrap_err().exit, Exit::Damage);
+        let database = Verified {
+            database: vec!["row 7 missing".into()],
+            ..sound
+        };
+        let failure = finish_check(&database, "cure").unwrap_err();
+        assert_eq!(failure.exit, Exit::Damage);
+        assert!(failure.error.to_string().contains("restore a backup"));
+    }
+
+    #[test]
+    fn a_backup_that_lacks_bytes_is_no_success() {
+        let copied = Copied {
+            missing: vec!["sha256:00".into()],
+            ..Copied::default()
+        };
+        let failure = finish_copy("Backed up.", &copied).unwrap_err();
+        assert_eq!(failure.exit, Exit::Damage);
+        assert!(failure.error.to_string().contains("sha256:00"));
+    }
+}
