@@ -260,7 +260,7 @@ mod tests {
         let (ours, _theirs) = tokio::net::UnixStream::pair().unwrap();
         let shared = Arc::clone(&running.shared);
         let serving = conn::serve(shared, Arc::new(Nothing), Wire::Unix(ours), None);
-        let size = std::mem::size_of_val(&serving);
+        let size = size_of_val(&serving);
         assert!(size < 3 * 1024, "{size} bytes");
     }
 }
