@@ -259,13 +259,18 @@ async fn speak_of_https(shared: &Shared, mut stream: TcpStream, watched: &Arc<Wa
         .await;
 }
 
-/// Drives hyper's connection of either kind until it ends by itself (`None`) or by a verdict. Also tells whether it ended
-/// without an error.
-async fn drive<C>(
-    conn: &mut C,
-    close: impl Fn(Pin<&mut C>),
-    watched: &Watched,
-) -> (bool, Option<ConnectionEnd>)
+/// How driving a connection came to an end.
+enum Driven {
+    /// hyper was done, without an error or with one, and perhaps because it was asked to.
+    Done(bool, Option<ConnectionEnd>),
+    /// It is to be dropped.
+    Killed(ConnectionEnd),
+    /// It is idle and may give up its buffers.
+    Nap,
+}
+
+/// Drives hyper's connection of either kind until it ends by itself or by a verdict.
+async fn drive<C>(conn: &mut C, close: impl Fn(Pin<&mut C>), watched: &Watched) -> Driven
 where
     C: Future<Output = hyper::Result<()>> + Unpin,
 {
@@ -273,8 +278,9 @@ where
     poll_fn(|cx| {
         watched.wake_with(cx.waker());
         match watched.verdict() {
+            Verdict::Stay if watched.should_nap() => return Poll::Ready(Driven::Nap),
             Verdict::Stay => {}
-            Verdict::Kill(end) => return Poll::Ready((false, Some(end))),
+            Verdict::Kill(end) => return Poll::Ready(Driven::Killed(end)),
             Verdict::Close(end) => {
                 if closing.is_none() {
                     closing = Some(end);
@@ -286,35 +292,49 @@ where
             if let Err(error) = &result {
                 tracing::debug!(%error, "connection ended early");
             }
-            (result.is_ok(), closing)
+            Driven::Done(result.is_ok(), closing)
         })
     })
     .await
 }
 
-async fn serve_h1<H: Handler>(conn: Arc<Conn>, handler: Arc<H>, io: Io) -> ConnectionEnd {
-    let shared = Arc::clone(&conn.shared);
+async fn serve_h1<H: Handler>(conn: Arc<Conn>, handler: Arc<H>, mut io: Io) -> ConnectionEnd {
     let watched = Arc::clone(&conn.registration.watched);
-    let service = service_fn({
-        let conn = Arc::clone(&conn);
-        move |request| service::answer(Arc::clone(&conn), Arc::clone(&handler), request)
-    });
-    let mut h1 = shared.http1.serve_connection(TokioIo::new(io), service);
-    let (sound, end) = drive(&mut h1, |h1| h1.graceful_shutdown(), &watched).await;
-    if matches!(watched.verdict(), Verdict::Kill(_)) {
-        return end.unwrap_or(ConnectionEnd::Error);
+    loop {
+        let service = service_fn({
+            let (conn, handler) = (Arc::clone(&conn), Arc::clone(&handler));
+            move |request| service::answer(Arc::clone(&conn), Arc::clone(&handler), request)
+        });
+        let http1 = &conn.shared.http1;
+        let mut h1 = http1.serve_connection(TokioIo::new(io), service);
+        watched.may_nap();
+        let (sound, asked) = match drive(&mut h1, |h1| h1.graceful_shutdown(), &watched).await {
+            Driven::Killed(end) => return end,
+            Driven::Done(sound, asked) => (sound, asked),
+            Driven::Nap => {
+                // hyper keeps two buffers of 8 KiB and the space of the last request, which most connections of a
+                // cluster would hold for nothing most of the time. So it is taken down until the next bytes come.
+                let parts = h1.into_parts();
+                io = parts.io.into_inner();
+                io.put_back(&parts.read_buf);
+                match unless_judged(&watched, poll_fn(|cx| io.poll_readable(cx))).await {
+                    Ok(()) => continue,
+                    Err(end) => return end,
+                }
+            }
+        };
+        io = h1.into_parts().io.into_inner();
+        let idle = matches!(asked, Some(ConnectionEnd::Idle | ConnectionEnd::Shutdown));
+        if !io.is_ended() && !idle {
+            let limits = &conn.shared.limits;
+            Box::pin(io.discard_and_close(limits.discard_bytes, limits.discard_time)).await;
+        }
+        return asked.unwrap_or(if sound {
+            ConnectionEnd::Done
+        } else {
+            ConnectionEnd::Error
+        });
     }
-    let io = h1.into_parts().io.into_inner();
-    let idle = matches!(end, Some(ConnectionEnd::Idle | ConnectionEnd::Shutdown));
-    if !io.is_ended() && !idle {
-        let limits = &shared.limits;
-        Box::pin(io.discard_and_close(limits.discard_bytes, limits.discard_time)).await;
-    }
-    end.unwrap_or(if sound {
-        ConnectionEnd::Done
-    } else {
-        ConnectionEnd::Error
-    })
 }
 
 async fn serve_h2<H: Handler>(conn: Arc<Conn>, handler: Arc<H>, io: Io) -> ConnectionEnd {
@@ -324,12 +344,11 @@ async fn serve_h2<H: Handler>(conn: Arc<Conn>, handler: Arc<H>, io: Io) -> Conne
         move |request| service::answer(Arc::clone(&conn), Arc::clone(&handler), request)
     });
     let mut h2 = http2(&conn).serve_connection(TokioIo::new(io), service);
-    let (sound, end) = drive(&mut h2, |h2| h2.graceful_shutdown(), &watched).await;
-    end.unwrap_or(if sound {
-        ConnectionEnd::Done
-    } else {
-        ConnectionEnd::Error
-    })
+    match drive(&mut h2, |h2| h2.graceful_shutdown(), &watched).await {
+        Driven::Killed(end) | Driven::Done(_, Some(end)) => end,
+        Driven::Done(true, None) | Driven::Nap => ConnectionEnd::Done,
+        Driven::Done(false, None) => ConnectionEnd::Error,
+    }
 }
 
 /// Runs the streams of one HTTP/2 connection, each as a task that the watch can end without the others.

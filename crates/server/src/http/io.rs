@@ -110,6 +110,26 @@ impl Io {
         }
     }
 
+    /// Waits for the client's next bytes without a buffer for them.
+    pub(super) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.ready > 0 {
+            return Poll::Ready(());
+        }
+        let readable = match &self.wire {
+            Wire::Tcp(stream) => stream.poll_read_ready(cx),
+            Wire::Unix(stream) => stream.poll_read_ready(cx),
+            Wire::Tls(stream) => stream.get_ref().0.poll_read_ready(cx),
+        };
+        // An error is readable too: whoever reads next gets it.
+        readable.map(drop)
+    }
+
+    /// Puts bytes back that hyper had read and not used: whole requests, which the framing has seen.
+    pub(super) fn put_back(&mut self, bytes: &[u8]) {
+        self.held.splice(..0, bytes.iter().copied());
+        self.ready += bytes.len();
+    }
+
     /// Whether the client has closed its side.
     pub(super) fn is_ended(&self) -> bool {
         self.stopped == Some(Stopped::End)

@@ -70,7 +70,15 @@ pub(super) struct Watched {
     verdict: AtomicU8,
     verdict_at: AtomicU64,
     waker: OnceLock<Waker>,
+    nap: AtomicU8,
 }
+
+/// Values of [`Watched::nap`].
+const WIDE_AWAKE: u8 = 0;
+const MAY_NAP: u8 = 1;
+const SHOULD_NAP: u8 = 2;
+/// How long a connection must have been idle before it gives up its buffers.
+const NAP: Duration = Duration::from_secs(1);
 
 impl Watched {
     fn new(clock: Arc<Clock>) -> Self {
@@ -87,6 +95,7 @@ impl Watched {
             verdict: AtomicU8::new(0),
             verdict_at: AtomicU64::new(0),
             waker: OnceLock::new(),
+            nap: AtomicU8::new(WIDE_AWAKE),
         }
     }
 
@@ -109,9 +118,23 @@ impl Watched {
         }
         self.verdict_at.store(self.clock.now(), Relaxed);
         self.verdict.store(verdict.code(), Relaxed);
+        self.wake();
+    }
+
+    fn wake(&self) {
         if let Some(waker) = self.waker.get() {
             waker.wake_by_ref();
         }
+    }
+
+    /// From here on the connection would like to know when it is idle for longer.
+    pub(super) fn may_nap(&self) {
+        self.nap.store(MAY_NAP, Relaxed);
+    }
+
+    /// Whether it is.
+    pub(super) fn should_nap(&self) -> bool {
+        self.nap.load(Relaxed) == SHOULD_NAP && self.is_idle() && !self.blocked.load(Relaxed)
     }
 
     /// The first bytes of a head came, but not all.
@@ -182,6 +205,9 @@ impl Watched {
             Verdict::Stay => {
                 if age > rules.keep_alive {
                     self.judge(Verdict::Close(ConnectionEnd::Idle));
+                } else if age > millis(NAP) && self.nap.load(Relaxed) == MAY_NAP {
+                    self.nap.store(SHOULD_NAP, Relaxed);
+                    self.wake();
                 }
             }
         }
@@ -414,6 +440,26 @@ mod tests {
         assert_eq!(at(&watch, it, 1120), Verdict::Stay);
         assert_eq!(at(&watch, it, 1121), Verdict::Close(ConnectionEnd::Idle));
         assert_eq!(at(&watch, it, 1140), Verdict::Kill(ConnectionEnd::Stalled));
+    }
+
+    #[test]
+    fn only_those_that_may_and_idle_should_nap() {
+        let watch = watch();
+        let one = watch.register();
+        let it = &one.watched;
+        assert_eq!(at(&watch, it, 5), Verdict::Stay);
+        assert!(!it.should_nap());
+        it.may_nap();
+        it.request_begins();
+        assert_eq!(at(&watch, it, 10), Verdict::Stay);
+        assert!(!it.should_nap());
+        it.request_ends();
+        assert_eq!(at(&watch, it, 11), Verdict::Stay);
+        assert!(!it.should_nap());
+        assert_eq!(at(&watch, it, 12), Verdict::Stay);
+        assert!(it.should_nap());
+        it.blocks();
+        assert!(!it.should_nap());
     }
 
     #[test]

@@ -291,3 +291,37 @@ async fn service_goes_on_beside_a_thousand_stalled_clients() {
         })
         .await;
 }
+
+/// Connections that are idle for a while give up their buffers; nobody may notice.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_napped_serves_as_before() {
+    let toybox = Toybox::start();
+    toybox
+        .client(|mut raw| {
+            for _ in 0..2 {
+                assert_eq!(raw.get("/small").body.len(), 1024);
+                std::thread::sleep(millis(2500));
+                // Half a head, a pause, the rest and another request behind it.
+                raw.send("GET /small HT");
+                std::thread::sleep(millis(2500));
+                raw.send("TP/1.1\r\nHost: toy\r\n\r\nGET /v2/ HTTP/1.1\r\nHost: toy\r\n\r\n");
+                assert_eq!(raw.answer().body.len(), 1024);
+                assert_eq!(raw.answer().text(), "/v2/");
+                std::thread::sleep(millis(2500));
+                raw.send("PUT /echo HTTP/1.1\r\nHost: toy\r\nContent-Length: 5\r\n\r\n");
+                std::thread::sleep(millis(2500));
+                assert_eq!(raw.send("hello").answer().text(), "5");
+            }
+            std::thread::sleep(millis(2500));
+            assert_eq!(
+                raw.send("GET /small HTTP/1.1\nHost: toy\n\n")
+                    .answer()
+                    .status,
+                400
+            );
+            assert!(raw.is_closed());
+        })
+        .await;
+    assert_eq!(toybox.notes.opened.load(Ordering::SeqCst), 1);
+    assert_eq!(*toybox.notes.malformed.lock().unwrap(), ["bare-line-feed"]);
+}
