@@ -314,9 +314,15 @@ async fn serve_h1<H: Handler>(conn: Arc<Conn>, handler: Arc<H>, mut io: Io) -> C
             Driven::Nap => {
                 // hyper keeps two buffers of 8 KiB and the space of the last request, which most connections of a
                 // cluster would hold for nothing most of the time. So it is taken down until the next bytes come.
-                let parts = h1.into_parts();
-                io = parts.io.into_inner();
-                io.put_back(&parts.read_buf);
+                let http1::Parts {
+                    io: inner,
+                    read_buf,
+                    service,
+                    ..
+                } = h1.into_parts();
+                io = inner.into_inner();
+                io.put_back(&read_buf);
+                drop((read_buf, service));
                 match unless_judged(&watched, poll_fn(|cx| io.poll_readable(cx))).await {
                     Ok(()) => continue,
                     Err(end) => return end,
