@@ -91,7 +91,11 @@ pub(super) fn restore(inputs: &Inputs, folder: &Path) -> Outcome {
         Failure::new(exit, error)
     })?;
     let copied = Copied::from(copied);
-    let text = format!("{} in {}", count(copied.blobs, "blob file"), bytes(copied.bytes));
+    let text = format!(
+        "{} in {}",
+        count(copied.blobs, "blob file"),
+        bytes(copied.bytes)
+    );
     let told = format!("Restored to {}: {text}, and the metadata.", data.display());
     finish_copy(&told, &copied)
 }
@@ -126,7 +130,11 @@ fn unexpected(reply: &Reply) -> Failure {
 }
 
 fn copied_text(copied: &Copied) -> String {
-    let mut text = format!("{} in {}", count(copied.blobs, "blob file"), bytes(copied.bytes));
+    let mut text = format!(
+        "{} in {}",
+        count(copied.blobs, "blob file"),
+        bytes(copied.bytes)
+    );
     let _ = write!(
         text,
         " ({} new, {} removed), and the metadata",
