@@ -138,6 +138,8 @@ pub struct Verified {
     pub bad: u64,
     /// The first of them: digest and what is wrong.
     pub findings: Vec<(String, String)>,
+    /// How many of the bad ones are answered as before all the same: so many look bad that the disk may not be there.
+    pub withheld: u64,
     /// What the database found wrong with itself.
     pub database: Vec<String>,
     /// Files that no row names.
@@ -166,6 +168,7 @@ impl From<verify::Report> for Verified {
             findings: findings
                 .map(|finding| (finding.digest.to_string(), finding.what))
                 .collect(),
+            withheld: report.withheld,
             database: report.database,
             orphans: report.orphans,
             orphan_bytes: report.orphan_bytes,

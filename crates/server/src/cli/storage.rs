@@ -184,10 +184,12 @@ fn finish_check(report: &Verified, cure: &str) -> Outcome {
     }
     notes(report, &mut text);
     print(&text)?;
-    let help = if report.database.is_empty() {
-        cure
-    } else {
+    let help = if !report.database.is_empty() {
         "the metadata is damaged: restore a backup"
+    } else if report.withheld > 0 {
+        "most of the store looks damaged, so nothing was given up: is its disk mounted? Look, then check again"
+    } else {
+        cure
     };
     Err(Failure::text(
         Exit::Damage,

@@ -39,20 +39,26 @@ pub(super) fn create(path: &Path) -> Result<()> {
             ))
             .map_err(fail)?;
         apply(&connection, ALL, 0)?;
-        let mode: String = connection
-            .pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))
-            .map_err(fail)?;
-        if mode != "wal" {
-            return Err(Error::Io(format!(
-                "SQLite cannot keep a write-ahead log in {}",
-                folder_of(path).display()
-            )));
-        }
+        keep_log(&connection, path)?;
         connection.close().map_err(|(_, e)| fail(e))?;
     }
     file.sync_all().map_err(|e| io(&new, &e))?;
     std::fs::rename(&new, path).map_err(|e| io(path, &e))?;
     sync_folder(path)
+}
+
+/// Turns the write-ahead log on; a snapshot, and so a restored backup, comes without one.
+fn keep_log(connection: &rusqlite::Connection, path: &Path) -> Result<()> {
+    let mode: String = connection
+        .pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))
+        .map_err(|e| error(&e, "journal_mode"))?;
+    if mode == "wal" {
+        return Ok(());
+    }
+    Err(Error::Io(format!(
+        "SQLite cannot keep a write-ahead log in {}",
+        folder_of(path).display()
+    )))
 }
 
 /// Brings the database at `path` up to date; gives its schema before, if it was older. A snapshot of the old state is
@@ -76,10 +82,9 @@ pub(super) fn upgrade(path: &Path, all: &[Migration]) -> Result<Option<u32>> {
         rows.collect::<rusqlite::Result<Vec<(u32, String)>>>()
             .map_err(fail)?
     };
-    if migration::pending(all, version.schema, &ran)?
-        .next()
-        .is_none()
-    {
+    let mut pending = migration::pending(all, version.schema, &ran)?;
+    keep_log(&connection, path)?;
+    if pending.next().is_none() {
         return Ok(None);
     }
     let snapshot = beside(path, &format!(".schema-{:04}", version.schema));
