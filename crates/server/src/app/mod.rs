@@ -163,7 +163,7 @@ impl App {
             .await;
         let access = &self.registry.access;
         let (passwords, tokens) = (access.password_counts(), access.token_counts());
-        let text = self.metrics.render(&Sample {
+        let text = self.metrics.render(Sample {
             // A store that cannot answer shows in its own figures; the others are still worth having.
             totals: totals.unwrap_or_default(),
             meta: self.registry.meta.stats(),

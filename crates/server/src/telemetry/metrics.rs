@@ -3,10 +3,12 @@
 //! Labels have few values: routes by template, methods, statuses, reasons. A repository's name is one only when
 //! `metrics.repository_label` asks for it.
 
-use std::sync::Mutex;
-use std::sync::atomic::AtomicU64;
+use std::collections::HashSet;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use prometheus_client::encoding::{EncodeLabelSet, text};
+use arc_swap::ArcSwap;
+use prometheus_client::encoding::{EncodeLabel, EncodeLabelSet, LabelSetEncoder, text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -14,26 +16,45 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
-use super::process;
+use super::process::Process;
+use super::sample::Latest;
+pub use super::sample::Sample;
 use crate::http::observer::Finished;
 
 /// Seconds, from a cached manifest to a layer of gigabytes.
 const BUCKETS: [f64; 14] = [
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0, 120.0, 600.0,
 ];
+/// So many repositories are told apart when their names are labels; the rest is [`OTHER`].
+const REPOSITORIES: usize = 1_000;
+/// What everything is called that came after the first so many.
+const OTHER: &str = "other";
 
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+#[derive(Clone, Debug, Hash, PartialEq, Eq)]
 struct Request {
     route: &'static str,
-    method: String,
+    method: &'static str,
     status: u16,
     repository: Option<String>,
+}
+
+// By hand, because the derived one writes an empty label for `None`.
+impl EncodeLabelSet for Request {
+    fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> Result<(), fmt::Error> {
+        ("route", self.route).encode(encoder.encode_label())?;
+        ("method", self.method).encode(encoder.encode_label())?;
+        ("status", u32::from(self.status)).encode(encoder.encode_label())?;
+        match &self.repository {
+            Some(repository) => ("repository", repository.as_str()).encode(encoder.encode_label()),
+            None => Ok(()),
+        }
+    }
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct Route {
     route: &'static str,
-    method: String,
+    method: &'static str,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -41,24 +62,12 @@ struct Reason {
     reason: &'static str,
 }
 
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct Cache {
-    cache: &'static str,
-    result: &'static str,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct Operation {
-    operation: &'static str,
-}
-
-type FloatGauge = Gauge<f64, AtomicU64>;
-
 /// All figures of the process.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Mutex<Registry>,
-    repository_label: bool,
+    /// The names that are labels; `None` when none shall be.
+    repositories: Option<Mutex<HashSet<String>>>,
     requests: Family<Request, Counter>,
     seconds: Family<Route, Histogram, fn() -> Histogram>,
     received: Family<Route, Counter>,
@@ -67,50 +76,13 @@ pub struct Metrics {
     closed: Family<Reason, Counter>,
     malformed: Family<Reason, Counter>,
     auth_failures: Family<Reason, Counter>,
-    caches: Family<Cache, Gauge>,
-    sampled: Sampled,
-}
-
-/// Figures that others keep; they are copied when somebody asks.
-#[derive(Debug, Default)]
-struct Sampled {
-    uploads: Gauge,
-    repositories: Gauge,
-    manifests: Gauge,
-    tags: Gauge,
-    blobs: Gauge,
-    blob_bytes: Gauge,
-    meta_operations: Gauge,
-    meta_commits: Gauge,
-    meta_commit_seconds: FloatGauge,
-    meta_waiting: Gauge,
-    meta_refusing: Gauge,
-    meta_wal_bytes: Gauge,
-    meta_bytes: Gauge,
-    blob_operations: Family<Operation, Gauge>,
-    blob_seconds: Family<Operation, FloatGauge>,
-    resident: Gauge,
-    files: Gauge,
-    cpu: FloatGauge,
-}
-
-/// What [`Metrics::render`] copies from the stores.
-#[derive(Debug, Clone, Default)]
-pub struct Sample {
-    /// Counters of the metadata store.
-    pub totals: wharf_meta::repository::Totals,
-    /// Figures of its engine.
-    pub meta: wharf_meta::Stats,
-    /// Work of the blob store: name, how often, nanoseconds in all.
-    pub blob: Vec<(&'static str, u64, u64)>,
-    /// Caches: name, hits, misses.
-    pub caches: Vec<(&'static str, u64, u64)>,
+    sample: Arc<ArcSwap<Sample>>,
 }
 
 impl Metrics {
     /// Registers all figures. `repository_label` adds a label with the repository's name to the request counter.
     pub fn new(repository_label: bool) -> Self {
-        let mut registry = Registry::with_prefix("wharf");
+        let mut root = Registry::default();
         let requests = Family::default();
         let seconds: Family<Route, Histogram, fn() -> Histogram> =
             Family::new_with_constructor(|| Histogram::new(BUCKETS));
@@ -120,9 +92,11 @@ impl Metrics {
         let closed = Family::default();
         let malformed = Family::default();
         let auth_failures = Family::default();
-        let caches = Family::default();
-        let sampled = Sampled::default();
+        let sample = Arc::new(ArcSwap::from_pointee(Sample::default()));
 
+        // Under the names that every dashboard knows.
+        root.register_collector(Box::new(Process));
+        let registry = root.sub_registry_with_prefix("wharf");
         registry.register(
             "http_requests",
             "Requests, by route, method and status (499: the client went away)",
@@ -162,93 +136,12 @@ impl Metrics {
             "Credentials that were refused, by reason",
             auth_failures.clone(),
         );
-        registry.register(
-            "cache_lookups",
-            "Look-ups in memory, by cache and result, since the start",
-            caches.clone(),
-        );
-        registry.register("uploads_open", "Upload sessions", sampled.uploads.clone());
-        registry.register("repositories", "Repositories", sampled.repositories.clone());
-        registry.register("manifests", "Manifests", sampled.manifests.clone());
-        registry.register("tags", "Tags", sampled.tags.clone());
-        registry.register("blobs", "Blobs", sampled.blobs.clone());
-        registry.register_with_unit(
-            "blob",
-            "Bytes of all blobs, each counted once",
-            Unit::Bytes,
-            sampled.blob_bytes.clone(),
-        );
-        registry.register(
-            "meta_operations",
-            "Operations of the metadata store since the start",
-            sampled.meta_operations.clone(),
-        );
-        registry.register(
-            "meta_commits",
-            "Commits of the metadata store since the start",
-            sampled.meta_commits.clone(),
-        );
-        registry.register_with_unit(
-            "meta_commit",
-            "Time spent in those commits",
-            Unit::Seconds,
-            sampled.meta_commit_seconds.clone(),
-        );
-        registry.register(
-            "meta_waiting",
-            "Operations that wait for the metadata store's writer",
-            sampled.meta_waiting.clone(),
-        );
-        registry.register(
-            "meta_refusing",
-            "1 while writes are refused because a commit failed",
-            sampled.meta_refusing.clone(),
-        );
-        registry.register_with_unit(
-            "meta_wal",
-            "Write-ahead log that is not yet checkpointed",
-            Unit::Bytes,
-            sampled.meta_wal_bytes.clone(),
-        );
-        registry.register_with_unit(
-            "meta_database",
-            "Size of the metadata database",
-            Unit::Bytes,
-            sampled.meta_bytes.clone(),
-        );
-        registry.register(
-            "blob_operations",
-            "Work of the blob store since the start, by kind",
-            sampled.blob_operations.clone(),
-        );
-        registry.register_with_unit(
-            "blob_operation",
-            "Time spent in that work",
-            Unit::Seconds,
-            sampled.blob_seconds.clone(),
-        );
-        registry.register_with_unit(
-            "process_resident",
-            "Memory in use",
-            Unit::Bytes,
-            sampled.resident.clone(),
-        );
-        registry.register(
-            "process_open_files",
-            "Open file descriptors",
-            sampled.files.clone(),
-        );
-        registry.register_with_unit(
-            "process_cpu",
-            "Processor time used",
-            Unit::Seconds,
-            sampled.cpu.clone(),
-        );
         let build = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
         registry.register("build", "What is running", build);
+        registry.register_collector(Box::new(Latest(sample.clone())));
         Self {
-            registry: Mutex::new(registry),
-            repository_label,
+            registry: Mutex::new(root),
+            repositories: repository_label.then(Mutex::default),
             requests,
             seconds,
             received,
@@ -257,29 +150,23 @@ impl Metrics {
             closed,
             malformed,
             auth_failures,
-            caches,
-            sampled,
+            sample,
         }
     }
 
     /// Counts a finished request.
     pub(super) fn request(&self, finished: &Finished<'_>) {
-        let repository = finished
-            .facts
-            .filter(|_| self.repository_label)
-            .and_then(|facts| facts.repository.as_ref())
-            .map(ToString::to_string);
         let method = method(finished.method);
         let route = Route {
             route: finished.route,
-            method: method.clone(),
+            method,
         };
         self.requests
             .get_or_create(&Request {
                 route: finished.route,
                 method,
                 status: finished.status.map_or(499, |status| status.as_u16()),
-                repository,
+                repository: self.repository(finished),
             })
             .inc();
         self.seconds
@@ -289,6 +176,19 @@ impl Metrics {
             .get_or_create(&route)
             .inc_by(finished.bytes_in);
         self.sent.get_or_create(&route).inc_by(finished.bytes_out);
+    }
+
+    /// The repository as a label, if it shall be one. Clients can ask for any name, so only repositories that answered
+    /// with a success become labels, and only so many.
+    fn repository(&self, finished: &Finished<'_>) -> Option<String> {
+        let known = self.repositories.as_ref()?;
+        let name = finished.facts?.repository.as_ref()?.as_str();
+        let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
+        let exists = finished.status.is_some_and(|status| status.is_success());
+        if !known.contains(name) && exists && known.len() < REPOSITORIES {
+            known.insert(name.to_owned());
+        }
+        Some(if known.contains(name) { name } else { OTHER }.to_owned())
     }
 
     pub(super) fn closed(&self, reason: &'static str) {
@@ -305,94 +205,119 @@ impl Metrics {
     }
 
     /// All figures as text, in the format of OpenMetrics.
-    pub fn render(&self, sample: &Sample) -> String {
-        self.copy(sample);
+    pub fn render(&self, sample: Sample) -> String {
+        self.sample.store(Arc::new(sample));
         let mut out = String::new();
-        let registry = self
-            .registry
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
         match text::encode(&mut out, &registry) {
             Ok(()) => out,
             // Writing to a string cannot fail.
-            Err(std::fmt::Error) => String::new(),
+            Err(fmt::Error) => String::new(),
         }
-    }
-
-    fn copy(&self, sample: &Sample) {
-        let set = |gauge: &Gauge, value: u64| {
-            gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
-        };
-        let Sample {
-            totals,
-            meta,
-            blob,
-            caches,
-        } = sample;
-        let to = &self.sampled;
-        set(&to.uploads, totals.uploads);
-        set(&to.repositories, totals.repositories);
-        set(&to.manifests, totals.manifests);
-        set(&to.tags, totals.tags);
-        set(&to.blobs, totals.blobs);
-        set(&to.blob_bytes, totals.blob_bytes);
-        set(&to.meta_operations, meta.operations);
-        set(&to.meta_commits, meta.commits);
-        to.meta_commit_seconds.set(meta.commit_time.as_secs_f64());
-        set(&to.meta_waiting, meta.waiting);
-        set(&to.meta_refusing, u64::from(meta.refusing));
-        set(&to.meta_wal_bytes, meta.wal_bytes);
-        set(&to.meta_bytes, meta.database_bytes);
-        for &(operation, count, nanos) in blob {
-            let label = Operation { operation };
-            set(&to.blob_operations.get_or_create(&label), count);
-            to.blob_seconds
-                .get_or_create(&label)
-                .set(nanos as f64 / 1e9);
-        }
-        for &(cache, hits, misses) in caches {
-            for (result, count) in [("hit", hits), ("miss", misses)] {
-                set(&self.caches.get_or_create(&Cache { cache, result }), count);
-            }
-        }
-        let process = process::read();
-        set(&to.resident, process.resident_bytes);
-        set(&to.files, process.open_files);
-        to.cpu.set(process.cpu_seconds);
     }
 }
 
 /// A method as a label: clients can make up any number of them.
-fn method(method: &http::Method) -> String {
+fn method(method: &http::Method) -> &'static str {
     match method.as_str() {
-        known @ ("GET" | "HEAD" | "PUT" | "POST" | "PATCH" | "DELETE" | "OPTIONS") => {
-            known.to_owned()
-        }
-        _ => "other".to_owned(),
+        "GET" => "GET",
+        "HEAD" => "HEAD",
+        "PUT" => "PUT",
+        "POST" => "POST",
+        "PATCH" => "PATCH",
+        "DELETE" => "DELETE",
+        "OPTIONS" => "OPTIONS",
+        _ => "other",
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use wharf_oci::RepositoryName;
+
     use super::*;
+    use crate::http::Facts;
+    use crate::http::id::{RequestId, RequestIds};
+
+    fn finished<'a>(id: &'a RequestId, status: u16, facts: Option<&'a Facts>) -> Finished<'a> {
+        Finished {
+            id,
+            method: &http::Method::GET,
+            route: "/v2/",
+            status: http::StatusCode::from_u16(status).ok(),
+            complete: true,
+            bytes_in: 1,
+            bytes_out: 1,
+            duration: std::time::Duration::from_millis(1),
+            version: http::Version::HTTP_11,
+            peer: None,
+            facts,
+        }
+    }
+
+    fn sample() -> Sample {
+        Sample {
+            blob: vec![("sync", 3, 1_500_000_000)],
+            caches: vec![("token", 5, 2)],
+            ..Sample::default()
+        }
+    }
 
     #[test]
     fn figures_are_rendered_with_their_labels() {
         let metrics = Metrics::new(false);
         metrics.auth_failed("password");
-        let text = metrics.render(&Sample {
-            blob: vec![("sync", 3, 1_500_000_000)],
-            caches: vec![("token", 5, 2)],
-            ..Sample::default()
-        });
+        let text = metrics.render(sample());
         for line in [
             "wharf_auth_failures_total{reason=\"password\"} 1",
-            "wharf_blob_operations{operation=\"sync\"} 3",
-            "wharf_blob_operation_seconds{operation=\"sync\"} 1.5",
-            "wharf_cache_lookups{cache=\"token\",result=\"hit\"} 5",
+            "wharf_blob_operations_total{operation=\"sync\"} 3",
+            "wharf_blob_operation_seconds_total{operation=\"sync\"} 1.5",
+            "wharf_cache_lookups_total{cache=\"token\",result=\"hit\"} 5",
+            "# TYPE process_cpu_seconds counter",
+            "# TYPE process_resident_memory_bytes gauge",
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");
         }
+    }
+
+    #[test]
+    fn repositories_are_labels_only_on_demand_and_only_so_many() {
+        let id = RequestIds::new(1).make();
+        let facts = |name: &str| Facts {
+            repository: Some(RepositoryName::parse(name).unwrap()),
+            ..Facts::default()
+        };
+        let silent = Metrics::new(false);
+        silent.request(&finished(&id, 200, Some(&facts("team/app"))));
+        let text = silent.render(Sample::default());
+        assert!(
+            !text.contains("team/app") && !text.contains("repository="),
+            "{text}"
+        );
+
+        let metrics = Metrics::new(true);
+        metrics.request(&finished(&id, 404, Some(&facts("made/up"))));
+        for number in 0..REPOSITORIES + 5 {
+            metrics.request(&finished(
+                &id,
+                200,
+                Some(&facts(&format!("team/app-{number}"))),
+            ));
+        }
+        let text = metrics.render(Sample::default());
+        assert!(
+            text.contains("status=\"200\",repository=\"team/app-0\"} 1"),
+            "{text}"
+        );
+        assert!(
+            text.contains("status=\"200\",repository=\"other\"} 5"),
+            "{text}"
+        );
+        assert!(
+            text.contains("status=\"404\",repository=\"other\"} 1"),
+            "{text}"
+        );
+        assert!(!text.contains("made/up"), "{text}");
     }
 
     #[test]
@@ -409,29 +334,24 @@ mod tests {
         metrics.auth_failed("password");
         metrics.closed("done");
         metrics.malformed("head");
-        metrics.request(&Finished {
-            id: &crate::http::id::RequestIds::new(1).make(),
-            method: &http::Method::GET,
-            route: "/v2/",
-            status: None,
-            complete: false,
-            bytes_in: 1,
-            bytes_out: 1,
-            duration: std::time::Duration::from_millis(1),
-            version: http::Version::HTTP_11,
-            peer: None,
-            facts: None,
-        });
-        let text = metrics.render(&Sample {
-            blob: vec![("sync", 1, 1)],
-            caches: vec![("token", 1, 1)],
-            ..Sample::default()
-        });
+        metrics.request(&finished(&RequestIds::new(1).make(), 200, None));
+        let text = metrics.render(sample());
         let page = include_str!("../../../../docs/reference/metrics.md");
-        let mut listed: Vec<&str> = page
-            .lines()
-            .filter_map(|line| line.strip_prefix("| `")?.split('`').next())
-            .collect();
+        let mut listed = Vec::new();
+        for row in page.lines().filter(|line| line.starts_with("| `")) {
+            let cells: Vec<_> = row
+                .split('|')
+                .map(|cell| cell.trim().trim_matches('`'))
+                .collect();
+            let (name, kind, meaning) = (cells[1], cells[2], cells[4]);
+            for line in [
+                format!("# TYPE {name} {kind}\n"),
+                format!("# HELP {name} {meaning}.\n"),
+            ] {
+                assert!(text.contains(&line), "{line} is not in\n{text}");
+            }
+            listed.push(name);
+        }
         let mut known: Vec<&str> = text
             .lines()
             .filter_map(|line| line.strip_prefix("# HELP ")?.split(' ').next())

@@ -6,6 +6,7 @@
 pub mod log;
 pub mod metrics;
 mod process;
+mod sample;
 
 use std::sync::Arc;
 

@@ -4,6 +4,7 @@
 mod blob;
 mod catalog;
 mod chunk;
+mod command;
 mod delete;
 mod endpoint;
 mod error;

@@ -1,0 +1,169 @@
+//! Figures that others keep: copied by `app.rs` when somebody asks, and written out by a collector.
+
+use std::fmt;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{
+    DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue, EncodeMetric,
+};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::Unit;
+
+/// What [`super::Metrics::render`] takes over from the stores.
+#[derive(Debug, Clone, Default)]
+pub struct Sample {
+    /// Counters of the metadata store.
+    pub totals: wharf_meta::repository::Totals,
+    /// Figures of its engine.
+    pub meta: wharf_meta::Stats,
+    /// Work of the blob store: name, how often, nanoseconds in all.
+    pub blob: Vec<(&'static str, u64, u64)>,
+    /// Caches: name, hits, misses.
+    pub caches: Vec<(&'static str, u64, u64)>,
+}
+
+/// Writes the sample that was taken last.
+#[derive(Debug)]
+pub(super) struct Latest(pub(super) Arc<ArcSwap<Sample>>);
+
+impl Collector for Latest {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let sample = self.0.load();
+        let (totals, meta) = (&sample.totals, &sample.meta);
+        let mut out = Writer(encoder);
+        out.gauge("uploads_open", "Upload sessions", None, totals.uploads)?;
+        out.gauge("repositories", "Repositories", None, totals.repositories)?;
+        out.gauge("manifests", "Manifests", None, totals.manifests)?;
+        out.gauge("tags", "Tags", None, totals.tags)?;
+        out.gauge("blobs", "Blobs", None, totals.blobs)?;
+        let help = "Bytes of all blobs, each counted once";
+        out.gauge("blob", help, Some(&Unit::Bytes), totals.blob_bytes)?;
+
+        let help = "Operations that the metadata store committed";
+        out.counter("meta_operations", help, None, meta.operations)?;
+        let help = "Operations that the metadata store answered with an error";
+        out.counter("meta_failed_operations", help, None, meta.failed)?;
+        let help = "Commits of the metadata store, each of one or more operations";
+        out.counter("meta_commits", help, None, meta.commits)?;
+        let help = "Commits that failed";
+        out.counter("meta_failed_commits", help, None, meta.failed_commits)?;
+        let help = "Time spent in commits";
+        let time = meta.commit_time.as_secs_f64();
+        out.counter("meta_commit", help, Some(&Unit::Seconds), time)?;
+        let help = "Reads of the metadata store, without those of the pages of listings";
+        out.counter("meta_reads", help, None, meta.reads)?;
+        let help = "Reads of pages of listings";
+        out.counter("meta_scans", help, None, meta.scans)?;
+        let help = "Operations that wait for the metadata store's writer";
+        out.gauge("meta_waiting", help, None, meta.waiting)?;
+        let help = "1 while writes are refused because a commit failed";
+        out.gauge("meta_refusing", help, None, u64::from(meta.refusing))?;
+        let help = "Checkpoints, which move the write-ahead log into the database";
+        out.counter("meta_checkpoints", help, None, meta.checkpoints)?;
+        let help = "Checkpoints that failed";
+        out.counter(
+            "meta_failed_checkpoints",
+            help,
+            None,
+            meta.failed_checkpoints,
+        )?;
+        let help = "Write-ahead log that is not yet checkpointed";
+        out.gauge("meta_wal", help, Some(&Unit::Bytes), meta.wal_bytes)?;
+        let help = "Size of the write-ahead log's file";
+        out.gauge(
+            "meta_wal_file",
+            help,
+            Some(&Unit::Bytes),
+            meta.wal_file_bytes,
+        )?;
+        let help = "Size of the metadata database";
+        out.gauge(
+            "meta_database",
+            help,
+            Some(&Unit::Bytes),
+            meta.database_bytes,
+        )?;
+
+        let works = &sample.blob;
+        let times = works
+            .iter()
+            .map(|&(kind, times, _)| ([("operation", kind)], times));
+        out.counters(
+            "blob_operations",
+            "Work of the blob store, by kind",
+            None,
+            times,
+        )?;
+        let seconds = works
+            .iter()
+            .map(|&(kind, _, nanos)| ([("operation", kind)], nanos as f64 / 1e9));
+        let help = "Time spent in that work";
+        out.counters("blob_operation", help, Some(&Unit::Seconds), seconds)?;
+        let lookups = sample.caches.iter().flat_map(|&(cache, hits, misses)| {
+            [("hit", hits), ("miss", misses)]
+                .map(|(result, count)| ([("cache", cache), ("result", result)], count))
+        });
+        out.counters(
+            "cache_lookups",
+            "Look-ups in memory, by cache and result",
+            None,
+            lookups,
+        )
+    }
+}
+
+/// Names, helps and values in one call each. Helps get a full stop, as those of registered metrics do.
+pub(super) struct Writer<'a>(pub(super) DescriptorEncoder<'a>);
+
+impl Writer<'_> {
+    pub(super) fn gauge<N: EncodeGaugeValue>(
+        &mut self,
+        name: &str,
+        help: &str,
+        unit: Option<&Unit>,
+        value: N,
+    ) -> fmt::Result {
+        let help = format!("{help}.");
+        let metric = ConstGauge::new(value);
+        let encoder = self
+            .0
+            .encode_descriptor(name, &help, unit, metric.metric_type())?;
+        metric.encode(encoder)
+    }
+
+    pub(super) fn counter<N: EncodeCounterValue>(
+        &mut self,
+        name: &str,
+        help: &str,
+        unit: Option<&Unit>,
+        value: N,
+    ) -> fmt::Result {
+        let help = format!("{help}.");
+        let metric = ConstCounter::new(value);
+        let encoder = self
+            .0
+            .encode_descriptor(name, &help, unit, metric.metric_type())?;
+        metric.encode(encoder)
+    }
+
+    fn counters<N: EncodeCounterValue, const L: usize>(
+        &mut self,
+        name: &str,
+        help: &str,
+        unit: Option<&Unit>,
+        members: impl Iterator<Item = ([(&'static str, &'static str); L], N)>,
+    ) -> fmt::Result {
+        let help = format!("{help}.");
+        let mut encoder = self
+            .0
+            .encode_descriptor(name, &help, unit, MetricType::Counter)?;
+        for (labels, value) in members {
+            ConstCounter::new(value).encode(encoder.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+}
