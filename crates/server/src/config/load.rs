@@ -385,7 +385,15 @@ impl Loader<'_> {
 
     fn variable(&mut self, at: &Source, full: &str, value: &str) {
         match Config::OUTLINE.find(full) {
-            Some(Place::Key(_)) => self.set(at, full, &Input::Text(value)),
+            Some(Place::Key(_)) => {
+                if let Some(other @ Source::Env(_)) = self.sources.get(full) {
+                    // Which of them comes last is chance.
+                    let what = format!("`{full}` is given by {other} too");
+                    self.problem(at, what, Some("keep one of them".to_owned()));
+                    return;
+                }
+                self.set(at, full, &Input::Text(value));
+            }
             Some(Place::Tables(outline)) => {
                 let value = if value.trim().is_empty() { "[]" } else { value };
                 match DeValue::parse(value) {

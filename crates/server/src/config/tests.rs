@@ -274,6 +274,14 @@ fn secrets_come_from_files() {
         "WHARF_ADMIN_PASSWORD_FILE: `access.admin_password` and `access.admin_password_file` are both given\n  \
          help: keep one of them"
     );
+    let twice = Setup::file("")
+        .env("WHARF_ADMIN_PASSWORD", "x")
+        .env("WHARF__ACCESS__ADMIN_PASSWORD", "y");
+    assert_eq!(
+        twice.errors(),
+        "WHARF__ACCESS__ADMIN_PASSWORD: `access.admin_password` is given by WHARF_ADMIN_PASSWORD too\n  \
+         help: keep one of them"
+    );
     let missing = Setup::file("").env("WHARF_ADMIN_PASSWORD_FILE", "/nonexistent/secret");
     assert_eq!(
         missing.errors(),

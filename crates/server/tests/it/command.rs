@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -373,6 +373,50 @@ async fn exit_codes_tell_what_is_wrong() {
 }
 
 #[tokio::test]
+async fn each_value_is_shown_with_its_source() {
+    let serve = Serve::new();
+    let file = "[limits]\nmanifest_size = \"8MiB\"\n[server]\ndata = \"a\"\n";
+    std::fs::write(serve.folder.path().join("w.toml"), file).unwrap();
+    let mut show = serve.command(&["config", "show", "--data", "b"]);
+    show.env("WHARF_CONFIG", "w.toml")
+        .env("WHARF__LOG__LEVEL", "debug")
+        .env("WHARF_ADMIN_PASSWORD", "never-shown");
+    let shown = output(show).await;
+    assert_eq!(shown.status.code(), Some(0), "{}", text(&shown.stderr));
+    let shown = text(&shown.stdout);
+    let source = |key: &str| {
+        let line = shown.lines().find(|line| line.starts_with(key)).unwrap();
+        let (value, source) = line.split_once("  # ").unwrap();
+        format!("{} # {source}", value.trim_end())
+    };
+    assert_eq!(source("data"), "data = \"b\" # --data");
+    assert_eq!(
+        source("manifest_size"),
+        "manifest_size = \"8MiB\" # w.toml:2"
+    );
+    assert_eq!(source("level"), "level = \"debug\" # WHARF__LOG__LEVEL");
+    assert_eq!(source("blob_size"), "blob_size = \"1TiB\" # default");
+    assert_eq!(
+        source("admin_password"),
+        "admin_password = \"(hidden)\" # WHARF_ADMIN_PASSWORD"
+    );
+    assert!(!shown.contains("never-shown"));
+
+    let mut check = serve.command(&["config", "check", "--listen", ":5000"]);
+    check.env("WHARF__SERVER__DTA", "x");
+    let checked = output(check).await;
+    assert_eq!(checked.status.code(), Some(2));
+    let error = text(&checked.stderr);
+    assert!(
+        error.contains("did you mean WHARF__SERVER__DATA?"),
+        "{error}"
+    );
+    let checked = serve.run(&["config", "check", "--listen", ":5000"]).await;
+    assert_eq!(checked.status.code(), Some(0));
+    assert!(text(&checked.stderr).contains("warning: --listen: passwords"));
+}
+
+#[tokio::test]
 async fn changes_of_the_configuration_are_noticed_and_broken_ones_change_nothing() {
     let mut serve = Serve::new();
     let file = serve.folder.path().join("wharf.toml");
@@ -608,5 +652,4 @@ fn completions_are_scripts() {
         assert!(out.status.success());
         assert!(text(&out.stdout).contains("reset-password"), "{shell}");
     }
-    assert!(Path::new(WHARF).exists());
 }
