@@ -2,7 +2,7 @@
 //!
 //! Services over `meta` (rows) and `blob` (bytes), one module per noun. The server calls them with typed requests and
 //! turns their [`Error`]s into answers. Nothing here knows HTTP or SQL; features meet through events and the server's
-//! `app.rs`, they never import each other.
+//! `app`, they never import each other.
 
 pub mod access;
 pub mod backup;

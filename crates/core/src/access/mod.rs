@@ -245,7 +245,7 @@ impl Access {
         self.policy.load().decide_upload(caller, owner, repository)
     }
 
-    /// Looks after the htpasswd file and the signing key. `app.rs` calls it about once a second; it costs one `stat`.
+    /// Looks after the htpasswd file and the signing key. `app` calls it about once a second; it costs one `stat`.
     pub async fn upkeep(&self, now: i64) -> crate::Result<()> {
         if let Some(file) = self.users.htpasswd().cloned() {
             blocking(move || file.poll()).await?;

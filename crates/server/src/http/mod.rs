@@ -1,6 +1,6 @@
 //! The transport: from a socket to a typed [`Request`], and from a [`Response`] back to the socket.
 //!
-//! `app.rs` builds [`ServerOptions`], implements [`Handler`] and calls [`Server::start`]. The way of a request:
+//! `app` builds [`ServerOptions`], implements [`Handler`] and calls [`Server::start`]. The way of a request:
 //! [`listener`] accepts, [`tls`] decrypts, `conn` drives HTTP/1.1 or 2 by hyper, `io` and `framing` refuse what two
 //! parsers could read in two ways, `service` makes the [`Request`] and finishes the [`Response`], `watch` ends what
 //! stalls. Nothing here knows what a registry is beyond its [`route`]s and its [`error`] format, and nothing here may

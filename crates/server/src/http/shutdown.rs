@@ -1,6 +1,6 @@
 //! The end of a process: not ready, a pause, no new connections, a grace, the end (OPS-4).
 //!
-//! `app.rs` waits for a [`Signals::next`] and then calls [`stop`] with all servers. Sessions of uploads that are cut off
+//! `app` waits for a [`Signals::next`] and then calls [`stop`] with all servers. Sessions of uploads that are cut off
 //! stay resumable; that is the stores' part.
 
 use std::io;

@@ -1,6 +1,6 @@
 //! What Wharf tells about itself: log lines and figures.
 //!
-//! The transport reports each request to [`Telemetry`]; `app.rs` renders the figures for `/metrics`. Secrets have no way
+//! The transport reports each request to [`Telemetry`]; `app` renders the figures for `/metrics`. Secrets have no way
 //! in: only labels of few values, names of principals and repositories, and numbers are taken.
 
 pub mod log;

@@ -1,6 +1,6 @@
 //! `/v2/`: the distribution API. Translation only: what a request means is decided in `wharf_core`.
 //!
-//! [`V2::handle`] is called by `app.rs` for every `/v2/` route, after the transport has parsed it. The order is always
+//! [`V2::handle`] is called by `app` for every `/v2/` route, after the transport has parsed it. The order is always
 //! the same: route, method, who, may they, then the noun; nothing is looked up before the right to know (AUTH-8).
 
 mod blob;
@@ -163,7 +163,7 @@ impl V2 {
             (Route::Referrers { name, digest }, _) => {
                 referrer::list(&call, request, name, digest).await
             }
-            // `app.rs` sends only `/v2/` routes here.
+            // `app` sends only `/v2/` routes here.
             _ => Err(ApiError::new(
                 ErrorCode::Unsupported,
                 "this address is not part of the distribution API",
