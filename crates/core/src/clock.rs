@@ -4,12 +4,16 @@
 
 use std::fmt::Debug;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::{LazyLock, Mutex, PoisonError};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-/// Tells the time in milliseconds since 1970-01-01 UTC.
+/// Tells the time.
 pub trait Clock: Send + Sync + Debug {
-    /// The present time, in milliseconds since 1970-01-01 UTC.
+    /// The present time, in milliseconds since 1970-01-01 UTC. Somebody may set it, to any other time.
     fn now_ms(&self) -> i64;
+
+    /// Milliseconds since some moment. Nobody can set it; while the machine is suspended it may stand still.
+    fn steady_ms(&self) -> i64;
 }
 
 /// The machine's own clock.
@@ -25,32 +29,97 @@ impl Clock for SystemClock {
                 i64::try_from(elapsed.as_millis()).unwrap_or(i64::MAX)
             })
     }
+
+    fn steady_ms(&self) -> i64 {
+        static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+        i64::try_from(START.elapsed().as_millis()).unwrap_or(i64::MAX)
+    }
 }
 
 /// A clock that stands still until it is told to move.
 #[derive(Debug, Default)]
-pub struct ManualClock(AtomicI64);
+pub struct ManualClock {
+    now: AtomicI64,
+    steady: AtomicI64,
+}
 
 impl ManualClock {
     /// A clock that shows `ms`.
     pub fn at(ms: i64) -> Self {
-        Self(AtomicI64::new(ms))
+        Self {
+            now: AtomicI64::new(ms),
+            steady: AtomicI64::new(0),
+        }
     }
 
-    /// Shows `ms` from now on, which may lie in the past.
+    /// Is set: shows `ms` from now on, which may lie in the past, though no time has passed.
     pub fn set(&self, ms: i64) {
-        self.0.store(ms, Ordering::SeqCst);
+        self.now.store(ms, Ordering::SeqCst);
     }
 
-    /// Moves on by `ms`, which may be negative.
+    /// Lets so many milliseconds pass.
     pub fn advance(&self, ms: i64) {
-        self.0.fetch_add(ms, Ordering::SeqCst);
+        self.now.fetch_add(ms, Ordering::SeqCst);
+        self.steady.fetch_add(ms, Ordering::SeqCst);
     }
 }
 
 impl Clock for ManualClock {
     fn now_ms(&self) -> i64 {
-        self.0.load(Ordering::SeqCst)
+        self.now.load(Ordering::SeqCst)
+    }
+
+    fn steady_ms(&self) -> i64 {
+        self.steady.load(Ordering::SeqCst)
+    }
+}
+
+/// Tells what is old by a clock that somebody may set.
+///
+/// A clock that is set forward makes everything look older at once. Whatever is removed for its age would then be
+/// removed too early, so the leap counts on top of that age until the age has really passed.
+#[derive(Debug)]
+pub(crate) struct Ages(Mutex<Seen>);
+
+#[derive(Debug)]
+struct Seen {
+    now: i64,
+    steady: i64,
+    /// By how much the clock was set forward, in ms, and when by the steady clock.
+    leap: i64,
+    leapt: i64,
+}
+
+impl Ages {
+    /// More than this between two looks is no correction of a drift, in ms.
+    const LEAP: i64 = 60_000;
+
+    /// From this moment on leaps are seen.
+    pub(crate) fn new(clock: &dyn Clock) -> Self {
+        Self(Mutex::new(Seen {
+            now: clock.now_ms(),
+            steady: clock.steady_ms(),
+            leap: 0,
+            leapt: 0,
+        }))
+    }
+
+    /// What was last touched before this time, in ms since 1970, is older than `age` ms.
+    pub(crate) fn older_than(&self, clock: &dyn Clock, age: i64) -> i64 {
+        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (now, steady) = (clock.now_ms(), clock.steady_ms());
+        let ahead = (now - seen.now) - (steady - seen.steady);
+        (seen.now, seen.steady) = (now, steady);
+        if ahead > Self::LEAP {
+            tracing::warn!(
+                seconds = ahead / 1_000,
+                "the clock was set forward; nothing is removed for its age before that age has passed"
+            );
+            (seen.leap, seen.leapt) = (seen.leap + ahead, steady);
+        } else if steady - seen.leapt >= age {
+            seen.leap = 0;
+        }
+        now - age - seen.leap
     }
 }
 
@@ -61,10 +130,36 @@ mod tests {
     #[test]
     fn a_manual_clock_goes_where_it_is_told() {
         let clock = ManualClock::at(1_000);
-        clock.advance(-400);
-        assert_eq!(clock.now_ms(), 600);
+        clock.advance(400);
+        assert_eq!((clock.now_ms(), clock.steady_ms()), (1_400, 400));
         clock.set(5);
-        assert_eq!(clock.now_ms(), 5);
+        assert_eq!((clock.now_ms(), clock.steady_ms()), (5, 400));
+    }
+
+    #[test]
+    fn a_leap_makes_nothing_older() {
+        const HOUR: i64 = 3_600_000;
+        let clock = ManualClock::at(1_000 * HOUR);
+        let ages = Ages::new(&clock);
+        let age = |ages: &Ages| clock.now_ms() - ages.older_than(&clock, 10 * HOUR);
+        clock.advance(HOUR);
+        assert_eq!(age(&ages), 10 * HOUR);
+        clock.set(clock.now_ms() + 500 * HOUR);
+        assert_eq!(age(&ages), 510 * HOUR);
+        clock.advance(9 * HOUR);
+        assert_eq!(age(&ages), 510 * HOUR);
+        // Whatever looks that old now has really been left alone for ten hours.
+        clock.advance(HOUR);
+        assert_eq!(age(&ages), 10 * HOUR);
+        clock.set(1_000 * HOUR);
+        assert_eq!(age(&ages), 10 * HOUR);
+    }
+
+    #[test]
+    fn the_steady_clock_of_the_system_goes_on() {
+        let before = SystemClock.steady_ms();
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        assert!(SystemClock.steady_ms() >= before + 20);
     }
 
     #[test]

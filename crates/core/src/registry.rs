@@ -12,7 +12,7 @@ use wharf_meta::Meta;
 use wharf_oci::RepositoryName;
 
 use crate::access::Access;
-use crate::clock::Clock;
+use crate::clock::{Ages, Clock};
 use crate::upload;
 
 /// Everything that a service needs.
@@ -34,6 +34,8 @@ pub struct Registry {
     pub(crate) holds: AtomicUsize,
     /// One writer per upload within this process.
     pub(crate) uploads: upload::Locks,
+    /// What is old although the clock may have been set.
+    pub(crate) ages: Ages,
 }
 
 impl Registry {
@@ -50,6 +52,7 @@ impl Registry {
             meta,
             blobs,
             access,
+            ages: Ages::new(&*clock),
             clock,
             limits,
             content: ArcSwap::from_pointee(content),

@@ -2,6 +2,9 @@
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use wharf_core::clock::ManualClock;
 
 use crate::ca::Ca;
 
@@ -25,6 +28,8 @@ pub struct TestOptions {
     pub grants: Vec<(&'static str, &'static str, &'static str)>,
     /// Further configuration, TOML.
     pub config: String,
+    /// Time as the test wants it. Only for servers in this process.
+    pub clock: Option<Arc<ManualClock>>,
 }
 
 /// One flag of `wharf serve`: its configuration key, its name, its value.

@@ -12,7 +12,7 @@ use wharf::http::listener::{ListenAddr, Listeners};
 use wharf::http::server::{Running, Server, ServerOptions};
 use wharf::http::tls::Tls;
 use wharf::telemetry::{Metrics, Telemetry};
-use wharf_core::Clock as _;
+use wharf_core::Clock;
 use wharf_core::access::Password;
 use wharf_core::clock::SystemClock;
 use wharf_oci::Authorization;
@@ -78,14 +78,19 @@ impl TestServer {
             .config;
         let metrics = Arc::new(Metrics::new(config.metrics.repository_label));
         let data = Data::open(&config.data_options(), |_| ()).expect("the data folder opens");
+        let clock: Arc<dyn Clock> = match &self.options.clock {
+            Some(clock) => clock.clone(),
+            None => Arc::new(SystemClock),
+        };
+        let now = clock.now_ms();
         let options = config
-            .app_options(Arc::new(SystemClock), metrics.clone())
+            .app_options(clock, metrics.clone())
             .expect("valid grants");
         let app = App::open(data, options).await.expect("the registry opens");
         let password = Password::new(ADMIN_PASSWORD);
         app.registry
             .access
-            .bootstrap_admin(Some(password), SystemClock.now_ms())
+            .bootstrap_admin(Some(password), now)
             .await
             .expect("the administrator");
         let tls = config.tls.cert.as_ref().zip(config.tls.key.as_ref());

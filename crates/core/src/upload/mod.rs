@@ -211,7 +211,8 @@ pub async fn cancel(
 ///
 /// Called by the server's upkeep task. Works in small steps, so that it never holds the writer for long.
 pub async fn expire(registry: &Registry) -> Result<u64> {
-    let before = registry.clock.now_ms() - registry.limits.upload_age_ms;
+    let age = registry.limits.upload_age_ms;
+    let before = registry.ages.older_than(&*registry.clock, age);
     let mut count = 0;
     loop {
         let batch = registry

@@ -471,6 +471,8 @@ async fn four_mib_is_the_limit() {
     .await;
 }
 
+/// Every registry, CVE-2021-41190: an image to one client and an index to another.
+///
 /// Spec: MPUT-17, IMG-2.
 #[tokio::test]
 async fn what_could_be_read_in_two_ways_is_refused() {

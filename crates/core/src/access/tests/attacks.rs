@@ -96,6 +96,7 @@ async fn a_foreign_key_under_its_own_name_and_under_ours() {
     assert_eq!(fault(it.bearer(&ours, NOW).await), TokenFault::Signature);
 }
 
+/// Distribution, CVE-2025-24976.
 #[tokio::test]
 async fn a_key_that_comes_with_the_token() {
     let it = Fixture::plain().await;
