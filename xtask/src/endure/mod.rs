@@ -8,6 +8,7 @@ mod check;
 mod crash;
 mod history;
 mod http;
+mod power;
 mod random;
 mod registry;
 mod work;
@@ -41,6 +42,12 @@ enum What {
         /// How many times
         #[arg(long, default_value_t = 200)]
         kills: usize,
+    },
+    /// Record what reaches the disk, and start the server on what a power cut may leave of it
+    Power {
+        /// How many states
+        #[arg(long, default_value_t = 200)]
+        states: usize,
     },
 }
 
@@ -80,6 +87,24 @@ pub(crate) fn main(args: &Args) -> Result<()> {
                 start.elapsed().as_secs_f32()
             );
             println!("{} passed, 0 failed, 0 skipped", done.kills);
+        }
+        What::Power { states } => {
+            let folder = crash::folder("power")?;
+            let _watchdog = Watchdog::start(&folder, true)?;
+            let done = power::run(&binary, &folder, *states, args.seed)?;
+            std::fs::remove_dir_all(&folder)?;
+            println!(
+                "power: {} states of recordings with {} calls, {} steps and {} MiB written; {} objects looked at, \
+                 {} uploads resumed, {:.1} s",
+                done.states,
+                done.calls,
+                done.steps,
+                done.bytes >> 20,
+                done.looked_at,
+                done.resumed,
+                start.elapsed().as_secs_f32()
+            );
+            println!("{} passed, 0 failed, 0 skipped", done.states);
         }
     }
     Ok(())

@@ -46,6 +46,11 @@ impl Site {
         })
     }
 
+    /// The same, with its output elsewhere.
+    pub(crate) fn logging_to(self, log: PathBuf) -> Site {
+        Site { log, ..self }
+    }
+
     /// Starts the server and does not wait for it. `tracer` is put before its command line.
     pub(crate) fn start(&self, tracer: &[String]) -> Result<Registry> {
         let mut words = tracer.iter();
