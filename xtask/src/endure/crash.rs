@@ -225,7 +225,13 @@ impl Life {
     fn verified(&self, deep: bool, tally: &mut Tally) -> Result<()> {
         let told = self.site.verify(deep).context("wharf storage verify")?;
         tally.verified += 1;
-        tally.orphans = tally.orphans.max(orphans(&told));
+        let orphans = orphans(&told);
+        tally.orphans = tally.orphans.max(orphans);
+        // A kill between a blob's name and its row leaves a file, and nothing else does.
+        let interrupted = lock(&self.world).history.interrupted();
+        if orphans > interrupted {
+            bail!("{orphans} files that nothing names, after {interrupted} interrupted calls");
+        }
         Ok(())
     }
 }

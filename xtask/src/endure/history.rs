@@ -151,6 +151,12 @@ impl History {
         self.calls.len()
     }
 
+    /// How many calls nobody knows the outcome of.
+    pub(crate) fn interrupted(&self) -> usize {
+        let unknown = |call: &&Call| call.outcome == Outcome::Unknown;
+        self.calls.iter().filter(unknown).count()
+    }
+
     /// The call of this number.
     pub(crate) fn call(&self, number: usize) -> &Call {
         &self.calls[number]
