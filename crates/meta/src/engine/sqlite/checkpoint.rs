@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::connection::{Connection, error, is_failed_sync};
+use super::connection::{Connection, error, failure, is_failed_sync};
 use super::shared::Shared;
 use crate::error::{Error, Result};
 
@@ -152,11 +152,11 @@ impl Checkpointer {
             }
             Err(e) => {
                 counts.failed_checkpoints.fetch_add(1, Ordering::Relaxed);
-                let failure = error(&e, sql);
+                let failed = failure(self.connection.raw(), &e, sql);
                 if is_failed_sync(&e) {
-                    self.shared.refuse(&failure);
+                    self.shared.refuse(&failed);
                 }
-                Err(failure)
+                Err(failed)
             }
         }
     }
