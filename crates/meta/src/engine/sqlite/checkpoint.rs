@@ -66,12 +66,16 @@ impl Checkpointer {
         }
         let mut pause = None;
         while self.shared.wait(pause.unwrap_or(IDLE), pause.is_some()) {
-            pause = if self.shared.refusing().is_some() {
+            let due = if self.shared.refusing().is_some() {
                 (!self.recover()).then_some(RETRY)
             } else if self.step() {
                 None
             } else {
                 Some(pause.map_or(PAUSE, |pause| (pause * 2).min(LONG_PAUSE)))
+            };
+            pause = match self.shared.reserve.is_spent() && !self.shared.reserve.hold() {
+                true => Some(due.unwrap_or(LONG_PAUSE)),
+                false => due,
             };
         }
         let _gate = self.shared.gate();
@@ -95,6 +99,8 @@ impl Checkpointer {
         match done {
             // If not, a reader still needs the log.
             Ok(progress) => progress.complete(),
+            // What the log holds is safe there; the reserve says once that the disk is full.
+            Err(Error::Full(_)) if self.shared.reserve.is_spent() => false,
             Err(error) => {
                 tracing::error!(%error, "a checkpoint of the metadata failed");
                 false
@@ -156,7 +162,9 @@ impl Checkpointer {
                 if is_failed_sync(&e) {
                     self.shared.refuse(&failed);
                 }
-                Err(failed)
+                let failed = Err(failed);
+                self.shared.note(&failed);
+                failed
             }
         }
     }
