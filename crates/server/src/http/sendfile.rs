@@ -257,3 +257,7 @@ fn charge(cx: &mut Context<'_>, sent: usize) {
         let _ = pin!(tokio::task::coop::consume_budget()).poll(cx);
     }
 }
+
+#[cfg(test)]
+#[path = "sendfile_tests.rs"]
+mod tests;

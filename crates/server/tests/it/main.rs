@@ -28,6 +28,7 @@ mod probes;
 mod race;
 mod referrer;
 mod restart;
+mod sendfile;
 mod support;
 mod tag;
 mod upload;
