@@ -22,7 +22,7 @@ mod value;
 pub mod suite;
 
 #[cfg(feature = "suite")]
-pub use engine::sqlite::Bulk;
+pub use engine::sqlite::{Bulk, Steps};
 pub use engine::sqlite::{SqliteOptions, Synchronous};
 pub use error::{Error, Result};
 pub use folder::{Found, inspect};

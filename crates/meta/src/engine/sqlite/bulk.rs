@@ -7,7 +7,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::connection::{Connection, Mode, Registry, error};
+use super::connection::{Connection, Mode, Registry, Steps, error};
 use super::tx::{Counts, Progress, SqliteTx, Writes, run, simple};
 use super::writer::add_counts;
 use super::{SqliteOptions, migrate};
@@ -75,6 +75,13 @@ impl Bulk {
             simple(self.connection.raw(), "BEGIN IMMEDIATE")?;
         }
         Ok(out)
+    }
+
+    /// Runs an operation and tells how much work its statements were.
+    pub fn measure<O: Op>(&mut self, op: &O) -> Result<(O::Out, Steps)> {
+        self.connection.steps = Steps::default();
+        let out = self.run(op)?;
+        Ok((out, self.connection.steps))
     }
 
     fn commit(&mut self) -> Result<()> {

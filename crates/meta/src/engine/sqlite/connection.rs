@@ -24,7 +24,7 @@ pub(super) enum Mode {
     Read,
 }
 
-/// Every statement that was prepared, by its text for SQLite.
+/// Every statement that was prepared, as operations wrote it.
 #[derive(Debug, Default)]
 pub(super) struct Registry(Mutex<HashMap<String, ()>>);
 
@@ -57,6 +57,43 @@ pub(super) struct Connection {
     // By address and length: statements are static, and hashing an address is cheaper than hashing a text.
     translated: HashMap<(usize, usize), Box<str>>,
     registry: Arc<Registry>,
+    #[cfg(feature = "suite")]
+    pub(super) steps: Steps,
+}
+
+/// How much work statements were: the same on every machine, unlike time.
+#[cfg(feature = "suite")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Steps {
+    /// Instructions of SQLite's virtual machine.
+    pub instructions: u64,
+    /// Rows passed over without an index.
+    pub scanned: u64,
+    /// Sorts.
+    pub sorts: u64,
+}
+
+#[cfg(feature = "suite")]
+impl Steps {
+    /// Those of a statement that has run. It begins anew at zero.
+    fn of(statement: CachedStatement<'_>) -> Steps {
+        use rusqlite::StatementStatus::{FullscanStep, Sort, VmStep};
+        let take = |status| u64::try_from(statement.reset_status(status)).unwrap_or(0);
+        Steps {
+            instructions: take(VmStep),
+            scanned: take(FullscanStep),
+            sorts: take(Sort),
+        }
+    }
+}
+
+#[cfg(feature = "suite")]
+impl std::ops::AddAssign for Steps {
+    fn add_assign(&mut self, other: Steps) {
+        self.instructions += other.instructions;
+        self.scanned += other.scanned;
+        self.sorts += other.sorts;
+    }
 }
 
 /// Whether a statement may write; asked before it does.
@@ -82,6 +119,8 @@ impl Connection {
             raw,
             translated: HashMap::new(),
             registry,
+            #[cfg(feature = "suite")]
+            steps: Steps::default(),
         })
     }
 
@@ -114,6 +153,12 @@ impl Connection {
             }
             out.push(Row::new(cells));
         }
+        drop(rows);
+        #[cfg(feature = "suite")]
+        {
+            let steps = Steps::of(statement);
+            self.steps += steps;
+        }
         Ok(out)
     }
 
@@ -125,10 +170,13 @@ impl Connection {
         values: &[Val<'_>],
     ) -> Result<u64> {
         let mut statement = self.prepare(guard, sql, values)?;
-        statement
-            .raw_execute()
-            .map(|changed| changed as u64)
-            .map_err(|e| error(&e, sql))
+        let changed = statement.raw_execute().map_err(|e| error(&e, sql))?;
+        #[cfg(feature = "suite")]
+        {
+            let steps = Steps::of(statement);
+            self.steps += steps;
+        }
+        Ok(changed as u64)
     }
 
     fn prepare(
@@ -143,7 +191,7 @@ impl Connection {
             .entry((sql.as_ptr() as usize, sql.len()))
             .or_insert_with(|| {
                 let text = dialect::statement(sql);
-                registry.add(&text);
+                registry.add(sql);
                 text.into()
             });
         let fail = |e: rusqlite::Error| error(&e, sql);

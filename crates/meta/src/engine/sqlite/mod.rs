@@ -15,6 +15,7 @@ mod connection;
 mod dialect;
 mod migrate;
 mod reader;
+mod reclaim;
 mod shared;
 mod tx;
 mod writer;
@@ -38,6 +39,8 @@ use crate::tx::{Op, ReadOp};
 #[cfg(feature = "suite")]
 pub use bulk::Bulk;
 use checkpoint::Checkpointer;
+#[cfg(feature = "suite")]
+pub use connection::Steps;
 use connection::{Connection, Mode, Registry, error};
 use reader::{PendingScan, Scan, Slots};
 use shared::{PAGE, Shared};
@@ -263,6 +266,17 @@ impl Engine {
         answer.await.map_err(|_| Error::Closed)?
     }
 
+    /// See [`crate::Meta::reclaim`].
+    pub(crate) async fn reclaim(&self, pages: u32) -> Result<u64> {
+        let (reply, answer) = oneshot::channel();
+        let work = reclaim::Reclaim::new(pages, reply);
+        self.queue
+            .send(Message::Work(Box::new(work)))
+            .await
+            .map_err(|_| Error::Closed)?;
+        answer.await.map_err(|_| Error::Closed)?
+    }
+
     /// See [`crate::Meta::stats`].
     pub(crate) fn stats(&self) -> Stats {
         let counts = &self.shared.counts;
@@ -298,7 +312,10 @@ impl Engine {
         let fail = |e: rusqlite::Error| error(&e, "explain");
         let mut prepared = connection
             .raw()
-            .prepare(&format!("EXPLAIN QUERY PLAN {statement}"))
+            .prepare(&format!(
+                "EXPLAIN QUERY PLAN {}",
+                dialect::statement(statement)
+            ))
             .map_err(fail)?;
         // Parameters stay NULL: plans do not depend on them.
         let mut rows = prepared.raw_query();
