@@ -12,7 +12,9 @@ mod clients;
 mod dist;
 mod e2e;
 mod endure;
+mod grow;
 mod lex;
+mod queries;
 mod run;
 mod spec;
 mod tidy;
@@ -41,6 +43,10 @@ enum Task {
     E2e(e2e::Args),
     /// Kill the server and cut its power, and see that nothing is lost
     Endure(endure::Args),
+    /// Write a data folder of any size
+    Grow(grow::Args),
+    /// Record the query plan of each SQL statement
+    Queries(queries::Args),
     /// Show which test proves which item of the specification
     Spec(spec::Args),
     /// Check the project's own rules
@@ -54,6 +60,8 @@ fn main() -> ExitCode {
         Task::Dist => dist::main(),
         Task::E2e(args) => e2e::main(&args),
         Task::Endure(args) => endure::main(&args),
+        Task::Grow(args) => grow::main(&args),
+        Task::Queries(args) => queries::main(&args),
         Task::Spec(args) => spec::main(&args),
         Task::Tidy => tidy::main(),
     };

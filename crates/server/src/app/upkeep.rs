@@ -12,6 +12,10 @@ use wharf_core::{Registry, manifest, upload};
 const SHORT: Duration = Duration::from_secs(1);
 /// Between two rounds of clearing away.
 const LONG: Duration = Duration::from_secs(10 * 60);
+/// Pages of the database that are given back in one step: well below a millisecond of the writer's time.
+const PAGES: u32 = 64;
+/// Pages without use that stay, so that the next writes need not grow the file again (4 MiB).
+const SPARE: u64 = 1024;
 
 /// Looks after the registry until `stop`.
 pub(super) async fn run(registry: Arc<Registry>, stop: CancellationToken) {
@@ -57,6 +61,24 @@ async fn clear(registry: &Registry) {
     if let Err(error) = wharf_core::blob::collect_replaced(registry).await {
         tracing::warn!(%error, "replaced blobs could not be removed; trying again");
     }
+    if let Err(error) = reclaim(registry).await {
+        tracing::warn!(%error, "unused pages of the database could not be given back; trying again");
+    }
+}
+
+/// Gives pages of the database that deletions freed back to the file system; between two steps other writes have their
+/// turn.
+async fn reclaim(registry: &Registry) -> wharf_meta::Result<()> {
+    let mut unused = registry.meta.reclaim(0).await?;
+    while unused > SPARE {
+        let before = unused;
+        unused = registry.meta.reclaim(PAGES).await?;
+        if unused >= before {
+            // Others free faster than this gives back: the next round goes on.
+            return Ok(());
+        }
+    }
+    Ok(())
 }
 
 /// Clears away what a crash can leave behind: upload files without a session, and keys that were replaced.
