@@ -8,11 +8,12 @@ mod state;
 mod trace;
 
 use std::collections::HashMap;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::sync_channel;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 
@@ -108,12 +109,18 @@ fn record(binary: &Path, strace: &Path, place: &Path, seed: u64) -> Result<Recor
             clients.push(Client::new(&world, random, site.port, &stop, sizes)?);
         }
         std::thread::scope(|scope| -> Result<()> {
+            let steps = if life == 1 { usize::MAX } else { STEPS };
             let running: Vec<_> = clients
                 .into_iter()
-                .map(|mut client| scope.spawn(move || client.work(STEPS)))
+                .map(|mut client| scope.spawn(move || client.work(steps)))
                 .collect();
             if life == 1 {
+                // Until the log has been moved into the database under load and is written from its start again.
+                let moved = until_the_log_begins_anew(&site.data);
+                std::thread::sleep(Duration::from_millis(300));
+                stop.store(true, Ordering::Relaxed);
                 running.into_iter().for_each(|thread| drop(thread.join()));
+                moved?;
                 return registry.stop();
             }
             // Most of the work is done, and some is under way.
@@ -160,6 +167,30 @@ fn record(binary: &Path, strace: &Path, place: &Path, seed: u64) -> Result<Recor
         steps,
         answers,
     })
+}
+
+/// Waits for another number of checkpoints in the head of SQLite's log (file format, section 4.1).
+fn until_the_log_begins_anew(data: &Path) -> Result<()> {
+    let checkpoints = || -> Option<[u8; 4]> {
+        let mut head = [0; 16];
+        let mut log = std::fs::File::open(data.join("wharf.db-wal")).ok()?;
+        // A log without a head holds nothing yet.
+        log.read_exact(&mut head).ok()?;
+        Some([head[12], head[13], head[14], head[15]])
+    };
+    let start = Instant::now();
+    let mut first = None;
+    loop {
+        let now = checkpoints();
+        if now.is_some() && first.is_some() && now != first {
+            return Ok(());
+        }
+        first = first.or(now);
+        if start.elapsed() > Duration::from_secs(120) {
+            bail!("the metadata's log was not begun anew within two minutes of work");
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 /// With nothing lost, the recording gives exactly the folder that is there.

@@ -137,8 +137,11 @@ impl Tracer {
                 }
             }
             "fsync" | "fdatasync" => {
-                if let Some(open) = self.open.get(&number(told)) {
-                    return Ok(Some(self.sync(Some(open.node))));
+                let node = self.open.get(&number(told)).map(|open| open.node);
+                // Whether a folder's names are its data is told by nobody, and ext4 acts as if they were not.
+                let names_only = |node| name == "fdatasync" && self.folders.contains_key(&node);
+                if let Some(node) = node.filter(|node| !names_only(*node)) {
+                    return Ok(Some(self.sync(Some(node))));
                 }
             }
             "syncfs" | "sync" => return Ok(Some(self.sync(None))),
@@ -647,6 +650,16 @@ X-Request-Id: call-17
             Step::Resize { node: 2, length: 3 },
         ];
         assert_eq!(steps(trace).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_folders_names_need_fsync() {
+        let trace = |call: &str| {
+            let open = "7 openat(AT_FDCWD<‹/›>, \"‹/disk›\", O_RDONLY|O_CLOEXEC) = 5<‹/disk›>\n";
+            steps(&format!("{open}7 {call}(5<‹/disk›>) = 0\n")).unwrap()
+        };
+        assert_eq!(trace("fdatasync"), []);
+        assert_eq!(trace("fsync").len(), 2);
     }
 
     #[test]
