@@ -37,6 +37,9 @@ const LIES: usize = 20;
 /// After so many states with a broken promise no more are tried.
 const FAILURES: usize = 10;
 
+/// A recording whose kill came within a write is made again: what of it was done is not known. So often at most.
+const ATTEMPTS: u64 = 10;
+
 /// What was done.
 #[derive(Default)]
 pub(crate) struct Tally {
@@ -66,7 +69,14 @@ pub(crate) fn run(binary: &Path, folder: &Path, states: usize, seed: u64) -> Res
         let seed = seed.wrapping_mul(1_000_003).wrapping_add(number as u64);
         let place = folder.join(format!("recording-{number}"));
         std::fs::create_dir(&place)?;
-        let recording = record(binary, &strace, &place, seed)?;
+        let mut recording = None;
+        for attempt in 0..ATTEMPTS {
+            recording = record(binary, &strace, &place, seed.wrapping_add(attempt << 32))?;
+            if recording.is_some() {
+                break;
+            }
+        }
+        let recording = recording.context("every recording ended within a call")?;
         let written = |step: &Step| match step {
             Step::Write { bytes, .. } => bytes.len(),
             _ => 0,
@@ -91,9 +101,13 @@ pub(crate) fn run(binary: &Path, folder: &Path, states: usize, seed: u64) -> Res
     Ok(tally)
 }
 
-/// Lets clients work on a new folder: three lives of the server, ended by a kill, in order, and by a kill.
-fn record(binary: &Path, strace: &Path, place: &Path, seed: u64) -> Result<Recording> {
+/// Lets clients work on a new folder: three lives of the server, ended by a kill, in order, and by a kill. `None`: a kill
+/// came within a call.
+fn record(binary: &Path, strace: &Path, place: &Path, seed: u64) -> Result<Option<Recording>> {
     let root = place.join("disk");
+    if root.exists() {
+        std::fs::remove_dir_all(&root)?;
+    }
     std::fs::create_dir(&root)?;
     let site = Site::new(binary, &root.canonicalize()?)?.logging_to(place.join("server.log"));
     let world = Mutex::new(World::new());
@@ -141,9 +155,12 @@ fn record(binary: &Path, strace: &Path, place: &Path, seed: u64) -> Result<Recor
         let told_bytes = std::fs::read(&told).context("the recorder's output")?;
         tracer.read(&told_bytes)?;
         std::fs::remove_file(&told)?;
+        match is_complete(&tracer.steps, &root) {
+            Err(_) if tracer.is_cut() => return Ok(None),
+            outcome => outcome?,
+        }
     }
     let steps = tracer.steps;
-    is_complete(&steps, &root)?;
     let mut answers = HashMap::new();
     for (at, step) in steps.iter().enumerate() {
         if let Step::Answer { call } = step {
@@ -162,11 +179,11 @@ fn record(binary: &Path, strace: &Path, place: &Path, seed: u64) -> Result<Recor
             world.history.call(call).text
         );
     }
-    Ok(Recording {
+    Ok(Some(Recording {
         world,
         steps,
         answers,
-    })
+    }))
 }
 
 /// Waits for another number of checkpoints in the head of SQLite's log (file format, section 4.1).

@@ -86,6 +86,14 @@ impl Tracer {
         Ok(())
     }
 
+    /// Whether the process was killed within a call that changes something: nobody has heard how far it came.
+    pub(crate) fn is_cut(&self) -> bool {
+        let harmless = ["close", "fsync", "fdatasync", "lseek", "mmap"];
+        self.begun
+            .values()
+            .any(|(name, told, _)| !harmless.contains(&name.as_str()) && !is_tcp(told))
+    }
+
     fn line(&mut self, line: &[u8]) -> Result<()> {
         let Some(space) = line.iter().position(|byte| *byte == b' ') else {
             return Ok(());
