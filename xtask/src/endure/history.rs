@@ -366,6 +366,8 @@ mod tests {
         let mut history = History::default();
         let a = did(&mut history, &set("a"), Outcome::Done);
         let b = did(&mut history, &set("b"), Outcome::Done);
+        let c = history.begin(String::new(), &set("c"), Some(b));
+        history.end(c, Outcome::Done);
         let seen = |sent: &(dyn Fn(usize) -> bool + Sync)| {
             let possible = history.possible(&tag(), &View::Sent(sent));
             possible
@@ -373,8 +375,6 @@ mod tests {
                 .map(|value| value.unwrap_or("-".to_owned()))
                 .collect::<Vec<_>>()
         };
-        let c = history.begin(String::new(), &set("c"), Some(b));
-        history.end(c, Outcome::Done);
         assert_eq!(
             seen(&|_| false),
             ["-", "a", "b"],

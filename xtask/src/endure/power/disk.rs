@@ -507,7 +507,8 @@ mod tests {
             }
             torn += usize::from(file[100..3100].contains(&1) && file[100..3100].contains(&2));
         }
-        assert!(torn > 20, "{torn}");
+        // About one in twelve: half of the fates are by change, a third of those tear, half of these within sectors of 512.
+        assert!(torn > 5, "{torn}");
     }
 
     #[test]

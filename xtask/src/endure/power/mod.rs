@@ -8,11 +8,12 @@ mod state;
 mod trace;
 
 use std::collections::HashMap;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::sync_channel;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 
@@ -35,6 +36,9 @@ const LIES: usize = 20;
 
 /// After so many states with a broken promise no more are tried.
 const FAILURES: usize = 10;
+
+/// A recording whose kill came within a write is made again: what of it was done is not known. So often at most.
+const ATTEMPTS: u64 = 10;
 
 /// What was done.
 #[derive(Default)]
@@ -65,7 +69,14 @@ pub(crate) fn run(binary: &Path, folder: &Path, states: usize, seed: u64) -> Res
         let seed = seed.wrapping_mul(1_000_003).wrapping_add(number as u64);
         let place = folder.join(format!("recording-{number}"));
         std::fs::create_dir(&place)?;
-        let recording = record(binary, &strace, &place, seed)?;
+        let mut recording = None;
+        for attempt in 0..ATTEMPTS {
+            recording = record(binary, &strace, &place, seed.wrapping_add(attempt << 32))?;
+            if recording.is_some() {
+                break;
+            }
+        }
+        let recording = recording.context("every recording ended within a call")?;
         let written = |step: &Step| match step {
             Step::Write { bytes, .. } => bytes.len(),
             _ => 0,
@@ -90,9 +101,13 @@ pub(crate) fn run(binary: &Path, folder: &Path, states: usize, seed: u64) -> Res
     Ok(tally)
 }
 
-/// Lets clients work on a new folder: three lives of the server, ended by a kill, in order, and by a kill.
-fn record(binary: &Path, strace: &Path, place: &Path, seed: u64) -> Result<Recording> {
+/// Lets clients work on a new folder: three lives of the server, ended by a kill, in order, and by a kill. `None`: a kill
+/// came within a call.
+fn record(binary: &Path, strace: &Path, place: &Path, seed: u64) -> Result<Option<Recording>> {
     let root = place.join("disk");
+    if root.exists() {
+        std::fs::remove_dir_all(&root)?;
+    }
     std::fs::create_dir(&root)?;
     let site = Site::new(binary, &root.canonicalize()?)?.logging_to(place.join("server.log"));
     let world = Mutex::new(World::new());
@@ -108,12 +123,18 @@ fn record(binary: &Path, strace: &Path, place: &Path, seed: u64) -> Result<Recor
             clients.push(Client::new(&world, random, site.port, &stop, sizes)?);
         }
         std::thread::scope(|scope| -> Result<()> {
+            let steps = if life == 1 { usize::MAX } else { STEPS };
             let running: Vec<_> = clients
                 .into_iter()
-                .map(|mut client| scope.spawn(move || client.work(STEPS)))
+                .map(|mut client| scope.spawn(move || client.work(steps)))
                 .collect();
             if life == 1 {
+                // Until the log has been moved into the database under load and is written from its start again.
+                let moved = until_the_log_begins_anew(&site.data);
+                std::thread::sleep(Duration::from_millis(300));
+                stop.store(true, Ordering::Relaxed);
                 running.into_iter().for_each(|thread| drop(thread.join()));
+                moved?;
                 return registry.stop();
             }
             // Most of the work is done, and some is under way.
@@ -134,9 +155,12 @@ fn record(binary: &Path, strace: &Path, place: &Path, seed: u64) -> Result<Recor
         let told_bytes = std::fs::read(&told).context("the recorder's output")?;
         tracer.read(&told_bytes)?;
         std::fs::remove_file(&told)?;
+        match is_complete(&tracer.steps, &root) {
+            Err(_) if tracer.is_cut() => return Ok(None),
+            outcome => outcome?,
+        }
     }
     let steps = tracer.steps;
-    is_complete(&steps, &root)?;
     let mut answers = HashMap::new();
     for (at, step) in steps.iter().enumerate() {
         if let Step::Answer { call } = step {
@@ -155,11 +179,35 @@ fn record(binary: &Path, strace: &Path, place: &Path, seed: u64) -> Result<Recor
             world.history.call(call).text
         );
     }
-    Ok(Recording {
+    Ok(Some(Recording {
         world,
         steps,
         answers,
-    })
+    }))
+}
+
+/// Waits for another number of checkpoints in the head of SQLite's log (file format, section 4.1).
+fn until_the_log_begins_anew(data: &Path) -> Result<()> {
+    let checkpoints = || -> Option<[u8; 4]> {
+        let mut head = [0; 16];
+        let mut log = std::fs::File::open(data.join("wharf.db-wal")).ok()?;
+        // A log without a head holds nothing yet.
+        log.read_exact(&mut head).ok()?;
+        Some([head[12], head[13], head[14], head[15]])
+    };
+    let start = Instant::now();
+    let mut first = None;
+    loop {
+        let now = checkpoints();
+        if now.is_some() && first.is_some() && now != first {
+            return Ok(());
+        }
+        first = first.or(now);
+        if start.elapsed() > Duration::from_secs(120) {
+            bail!("the metadata's log was not begun anew within two minutes of work");
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 /// With nothing lost, the recording gives exactly the folder that is there.

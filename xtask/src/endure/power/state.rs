@@ -117,7 +117,7 @@ impl State<'_> {
         let file = site.data.join("admin-password");
         let password = std::fs::read_to_string(&file)
             .with_context(|| format!("{}: nobody knows the password", file.display()))?;
-        if self.seed % PASSWORD_EVERY != 0 {
+        if !self.seed.is_multiple_of(PASSWORD_EVERY) {
             return Ok(());
         }
         let pair = format!("admin:{}", password.trim());
