@@ -28,17 +28,18 @@ impl Answer {
 
 /// A connection.
 pub(super) struct Client {
+    address: SocketAddr,
     stream: BufReader<TcpStream>,
+    /// The server said that it ends this connection: it serves a bounded number of requests on one.
+    ends: bool,
 }
 
 impl Client {
     pub(super) fn connect(address: SocketAddr) -> Result<Client> {
-        let stream =
-            TcpStream::connect(address).with_context(|| format!("connecting {address}"))?;
-        stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
         Ok(Client {
-            stream: BufReader::with_capacity(64 << 10, stream),
+            address,
+            stream: open(address)?,
+            ends: false,
         })
     }
 
@@ -64,6 +65,10 @@ impl Client {
         request += "\r\n";
         let mut bytes = request.into_bytes();
         bytes.extend_from_slice(body);
+        if self.ends {
+            self.stream = open(self.address)?;
+            self.ends = false;
+        }
         self.stream.get_mut().write_all(&bytes)?;
         self.answer(method == "HEAD")
             .with_context(|| format!("{method} {path}"))
@@ -86,6 +91,8 @@ impl Client {
             };
             if name.eq_ignore_ascii_case("content-length") {
                 length = value.parse()?;
+            } else if name.eq_ignore_ascii_case("connection") {
+                self.ends = value.eq_ignore_ascii_case("close");
             } else if name.eq_ignore_ascii_case("transfer-encoding") {
                 bail!("an answer without length");
             }
@@ -94,4 +101,11 @@ impl Client {
         self.stream.read_exact(&mut body)?;
         Ok(Answer { status, body })
     }
+}
+
+fn open(address: SocketAddr) -> Result<BufReader<TcpStream>> {
+    let stream = TcpStream::connect(address).with_context(|| format!("connecting {address}"))?;
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    Ok(BufReader::with_capacity(64 << 10, stream))
 }

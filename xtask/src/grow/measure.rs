@@ -62,7 +62,13 @@ pub(super) fn all(
             println!("filling a store of {manifests} manifests");
             super::fill(&shape, &folder.join("data"))?;
         }
-        sites.push(Site::new(shape, &folder, program)?);
+        let site = Site::new(shape, &folder, program)?;
+        // Into the system's cache: what is compared is Wharf's work, not how much memory this machine has left.
+        std::io::copy(
+            &mut std::fs::File::open(site.data().join(super::fill::DATABASE))?,
+            &mut std::io::sink(),
+        )?;
+        sites.push(site);
     }
     let mut figures = vec![figure("database, per manifest", "KiB", &sites, |site| {
         Ok(site.database_bytes()? as f64 / 1024.0 / site.shape.manifests as f64)
@@ -198,10 +204,10 @@ fn large_index(sites: &[Site]) -> Result<Vec<Figure>> {
         pulls.push(times);
     }
     let name = |what| format!("{what} of an index of 10,000 children");
-    Ok(vec![
-        of_times(&name("push"), pushes),
-        of_times(&name("pull"), pulls),
-    ])
+    let mut push = of_times(&name("push"), pushes);
+    // It looks 10,000 children up, and not all of the index that it needs for that fits the writer's cache.
+    push.flat = false;
+    Ok(vec![push, of_times(&name("pull"), pulls)])
 }
 
 fn backups(sites: &[Site]) -> Result<Vec<Figure>> {

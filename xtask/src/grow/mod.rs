@@ -65,7 +65,7 @@ pub(crate) fn main(args: &Args) -> Result<()> {
         totals.blobs,
         totals.repositories,
         start.elapsed().as_secs_f32(),
-        std::fs::metadata(args.folder.join(fill::DATABASE))?.len() >> 20,
+        std::fs::metadata(args.folder.join(DATABASE))?.len() >> 20,
     );
     Ok(())
 }

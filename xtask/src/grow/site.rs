@@ -50,7 +50,8 @@ impl Site {
         Ok(Site {
             run,
             shape,
-            folder: folder.to_owned(),
+            // The server runs in it.
+            folder: folder.canonicalize()?,
             program: program.canonicalize().with_context(|| {
                 format!("{}: build it with cargo build --release", program.display())
             })?,

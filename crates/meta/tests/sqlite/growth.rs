@@ -116,6 +116,9 @@ fn costs(count: u32) -> Vec<(&'static str, Steps)> {
         within,
     };
     assert_eq!(cost!("page of repositories", page(None)).len(), 50);
+    let many = vec!["many".to_owned()];
+    let named = cost!("page within a prefix", page(Some(many)));
+    assert_eq!(named.len(), 50);
     let few = vec![
         format!("many/r{:05}", half + 1),
         format!("many/r{:05}", count - 1),
