@@ -270,7 +270,7 @@ enum Driven {
 }
 
 /// Drives hyper's connection of either kind until it ends by itself or by a verdict.
-async fn drive<C>(conn: &mut C, close: impl Fn(Pin<&mut C>), watched: &Watched) -> Driven
+async fn drive<C>(conn: &mut C, close: impl Fn(&mut C), watched: &Watched, naps: bool) -> Driven
 where
     C: Future<Output = hyper::Result<()>> + Unpin,
 {
@@ -278,22 +278,28 @@ where
     poll_fn(|cx| {
         watched.wake_with(cx.waker());
         match watched.verdict() {
-            Verdict::Stay if watched.should_nap() => return Poll::Ready(Driven::Nap),
             Verdict::Stay => {}
             Verdict::Kill(end) => return Poll::Ready(Driven::Killed(end)),
             Verdict::Close(end) => {
                 if closing.is_none() {
                     closing = Some(end);
-                    close(Pin::new(&mut *conn));
+                    close(conn);
                 }
             }
         }
-        Pin::new(&mut *conn).poll(cx).map(|result| {
-            if let Err(error) = &result {
-                tracing::debug!(%error, "connection ended early");
+        match Pin::new(&mut *conn).poll(cx) {
+            Poll::Ready(result) => {
+                if let Err(error) = &result {
+                    tracing::debug!(%error, "connection ended early");
+                }
+                Poll::Ready(Driven::Done(result.is_ok(), closing))
             }
-            Driven::Done(result.is_ok(), closing)
-        })
+            // After the poll: what there was to read has been read, and what was ready has been written.
+            Poll::Pending if naps && closing.is_none() && watched.should_nap() => {
+                Poll::Ready(Driven::Nap)
+            }
+            Poll::Pending => Poll::Pending,
+        }
     })
     .await
 }
@@ -306,9 +312,17 @@ async fn serve_h1<H: Handler>(conn: Arc<Conn>, handler: Arc<H>, mut io: Io) -> C
             move |request| service::answer(Arc::clone(&conn), Arc::clone(&handler), request)
         });
         let http1 = &conn.shared.http1;
-        let mut h1 = http1.serve_connection(TokioIo::new(io), service);
+        // On the heap, so that the task is small while nothing is going on.
+        let mut h1 = Box::new(http1.serve_connection(TokioIo::new(io), service));
         watched.may_nap();
-        let (sound, asked) = match drive(&mut h1, |h1| h1.graceful_shutdown(), &watched).await {
+        let (sound, asked) = match drive(
+            &mut h1,
+            |h1| Pin::new(&mut **h1).graceful_shutdown(),
+            &watched,
+            true,
+        )
+        .await
+        {
             Driven::Killed(end) => return end,
             Driven::Done(sound, asked) => (sound, asked),
             Driven::Nap => {
@@ -321,6 +335,10 @@ async fn serve_h1<H: Handler>(conn: Arc<Conn>, handler: Arc<H>, mut io: Io) -> C
                     ..
                 } = h1.into_parts();
                 io = inner.into_inner();
+                // Never taken for a request: the rest of a body that nobody reads.
+                if read_buf.is_empty() && !io.is_between_requests() {
+                    return ConnectionEnd::Error;
+                }
                 io.put_back(&read_buf);
                 drop((read_buf, service));
                 match unless_judged(&watched, poll_fn(|cx| io.poll_readable(cx))).await {
@@ -350,7 +368,14 @@ async fn serve_h2<H: Handler>(conn: Arc<Conn>, handler: Arc<H>, io: Io) -> Conne
         move |request| service::answer(Arc::clone(&conn), Arc::clone(&handler), request)
     });
     let mut h2 = http2(&conn).serve_connection(TokioIo::new(io), service);
-    match drive(&mut h2, |h2| h2.graceful_shutdown(), &watched).await {
+    match drive(
+        &mut h2,
+        |h2| Pin::new(h2).graceful_shutdown(),
+        &watched,
+        false,
+    )
+    .await
+    {
         Driven::Killed(end) | Driven::Done(_, Some(end)) => end,
         Driven::Done(true, None) | Driven::Nap => ConnectionEnd::Done,
         Driven::Done(false, None) => ConnectionEnd::Error,

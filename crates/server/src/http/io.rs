@@ -4,6 +4,7 @@
 //! refused there reaches hyper as a small request that `service` answers with the refusal, so the answer takes its place
 //! behind those of earlier requests. What goes out leaves marks for the [watch](super::watch).
 
+use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -103,6 +104,11 @@ impl Io {
                 self.speak_h2();
                 return Ok(Some(Protocol::H2));
             }
+            // A client that connects and stays silent holds no buffer. What came with the end of a TLS handshake lies
+            // decrypted already, and the socket would not tell of it.
+            if !matches!(self.wire, Wire::Tls(_)) {
+                poll_fn(|cx| self.poll_readable(cx)).await;
+            }
             self.held.reserve(2048);
             if self.wire.read_buf(&mut self.held).await? == 0 {
                 return Ok(None);
@@ -128,6 +134,11 @@ impl Io {
     pub(super) fn put_back(&mut self, bytes: &[u8]) {
         self.held.splice(..0, bytes.iter().copied());
         self.ready += bytes.len();
+    }
+
+    /// Whether what hyper has got so far are whole requests, so that another parser may go on from here.
+    pub(super) fn is_between_requests(&self) -> bool {
+        self.stopped.is_none() && self.framing.is_at_head()
     }
 
     /// Whether the client has closed its side.
@@ -223,7 +234,9 @@ impl AsyncRead for Io {
             }
             if this.held.is_empty() {
                 let before = out.filled().len();
-                ready!(Pin::new(&mut this.wire).poll_read(cx, out))?;
+                let read = Pin::new(&mut this.wire).poll_read(cx, out);
+                this.watched.drained(read.is_pending());
+                ready!(read)?;
                 let new = &out.filled()[before..];
                 if new.is_empty() {
                     this.stopped = Some(Stopped::End);
@@ -256,7 +269,9 @@ impl AsyncRead for Io {
             } else {
                 let mut buffer = [0; 4096];
                 let mut more = ReadBuf::new(&mut buffer);
-                ready!(Pin::new(&mut this.wire).poll_read(cx, &mut more))?;
+                let read = Pin::new(&mut this.wire).poll_read(cx, &mut more);
+                this.watched.drained(read.is_pending());
+                ready!(read)?;
                 if more.filled().is_empty() {
                     this.stopped = Some(Stopped::End);
                     return Poll::Ready(Ok(()));
