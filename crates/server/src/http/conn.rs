@@ -5,7 +5,7 @@
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use std::task::{Context, Poll};
@@ -15,6 +15,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 use wharf_oci::{ErrorCode, ErrorEntry};
 
@@ -118,8 +119,21 @@ async fn serve_wire<H: Handler>(
     let registration = shared.watch.register();
     let watched = Arc::clone(&registration.watched);
     let refused = Refused::default();
+    let deadline = Instant::now() + shared.limits.handshake_time;
+    // Whoever connects and stays silent has cost nothing yet.
+    let spoken = tokio::time::timeout_at(deadline, poll_fn(|cx| wire.poll_readable(cx)));
+    match unless_judged(&watched, pin!(spoken)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(_)) => {
+            if shared.tls.is_some() && matches!(wire, Wire::Tcp(_)) {
+                shared.observer.handshake_failed("timeout");
+            }
+            return ConnectionEnd::HeaderTimeout;
+        }
+        Err(end) => return end,
+    }
     // On the heap for as long as it takes: the connection's task lives longer, and should be small.
-    let opening = Box::pin(open(shared, wire, &refused, &watched));
+    let opening = Box::pin(open(shared, wire, &refused, &watched, deadline));
     let (io, tls, protocol) = match unless_judged(&watched, opening).await {
         Ok(Ok(opened)) => opened,
         Ok(Err(end)) | Err(end) => return end,
@@ -149,10 +163,11 @@ async fn open(
     wire: Wire,
     refused: &Refused,
     watched: &Arc<Watched>,
+    deadline: Instant,
 ) -> Result<(Io, bool, Protocol), ConnectionEnd> {
     let (wire, tls, alpn) = match (wire, &shared.tls) {
         (Wire::Tcp(stream), Some(tls)) => {
-            let (wire, alpn) = handshake(shared, tls, stream, watched).await?;
+            let (wire, alpn) = handshake(shared, tls, stream, watched, deadline).await?;
             (wire, true, alpn)
         }
         (wire, _) => (wire, false, None),
@@ -165,7 +180,7 @@ async fn open(
             Protocol::H2
         }
         Some(Protocol::H1) => Protocol::H1,
-        None => match tokio::time::timeout(shared.limits.handshake_time, io.detect()).await {
+        None => match tokio::time::timeout_at(deadline, io.detect()).await {
             Ok(Ok(Some(protocol))) => protocol,
             Ok(Ok(None)) => return Err(ConnectionEnd::Done),
             Ok(Err(_)) => return Err(ConnectionEnd::Error),
@@ -195,6 +210,7 @@ async fn handshake(
     tls: &Tls,
     stream: TcpStream,
     watched: &Arc<Watched>,
+    deadline: Instant,
 ) -> Result<(Wire, Option<Protocol>), ConnectionEnd> {
     let failed = |reason| shared.observer.handshake_failed(reason);
     let work = async {
@@ -205,7 +221,7 @@ async fn handshake(
         }
         tls.acceptor().accept(stream).await.map(Ok)
     };
-    match tokio::time::timeout(shared.limits.handshake_time, work).await {
+    match tokio::time::timeout_at(deadline, work).await {
         Ok(Ok(Ok(stream))) => {
             let alpn = match stream.get_ref().1.alpn_protocol() {
                 Some(b"h2") => Some(Protocol::H2),

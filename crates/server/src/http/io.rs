@@ -4,7 +4,6 @@
 //! refused there reaches hyper as a small request that `service` answers with the refusal, so the answer takes its place
 //! behind those of earlier requests. What goes out leaves marks for the [watch](super::watch).
 
-use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -104,11 +103,6 @@ impl Io {
                 self.speak_h2();
                 return Ok(Some(Protocol::H2));
             }
-            // A client that connects and stays silent holds no buffer. What came with the end of a TLS handshake lies
-            // decrypted already, and the socket would not tell of it.
-            if !matches!(self.wire, Wire::Tls(_)) {
-                poll_fn(|cx| self.poll_readable(cx)).await;
-            }
             self.held.reserve(2048);
             if self.wire.read_buf(&mut self.held).await? == 0 {
                 return Ok(None);
@@ -121,13 +115,7 @@ impl Io {
         if self.ready > 0 {
             return Poll::Ready(());
         }
-        let readable = match &self.wire {
-            Wire::Tcp(stream) => stream.poll_read_ready(cx),
-            Wire::Unix(stream) => stream.poll_read_ready(cx),
-            Wire::Tls(stream) => stream.get_ref().0.poll_read_ready(cx),
-        };
-        // An error is readable too: whoever reads next gets it.
-        readable.map(drop)
+        self.wire.poll_readable(cx)
     }
 
     /// Puts bytes back that hyper had read and not used: whole requests, which the framing has seen.
@@ -337,6 +325,17 @@ impl AsyncWrite for Io {
 }
 
 impl Wire {
+    /// Whether the socket has something to read; what was decrypted already does not count.
+    pub(super) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let readable = match self {
+            Self::Tcp(stream) => stream.poll_read_ready(cx),
+            Self::Unix(stream) => stream.poll_read_ready(cx),
+            Self::Tls(stream) => stream.get_ref().0.poll_read_ready(cx),
+        };
+        // An error is readable too: whoever reads next gets it.
+        readable.map(drop)
+    }
+
     /// Reads what the socket holds, without decrypting it: it will be thrown away.
     async fn read_raw(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {

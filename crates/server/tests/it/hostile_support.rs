@@ -17,8 +17,8 @@ const PATIENCE: Duration = Duration::from_secs(90);
 /// So many requests make a round of the bystander, and so many rounds a measurement.
 const REQUESTS: usize = 100;
 const ROUNDS: usize = 5;
-/// A p99 below this passes: on a shared machine the scheduler alone makes tens of milliseconds.
-const FLOOR: Duration = Duration::from_millis(100);
+/// A p99 below this passes: on a machine that builds something else meanwhile the scheduler alone makes up to that.
+const FLOOR: Duration = Duration::from_millis(250);
 /// Files that may be open after an attack that were not before it: the bystander's, and connections to the database that
 /// its threads have opened since.
 const SPARE: usize = 12;
