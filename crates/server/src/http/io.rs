@@ -452,7 +452,7 @@ mod tests {
     fn cutting_keeps_the_bytes_and_their_order() {
         let bytes: Vec<u8> = (0..100_000u32).map(|number| (number % 251) as u8).collect();
         for sizes in [
-            &[10, 0, 20_000, 1] as &[usize],
+            &[10_usize, 0, 20_000, 1] as &[usize],
             &[],
             &[4096, 4097],
             &[99_000],
