@@ -17,12 +17,16 @@ const PAGES: u32 = 64;
 /// Pages without use that stay, so that the next writes need not grow the file again (4 MiB).
 const SPARE: u64 = 1024;
 
-/// Looks after the registry until `stop`.
+/// Looks after the registry until `stop`. Beside requests, from the first one on: a start takes as long for a store of
+/// millions as for an empty one.
 pub(super) async fn run(registry: Arc<Registry>, stop: CancellationToken) {
-    tokio::join!(
-        every(SHORT, &stop, || access(&registry)),
-        every(LONG, &stop, || clear(&registry)),
-    );
+    tokio::join!(every(SHORT, &stop, || access(&registry)), async {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = after_crash(&registry) => {}
+        }
+        every(LONG, &stop, || clear(&registry)).await;
+    },);
 }
 
 async fn every<F: Future<Output = ()>>(
@@ -81,23 +85,28 @@ async fn reclaim(registry: &Registry) -> wharf_meta::Result<()> {
     Ok(())
 }
 
-/// Clears away what a crash can leave behind: upload files without a session, and keys that were replaced.
-///
-/// Runs once, before requests are served, so every upload file belongs to a session or to nobody.
-pub(super) async fn after_crash(registry: &Registry) -> wharf_core::Result<()> {
-    let mut uploads = Vec::new();
-    registry
+/// Clears away what a crash can leave behind: upload files without a session.
+async fn after_crash(registry: &Registry) {
+    let mut found = Vec::new();
+    let listed = registry
         .blobs
         .scan(Part::Uploads, &mut |stored| {
-            uploads.extend(stored.into_iter().filter_map(|stored| match stored {
+            found.extend(stored.into_iter().filter_map(|stored| match stored {
                 Stored::Upload(id, _) => Some(id),
                 _ => None,
             }));
             true
         })
-        .await?;
-    for id in uploads {
-        upload::forget_stray(registry, &id).await?;
+        .await;
+    if let Err(error) = listed {
+        tracing::warn!(%error, "upload files that a crash left behind were not all found; the next start looks again");
     }
-    wharf_core::blob::collect_replaced(registry).await
+    for id in found {
+        // Each is one read on this thread, and there may be a hundred thousand.
+        tokio::task::yield_now().await;
+        if let Err(error) = upload::forget_stray(registry, &id).await {
+            tracing::warn!(%id, %error, "the file of an upload that nobody continues could not be removed; \
+                the next start tries again");
+        }
+    }
 }

@@ -124,19 +124,18 @@ impl Io {
         if self.ready > 0 {
             return Poll::Ready(());
         }
-        let readable = match &self.wire {
-            Wire::Tcp(stream) => stream.poll_read_ready(cx),
-            Wire::Unix(stream) => stream.poll_read_ready(cx),
-            Wire::Tls(stream) => stream.get_ref().0.poll_read_ready(cx),
-        };
-        // An error is readable too: whoever reads next gets it.
-        readable.map(drop)
+        self.wire.poll_readable(cx)
     }
 
     /// Puts bytes back that hyper had read and not used: whole requests, which the framing has seen.
     pub(super) fn put_back(&mut self, bytes: &[u8]) {
         self.held.splice(..0, bytes.iter().copied());
         self.ready += bytes.len();
+    }
+
+    /// Whether what hyper has got so far are whole requests, so that another parser may go on from here.
+    pub(super) fn is_between_requests(&self) -> bool {
+        self.stopped.is_none() && self.framing.is_at_head()
     }
 
     /// Whether the client has closed its side.
@@ -232,7 +231,9 @@ impl AsyncRead for Io {
             }
             if this.held.is_empty() {
                 let before = out.filled().len();
-                ready!(Pin::new(&mut this.wire).poll_read(cx, out))?;
+                let read = Pin::new(&mut this.wire).poll_read(cx, out);
+                this.watched.drained(read.is_pending());
+                ready!(read)?;
                 let new = &out.filled()[before..];
                 if new.is_empty() {
                     this.stopped = Some(Stopped::End);
@@ -265,7 +266,9 @@ impl AsyncRead for Io {
             } else {
                 let mut buffer = [0; 4096];
                 let mut more = ReadBuf::new(&mut buffer);
-                ready!(Pin::new(&mut this.wire).poll_read(cx, &mut more))?;
+                let read = Pin::new(&mut this.wire).poll_read(cx, &mut more);
+                this.watched.drained(read.is_pending());
+                ready!(read)?;
                 if more.filled().is_empty() {
                     this.stopped = Some(Stopped::End);
                     return Poll::Ready(Ok(()));
@@ -340,6 +343,17 @@ impl AsyncWrite for Io {
 }
 
 impl Wire {
+    /// Whether the socket has something to read; what was decrypted already does not count.
+    pub(super) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let readable = match self {
+            Self::Tcp(stream) => stream.poll_read_ready(cx),
+            Self::Unix(stream) => stream.poll_read_ready(cx),
+            Self::Tls(stream) => stream.get_ref().0.poll_read_ready(cx),
+        };
+        // An error is readable too: whoever reads next gets it.
+        readable.map(drop)
+    }
+
     /// Reads what the socket holds, without decrypting it: it will be thrown away.
     async fn read_raw(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
