@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod bench;
 mod ci;
 mod clients;
 mod dist;
@@ -30,6 +31,11 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Task {
+    /// Measure Wharf against its rivals
+    Bench(bench::Args),
+    /// The rival that only receives, hashes and writes: started by `bench`
+    #[command(hide = true)]
+    BenchPipeline(bench::PipelineArgs),
     /// Check everything that has to hold before a change lands
     Ci(ci::Args),
     /// Install the real clients that the end-to-end tests use
@@ -46,6 +52,8 @@ enum Task {
 
 fn main() -> ExitCode {
     let done = match Cli::parse().task {
+        Task::Bench(args) => bench::main(&args),
+        Task::BenchPipeline(args) => bench::pipeline(&args),
         Task::Ci(args) => ci::main(&args),
         Task::Clients(args) => clients::main(&args),
         Task::Dist => dist::main(),
