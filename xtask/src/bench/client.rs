@@ -11,6 +11,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 
+use super::content::MANIFEST;
+
 /// Bytes asked of the socket at once: few system calls per GiB.
 const BUFFER: usize = 512 << 10;
 /// A head larger than this is an error of the server.
@@ -166,7 +168,7 @@ impl Client {
         line.clear();
         write!(
             line,
-            "{method} {path} HTTP/1.1\r\nHost: {}\r\n",
+            "{method} {path} HTTP/1.1\r\nHost: {}\r\nAccept: {MANIFEST}, */*\r\n",
             self.address
         )?;
         if let Some(value) = &self.authorization {

@@ -5,6 +5,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 
+use super::content::MANIFEST;
 use super::site::Site;
 use crate::run;
 
@@ -45,7 +46,7 @@ fn lua(paths: &[String], authorization: Option<&str>) -> String {
     });
     let list: String = paths.iter().map(|p| format!("\"{p}\",\n")).collect();
     format!(
-        "{header}local paths = {{\n{list}}}\nlocal requests = {{}}\nlocal at = 0\nfunction init(args)\n  for i, path in ipairs(paths) do requests[i] = wrk.format(\"GET\", path) end\nend\nfunction request()\n  at = at % #requests + 1\n  return requests[at]\nend\n"
+        "wrk.headers[\"Accept\"] = \"{MANIFEST}\"\n{header}local paths = {{\n{list}}}\nlocal requests = {{}}\nlocal at = 0\nfunction init(args)\n  for i, path in ipairs(paths) do requests[i] = wrk.format(\"GET\", path) end\nend\nfunction request()\n  at = at % #requests + 1\n  return requests[at]\nend\n"
     )
 }
 
