@@ -12,6 +12,7 @@ mod ci;
 mod clients;
 mod dist;
 mod e2e;
+mod grow;
 mod lex;
 mod run;
 mod spec;
@@ -44,6 +45,8 @@ enum Task {
     Dist,
     /// Run the real clients against the release binary
     E2e(e2e::Args),
+    /// Write a data folder of any size
+    Grow(grow::Args),
     /// Show which test proves which item of the specification
     Spec(spec::Args),
     /// Check the project's own rules
@@ -58,6 +61,7 @@ fn main() -> ExitCode {
         Task::Clients(args) => clients::main(&args),
         Task::Dist => dist::main(),
         Task::E2e(args) => e2e::main(&args),
+        Task::Grow(args) => grow::main(&args),
         Task::Spec(args) => spec::main(&args),
         Task::Tidy => tidy::main(),
     };

@@ -8,6 +8,8 @@
 //! ```
 //! Invariant: only the writer thread changes rows. Nothing here knows what an operation means.
 
+#[cfg(feature = "suite")]
+mod bulk;
 mod checkpoint;
 mod connection;
 mod dialect;
@@ -33,6 +35,8 @@ use crate::meta::Opened;
 use crate::migration::ALL;
 use crate::stats::Stats;
 use crate::tx::{Op, ReadOp};
+#[cfg(feature = "suite")]
+pub use bulk::Bulk;
 use checkpoint::Checkpointer;
 use connection::{Connection, Mode, Registry, error};
 use reader::{PendingScan, Scan, Slots};

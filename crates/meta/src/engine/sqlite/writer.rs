@@ -230,18 +230,7 @@ impl Writer {
     }
 
     fn commit(&mut self, counts: &Counts) -> Result<()> {
-        for counter in Counter::ALL {
-            let delta = counts[counter.index()];
-            if delta != 0 {
-                // No savepoint of its own: it fails with the batch.
-                self.connection.exec(
-                    &mut Unguarded,
-                    "INSERT INTO counter (name, value) VALUES ($1, $2) \
-                     ON CONFLICT (name) DO UPDATE SET value = counter.value + excluded.value",
-                    vals![counter.as_str(), delta],
-                )?;
-            }
-        }
+        add_counts(&mut self.connection, counts)?;
         simple(self.connection.raw(), "COMMIT")
     }
 
@@ -285,6 +274,22 @@ impl Writer {
             );
         }
     }
+}
+
+/// Adds to the totals; part of the commit, so it needs no savepoint of its own.
+pub(super) fn add_counts(connection: &mut Connection, counts: &Counts) -> Result<()> {
+    for counter in Counter::ALL {
+        let delta = counts[counter.index()];
+        if delta != 0 {
+            connection.exec(
+                &mut Unguarded,
+                "INSERT INTO counter (name, value) VALUES ($1, $2) \
+                 ON CONFLICT (name) DO UPDATE SET value = counter.value + excluded.value",
+                vals![counter.as_str(), delta],
+            )?;
+        }
+    }
+    Ok(())
 }
 
 /// For statements of the engine itself.
