@@ -47,6 +47,8 @@ enum Task {
     E2e(e2e::Args),
     /// Write a data folder of any size
     Grow(grow::Args),
+    /// Draw where the server's time goes in one figure
+    Profile(bench::ProfileArgs),
     /// Show which test proves which item of the specification
     Spec(spec::Args),
     /// Check the project's own rules
@@ -62,6 +64,7 @@ fn main() -> ExitCode {
         Task::Dist => dist::main(),
         Task::E2e(args) => e2e::main(&args),
         Task::Grow(args) => grow::main(&args),
+        Task::Profile(args) => bench::profile(&args),
         Task::Spec(args) => spec::main(&args),
         Task::Tidy => tidy::main(),
     };

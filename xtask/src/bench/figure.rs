@@ -2,6 +2,8 @@
 //!
 //! A new figure is one file in [`super::figures`] that implements [`Case`] and is listed there.
 
+use std::path::Path;
+
 use anyhow::Result;
 
 use super::site::{Kind, Setup, Site};
@@ -152,6 +154,10 @@ pub(crate) trait Case {
     /// Whether the short form has it.
     fn in_short(&self) -> bool {
         true
+    }
+    /// Lays a kept folder's data out before the server's first start; `true` when nothing is left to fill.
+    fn lay(&self, _kind: Kind, _data: &Path) -> Result<bool> {
+        Ok(false)
     }
     /// Fills a kept folder; the server runs plainly.
     fn fill(&self, _site: &Site, _scale: Scale) -> Result<()> {

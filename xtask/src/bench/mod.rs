@@ -9,8 +9,12 @@ mod content;
 mod figure;
 mod figures;
 mod fill;
+mod h2;
 mod load;
+mod page;
 mod pipeline;
+mod profile;
+mod record;
 mod run;
 mod site;
 mod stats;
@@ -26,6 +30,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail};
 
 pub(crate) use pipeline::{Args as PipelineArgs, main as pipeline};
+pub(crate) use profile::{Args as ProfileArgs, main as profile};
 
 use crate::e2e::process::Watchdog;
 use crate::{run as program, workspace};
@@ -52,6 +57,15 @@ pub(crate) struct Args {
     /// Less data and less time: the form that CI runs
     #[arg(long)]
     short: bool,
+    /// Record the ratios in xtask/bench.json
+    #[arg(long)]
+    record: bool,
+    /// Fail when a ratio is below half of the recorded one, in two runs of its figure
+    #[arg(long)]
+    check: bool,
+    /// Put the tables into docs/reference/performance.md
+    #[arg(long)]
+    write: bool,
     /// Leave the rivals out: for a quick look at Wharf alone
     #[arg(long)]
     alone: bool,
@@ -96,26 +110,67 @@ pub(crate) fn main(args: &Args) -> Result<()> {
     let dir = std::env::temp_dir().join(format!("wharf-bench-{}", std::process::id()));
     std::fs::create_dir(&dir).with_context(|| format!("making {}", dir.display()))?;
     let watchdog = Watchdog::start(&dir, false)?;
+    many_files();
+    let plan = run::Plan {
+        programs: &programs,
+        scale,
+        rounds: args.rounds.max(1),
+        dir: &dir,
+        only: args.only.as_deref(),
+        sampler: None,
+    };
     let mut lines = Vec::new();
     for figure in &all {
-        if !args.figures.is_empty() && !args.figures.iter().any(|id| id == figure.id) {
-            continue;
+        if args.figures.is_empty() || args.figures.iter().any(|id| id == figure.id) {
+            lines.extend(plan.figure(figure)?);
         }
-        let plan = run::Plan {
-            programs: &programs,
-            scale,
-            rounds: args.rounds.max(1),
-            dir: &dir,
-            only: args.only.as_deref(),
-        };
-        lines.extend(plan.figure(figure)?);
     }
-    drop(watchdog);
-    println!("\n{}", table::render(&lines));
+    println!("\n{}", table::render(&lines.iter().collect::<Vec<_>>()));
     let results = workspace::target_dir().join("bench.json");
     std::fs::write(&results, table::json(&lines)?)
         .with_context(|| format!("writing {}", results.display()))?;
+    if args.record {
+        record::write(&lines)?;
+    }
+    if args.write {
+        page::write(&lines, &programs)?;
+    }
+    if args.check {
+        check(&plan, &all, &lines)?;
+    }
+    drop(watchdog);
     Ok(())
+}
+
+/// Measures once more what has collapsed; an error when it still has.
+fn check(plan: &run::Plan<'_>, all: &[figure::Figure], lines: &[table::Line]) -> Result<()> {
+    let record = record::read()?;
+    let first = record::collapsed(lines, &record);
+    let mut still = Vec::new();
+    for figure in all {
+        let suspects: Vec<_> = first.iter().filter(|(id, _)| *id == figure.id).collect();
+        if suspects.is_empty() {
+            continue;
+        }
+        for (_, sentence) in &suspects {
+            eprintln!("measured again: {sentence}");
+        }
+        still.extend(record::collapsed(&plan.figure(figure)?, &record));
+    }
+    if !still.is_empty() {
+        let all: Vec<String> = still.into_iter().map(|(_, sentence)| sentence).collect();
+        bail!("collapsed:\n{}", all.join("\n"));
+    }
+    Ok(())
+}
+
+/// As many open files as the system allows, for us and for the servers: the figures hold thousands of connections.
+fn many_files() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    // What is too few shows in the figure that needs them.
+    let _ = setrlimit(Resource::Nofile, limit);
 }
 
 /// Finds or builds who takes part.

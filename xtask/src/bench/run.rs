@@ -7,6 +7,7 @@ use std::time::Instant;
 use anyhow::{Context as _, Result};
 
 use super::figure::{Case, Figure, Sample, Scale, Store};
+use super::profile::Sampler;
 use super::site::{Kind, Programs, Setup, Site};
 use super::table::Line;
 
@@ -22,6 +23,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) dir: &'a Path,
     /// Only cases whose name contains this.
     pub(crate) only: Option<&'a str>,
+    /// Samples the servers.
+    pub(crate) sampler: Option<Sampler<'a>>,
 }
 
 impl Plan<'_> {
@@ -92,15 +95,26 @@ impl Plan<'_> {
         };
         if matches!(case.store(), Store::Kept(_)) && filled.insert(dir.clone()) {
             let start = Instant::now();
-            let site = Site::start(self.programs, kind, &dir, Setup::default())?;
-            case.fill(&site, self.scale).context("filling")?;
+            std::fs::create_dir_all(&dir)?;
+            if !case.lay(kind, &dir.join("data")).context("filling")? {
+                let site = Site::start(self.programs, kind, &dir, Setup::default())?;
+                case.fill(&site, self.scale).context("filling")?;
+            }
             let took = start.elapsed().as_secs_f32();
             if took > 1.0 {
                 eprintln!("   filled {} in {took:.1} s", dir.display());
             }
         }
         let site = Site::start(self.programs, kind, &dir, case.setup())?;
+        let sampling = self
+            .sampler
+            .map(|sampler| sampler.start(site.pid()))
+            .transpose()?;
         let sample = case.run(site, self.scale)?;
+        if let Some(mut sampling) = sampling {
+            // It ends with the server, which has just ended.
+            sampling.wait()?;
+        }
         if case.store() == Store::Fresh {
             std::fs::remove_dir_all(&dir)?;
         }

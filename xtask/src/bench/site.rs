@@ -112,19 +112,23 @@ pub(crate) struct Site {
     /// Time from its start to its first answer.
     pub(crate) ready_after: std::time::Duration,
     tls: Option<Arc<rustls::ClientConfig>>,
+    program: PathBuf,
     daemon: Daemon,
 }
 
 impl Site {
     /// Starts `kind` on what lies in `dir`, and waits until it answers.
     pub(crate) fn start(programs: &Programs, kind: Kind, dir: &Path, setup: Setup) -> Result<Site> {
+        Site::launch(programs.path(kind)?, kind, dir, setup)
+    }
+
+    fn launch(program: &Path, kind: Kind, dir: &Path, setup: Setup) -> Result<Site> {
         std::fs::create_dir_all(dir).with_context(|| format!("creating {}", dir.display()))?;
         let ca = dir.join("ca/ca.crt");
         if setup.tls && !ca.exists() {
             certificates(dir)?;
         }
         let listen = format!("127.0.0.1:{}", free_port()?);
-        let program = programs.path(kind)?;
         let command = match kind {
             Kind::Wharf => wharf(program, dir, &listen, setup)?,
             Kind::Nginx => nginx(program, dir, &listen, setup)?,
@@ -161,6 +165,7 @@ impl Site {
             setup,
             ready_after,
             tls,
+            program: program.to_path_buf(),
             daemon,
         })
     }
@@ -190,9 +195,10 @@ impl Site {
         self.dir.join("data")
     }
 
-    /// Ends it without a word.
-    pub(crate) fn kill(mut self) {
+    /// Ends it by `kill -9` and starts it again on the same folder.
+    pub(crate) fn kill_and_restart(mut self) -> Result<Site> {
         self.daemon.kill();
+        Site::launch(&self.program, self.kind, &self.dir, self.setup)
     }
 }
 

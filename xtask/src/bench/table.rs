@@ -120,7 +120,7 @@ impl Line {
     }
 
     /// What a bar compares, as a ratio or number; nothing when the other side did not take part.
-    fn judge(&self, bar: &Bar, all: &[Line]) -> Option<f64> {
+    fn judge(&self, bar: &Bar, all: &[&Line]) -> Option<f64> {
         let ours = self.series(Kind::Wharf, bar.what)?;
         match bar.against {
             Against::Number => Some(median(ours)),
@@ -160,7 +160,7 @@ fn words(bar: &Bar, metric: &Metric) -> String {
 }
 
 /// The whole table, in Markdown.
-pub(crate) fn render(lines: &[Line]) -> String {
+pub(crate) fn render(lines: &[&Line]) -> String {
     let rivals: Vec<Kind> = {
         let mut all: Vec<Kind> = lines
             .iter()
@@ -197,7 +197,7 @@ pub(crate) fn render(lines: &[Line]) -> String {
     aligned(&rows)
 }
 
-fn row(line: &Line, all: &[Line], rivals: &[Kind]) -> Vec<String> {
+fn row(line: &Line, all: &[&Line], rivals: &[Kind]) -> Vec<String> {
     let mut name = line.case.to_owned();
     if !line.metric.name.is_empty() {
         let _ = write!(name, ", {}", line.metric.name);
@@ -431,7 +431,7 @@ mod tests {
             at_most(20.0, Against::Number),
             at_least(8.0, Against::Rival(Kind::Zot)),
         ];
-        let lines = [
+        let both = [
             line(
                 "c",
                 &bars,
@@ -445,7 +445,8 @@ mod tests {
             ),
             line("other", &[], Better::More, &[(Kind::Wharf, &[80.0])]),
         ];
-        let found: Vec<_> = bars.iter().map(|bar| lines[0].judge(bar, &lines)).collect();
+        let lines: Vec<&Line> = both.iter().collect();
+        let found: Vec<_> = bars.iter().map(|bar| both[0].judge(bar, &lines)).collect();
         assert_eq!(found[0], Some(0.7));
         assert_eq!(found[1], Some(7.0));
         assert!((found[2].unwrap() - 70.0 / 65.0).abs() < 1e-9);

@@ -118,7 +118,7 @@ impl Case for Get {
     }
 
     fn in_short(&self) -> bool {
-        self.tags < 2600
+        self.tags < 2600 && !self.setup.request_log
     }
 
     fn fill(&self, site: &Site, _scale: Scale) -> Result<()> {
