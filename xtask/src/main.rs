@@ -12,6 +12,7 @@ mod ci;
 mod clients;
 mod dist;
 mod e2e;
+mod endure;
 mod grow;
 mod lex;
 mod run;
@@ -45,6 +46,8 @@ enum Task {
     Dist,
     /// Run the real clients against the release binary
     E2e(e2e::Args),
+    /// Kill the server and cut its power, and see that nothing is lost
+    Endure(endure::Args),
     /// Write a data folder of any size
     Grow(grow::Args),
     /// Draw where the server's time goes in one figure
@@ -63,6 +66,7 @@ fn main() -> ExitCode {
         Task::Clients(args) => clients::main(&args),
         Task::Dist => dist::main(),
         Task::E2e(args) => e2e::main(&args),
+        Task::Endure(args) => endure::main(&args),
         Task::Grow(args) => grow::main(&args),
         Task::Profile(args) => bench::profile(&args),
         Task::Spec(args) => spec::main(&args),
