@@ -9,7 +9,7 @@ use std::time::Instant;
 use anyhow::Result;
 
 pub(crate) use fill::fill;
-pub(crate) use shape::{MAIN, Shape, repository, tag};
+pub(crate) use shape::Shape;
 
 /// Arguments of `cargo xtask grow`.
 #[derive(clap::Args)]

@@ -13,7 +13,6 @@ use crate::bench::figure::{
 };
 use crate::bench::site::{Kind, Site};
 use crate::bench::{load, usage, wrk};
-use crate::grow;
 
 const METRICS: &[Metric] = &[metric("", "MB", Better::Less)];
 const ALL: &[Kind] = &[
@@ -101,8 +100,8 @@ impl Memory {
             Under::Reads => {
                 let paths: Vec<String> = (0..50_000)
                     .map(|n| {
-                        let tag = grow::tag(n * (MANIFESTS / 50_000));
-                        format!("/v2/{}/manifests/{tag}", grow::MAIN)
+                        let tag = super::grown_tag(n * (MANIFESTS / 50_000));
+                        format!("/v2/{}/manifests/{tag}", super::GROWN)
                     })
                     .collect();
                 let meter = site.meter();

@@ -32,6 +32,19 @@ pub(crate) fn all() -> Vec<Figure> {
     ]
 }
 
+/// The repository with all manifests and tags in a store that `grow` has written.
+const GROWN: &str = "grow/main";
+
+/// The name of a tag there.
+fn grown_tag(number: u64) -> String {
+    format!("t{number:07}")
+}
+
+/// The name of one of its further repositories.
+fn grown_repository(number: u64) -> String {
+    format!("many/r{number:07}")
+}
+
 /// A store of so many manifests with five blobs each: the folder that `WHARF_BENCH_STORE` names, made before by
 /// `cargo xtask grow`, or one made now, which takes minutes.
 fn big_store(manifests: u64, data: &Path) -> Result<()> {

@@ -103,8 +103,8 @@ impl Page {
         match self.list {
             List::Tags if kind == Kind::Wharf => format!(
                 "/v2/{}/tags/list?n=100&last={}",
-                grow::MAIN,
-                grow::tag(middle)
+                super::GROWN,
+                super::grown_tag(middle)
             ),
             List::Tags => format!(
                 "/v2/{REPOSITORY}/tags/list?n=100&last={}",
@@ -112,10 +112,13 @@ impl Page {
             ),
             List::Referrers => format!(
                 "/v2/{}/referrers/{}?n=100",
-                grow::MAIN,
+                super::GROWN,
                 self.shape().image_digest(0)
             ),
-            List::Catalogue => format!("/v2/_catalog?n=100&last={}", grow::repository(middle)),
+            List::Catalogue => format!(
+                "/v2/_catalog?n=100&last={}",
+                super::grown_repository(middle)
+            ),
         }
     }
 }
