@@ -310,7 +310,8 @@ async fn a_broken_header_is_refused_at_the_start() {
         let mut bad = whole.clone();
         bad[at] ^= 0x55;
         std::fs::write(&path, &bad).unwrap();
-        let text = begun(&mut server).await.expect_err("it served");
+        let text = begun(&mut server).await;
+        let text = text.expect_err(&format!("it served with byte {at} changed"));
         assert!(text.contains("error:"), "byte {at}: {text}");
         assert_eq!(
             std::fs::read(&path).unwrap(),
