@@ -31,6 +31,7 @@ mod probes;
 mod race;
 mod referrer;
 mod restart;
+mod sendfile;
 mod support;
 mod tag;
 mod upload;
