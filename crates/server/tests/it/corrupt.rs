@@ -306,7 +306,7 @@ async fn a_broken_header_is_refused_at_the_start() {
     assert!(server.terminate().await.success());
     let path = data(&server).join("wharf.db");
     let whole = std::fs::read(&path).unwrap();
-    for at in [0, 17, 18, 21, 44, 63, 68] {
+    for at in [0, 17, 18, 21, 44, 68] {
         let mut bad = whole.clone();
         bad[at] ^= 0x55;
         std::fs::write(&path, &bad).unwrap();
