@@ -204,7 +204,6 @@ async fn a_destroyed_database_page_is_reported_and_refused() {
         let damaged = figure(&client, "wharf_meta_damaged").await == "1";
         if damaged {
             met += 1;
-            let image = Image::random();
             let target = format!("/v2/{NAME}/blobs/uploads/");
             let refused = client.post(&target).send().await;
             let text = refused.expect_error(503, "UNAVAILABLE").to_string();
@@ -212,7 +211,6 @@ async fn a_destroyed_database_page_is_reported_and_refused() {
             let told = health(&client).await;
             assert!(told.contains("damaged"), "{told}");
             assert!(server.output().contains("wharf backup restore"));
-            drop(image);
         } else {
             assert_eq!(errors, 0, "{kind}, page {page}: errors without a report");
         }
