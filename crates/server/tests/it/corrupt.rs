@@ -140,9 +140,23 @@ impl Held {
 }
 
 /// A child that ends at once or serves, with what it says.
+///
+/// That something answers at its address is not enough: while it does not listen, another test may have got its port.
 async fn begun(server: &mut Process) -> Result<(), String> {
+    let starts = |server: &Process| server.output().matches("Wharf is running").count();
+    let before = starts(server);
     let again = tokio::time::timeout(std::time::Duration::from_secs(60), server.try_again()).await;
-    again.expect("it neither serves nor ends")
+    again.expect("it neither serves nor ends")?;
+    while starts(server) == before {
+        if !server.is_running() {
+            server.kill();
+            let told = server.output();
+            let last: Vec<&str> = told.lines().rev().take(4).collect();
+            return Err(last.join("\n"));
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    Ok(())
 }
 
 /// Pages of the database by the kind that their first byte states (SQLite file format, section 1.6).
