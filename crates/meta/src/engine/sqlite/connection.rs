@@ -348,24 +348,25 @@ pub(super) fn failure(raw: &rusqlite::Connection, failed: &rusqlite::Error, what
         return Error::Io(text);
     }
     match system_errno(raw) {
-        Errno::NOSPC | Errno::DQUOT => Error::Full(text),
-        Errno::ROFS => Error::ReadOnly {
+        Some(Errno::NOSPC | Errno::DQUOT) => Error::Full(text),
+        Some(Errno::ROFS) => Error::ReadOnly {
             what: "the metadata database".into(),
             reason: format!("{text}; its file system is read-only: mount it for writing again"),
         },
-        errno if errno != Errno::from_raw_os_error(0) => {
-            Error::Io(format!("{}: {text}", std::io::Error::from(errno)))
-        }
-        _ => Error::Io(text),
+        Some(errno) => Error::Io(format!("{}: {text}", std::io::Error::from(errno))),
+        None => Error::Io(text),
     }
 }
 
 #[allow(unsafe_code, reason = "rusqlite does not hand the number out")]
-fn system_errno(raw: &rusqlite::Connection) -> Errno {
+fn system_errno(raw: &rusqlite::Connection) -> Option<Errno> {
     // SAFETY: the handle is that of an open connection, which outlives the call; the call only reads a field of it. No
     // other thread is in it, since a connection is used by one thread at a time.
     let number = unsafe { rusqlite::ffi::sqlite3_system_errno(raw.handle()) };
-    Errno::from_raw_os_error(number)
+    // 0 when SQLite itself found the fault; no error number goes beyond 4095.
+    (1..4096)
+        .contains(&number)
+        .then(|| Errno::from_raw_os_error(number))
 }
 
 /// What an error of SQLite means. `what` is a statement or a step, never with values.

@@ -191,6 +191,7 @@ impl Engine {
         let checkpointer = Checkpointer {
             connection: connect(Mode::Write)?,
             shared: Arc::clone(&shared),
+            told: None,
         };
         let (scans, scanned) = mpsc::channel(options.queue.max(1));
         let scanned = Arc::new(Mutex::new(scanned));

@@ -184,8 +184,11 @@ impl Writer {
         if let Some(reason) = self.shared.damaged() {
             return Some(Error::Corrupt(reason));
         }
-        if let Some(reason) = self.shared.refusing() {
-            return Some(Error::Refusing(reason));
+        match self.shared.refusing() {
+            None => {}
+            // Says more than that something failed.
+            Some(error @ Error::ReadOnly { .. }) => return Some(error),
+            Some(error) => return Some(Error::Refusing(error.to_string())),
         }
         let bytes = self.shared.wal_bytes();
         (bytes > self.max_wal_bytes).then(|| {
