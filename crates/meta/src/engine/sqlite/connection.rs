@@ -55,14 +55,27 @@ impl Registry {
 pub(super) struct Connection {
     raw: rusqlite::Connection,
     // By address and length: statements are static, and hashing an address is cheaper than hashing a text.
-    translated: HashMap<(usize, usize), Box<str>>,
+    translated: HashMap<(usize, usize), Statement>,
     registry: Arc<Registry>,
+}
+
+/// A statement as SQLite runs it.
+#[derive(Debug)]
+struct Statement {
+    text: Box<str>,
+    /// See [`dialect::changes_served`].
+    served: bool,
 }
 
 /// Whether a statement may write; asked before it does.
 pub(super) trait Guard {
-    /// Called with whether the statement writes, before it runs.
-    fn before(&mut self, connection: &rusqlite::Connection, writes: bool) -> Result<()>;
+    /// Called before a statement runs, with whether it writes, and whether to what manifests are served from.
+    fn before(
+        &mut self,
+        connection: &rusqlite::Connection,
+        writes: bool,
+        served: bool,
+    ) -> Result<()>;
 }
 
 impl Connection {
@@ -138,13 +151,16 @@ impl Connection {
         values: &[Val<'_>],
     ) -> Result<CachedStatement<'_>> {
         let registry = &self.registry;
-        let text = self
+        let Statement { text, served } = self
             .translated
             .entry((sql.as_ptr() as usize, sql.len()))
             .or_insert_with(|| {
                 let text = dialect::statement(sql);
                 registry.add(&text);
-                text.into()
+                Statement {
+                    served: dialect::changes_served(&text),
+                    text: text.into(),
+                }
             });
         let fail = |e: rusqlite::Error| error(&e, sql);
         let mut statement = self.raw.prepare_cached(text).map_err(fail)?;
@@ -159,7 +175,7 @@ impl Connection {
                 reason,
             });
         }
-        guard.before(&self.raw, !statement.readonly())?;
+        guard.before(&self.raw, !statement.readonly(), *served)?;
         for (at, value) in values.iter().enumerate() {
             let number = at + 1;
             match *value {

@@ -29,6 +29,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::error::{Error, Result};
 use crate::folder::{Found, beside, inspect};
+use crate::fresh::Fresh;
 use crate::meta::Opened;
 use crate::migration::ALL;
 use crate::stats::Stats;
@@ -199,6 +200,11 @@ impl Engine {
     pub(crate) fn read<O: ReadOp>(&self, op: &O) -> Result<O::Out> {
         self.shared.counts.reads.fetch_add(1, Ordering::Relaxed);
         self.slots.read(op)
+    }
+
+    /// See [`crate::Meta::stamp`].
+    pub(crate) fn fresh(&self) -> &Fresh {
+        &self.shared.fresh
     }
 
     /// See [`crate::Meta::scan`].

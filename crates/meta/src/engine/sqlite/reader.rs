@@ -11,12 +11,14 @@ use super::SqliteOptions;
 use super::connection::{Connection, Mode, Registry};
 use super::tx::{Counts, Progress, SqliteTx, Writes, run, simple};
 use crate::error::{Error, Result};
+use crate::fresh::Touched;
 use crate::tx::{Op, ReadOp};
 
 /// Runs a read on a connection: one statement alone, several in a transaction so that they see one state.
 fn read<O: ReadOp>(connection: &mut Connection, op: &O) -> Result<O::Out> {
     let mut progress = Progress::new(Writes::No { single: O::SINGLE });
     let mut counts = Counts::default();
+    let mut touched = Touched::default();
     if !O::SINGLE {
         simple(connection.raw(), "BEGIN")?;
     }
@@ -26,6 +28,7 @@ fn read<O: ReadOp>(connection: &mut Connection, op: &O) -> Result<O::Out> {
             connection,
             progress: &mut progress,
             counts: &mut counts,
+            touched: &mut touched,
         },
     );
     if !O::SINGLE {

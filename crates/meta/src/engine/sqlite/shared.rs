@@ -6,6 +6,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::error::Error;
+use crate::fresh::Fresh;
 use crate::stats::Slow;
 
 /// SQLite's page size; set when a database is made.
@@ -37,6 +38,8 @@ struct Wake {
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) counts: Counts,
+    /// What readers may keep in memory.
+    pub(super) fresh: Fresh,
     turn: Mutex<()>,
     gate: Mutex<()>,
     wal_pages: AtomicU64,
@@ -56,6 +59,7 @@ impl Shared {
     pub(super) fn new(checkpoint_at_pages: u64) -> Shared {
         Shared {
             counts: Counts::default(),
+            fresh: Fresh::default(),
             turn: Mutex::new(()),
             gate: Mutex::new(()),
             wal_pages: AtomicU64::new(0),

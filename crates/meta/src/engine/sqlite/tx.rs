@@ -2,8 +2,11 @@
 
 use std::future::{Future, ready};
 
+use wharf_oci::RepositoryName;
+
 use super::connection::{Connection, Guard, error};
 use crate::error::{Error, Result};
+use crate::fresh::Touched;
 use crate::tx::{Counter, Op, Tx};
 use crate::value::{Id, Row, Val};
 
@@ -31,6 +34,7 @@ pub(super) struct Progress {
     statements: u32,
     written: u32,
     savepoint: bool,
+    served: bool,
 }
 
 impl Progress {
@@ -40,6 +44,7 @@ impl Progress {
             statements: 0,
             written: 0,
             savepoint: false,
+            served: false,
         }
     }
 
@@ -47,10 +52,20 @@ impl Progress {
     pub(super) fn savepoint(&self) -> bool {
         self.savepoint
     }
+
+    /// Whether something was written that manifests are served from.
+    pub(super) fn served(&self) -> bool {
+        self.served
+    }
 }
 
 impl Guard for Progress {
-    fn before(&mut self, connection: &rusqlite::Connection, writes: bool) -> Result<()> {
+    fn before(
+        &mut self,
+        connection: &rusqlite::Connection,
+        writes: bool,
+        served: bool,
+    ) -> Result<()> {
         let broken = |reason: &str| {
             Err(Error::Bug {
                 op: "statement".into(),
@@ -65,6 +80,7 @@ impl Guard for Progress {
             return Ok(());
         }
         self.written += 1;
+        self.served |= served;
         match self.writes {
             Writes::No { .. } => broken("an operation that only reads tried to write"),
             Writes::One if self.written > 1 => broken("an operation that is SINGLE wrote twice"),
@@ -90,6 +106,7 @@ pub(super) struct SqliteTx<'a> {
     pub(super) connection: &'a mut Connection,
     pub(super) progress: &'a mut Progress,
     pub(super) counts: &'a mut Counts,
+    pub(super) touched: &'a mut Touched,
 }
 
 impl Tx for SqliteTx<'_> {
@@ -112,6 +129,10 @@ impl Tx for SqliteTx<'_> {
     fn count(&mut self, counter: Counter, delta: i64) -> impl Future<Output = Result<()>> + Send {
         self.counts[counter.index()] += delta;
         ready(Ok(()))
+    }
+
+    fn touch(&mut self, repository: &RepositoryName, reference: &str) {
+        self.touched.add(repository, reference);
     }
 
     fn id(&mut self, at: i64) -> Id {

@@ -15,6 +15,7 @@ use super::connection::Connection;
 use super::shared::Shared;
 use super::tx::{Counts, Progress, SqliteTx, Writes, run, simple};
 use crate::error::{Error, Result};
+use crate::fresh::Touched;
 use crate::tx::{Counter, Op};
 use crate::vals;
 
@@ -122,11 +123,12 @@ impl Writer {
         }
         let start = Instant::now();
         let mut counts = Counts::default();
+        let mut touched = Touched::default();
         let mut done = Vec::new();
         let mut next = Some(first);
         while let Some(mut work) = next.take() {
             let begun = Instant::now();
-            let ran = self.one(&mut *work, &mut counts);
+            let ran = self.one(&mut *work, &mut counts, &mut touched);
             self.watch(work.name(), begun.elapsed());
             match ran {
                 Ran::Kept => done.push(work),
@@ -151,8 +153,10 @@ impl Writer {
             }
         }
         let begun = Instant::now();
+        let changing = shared.fresh.change(touched);
         match self.commit(&counts) {
             Ok(()) => {
+                drop(changing);
                 self.shared.committed(done.len() as u64, begun.elapsed());
                 for work in done {
                     work.answer(Ok(()));
@@ -179,13 +183,15 @@ impl Writer {
         })
     }
 
-    fn one(&mut self, work: &mut dyn Work, counts: &mut Counts) -> Ran {
+    fn one(&mut self, work: &mut dyn Work, counts: &mut Counts, touched: &mut Touched) -> Ran {
         let before = *counts;
+        let named = touched.len();
         let mut progress = Progress::new(work.writes());
         let mut tx = SqliteTx {
             connection: &mut self.connection,
             progress: &mut progress,
             counts,
+            touched: &mut *touched,
         };
         let result = catch_unwind(AssertUnwindSafe(|| work.run(&mut tx))).unwrap_or_else(|panic| {
             let reason = panic
@@ -199,6 +205,9 @@ impl Writer {
                 reason,
             })
         });
+        if progress.served() && touched.len() == named {
+            touched.all();
+        }
         let raw = self.connection.raw();
         // SQLITE_FULL, IOERR, NOMEM and others may undo the whole transaction (SQLite documentation, lang_transaction).
         if raw.is_autocommit() {
@@ -291,7 +300,7 @@ impl Writer {
 struct Unguarded;
 
 impl super::connection::Guard for Unguarded {
-    fn before(&mut self, _: &rusqlite::Connection, _: bool) -> Result<()> {
+    fn before(&mut self, _: &rusqlite::Connection, _: bool, _: bool) -> Result<()> {
         Ok(())
     }
 }
