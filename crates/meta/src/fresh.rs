@@ -24,6 +24,8 @@ pub struct Stamp {
 #[derive(Debug)]
 pub(crate) struct Fresh {
     slots: Box<[AtomicU64]>,
+    /// The same for everything together: commits begun and ended.
+    commits: AtomicU64,
 }
 
 /// What the operations of one commit change.
@@ -61,6 +63,7 @@ impl Default for Fresh {
     fn default() -> Fresh {
         Fresh {
             slots: (0..SLOTS).map(|_| AtomicU64::new(0)).collect(),
+            commits: AtomicU64::new(0),
         }
     }
 }
@@ -79,6 +82,12 @@ impl Fresh {
     pub(crate) fn is_fresh(&self, stamp: Stamp) -> bool {
         stamp.count.is_multiple_of(2)
             && self.slots[stamp.slot as usize].load(Ordering::SeqCst) == stamp.count
+    }
+
+    /// A number that is the same as long as no row whatsoever changes; none while a commit is under way.
+    pub(crate) fn commits(&self) -> Option<u64> {
+        let count = self.commits.load(Ordering::SeqCst);
+        count.is_multiple_of(2).then_some(count)
     }
 
     /// Makes stamps of what is touched stale, and those that are taken until the guard goes. Begins before readers can
@@ -111,6 +120,7 @@ pub(crate) struct Changing<'a> {
 
 impl Changing<'_> {
     fn count(&self) {
+        self.fresh.commits.fetch_add(1, Ordering::SeqCst);
         for slot in &self.slots {
             self.fresh.slots[*slot as usize].fetch_add(1, Ordering::SeqCst);
         }
@@ -143,12 +153,16 @@ mod tests {
     fn a_stamp_from_before_during_or_across_a_change_is_stale() {
         let fresh = Fresh::default();
         let before = fresh.stamp(&name("a"), "v1");
+        let commits = fresh.commits();
+        assert!(commits.is_some());
         assert!(fresh.is_fresh(before));
         // Named twice, as by two operations of one commit.
         let changing = fresh.change(touched(&["v1", "v1"]));
         let during = fresh.stamp(&name("a"), "v1");
+        assert_eq!(fresh.commits(), None);
         assert!(!fresh.is_fresh(before) && !fresh.is_fresh(during));
         drop(changing);
+        assert!(fresh.commits().is_some() && fresh.commits() != commits);
         assert!(!fresh.is_fresh(before) && !fresh.is_fresh(during));
         assert!(fresh.is_fresh(fresh.stamp(&name("a"), "v1")));
     }

@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::connection::{Connection, error, is_failed_sync};
+use super::reader::Slots;
 use super::shared::Shared;
 use crate::error::{Error, Result};
 
@@ -26,6 +27,8 @@ const PATIENCE: Duration = Duration::from_millis(10);
 pub(super) struct Checkpointer {
     pub(super) connection: Connection,
     pub(super) shared: Arc<Shared>,
+    /// Their views would keep the log.
+    pub(super) slots: Arc<Slots>,
 }
 
 /// How much a checkpoint may stand in the way (SQLite documentation, wal_checkpoint_v2).
@@ -86,6 +89,8 @@ impl Checkpointer {
         if self.shared.wal_pages() == 0 {
             return true;
         }
+        let _without = self.shared.without_views();
+        self.slots.end_views();
         let done = self.checkpoint(Mode::Passive).and_then(|_| {
             let _gate = self.shared.gate();
             let progress = self.checkpoint(Mode::Passive)?;
@@ -110,6 +115,8 @@ impl Checkpointer {
     }
 
     fn recover(&self) -> bool {
+        let _without = self.shared.without_views();
+        self.slots.end_views();
         let _gate = self.shared.gate();
         match self.checkpoint(Mode::Restart) {
             Ok(progress) if progress.complete() => {

@@ -106,7 +106,7 @@ pub(crate) struct Engine {
     shared: Arc<Shared>,
     registry: Arc<Registry>,
     queue: mpsc::Sender<Message>,
-    slots: Slots,
+    slots: Arc<Slots>,
     scans: Mutex<Option<mpsc::Sender<Box<dyn Scan>>>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -151,8 +151,14 @@ impl Engine {
             max_wal_bytes: options.max_wal_bytes,
             logged: HashMap::new(),
         };
+        let slots = Arc::new(Slots::new(
+            &options,
+            Arc::clone(&registry),
+            Arc::clone(&shared),
+        ));
         let checkpointer = Checkpointer {
             connection: connect(Mode::Write)?,
+            slots: Arc::clone(&slots),
             shared: Arc::clone(&shared),
         };
         let (scans, scanned) = mpsc::channel(options.queue.max(1));
@@ -168,7 +174,6 @@ impl Engine {
                 reader::scans(connection, &queue)
             })?);
         }
-        let slots = Slots::new(&options, Arc::clone(&registry));
         let engine = Engine {
             options,
             shared,
