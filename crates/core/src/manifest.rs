@@ -168,6 +168,14 @@ async fn read(
             with_bytes,
         })
         .await?;
+    // Once for as long as it is kept in memory.
+    if let Some(row) = &row
+        && let Some(bytes) = &row.bytes
+        && !crate::blob::is_of(&row.digest, bytes)
+    {
+        let what = format!("the bytes of manifest {}", row.digest);
+        return Err(crate::blob::damaged_row(registry, &what));
+    }
     Ok(row.map(|row| Arc::new(row.into())))
 }
 

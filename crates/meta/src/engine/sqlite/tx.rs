@@ -4,7 +4,7 @@ use std::future::{Future, ready};
 
 use wharf_oci::RepositoryName;
 
-use super::connection::{Connection, Guard, error};
+use super::connection::{Connection, Guard, failure};
 use crate::error::{Error, Result};
 use crate::fresh::Touched;
 use crate::tx::{Counter, Op, Tx};
@@ -98,7 +98,7 @@ impl Guard for Progress {
 /// Runs a cached statement without parameters.
 pub(super) fn simple(connection: &rusqlite::Connection, sql: &'static str) -> Result<()> {
     let run = || connection.prepare_cached(sql)?.raw_execute();
-    run().map(drop).map_err(|e| error(&e, sql))
+    run().map(drop).map_err(|e| failure(connection, &e, sql))
 }
 
 /// What an operation sees.
