@@ -7,6 +7,7 @@
 pub mod access;
 pub mod backup;
 pub mod blob;
+mod cache;
 pub mod clock;
 pub mod error;
 #[cfg(test)]

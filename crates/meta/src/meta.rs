@@ -3,8 +3,11 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use wharf_oci::RepositoryName;
+
 use crate::engine::sqlite::{Engine, SqliteOptions};
 use crate::error::Result;
+use crate::fresh::Stamp;
 use crate::stats::Stats;
 use crate::tx::{Op, ReadOp};
 
@@ -52,6 +55,17 @@ impl Meta {
     /// Runs a read that passes over many rows on the threads made for that.
     pub async fn scan<O: ReadOp>(&self, op: O) -> Result<O::Out> {
         self.engine.scan(op).await
+    }
+
+    /// When the tag or digest of a repository was looked at: to be taken before a read, and kept with what it gave.
+    pub fn stamp(&self, repository: &RepositoryName, reference: &str) -> Stamp {
+        self.engine.fresh().stamp(repository, reference)
+    }
+
+    /// Whether what was read after the stamp was taken is what a read would give now. Exact: false from before the
+    /// commit of a change is visible to any reader.
+    pub fn is_fresh(&self, stamp: Stamp) -> bool {
+        self.engine.fresh().is_fresh(stamp)
     }
 
     /// Writes a consistent copy of the database to a file that does not exist yet, while serving, and syncs it.

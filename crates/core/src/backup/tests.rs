@@ -72,7 +72,7 @@ async fn what_was_backed_up_comes_back() {
     let tag = Reference::parse("v1").unwrap();
     let found = manifest::get(&house.registry, &House::repository(), &tag, true).await;
     let found = found.unwrap();
-    assert_eq!((found.digest, found.bytes), (digest, Some(bytes)));
+    assert_eq!((&found.digest, &found.bytes), (&digest, &Some(bytes)));
     house.push(&noise(3, LARGE)).await;
     sound(&backup).await;
 }

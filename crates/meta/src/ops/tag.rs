@@ -198,6 +198,7 @@ impl Change<'_> {
         if current.is_some_and(|current| current.manifest == *manifest) {
             return Ok(());
         }
+        tx.touch(self.name, tag.as_str());
         let version = match current {
             Some(current) => {
                 tx.exec(
@@ -243,6 +244,7 @@ impl Change<'_> {
         tag: &str,
         current: &Current,
     ) -> Result<()> {
+        tx.touch(self.name, tag);
         tx.exec(
             "DELETE FROM tag WHERE repository_id = $1 AND name = $2",
             vals![self.repository, tag],

@@ -351,6 +351,31 @@ fn the_log_stays_bounded() {
     assert!(stats.database_bytes > 0);
 }
 
+/// A reader's view stays open from read to read. It must hide no commit, and not keep the log from starting anew.
+#[test]
+fn open_views_hide_nothing_and_hold_no_log() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = SqliteOptions {
+        checkpoint_bytes: 256 << 10,
+        wal_keep_bytes: 1 << 20,
+        ..SqliteOptions::new(folder.path().join("meta.db"))
+    };
+    let (meta, _) = Meta::open(options).unwrap();
+    runtime().block_on(async {
+        for n in 0..500 {
+            let value = format!("{n} ").repeat(5000);
+            meta.write(set("k", value.clone())).await.unwrap();
+            assert_eq!(get(&meta, "k").await, Some(value));
+            // In the view that is open now.
+            assert!(get(&meta, "k").await.is_some());
+        }
+    });
+    let stats = meta.stats();
+    assert!(stats.checkpoints > 1, "{stats:?}");
+    // All together they are more than ten.
+    assert!(stats.wal_file_bytes < 6 << 20, "{stats:?}");
+}
+
 /// Beyond its limit the log takes nothing more, which a caller can tell from a failure.
 #[test]
 fn a_log_beyond_its_limit_refuses_writes() {

@@ -53,7 +53,9 @@ pub(super) fn run(inputs: &Inputs) -> Outcome {
         let seconds = options.lock_wait.as_secs();
         tracing::warn!("the data folder is in use by {holder}; waiting up to {seconds} s for it");
     })?;
-    runtime()?.block_on(serve(inputs, &loaded, data, files))
+    let outcome = runtime()?.block_on(serve(inputs, &loaded, data, files));
+    log::flush();
+    outcome
 }
 
 /// All that runs.

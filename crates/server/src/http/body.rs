@@ -5,6 +5,7 @@
 //! file rather than bytes. A stream that gives fewer or more bytes than announced breaks the connection,
 //! since a short answer that looks whole is the worst one (invariant 6).
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::error::Error as StdError;
 use std::fmt;
@@ -87,7 +88,7 @@ enum Part {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Facts {
     /// Who asked, as the registry calls them.
-    pub principal: Option<String>,
+    pub principal: Option<Cow<'static, str>>,
     /// The repository that was asked about.
     pub repository: Option<RepositoryName>,
 }

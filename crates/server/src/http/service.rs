@@ -81,7 +81,7 @@ async fn ask<H: Handler>(
     let route = route::parse(head.uri.path());
     ticket.route = route.as_ref().map_or("unknown", |route| route.label());
     let request = Request {
-        id: ticket.id.clone(),
+        id: ticket.id,
         method: head.method,
         route,
         query: head.uri.query().unwrap_or_default().to_owned(),

@@ -13,6 +13,7 @@ use super::writer::add_counts;
 use super::{SqliteOptions, migrate};
 use crate::error::{Error, Result};
 use crate::folder::{Found, inspect};
+use crate::fresh::Touched;
 use crate::tx::Op;
 
 /// Operations in one commit: SQLite keeps a list of what a transaction has changed.
@@ -61,12 +62,15 @@ impl Bulk {
     /// Runs an operation. After an error the database is worth nothing.
     pub fn run<O: Op>(&mut self, op: &O) -> Result<O::Out> {
         let mut progress = Progress::new(Writes::Bulk);
+        // Nobody else has the database open.
+        let mut touched = Touched::default();
         let out = run(
             op,
             &mut SqliteTx {
                 connection: &mut self.connection,
                 progress: &mut progress,
                 counts: &mut self.counts,
+                touched: &mut touched,
             },
         )?;
         self.since_commit += 1;

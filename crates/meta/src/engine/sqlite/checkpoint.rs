@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::connection::{Connection, error, failure, is_failed_sync};
+use super::reader::Slots;
 use super::shared::Shared;
 use crate::error::{Error, Result};
 
@@ -30,6 +31,8 @@ pub(super) struct Checkpointer {
     pub(super) shared: Arc<Shared>,
     /// When it was last said that writes stay refused.
     pub(super) told: Option<Instant>,
+    /// Their views would keep the log.
+    pub(super) slots: Arc<Slots>,
 }
 
 /// How much a checkpoint may stand in the way (SQLite documentation, wal_checkpoint_v2).
@@ -94,6 +97,8 @@ impl Checkpointer {
         if self.shared.wal_pages() == 0 {
             return true;
         }
+        let _without = self.shared.without_views();
+        self.slots.end_views();
         let done = self.checkpoint(Mode::Passive).and_then(|_| {
             let _gate = self.shared.gate();
             let progress = self.checkpoint(Mode::Passive)?;
@@ -121,6 +126,8 @@ impl Checkpointer {
 
     fn recover(&mut self) -> bool {
         let shared = Arc::clone(&self.shared);
+        let _without = shared.without_views();
+        self.slots.end_views();
         let _gate = shared.gate();
         match self.checkpoint(Mode::Restart) {
             Ok(progress) if progress.complete() => {

@@ -56,7 +56,7 @@ impl Registry {
 pub(super) struct Connection {
     raw: rusqlite::Connection,
     // By address and length: statements are static, and hashing an address is cheaper than hashing a text.
-    translated: HashMap<(usize, usize), Box<str>>,
+    translated: HashMap<(usize, usize), Statement>,
     registry: Arc<Registry>,
     #[cfg(feature = "suite")]
     pub(super) steps: Steps,
@@ -97,10 +97,23 @@ impl std::ops::AddAssign for Steps {
     }
 }
 
+/// A statement as SQLite runs it.
+#[derive(Debug)]
+struct Statement {
+    text: Box<str>,
+    /// See [`dialect::changes_served`].
+    served: bool,
+}
+
 /// Whether a statement may write; asked before it does.
 pub(super) trait Guard {
-    /// Called with whether the statement writes, before it runs.
-    fn before(&mut self, connection: &rusqlite::Connection, writes: bool) -> Result<()>;
+    /// Called before a statement runs, with whether it writes, and whether to what manifests are served from.
+    fn before(
+        &mut self,
+        connection: &rusqlite::Connection,
+        writes: bool,
+        served: bool,
+    ) -> Result<()>;
 }
 
 impl Connection {
@@ -206,13 +219,16 @@ impl Connection {
         values: &[Val<'_>],
     ) -> Result<CachedStatement<'_>, Fault> {
         let registry = &self.registry;
-        let text = self
+        let Statement { text, served } = self
             .translated
             .entry((sql.as_ptr() as usize, sql.len()))
             .or_insert_with(|| {
                 let text = dialect::statement(sql);
                 registry.add(sql);
-                text.into()
+                Statement {
+                    served: dialect::changes_served(&text),
+                    text: text.into(),
+                }
             });
         let mut statement = self.raw.prepare_cached(text)?;
         if statement.parameter_count() != values.len() {
@@ -226,7 +242,7 @@ impl Connection {
                 reason,
             }));
         }
-        guard.before(&self.raw, !statement.readonly())?;
+        guard.before(&self.raw, !statement.readonly(), *served)?;
         for (at, value) in values.iter().enumerate() {
             let number = at + 1;
             match *value {

@@ -16,8 +16,8 @@ mod dialect;
 mod log;
 mod migrate;
 mod reader;
-mod reserve;
 mod reclaim;
+mod reserve;
 mod shared;
 mod tx;
 mod writer;
@@ -34,6 +34,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::error::{Error, Result};
 use crate::folder::{Found, beside, inspect};
+use crate::fresh::Fresh;
 use crate::meta::Opened;
 use crate::migration::ALL;
 use crate::stats::Stats;
@@ -118,7 +119,7 @@ pub(crate) struct Engine {
     shared: Arc<Shared>,
     registry: Arc<Registry>,
     queue: mpsc::Sender<Message>,
-    slots: Slots,
+    slots: Arc<Slots>,
     scans: Mutex<Option<mpsc::Sender<Box<dyn Scan>>>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -188,8 +189,14 @@ impl Engine {
             max_wal_bytes: options.max_wal_bytes,
             logged: HashMap::new(),
         };
+        let slots = Arc::new(Slots::new(
+            &options,
+            Arc::clone(&registry),
+            Arc::clone(&shared),
+        ));
         let checkpointer = Checkpointer {
             connection: connect(Mode::Write)?,
+            slots: Arc::clone(&slots),
             shared: Arc::clone(&shared),
             told: None,
         };
@@ -206,7 +213,6 @@ impl Engine {
                 reader::scans(connection, &queue)
             })?);
         }
-        let slots = Slots::new(&options, Arc::clone(&registry));
         shared.reserve.hold();
         shared.wake_checkpoint();
         let engine = Engine {
@@ -244,6 +250,11 @@ impl Engine {
         let answer = self.slots.read(op);
         self.shared.note(&answer);
         answer
+    }
+
+    /// See [`crate::Meta::stamp`].
+    pub(crate) fn fresh(&self) -> &Fresh {
+        &self.shared.fresh
     }
 
     /// See [`crate::Meta::scan`].

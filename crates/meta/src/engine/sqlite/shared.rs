@@ -1,12 +1,13 @@
 //! What the engine's threads and callers share: figures, the gate, and whether writes are refused.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use super::reserve::Reserve;
 use crate::error::Error;
+use crate::fresh::Fresh;
 use crate::stats::Slow;
 
 /// SQLite's page size; set when a database is made.
@@ -38,6 +39,10 @@ struct Wake {
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) counts: Counts,
+    /// What readers may keep in memory.
+    pub(super) fresh: Fresh,
+    /// Who wants the log without readers, whose views may not stay open meanwhile.
+    no_views: AtomicU32,
     turn: Mutex<()>,
     gate: Mutex<()>,
     wal_pages: AtomicU64,
@@ -54,6 +59,15 @@ pub(super) struct Shared {
     slow: Mutex<BTreeMap<&'static str, (u64, Duration)>>,
 }
 
+/// See [`Shared::without_views`].
+pub(super) struct WithoutViews<'a>(&'a Shared);
+
+impl Drop for WithoutViews<'_> {
+    fn drop(&mut self) {
+        self.0.no_views.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -62,6 +76,8 @@ impl Shared {
     pub(super) fn new(checkpoint_at_pages: u64, reserve: Reserve) -> Shared {
         Shared {
             counts: Counts::default(),
+            fresh: Fresh::default(),
+            no_views: AtomicU32::new(0),
             turn: Mutex::new(()),
             gate: Mutex::new(()),
             wal_pages: AtomicU64::new(0),
@@ -82,6 +98,18 @@ impl Shared {
     pub(super) fn gate(&self) -> MutexGuard<'_, ()> {
         let _turn = lock(&self.turn);
         lock(&self.gate)
+    }
+
+    /// The number under which a reader's view may stay open, as long as [`Fresh::commits`] is the same.
+    pub(super) fn view(&self) -> Option<u64> {
+        let may_stay = self.no_views.load(Ordering::SeqCst) == 0;
+        self.fresh.commits().filter(|_| may_stay)
+    }
+
+    /// Lets no view stay open until the guard goes; those that are must be ended one by one.
+    pub(super) fn without_views(&self) -> WithoutViews<'_> {
+        self.no_views.fetch_add(1, Ordering::SeqCst);
+        WithoutViews(self)
     }
 
     /// After a commit, with the pages that the log has then.

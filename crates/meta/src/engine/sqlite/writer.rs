@@ -15,6 +15,7 @@ use super::connection::Connection;
 use super::shared::Shared;
 use super::tx::{Counts, Progress, SqliteTx, Writes, run, simple};
 use crate::error::{Error, Result};
+use crate::fresh::Touched;
 use crate::tx::{Counter, Op};
 use crate::vals;
 
@@ -128,6 +129,7 @@ impl Writer {
         }
         let start = Instant::now();
         let mut counts = Counts::default();
+        let mut touched = Touched::default();
         let mut done = Vec::new();
         let mut next = Some(first);
         while let Some(mut work) = next.take() {
@@ -135,7 +137,7 @@ impl Writer {
             let ran = if self.shared.reserve.is_spent() && !work.frees() {
                 Ran::Undone(Error::Full("only deletes are accepted".to_owned()))
             } else {
-                self.one(&mut *work, &mut counts)
+                self.one(&mut *work, &mut counts, &mut touched)
             };
             self.watch(work.name(), begun.elapsed());
             match ran {
@@ -161,7 +163,7 @@ impl Writer {
             }
         }
         let begun = Instant::now();
-        match self.commit(&counts) {
+        match self.commit(&counts, touched) {
             Ok(()) => {
                 self.shared.committed(done.len() as u64, begun.elapsed());
                 for work in done {
@@ -197,13 +199,15 @@ impl Writer {
         })
     }
 
-    fn one(&mut self, work: &mut dyn Work, counts: &mut Counts) -> Ran {
+    fn one(&mut self, work: &mut dyn Work, counts: &mut Counts, touched: &mut Touched) -> Ran {
         let before = *counts;
+        let named = touched.len();
         let mut progress = Progress::new(work.writes());
         let mut tx = SqliteTx {
             connection: &mut self.connection,
             progress: &mut progress,
             counts,
+            touched: &mut *touched,
         };
         let result = catch_unwind(AssertUnwindSafe(|| work.run(&mut tx))).unwrap_or_else(|panic| {
             let reason = panic
@@ -217,6 +221,9 @@ impl Writer {
                 reason,
             })
         });
+        if progress.served() && touched.len() == named {
+            touched.all();
+        }
         let raw = self.connection.raw();
         // SQLITE_FULL, IOERR, NOMEM and others may undo the whole transaction (SQLite documentation, lang_transaction).
         if raw.is_autocommit() {
@@ -247,8 +254,11 @@ impl Writer {
         }
     }
 
-    fn commit(&mut self, counts: &Counts) -> Result<()> {
+    /// The one place where changes become visible: what they touch is stale from before it, and fresh again before anybody
+    /// is answered. A commit that fails shows nobody anything.
+    fn commit(&mut self, counts: &Counts, touched: Touched) -> Result<()> {
         add_counts(&mut self.connection, counts)?;
+        let _changing = self.shared.fresh.change(touched);
         simple(self.connection.raw(), "COMMIT")
     }
 
@@ -294,8 +304,9 @@ impl Writer {
         simple(self.connection.raw(), "BEGIN IMMEDIATE")?;
         let begun = Instant::now();
         let mut counts = Counts::default();
-        let outcome = match self.one(work, &mut counts) {
-            Ran::Kept => self.commit(&counts).inspect_err(|error| {
+        let mut touched = Touched::default();
+        let outcome = match self.one(work, &mut counts, &mut touched) {
+            Ran::Kept => self.commit(&counts, touched).inspect_err(|error| {
                 if !matches!(error, Error::Full(_)) {
                     self.shared.refuse(error);
                 }
@@ -352,7 +363,7 @@ pub(super) fn add_counts(connection: &mut Connection, counts: &Counts) -> Result
 struct Unguarded;
 
 impl super::connection::Guard for Unguarded {
-    fn before(&mut self, _: &rusqlite::Connection, _: bool) -> Result<()> {
+    fn before(&mut self, _: &rusqlite::Connection, _: bool, _: bool) -> Result<()> {
         Ok(())
     }
 }

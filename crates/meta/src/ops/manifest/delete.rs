@@ -91,6 +91,7 @@ impl Op for Delete {
         }
 
         let marked = mark(tx, &id, None, EDGES).await?;
+        tx.touch(&self.repository, self.digest.as_str());
         tx.exec(
             "UPDATE manifest SET state = $2, swept = $3, changed_at = $4 WHERE id = $1",
             vals![&id, state::DELETED, marked.all, self.at],
