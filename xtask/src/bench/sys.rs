@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result};
 pub(crate) fn begin_writing(file: BorrowedFd<'_>, offset: u64, length: u64) -> std::io::Result<()> {
     const WRITE: u32 = 2; // SYNC_FILE_RANGE_WRITE
     #[allow(unsafe_code)]
+    // SAFETY: this is the signature of the C library's function on Linux with 64-bit offsets.
     unsafe extern "C" {
         fn sync_file_range(fd: i32, offset: i64, length: i64, flags: u32) -> i32;
     }
