@@ -112,6 +112,13 @@ fn steps() -> Result<Vec<Step>> {
             ],
             &[],
         ),
+        step(
+            "bench",
+            &[
+                &xtask, "bench", "--short", "--rounds", "2", "--check", "--binary", &release,
+            ],
+            &[],
+        ),
     ])
 }
 

@@ -233,17 +233,20 @@ fn warnings(manifest: &Manifest) -> Vec<&'static str> {
 /// nothing is left. Called by the upkeep.
 pub async fn sweep(registry: &Registry) -> Result<()> {
     let pending_before = registry.clock.now_ms() - rows::PIN_MS;
+    let mut after = None;
     loop {
-        let done = registry
+        let swept = registry
             .meta
             .write(rows::SweepEdges {
+                after: after.take(),
                 limit: EDGES_PER_WRITE as u32,
                 pending_before,
             })
             .await?;
-        if done == 0 {
+        if swept.done == 0 {
             return Ok(());
         }
+        after = swept.at;
     }
 }
 

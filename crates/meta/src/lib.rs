@@ -21,6 +21,8 @@ mod value;
 #[cfg(feature = "suite")]
 pub mod suite;
 
+#[cfg(feature = "suite")]
+pub use engine::sqlite::{Bulk, Steps};
 pub use engine::sqlite::{SqliteOptions, Synchronous};
 pub use error::{Error, Result};
 pub use folder::{Found, inspect};

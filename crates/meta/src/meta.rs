@@ -79,12 +79,18 @@ impl Meta {
         self.engine.stats()
     }
 
-    /// Every statement that was prepared so far, as the engine runs it; for the record of query plans.
+    /// Gives at most so many pages that nothing uses any more back to the file system, as part of the writer's work; tells
+    /// how many are left. Bounded: some microseconds for each page.
+    pub async fn reclaim(&self, pages: u32) -> Result<u64> {
+        self.engine.reclaim(pages).await
+    }
+
+    /// Every statement that was prepared so far, as its operation wrote it; for the record of query plans.
     pub fn statements(&self) -> Vec<String> {
         self.engine.statements()
     }
 
-    /// How the engine would run a statement of [`Meta::statements`]: one line for each step.
+    /// How the engine would run a statement of an operation: one line for each step.
     pub fn explain(&self, statement: &str) -> Result<Vec<String>> {
         self.engine.explain(statement)
     }

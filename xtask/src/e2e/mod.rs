@@ -23,7 +23,7 @@ mod podman;
 pub(crate) mod process;
 mod regctl;
 mod signing;
-mod site;
+pub(crate) mod site;
 mod skopeo;
 mod step;
 mod suite;

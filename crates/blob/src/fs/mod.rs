@@ -222,3 +222,5 @@ pub(crate) fn failed(what: &'static str, path: &str) -> impl Fn(Errno) -> Error 
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod window_tests;

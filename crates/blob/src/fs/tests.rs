@@ -17,14 +17,14 @@ const ENOSPC: i32 = 28;
 const EIO: i32 = 5;
 const EPERM: i32 = 1;
 
-struct House {
-    dir: TempDir,
-    store: Fs,
-    script: Arc<Script>,
+pub(super) struct House {
+    pub(super) dir: TempDir,
+    pub(super) store: Fs,
+    pub(super) script: Arc<Script>,
 }
 
 impl House {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let script = Arc::new(Script::new());
         let store = Fs::open(FsOptions {
@@ -56,7 +56,7 @@ impl House {
         (id, Key::fresh(&digest))
     }
 
-    async fn blob(&self, bytes: &Bytes) -> (Key, Blob) {
+    pub(super) async fn blob(&self, bytes: &Bytes) -> (Key, Blob) {
         let (id, key) = self.finished(bytes).await;
         self.store.publish(&id, &key).await.unwrap();
         self.store.discard(&id).await.unwrap();
@@ -73,7 +73,7 @@ impl House {
     }
 
     /// Waits until no file of this store is open, no place on a pool taken and no fence held.
-    async fn quiet(&self) {
+    pub(super) async fn quiet(&self) {
         let until = Instant::now() + Duration::from_secs(10);
         loop {
             let (write, read) = self.store.stats();
@@ -102,7 +102,7 @@ fn open_below(folder: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-fn noise(length: usize) -> Bytes {
+pub(super) fn noise(length: usize) -> Bytes {
     (0..length).map(|n| (n * 31 + n / 251) as u8).collect()
 }
 

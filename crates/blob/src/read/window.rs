@@ -21,8 +21,8 @@ use crate::error::Result;
 /// takes a runtime thread well below a millisecond.
 const WINDOW: u64 = 512 << 10;
 
-/// Below this, copying is cheaper than the system calls around a `sendfile`.
-const LEAST: u64 = 64 << 10;
+/// Below this, copying is as cheap as the system calls around a `sendfile` (measured).
+const LEAST: u64 = 128 << 10;
 
 /// A window is looked at in steps of this; the kernel reads and drops larger folios than that when it streams.
 const STEP: u64 = 128 << 10;

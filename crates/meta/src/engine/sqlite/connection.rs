@@ -25,7 +25,7 @@ pub(super) enum Mode {
     Read,
 }
 
-/// Every statement that was prepared, by its text for SQLite.
+/// Every statement that was prepared, as operations wrote it.
 #[derive(Debug, Default)]
 pub(super) struct Registry(Mutex<HashMap<String, ()>>);
 
@@ -58,6 +58,43 @@ pub(super) struct Connection {
     // By address and length: statements are static, and hashing an address is cheaper than hashing a text.
     translated: HashMap<(usize, usize), Box<str>>,
     registry: Arc<Registry>,
+    #[cfg(feature = "suite")]
+    pub(super) steps: Steps,
+}
+
+/// How much work statements were: the same on every machine, unlike time.
+#[cfg(feature = "suite")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Steps {
+    /// Instructions of SQLite's virtual machine.
+    pub instructions: u64,
+    /// Rows passed over without an index.
+    pub scanned: u64,
+    /// Sorts.
+    pub sorts: u64,
+}
+
+#[cfg(feature = "suite")]
+impl Steps {
+    /// Those of a statement that has run. It begins anew at zero.
+    fn of(statement: CachedStatement<'_>) -> Steps {
+        use rusqlite::StatementStatus::{FullscanStep, Sort, VmStep};
+        let take = |status| u64::try_from(statement.reset_status(status)).unwrap_or(0);
+        Steps {
+            instructions: take(VmStep),
+            scanned: take(FullscanStep),
+            sorts: take(Sort),
+        }
+    }
+}
+
+#[cfg(feature = "suite")]
+impl std::ops::AddAssign for Steps {
+    fn add_assign(&mut self, other: Steps) {
+        self.instructions += other.instructions;
+        self.scanned += other.scanned;
+        self.sorts += other.sorts;
+    }
 }
 
 /// Whether a statement may write; asked before it does.
@@ -83,6 +120,8 @@ impl Connection {
             raw,
             translated: HashMap::new(),
             registry,
+            #[cfg(feature = "suite")]
+            steps: Steps::default(),
         })
     }
 
@@ -124,6 +163,12 @@ impl Connection {
             }
             out.push(Row::new(cells));
         }
+        drop(rows);
+        #[cfg(feature = "suite")]
+        {
+            let steps = Steps::of(statement);
+            self.steps += steps;
+        }
         Ok(out)
     }
 
@@ -134,8 +179,24 @@ impl Connection {
         sql: &'static str,
         values: &[Val<'_>],
     ) -> Result<u64> {
-        let mut run = || Ok(self.prepare(guard, sql, values)?.raw_execute()? as u64);
-        run().map_err(|fault: Fault| fault.told(&self.raw, sql))
+        self.change(guard, sql, values)
+            .map_err(|fault| fault.told(&self.raw, sql))
+    }
+
+    fn change(
+        &mut self,
+        guard: &mut impl Guard,
+        sql: &'static str,
+        values: &[Val<'_>],
+    ) -> Result<u64, Fault> {
+        let mut statement = self.prepare(guard, sql, values)?;
+        let changed = statement.raw_execute()?;
+        #[cfg(feature = "suite")]
+        {
+            let steps = Steps::of(statement);
+            self.steps += steps;
+        }
+        Ok(changed as u64)
     }
 
     fn prepare(
@@ -150,7 +211,7 @@ impl Connection {
             .entry((sql.as_ptr() as usize, sql.len()))
             .or_insert_with(|| {
                 let text = dialect::statement(sql);
-                registry.add(&text);
+                registry.add(sql);
                 text.into()
             });
         let mut statement = self.raw.prepare_cached(text)?;
@@ -287,24 +348,25 @@ pub(super) fn failure(raw: &rusqlite::Connection, failed: &rusqlite::Error, what
         return Error::Io(text);
     }
     match system_errno(raw) {
-        Errno::NOSPC | Errno::DQUOT => Error::Full(text),
-        Errno::ROFS => Error::ReadOnly {
+        Some(Errno::NOSPC | Errno::DQUOT) => Error::Full(text),
+        Some(Errno::ROFS) => Error::ReadOnly {
             what: "the metadata database".into(),
             reason: format!("{text}; its file system is read-only: mount it for writing again"),
         },
-        errno if errno != Errno::from_raw_os_error(0) => {
-            Error::Io(format!("{}: {text}", std::io::Error::from(errno)))
-        }
-        _ => Error::Io(text),
+        Some(errno) => Error::Io(format!("{}: {text}", std::io::Error::from(errno))),
+        None => Error::Io(text),
     }
 }
 
 #[allow(unsafe_code, reason = "rusqlite does not hand the number out")]
-fn system_errno(raw: &rusqlite::Connection) -> Errno {
+fn system_errno(raw: &rusqlite::Connection) -> Option<Errno> {
     // SAFETY: the handle is that of an open connection, which outlives the call; the call only reads a field of it. No
     // other thread is in it, since a connection is used by one thread at a time.
     let number = unsafe { rusqlite::ffi::sqlite3_system_errno(raw.handle()) };
-    Errno::from_raw_os_error(number)
+    // 0 when SQLite itself found the fault; no error number goes beyond 4095.
+    (1..4096)
+        .contains(&number)
+        .then(|| Errno::from_raw_os_error(number))
 }
 
 /// What an error of SQLite means. `what` is a statement or a step, never with values.

@@ -8,6 +8,8 @@
 //! ```
 //! Invariant: only the writer thread changes rows. Nothing here knows what an operation means.
 
+#[cfg(feature = "suite")]
+mod bulk;
 mod checkpoint;
 mod connection;
 mod dialect;
@@ -15,6 +17,7 @@ mod log;
 mod migrate;
 mod reader;
 mod reserve;
+mod reclaim;
 mod shared;
 mod tx;
 mod writer;
@@ -35,7 +38,11 @@ use crate::meta::Opened;
 use crate::migration::ALL;
 use crate::stats::Stats;
 use crate::tx::{Op, ReadOp};
+#[cfg(feature = "suite")]
+pub use bulk::Bulk;
 use checkpoint::Checkpointer;
+#[cfg(feature = "suite")]
+pub use connection::Steps;
 use connection::{Connection, Mode, Registry, error};
 use reader::{PendingScan, Scan, Slots};
 use reserve::Reserve;
@@ -184,6 +191,7 @@ impl Engine {
         let checkpointer = Checkpointer {
             connection: connect(Mode::Write)?,
             shared: Arc::clone(&shared),
+            told: None,
         };
         let (scans, scanned) = mpsc::channel(options.queue.max(1));
         let scanned = Arc::new(Mutex::new(scanned));
@@ -313,6 +321,17 @@ impl Engine {
         self.shared.reserve.is_spent()
     }
 
+    /// See [`crate::Meta::reclaim`].
+    pub(crate) async fn reclaim(&self, pages: u32) -> Result<u64> {
+        let (reply, answer) = oneshot::channel();
+        let work = reclaim::Reclaim::new(pages, reply);
+        self.queue
+            .send(Message::Work(Box::new(work)))
+            .await
+            .map_err(|_| Error::Closed)?;
+        answer.await.map_err(|_| Error::Closed)?
+    }
+
     /// See [`crate::Meta::stats`].
     pub(crate) fn stats(&self) -> Stats {
         let counts = &self.shared.counts;
@@ -350,7 +369,10 @@ impl Engine {
         let fail = |e: rusqlite::Error| error(&e, "explain");
         let mut prepared = connection
             .raw()
-            .prepare(&format!("EXPLAIN QUERY PLAN {statement}"))
+            .prepare(&format!(
+                "EXPLAIN QUERY PLAN {}",
+                dialect::statement(statement)
+            ))
             .map_err(fail)?;
         // Parameters stay NULL: plans do not depend on them.
         let mut rows = prepared.raw_query();

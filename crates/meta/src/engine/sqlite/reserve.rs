@@ -36,8 +36,8 @@ impl Reserve {
         self.spent.load(Ordering::Acquire)
     }
 
-    /// Takes the blocks, unless they are taken already. They are only taken back when as much again is free: else taking
-    /// them would be what fills the disk.
+    /// Takes the blocks, unless they are taken already. After they were needed, only when as much again is free: else
+    /// taking them would be what fills the disk.
     pub(super) fn hold(&self) -> bool {
         if self.bytes == 0 {
             return true;
@@ -106,7 +106,8 @@ impl Reserve {
         if u64::try_from(stat.st_blocks).unwrap_or(0) * 512 >= self.bytes {
             return Ok(());
         }
-        let taken = fallocate(&file, FallocateFlags::empty(), 0, 2 * self.bytes);
+        let wanted = self.bytes * if self.is_spent() { 2 } else { 1 };
+        let taken = fallocate(&file, FallocateFlags::empty(), 0, wanted);
         ftruncate(&file, if taken.is_ok() { self.bytes } else { 0 })?;
         taken
     }

@@ -43,7 +43,7 @@ pub(super) struct Shared {
     wal_pages: AtomicU64,
     checkpoint_at_pages: u64,
     is_refusing: AtomicBool,
-    refusing: Mutex<Option<String>>,
+    refusing: Mutex<Option<Error>>,
     /// Set for good: only another start, over a restored database, gets rid of damage.
     damaged: OnceLock<String>,
     pub(super) reserve: Reserve,
@@ -118,13 +118,13 @@ impl Shared {
 
     /// Lets nothing be written until a checkpoint was synced.
     pub(super) fn refuse(&self, error: &Error) {
-        *lock(&self.refusing) = Some(error.to_string());
+        *lock(&self.refusing) = Some(error.clone());
         self.is_refusing.store(true, Ordering::Release);
         self.wake_checkpoint();
     }
 
     /// Why nothing may be written.
-    pub(super) fn refusing(&self) -> Option<String> {
+    pub(super) fn refusing(&self) -> Option<Error> {
         if self.is_refusing.load(Ordering::Acquire) {
             lock(&self.refusing).clone()
         } else {

@@ -22,6 +22,9 @@ pub(super) enum Writes {
     One,
     /// Any number, in a savepoint that opens before the first.
     Any,
+    /// Any number, and nothing is ever undone.
+    #[cfg(feature = "suite")]
+    Bulk,
 }
 
 /// What an operation did so far.
@@ -70,6 +73,8 @@ impl Guard for Progress {
             Writes::One if self.written > 1 => broken("an operation that is SINGLE wrote twice"),
             Writes::One => Ok(()),
             Writes::Any if self.savepoint => Ok(()),
+            #[cfg(feature = "suite")]
+            Writes::Bulk => Ok(()),
             Writes::Any => {
                 simple(connection, "SAVEPOINT op")?;
                 self.savepoint = true;

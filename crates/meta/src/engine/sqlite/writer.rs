@@ -184,8 +184,11 @@ impl Writer {
         if let Some(reason) = self.shared.damaged() {
             return Some(Error::Corrupt(reason));
         }
-        if let Some(reason) = self.shared.refusing() {
-            return Some(Error::Refusing(reason));
+        match self.shared.refusing() {
+            None => {}
+            // Says more than that something failed.
+            Some(error @ Error::ReadOnly { .. }) => return Some(error),
+            Some(error) => return Some(Error::Refusing(error.to_string())),
         }
         let bytes = self.shared.wal_bytes();
         (bytes > self.max_wal_bytes).then(|| {
@@ -245,18 +248,7 @@ impl Writer {
     }
 
     fn commit(&mut self, counts: &Counts) -> Result<()> {
-        for counter in Counter::ALL {
-            let delta = counts[counter.index()];
-            if delta != 0 {
-                // No savepoint of its own: it fails with the batch.
-                self.connection.exec(
-                    &mut Unguarded,
-                    "INSERT INTO counter (name, value) VALUES ($1, $2) \
-                     ON CONFLICT (name) DO UPDATE SET value = counter.value + excluded.value",
-                    vals![counter.as_str(), delta],
-                )?;
-            }
-        }
+        add_counts(&mut self.connection, counts)?;
         simple(self.connection.raw(), "COMMIT")
     }
 
@@ -338,6 +330,22 @@ impl Writer {
             );
         }
     }
+}
+
+/// Adds to the totals; part of the commit, so it needs no savepoint of its own.
+pub(super) fn add_counts(connection: &mut Connection, counts: &Counts) -> Result<()> {
+    for counter in Counter::ALL {
+        let delta = counts[counter.index()];
+        if delta != 0 {
+            connection.exec(
+                &mut Unguarded,
+                "INSERT INTO counter (name, value) VALUES ($1, $2) \
+                 ON CONFLICT (name) DO UPDATE SET value = counter.value + excluded.value",
+                vals![counter.as_str(), delta],
+            )?;
+        }
+    }
+    Ok(())
 }
 
 /// For statements of the engine itself.
