@@ -48,6 +48,8 @@ pub(crate) struct Tracer {
     open: HashMap<i32, Open>,
     /// Calls that have begun, by thread: what was told so far, and the sync it is.
     begun: HashMap<u32, (String, Vec<u8>, Option<usize>)>,
+    /// The process ended within a call that changes something.
+    cut: bool,
     pub(crate) steps: Vec<Step>,
 }
 
@@ -69,6 +71,7 @@ impl Tracer {
             syncs: 0,
             open: HashMap::new(),
             begun: HashMap::new(),
+            cut: false,
             steps: Vec::new(),
         }
     }
@@ -77,6 +80,7 @@ impl Tracer {
     pub(crate) fn read(&mut self, trace: &[u8]) -> Result<()> {
         self.open.clear();
         self.begun.clear();
+        self.cut = false;
         for line in trace.split(|byte| *byte == b'\n') {
             self.line(line).with_context(|| {
                 let shown = String::from_utf8_lossy(&line[..line.len().min(400)]).into_owned();
@@ -88,10 +92,11 @@ impl Tracer {
 
     /// Whether the process was killed within a call that changes something: nobody has heard how far it came.
     pub(crate) fn is_cut(&self) -> bool {
-        let harmless = ["close", "fsync", "fdatasync", "lseek", "mmap"];
-        self.begun
-            .values()
-            .any(|(name, told, _)| !harmless.contains(&name.as_str()) && !is_tcp(told))
+        self.cut
+            || self
+                .begun
+                .values()
+                .any(|(name, told, _)| changes(name, told))
     }
 
     fn line(&mut self, line: &[u8]) -> Result<()> {
@@ -172,8 +177,12 @@ impl Tracer {
             return Ok(());
         };
         let result = told[at + 3..].trim_ascii();
-        // Failed, or the process ended in it.
-        if result.starts_with(b"-") || result.starts_with(b"?") {
+        if result.starts_with(b"?") {
+            self.cut |= changes(name, told);
+            return Ok(());
+        }
+        // It failed.
+        if result.starts_with(b"-") {
             return Ok(());
         }
         let told = told[..at].trim_ascii_end();
@@ -509,6 +518,11 @@ impl Tracer {
     }
 }
 
+/// Whether a call that nobody saw the end of may have changed a file.
+fn changes(name: &str, told: &[u8]) -> bool {
+    !matches!(name, "close" | "fsync" | "fdatasync" | "lseek" | "mmap") && !is_tcp(told)
+}
+
 /// Files that no state holds.
 pub(crate) fn is_left_out(path: &Path) -> bool {
     let name = path.file_name().map(|name| name.to_string_lossy());
@@ -680,6 +694,20 @@ X-Request-Id: call-17
 7 +++ killed by SIGKILL +++
 "#;
         assert_eq!(steps(trace).unwrap(), []);
+    }
+
+    #[test]
+    fn a_kill_within_a_write_is_seen() {
+        let cut = |trace: &str| {
+            let mut tracer = Tracer::new(Path::new("/disk"));
+            tracer.read(trace.as_bytes()).unwrap();
+            tracer.is_cut()
+        };
+        assert!(cut(
+            "7 pwrite64(5</d>, \"\\x41\", 1, 0 <unfinished ...>) = ?\n"
+        ));
+        assert!(cut("7 pwrite64(5</d>, \"\\x41\", 1, 0 <unfinished ...>\n"));
+        assert!(!cut("7 fdatasync(5</d> <unfinished ...>) = ?\n"));
     }
 
     #[test]
