@@ -12,6 +12,7 @@ use wharf_oci::Digest;
 use super::*;
 use crate::BUFFER;
 use crate::fault::{Script, Step};
+use crate::store::AHEAD_OF_ALL;
 
 const ENOSPC: i32 = 28;
 const EIO: i32 = 5;
@@ -48,11 +49,12 @@ impl House {
         self.store.upload(id, from, Algorithm::Sha256).await
     }
 
-    /// A finished upload, and the key it shall get.
+    /// A finished upload that somebody may come back for, and the key it shall get.
     async fn finished(&self, bytes: &Bytes) -> (UploadId, Key) {
         let id = UploadId::random();
         let mut writer = self.writer(&id).await;
         writer.write(bytes.clone()).await.unwrap();
+        writer.sync().await.unwrap();
         let (digest, _) = writer.finish(Algorithm::Sha256).await.unwrap();
         (id, Key::fresh(&digest))
     }
@@ -537,6 +539,105 @@ async fn a_late_write_of_a_vanished_request_lands_nowhere() {
     }
 }
 
+/// Beyond 32 MiB bytes pass the page cache in aligned blocks, whatever pieces they come in; what a resume or the end
+/// leaves unaligned does not. None of that may show in the bytes.
+#[tokio::test]
+async fn a_large_upload_is_the_same_bytes_with_and_without_the_page_cache() {
+    const EINVAL: i32 = 22;
+    let large = segment::DIRECT_FROM as usize;
+    let bytes = noise(large + 5 * BUFFER + 77);
+    let digest = Digest::of(Algorithm::Sha256, &bytes);
+    for refused in [false, true] {
+        let house = House::new();
+        let id = UploadId::random();
+        let mut writer = house.writer(&id).await;
+        let stop = large + BUFFER + 4_000;
+        for piece in bytes[..stop].chunks(200_000) {
+            writer.write(bytes.slice_ref(piece)).await.unwrap();
+        }
+        let kept = writer.sync().await.unwrap();
+        assert_eq!(kept.offset, stop as u64);
+        drop(writer);
+        let mut writer = house.resume(&id, &kept).await.unwrap();
+        if refused {
+            // The first write is the one up to the next block; the second goes past the cache.
+            house.script.fail(Step::Write, 1, 1, EINVAL);
+        }
+        for piece in bytes[stop..].chunks(300_001) {
+            writer.write(bytes.slice_ref(piece)).await.unwrap();
+        }
+        let (hashed, size) = writer.finish(Algorithm::Sha256).await.unwrap();
+        assert_eq!((hashed, size), (digest.clone(), bytes.len() as u64));
+        let key = Key::fresh(&digest);
+        house.store.publish(&id, &key).await.unwrap();
+        let blob = house.store.open(&key, size).await.unwrap();
+        let read = collect(blob.stream(0..size)).await.unwrap();
+        assert!(read == bytes, "refused: {refused}");
+    }
+}
+
+/// The segments that may wait beyond one for each upload are shared: a slow disk must not cost memory without end.
+#[tokio::test]
+async fn what_waits_for_a_slow_disk_is_bounded_for_all_uploads_together() {
+    let house = House::new();
+    house
+        .script
+        .delay(Step::Write, 12, Duration::from_millis(200));
+    let mut writers = Vec::new();
+    for _ in 0..12 {
+        writers.push(house.writer(&UploadId::random()).await);
+    }
+    let mut accepted = 0;
+    for writer in &mut writers {
+        // As much as it takes at once.
+        while poll_some(writer.write(noise(BUFFER)), 1).is_some() {
+            accepted += 1;
+        }
+    }
+    // One on the way and one being gathered for each, and what all share.
+    let bound = 12 * 2 + AHEAD_OF_ALL;
+    assert!(accepted > 12, "only {accepted} segments were taken");
+    assert!(
+        accepted <= bound,
+        "{accepted} segments wait, more than {bound}"
+    );
+    drop(writers);
+    house.quiet().await;
+    assert_eq!(house.store.engine.ahead.available_permits(), AHEAD_OF_ALL);
+}
+
+#[tokio::test]
+async fn a_small_blob_that_cannot_be_stored_leaves_nothing_behind() {
+    let house = House::new();
+    let bytes = noise(70_000);
+    let digest = Digest::of(Algorithm::Sha256, &bytes);
+    house
+        .store
+        .put(&Key::fresh(&digest), bytes.clone())
+        .await
+        .unwrap();
+    for step in [
+        Step::Create,
+        Step::Write,
+        Step::Link,
+        Step::Sync,
+        Step::SyncDir,
+    ] {
+        let key = Key::fresh(&digest);
+        house.script.fail(step, 0, 1, EIO);
+        let error = house.store.put(&key, bytes.clone()).await.unwrap_err();
+        assert!(is_io(&error, EIO), "{step:?}: {error}");
+        let absent = house.store.open(&key, 70_000).await;
+        assert!(
+            matches!(absent, Err(Error::Missing { .. })),
+            "{step:?}: {absent:?}"
+        );
+        let uploads = std::fs::read_dir(house.dir.path().join("uploads")).unwrap();
+        assert_eq!(uploads.count(), 0, "{step:?}");
+    }
+    house.quiet().await;
+}
+
 /// Polls a future at most `times`, then drops it; says whether it came to an end.
 fn poll_some<T>(future: impl Future<Output = T>, times: usize) -> Option<T> {
     let mut future = pin!(future);
@@ -596,6 +697,14 @@ async fn an_upload_without_a_checkpoint_leaves_no_file_and_one_with_a_checkpoint
     house.quiet().await;
     assert_eq!(house.length(&gone), None);
     assert_eq!(house.length(&stays), Some(0));
+    // Finished, but neither claimed nor published: its client vanished in between.
+    let mut writer = house.writer(&gone).await;
+    writer.write(noise(3 * BUFFER)).await.unwrap();
+    writer.finish(Algorithm::Sha256).await.unwrap();
+    assert_eq!(house.length(&gone), Some(3 * BUFFER as u64));
+    drop(writer);
+    house.quiet().await;
+    assert_eq!(house.length(&gone), None);
 }
 
 /// A future that is given up keeps what it has taken: the writer goes on, and says where it is.
