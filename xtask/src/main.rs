@@ -11,6 +11,7 @@ mod ci;
 mod clients;
 mod dist;
 mod e2e;
+mod endure;
 mod lex;
 mod run;
 mod spec;
@@ -38,6 +39,8 @@ enum Task {
     Dist,
     /// Run the real clients against the release binary
     E2e(e2e::Args),
+    /// Kill the server and cut its power, and see that nothing is lost
+    Endure(endure::Args),
     /// Show which test proves which item of the specification
     Spec(spec::Args),
     /// Check the project's own rules
@@ -50,6 +53,7 @@ fn main() -> ExitCode {
         Task::Clients(args) => clients::main(&args),
         Task::Dist => dist::main(),
         Task::E2e(args) => e2e::main(&args),
+        Task::Endure(args) => endure::main(&args),
         Task::Spec(args) => spec::main(&args),
         Task::Tidy => tidy::main(),
     };

@@ -30,5 +30,5 @@ pub use self::hash::Hasher;
 pub use self::io::{Pool, PoolStats};
 pub use self::key::{Key, UploadId, UploadIdError};
 pub use self::mem::Mem;
-pub use self::read::{Blob, ByteStream, FileBlob};
+pub use self::read::{Blob, ByteStream, FileBlob, Piece, Window};
 pub use self::store::{BUFFER, BlobStore, BoxFuture, Checkpoint, Part, Stored, UploadWriter};

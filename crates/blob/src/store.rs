@@ -96,8 +96,8 @@ pub trait BlobStore: Send + Sync + Debug {
     /// Removes a blob. That there is none is fine. Whoever has it open reads on.
     fn remove<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<()>>;
 
-    /// Puts a blob at a path that does not exist yet: a hard link where that is possible, else a copy whose bytes are
-    /// durable. The folder's own durability is the caller's affair.
+    /// Puts a blob at a path that does not exist yet: a copy of its own, whose bytes are durable and were seen to have the
+    /// key's digest; else [`crate::Error::WrongDigest`] and no file. The folder's own durability is the caller's affair.
     fn export<'a>(&'a self, key: &'a Key, to: &'a Path) -> BoxFuture<'a, Result<()>>;
 
     /// Shows all that is stored in a part, in no order, some hundred at a time. `visit` returns false to stop. What comes

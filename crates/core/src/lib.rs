@@ -14,6 +14,7 @@ mod house;
 pub mod manifest;
 pub mod referrer;
 pub mod registry;
+mod report;
 pub mod repository;
 pub mod tag;
 pub mod upload;

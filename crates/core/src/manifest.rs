@@ -102,6 +102,12 @@ pub async fn get(
             repository: repository.clone(),
             reference: reference.clone(),
         })?;
+    if let Some(bytes) = &row.bytes
+        && !crate::blob::is_of(&row.digest, bytes)
+    {
+        let what = format!("the bytes of manifest {}", row.digest);
+        return Err(crate::blob::damaged_row(registry, &what));
+    }
     Ok(Stored {
         digest: row.digest,
         media_type: row.media_type,

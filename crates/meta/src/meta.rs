@@ -64,6 +64,16 @@ impl Meta {
         self.engine.integrity().await
     }
 
+    /// A row turned out not to be what it was: nothing is written from now on, as after damage that SQLite finds itself.
+    pub fn report_damage(&self, what: String) {
+        self.engine.report_damage(what);
+    }
+
+    /// Whether the disk is so full that only deletes are accepted.
+    pub fn is_full(&self) -> bool {
+        self.engine.is_full()
+    }
+
     /// The store's figures.
     pub fn stats(&self) -> Stats {
         self.engine.stats()

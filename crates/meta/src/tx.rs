@@ -103,6 +103,9 @@ pub trait Op: Send + 'static {
     /// that it needs no transaction. The engine holds operations to it.
     const SINGLE: bool = false;
 
+    /// It gives room back, so it is let through on a full disk, on room that was set aside for that.
+    const FREES: bool = false;
+
     /// Does the work.
     fn run<T: Tx>(&self, tx: &mut T) -> impl Future<Output = Result<Self::Out>> + Send;
 

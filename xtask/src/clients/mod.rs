@@ -85,6 +85,7 @@ const CLIENTS: &[Client] = &[
     debian("openssl", "openssl", "certificates of the test servers"),
     debian("iproute2", "ip", "dockerd asks for it"),
     debian("iptables", "iptables", "dockerd asks for it"),
+    debian("strace", "strace", "records what reaches the disk"),
     Client {
         name: "cargo-deny",
         source: Source::Cargo {

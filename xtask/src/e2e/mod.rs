@@ -20,7 +20,7 @@ mod matrix;
 mod operator;
 mod oras;
 mod podman;
-mod process;
+pub(crate) mod process;
 mod regctl;
 mod signing;
 mod site;

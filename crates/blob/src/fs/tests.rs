@@ -18,7 +18,6 @@ use crate::store::AHEAD_OF_ALL;
 const ENOSPC: i32 = 28;
 const EIO: i32 = 5;
 const EPERM: i32 = 1;
-const EXDEV: i32 = 18;
 
 struct House {
     dir: TempDir,
@@ -278,16 +277,27 @@ async fn folders_that_somebody_removed_come_back() {
 }
 
 #[tokio::test]
-async fn an_export_to_another_file_system_copies() {
+async fn an_export_shares_no_bytes_and_is_verified_on_the_way() {
     let house = House::new();
     let bytes = noise(BUFFER + 5);
     let (key, _) = house.blob(&bytes).await;
     let other = tempfile::tempdir().unwrap();
     let to = other.path().join("copy");
-    house.script.fail(Step::Link, 0, 1, EXDEV);
     house.store.export(&key, &to).await.unwrap();
-    assert_eq!(std::fs::read(&to).unwrap(), bytes);
-    house.script.fail(Step::Link, 0, 1, EXDEV);
+    let original = house.dir.path().join(key.as_str());
+    let mut damaged = bytes.to_vec();
+    damaged[BUFFER] ^= 1;
+    std::fs::write(&original, damaged).unwrap();
+    assert_eq!(std::fs::read(&to).unwrap(), bytes, "damaged together");
+    let bad = other.path().join("bad");
+    let error = house.store.export(&key, &bad).await.unwrap_err();
+    assert!(matches!(error, Error::WrongDigest { .. }), "{error}");
+    assert!(!bad.exists());
+    std::fs::write(&original, &bytes[..BUFFER]).unwrap();
+    let error = house.store.export(&key, &bad).await.unwrap_err();
+    assert!(matches!(error, Error::WrongDigest { .. }), "{error}");
+
+    std::fs::write(&original, &bytes).unwrap();
     house.script.fail(Step::Write, 0, 1, ENOSPC);
     let half = other.path().join("half");
     let error = house.store.export(&key, &half).await.unwrap_err();

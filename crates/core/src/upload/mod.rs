@@ -17,7 +17,7 @@ use wharf_oci::{Algorithm, ContentRange, Digest, RepositoryName};
 
 pub use self::locks::Locks;
 use self::sink::{Content, Finished, Sink};
-use crate::blob::is_sound;
+use crate::blob::is_genuine;
 use crate::error::{BodyError, Error, Result};
 use crate::registry::Registry;
 
@@ -302,6 +302,10 @@ async fn receive(
         match chunk {
             Ok(bytes) => {
                 received += bytes.len() as u64;
+                // What room there is belongs to deletes.
+                if sink.registry().meta.is_full() {
+                    return Err(Error::NoSpace);
+                }
                 if sink.offset() + bytes.len() as u64 > limit {
                     return Err(Error::BlobTooLarge { limit });
                 }
@@ -340,7 +344,7 @@ fn implemented(digest: &Digest) -> Result<Algorithm> {
 
 /// Makes verified bytes a blob of the repository: blob first, row second.
 ///
-/// Bytes that somebody else has pushed before are linked, but only when what lies there is whole; otherwise these
+/// Bytes that somebody else has pushed before are linked, but only when what lies there has that digest; otherwise these
 /// verified bytes take its place, which is how a damaged blob heals.
 async fn publish(
     registry: &Registry,
@@ -362,7 +366,7 @@ async fn publish(
         })
         .await?;
     let trusted = match &existing {
-        Some(row) => is_sound(registry, row).await,
+        Some(row) => is_genuine(registry, row).await?,
         None => false,
     };
 
@@ -395,11 +399,11 @@ async fn publish(
         Ok(published) => published,
         // Certainly rolled back: the key names bytes that no row will ever want. After any other failure the commit
         // may have happened, so the bytes stay; `storage verify` lists them if it did not.
-        Err(wharf_meta::Error::Full(_)) => {
+        Err(error @ wharf_meta::Error::Full(_)) => {
             if let Some(key) = fresh {
                 registry.blobs.remove(&key).await?;
             }
-            return Err(Error::NoSpace);
+            return Err(error.into());
         }
         Err(error) => return Err(error.into()),
     };

@@ -61,6 +61,7 @@ pub struct Delete {
 
 impl Op for Delete {
     type Out = bool;
+    const FREES: bool = true;
 
     async fn run<T: Tx>(&self, tx: &mut T) -> Result<bool> {
         let Some(repository) = repository::find(tx, &self.repository).await? else {

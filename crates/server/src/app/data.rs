@@ -14,6 +14,8 @@ use wharf_meta::{Meta, Opened, SqliteOptions, Synchronous};
 
 /// The metadata store's file.
 const DATABASE: &str = "wharf.db";
+/// Set aside for deletes on a full disk: a full log between two checkpoints.
+const RESERVE: u64 = 16 << 20;
 
 /// How to open a data folder.
 #[derive(Debug, Clone)]
@@ -91,6 +93,7 @@ impl Data {
         let lock = lock::acquire(&folder, options.lock_wait, waiting)?;
         let (meta, opened) = Meta::open(SqliteOptions {
             synchronous: options.synchronous,
+            reserve_bytes: RESERVE,
             ..SqliteOptions::new(folder.join(DATABASE))
         })?;
         let blobs = Fs::open(FsOptions {

@@ -286,7 +286,12 @@ fn write_password(path: &Path, password: &Password) -> std::io::Result<()> {
         .mode(0o600)
         .open(path)?;
     writeln!(file, "{}", password.reveal())?;
-    file.sync_all()
+    file.sync_all()?;
+    // Its name as well: after a power cut the administrator would be there, and nobody would know the password.
+    match path.parent() {
+        Some(folder) => std::fs::File::open(folder)?.sync_all(),
+        None => Ok(()),
+    }
 }
 
 type Authority = Option<(std::path::PathBuf, String)>;

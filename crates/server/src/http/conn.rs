@@ -24,6 +24,7 @@ use super::id::RequestIds;
 use super::io::{Io, Protocol, Refused, Wire};
 use super::limits::Limits;
 use super::observer::{ConnectionEnd, Observer};
+use super::sendfile::Lane;
 use super::service;
 use super::tls::Tls;
 use super::watch::{Registration, Verdict, Watch, Watched};
@@ -51,6 +52,8 @@ pub(super) struct Conn {
     pub(super) tls: bool,
     pub(super) protocol: Protocol,
     pub(super) refused: Refused,
+    /// How files go out by themselves, where they can.
+    pub(super) lane: Option<Arc<Lane>>,
     pub(super) requests: AtomicU64,
     /// HTTP/2 streams that were answered, and that were reset before.
     pub(super) answered: AtomicU32,
@@ -132,6 +135,7 @@ async fn serve_wire<H: Handler>(
         tls,
         protocol,
         refused,
+        lane: io.lane(protocol),
         requests: AtomicU64::new(0),
         answered: AtomicU32::new(0),
         reset: AtomicU32::new(0),

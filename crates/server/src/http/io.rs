@@ -16,6 +16,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::server::TlsStream;
 
 use super::framing::{Framing, Refusal, Stop};
+use super::sendfile::{self, Lane};
 use super::watch::Watched;
 
 /// What hyper reads in place of a refused head.
@@ -45,6 +46,8 @@ pub(super) struct Io {
     stopped: Option<Stopped>,
     /// Whether hyper may close the socket; for HTTP/1 the connection does, after the discard.
     closes: bool,
+    /// What hyper holds of files for this socket; none where bytes are encrypted.
+    lane: Option<Arc<Lane>>,
     watched: Arc<Watched>,
 }
 
@@ -73,6 +76,7 @@ impl Io {
         watched: Arc<Watched>,
     ) -> Self {
         Self {
+            lane: (!matches!(wire, Wire::Tls(_))).then(Arc::default),
             wire,
             framing: Framing::new(max_head),
             held: Vec::new(),
@@ -82,6 +86,11 @@ impl Io {
             closes: false,
             watched,
         }
+    }
+
+    /// The lane for this connection's files. HTTP/2 cuts bodies into frames, which takes bytes.
+    pub(super) fn lane(&self, protocol: Protocol) -> Option<Arc<Lane>> {
+        self.lane.clone().filter(|_| protocol == Protocol::H1)
     }
 
     /// Leaves the connection to HTTP/2, closing included.
@@ -280,22 +289,31 @@ impl Io {
 
 impl AsyncWrite for Io {
     fn poll_write(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let result = Pin::new(&mut self.wire).poll_write(cx, bytes);
-        self.note_write(&result);
-        result
+        self.poll_write_vectored(cx, &[io::IoSlice::new(bytes)])
     }
 
     fn poll_write_vectored(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-        bytes: &[io::IoSlice<'_>],
+        slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let result = Pin::new(&mut self.wire).poll_write_vectored(cx, bytes);
-        self.note_write(&result);
+        let this = &mut *self;
+        let (bytes, window) = match &this.lane {
+            Some(lane) => lane.taken(slices)?,
+            None => (slices.len(), None),
+        };
+        let result = match (window, &this.lane) {
+            // What stands before the file goes first, and hyper comes again for the file.
+            (Some(window), Some(lane)) if bytes == 0 => {
+                sendfile::poll_send(&mut this.wire, cx, &window, lane)
+            }
+            _ => Pin::new(&mut this.wire).poll_write_vectored(cx, &slices[..bytes]),
+        };
+        this.note_write(&result);
         result
     }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::connection::{Connection, error, is_failed_sync};
+use super::connection::{Connection, error, failure, is_failed_sync};
 use super::shared::Shared;
 use crate::error::{Error, Result};
 
@@ -66,12 +66,16 @@ impl Checkpointer {
         }
         let mut pause = None;
         while self.shared.wait(pause.unwrap_or(IDLE), pause.is_some()) {
-            pause = if self.shared.refusing().is_some() {
+            let due = if self.shared.refusing().is_some() {
                 (!self.recover()).then_some(RETRY)
             } else if self.step() {
                 None
             } else {
                 Some(pause.map_or(PAUSE, |pause| (pause * 2).min(LONG_PAUSE)))
+            };
+            pause = match self.shared.reserve.is_spent() && !self.shared.reserve.hold() {
+                true => Some(due.unwrap_or(LONG_PAUSE)),
+                false => due,
             };
         }
         let _gate = self.shared.gate();
@@ -95,6 +99,8 @@ impl Checkpointer {
         match done {
             // If not, a reader still needs the log.
             Ok(progress) => progress.complete(),
+            // What the log holds is safe there; the reserve says once that the disk is full.
+            Err(Error::Full(_)) if self.shared.reserve.is_spent() => false,
             Err(error) => {
                 tracing::error!(%error, "a checkpoint of the metadata failed");
                 false
@@ -152,11 +158,13 @@ impl Checkpointer {
             }
             Err(e) => {
                 counts.failed_checkpoints.fetch_add(1, Ordering::Relaxed);
-                let failure = error(&e, sql);
+                let failed = failure(self.connection.raw(), &e, sql);
                 if is_failed_sync(&e) {
-                    self.shared.refuse(&failure);
+                    self.shared.refuse(&failed);
                 }
-                Err(failure)
+                let failed = Err(failed);
+                self.shared.note(&failed);
+                failed
             }
         }
     }

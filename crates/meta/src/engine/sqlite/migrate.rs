@@ -61,6 +61,16 @@ fn keep_log(connection: &rusqlite::Connection, path: &Path) -> Result<()> {
     )))
 }
 
+/// Moves what a crash left in the log, so that the next commit begins another round of it: what was torn at its end shall
+/// never stand behind later commits, where `log` would take it for damage. Where there is no room the log goes on growing
+/// from where it is.
+fn begin_log_anew(connection: &rusqlite::Connection) {
+    let moved = connection.query_row("PRAGMA wal_checkpoint(RESTART)", [], |_| Ok(()));
+    if let Err(error) = moved {
+        tracing::warn!(%error, "the metadata log of the last run could not be moved into the database yet");
+    }
+}
+
 /// Brings the database at `path` up to date; gives its schema before, if it was older. A snapshot of the old state is
 /// left beside it.
 pub(super) fn upgrade(path: &Path, all: &[Migration]) -> Result<Option<u32>> {
@@ -84,6 +94,7 @@ pub(super) fn upgrade(path: &Path, all: &[Migration]) -> Result<Option<u32>> {
     };
     let mut pending = migration::pending(all, version.schema, &ran)?;
     keep_log(&connection, path)?;
+    begin_log_anew(&connection);
     if pending.next().is_none() {
         return Ok(None);
     }

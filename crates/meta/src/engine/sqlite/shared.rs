@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
+use super::reserve::Reserve;
 use crate::error::Error;
 use crate::stats::Slow;
 
@@ -43,6 +44,11 @@ pub(super) struct Shared {
     checkpoint_at_pages: u64,
     is_refusing: AtomicBool,
     refusing: Mutex<Option<String>>,
+    /// Set for good: only another start, over a restored database, gets rid of damage.
+    damaged: OnceLock<String>,
+    pub(super) reserve: Reserve,
+    /// The last commit found no room.
+    starved: AtomicBool,
     wake: Mutex<Wake>,
     woken: Condvar,
     slow: Mutex<BTreeMap<&'static str, (u64, Duration)>>,
@@ -53,7 +59,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Shared {
-    pub(super) fn new(checkpoint_at_pages: u64) -> Shared {
+    pub(super) fn new(checkpoint_at_pages: u64, reserve: Reserve) -> Shared {
         Shared {
             counts: Counts::default(),
             turn: Mutex::new(()),
@@ -62,6 +68,9 @@ impl Shared {
             checkpoint_at_pages,
             is_refusing: AtomicBool::new(false),
             refusing: Mutex::new(None),
+            damaged: OnceLock::new(),
+            reserve,
+            starved: AtomicBool::new(false),
             wake: Mutex::new(Wake::default()),
             woken: Condvar::new(),
             slow: Mutex::new(BTreeMap::new()),
@@ -95,6 +104,7 @@ impl Shared {
     }
 
     pub(super) fn committed(&self, operations: u64, time: Duration) {
+        self.starved.store(false, Ordering::Relaxed);
         let counts = &self.counts;
         counts.operations.fetch_add(operations, Ordering::Relaxed);
         counts.commits.fetch_add(1, Ordering::Relaxed);
@@ -120,6 +130,35 @@ impl Shared {
         } else {
             None
         }
+    }
+
+    /// Looks at an answer: damage that was met once ends all writing, since what would be written may be wrong too.
+    pub(super) fn note<T>(&self, answer: &Result<T, Error>) {
+        if let Err(Error::Corrupt(what)) = answer
+            && self.damaged.set(what.clone()).is_ok()
+        {
+            tracing::error!(
+                what,
+                "the metadata database is damaged: nothing is written any more, and what can still be read is served; \
+                 stop the server and restore the last backup (wharf backup restore FOLDER --data NEW_FOLDER)"
+            );
+        }
+    }
+
+    /// A commit found no room.
+    pub(super) fn starve(&self) {
+        self.starved.store(true, Ordering::Relaxed);
+        self.wake_checkpoint();
+    }
+
+    /// Whether there was no room for the last commit, or there is none for anything but deletes.
+    pub(super) fn is_full(&self) -> bool {
+        self.reserve.is_spent() || self.starved.load(Ordering::Relaxed)
+    }
+
+    /// What is damaged.
+    pub(super) fn damaged(&self) -> Option<String> {
+        self.damaged.get().cloned()
     }
 
     /// A checkpoint was synced.

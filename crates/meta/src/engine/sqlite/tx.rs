@@ -2,7 +2,7 @@
 
 use std::future::{Future, ready};
 
-use super::connection::{Connection, Guard, error};
+use super::connection::{Connection, Guard, failure};
 use crate::error::{Error, Result};
 use crate::tx::{Counter, Op, Tx};
 use crate::value::{Id, Row, Val};
@@ -82,7 +82,7 @@ impl Guard for Progress {
 /// Runs a cached statement without parameters.
 pub(super) fn simple(connection: &rusqlite::Connection, sql: &'static str) -> Result<()> {
     let run = || connection.prepare_cached(sql)?.raw_execute();
-    run().map(drop).map_err(|e| error(&e, sql))
+    run().map(drop).map_err(|e| failure(connection, &e, sql))
 }
 
 /// What an operation sees.

@@ -39,6 +39,8 @@ pub(super) trait Work: Send {
     fn name(&self) -> &'static str;
     /// How it may write.
     fn writes(&self) -> Writes;
+    /// [`Op::FREES`].
+    fn frees(&self) -> bool;
     /// Runs it and keeps its result.
     fn run(&mut self, tx: &mut SqliteTx<'_>) -> Result<()>;
     /// Gives the kept result, or this error, to the caller.
@@ -59,6 +61,10 @@ impl<O: Op> Work for Pending<O> {
 
     fn writes(&self) -> Writes {
         if O::SINGLE { Writes::One } else { Writes::Any }
+    }
+
+    fn frees(&self) -> bool {
+        O::FREES
     }
 
     fn run(&mut self, tx: &mut SqliteTx<'_>) -> Result<()> {
@@ -126,7 +132,11 @@ impl Writer {
         let mut next = Some(first);
         while let Some(mut work) = next.take() {
             let begun = Instant::now();
-            let ran = self.one(&mut *work, &mut counts);
+            let ran = if self.shared.reserve.is_spent() && !work.frees() {
+                Ran::Undone(Error::Full("only deletes are accepted".to_owned()))
+            } else {
+                self.one(&mut *work, &mut counts)
+            };
             self.watch(work.name(), begun.elapsed());
             match ran {
                 Ran::Kept => done.push(work),
@@ -158,6 +168,8 @@ impl Writer {
                     work.answer(Ok(()));
                 }
             }
+            // A frame found no room, so the log has no end of this batch, and no sync failed.
+            Err(error @ Error::Full(_)) => self.fail(done, &error),
             Err(error) => {
                 // What of it reached the disk is unknown, and so is what the next sync would vouch for.
                 tracing::error!(%error, operations = done.len(), "a metadata commit failed: writes are refused until a checkpoint is synced");
@@ -169,6 +181,9 @@ impl Writer {
 
     /// Why nothing is written now.
     fn refusal(&self) -> Option<Error> {
+        if let Some(reason) = self.shared.damaged() {
+            return Some(Error::Corrupt(reason));
+        }
         if let Some(reason) = self.shared.refusing() {
             return Some(Error::Refusing(reason));
         }
@@ -261,9 +276,47 @@ impl Writer {
             .counts
             .failed_commits
             .fetch_add(1, Ordering::Relaxed);
-        for work in done {
+        // Once more with the room that was set aside, unless it is in use already.
+        let full = matches!(error, Error::Full(_));
+        let (frees, lost): (Vec<_>, Vec<_>) =
+            done.into_iter().partition(|work| full && work.frees());
+        for work in lost {
             work.answer(Err(error.clone()));
         }
+        if full {
+            self.shared.starve();
+        }
+        let again = !frees.is_empty() && self.shared.reserve.release();
+        for mut work in frees {
+            let outcome = if again {
+                self.alone(&mut *work)
+            } else {
+                Err(error.clone())
+            };
+            work.answer(outcome);
+        }
+    }
+
+    /// Runs an operation in a transaction of its own; the gate is held.
+    fn alone(&mut self, work: &mut dyn Work) -> Result<()> {
+        simple(self.connection.raw(), "BEGIN IMMEDIATE")?;
+        let begun = Instant::now();
+        let mut counts = Counts::default();
+        let outcome = match self.one(work, &mut counts) {
+            Ran::Kept => self.commit(&counts).inspect_err(|error| {
+                if !matches!(error, Error::Full(_)) {
+                    self.shared.refuse(error);
+                }
+            }),
+            Ran::Undone(error) | Ran::BatchLost(error) => Err(error),
+        };
+        if outcome.is_ok() {
+            self.shared.committed(1, begun.elapsed());
+        } else if !self.connection.raw().is_autocommit() {
+            simple(self.connection.raw(), "ROLLBACK")
+                .inspect_err(|error| self.shared.refuse(error))?;
+        }
+        outcome
     }
 
     fn watch(&mut self, name: &'static str, held: Duration) {

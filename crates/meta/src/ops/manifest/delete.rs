@@ -44,6 +44,7 @@ pub struct Delete {
 
 impl Op for Delete {
     type Out = Deleted;
+    const FREES: bool = true;
 
     async fn run<T: Tx>(&self, tx: &mut T) -> Result<Deleted> {
         let Some(repository) = repository::find(tx, &self.repository).await? else {
@@ -140,6 +141,7 @@ pub struct SweepEdges {
 
 impl Op for SweepEdges {
     type Out = u32;
+    const FREES: bool = true;
 
     async fn run<T: Tx>(&self, tx: &mut T) -> Result<u32> {
         let limit = u64::from(self.limit.clamp(1, super::MAX_EDGES as u32));
