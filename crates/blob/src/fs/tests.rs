@@ -619,7 +619,8 @@ async fn what_waits_for_a_slow_disk_is_bounded_for_all_uploads_together() {
     let mut writers = Vec::new();
     for _ in 0..UPLOADS {
         let start = Checkpoint::START;
-        let writer = store.upload(&UploadId::random(), &start, Algorithm::Sha256);
+        let id = UploadId::random();
+        let writer = store.upload(&id, &start, Algorithm::Sha256);
         writers.push(writer.await.unwrap());
     }
     let mut accepted = 0;
