@@ -16,7 +16,7 @@ use wharf_meta::{blob as blob_rows, upload as rows};
 use wharf_oci::{Algorithm, ContentRange, Digest, RepositoryName};
 
 pub use self::locks::Locks;
-use self::sink::{Finished, Sink};
+use self::sink::{Content, Finished, Sink};
 use crate::blob::is_genuine;
 use crate::error::{BodyError, Error, Result};
 use crate::registry::Registry;
@@ -187,13 +187,15 @@ pub async fn monolithic(
         Ok(finished)
     }
     .await;
-    match outcome {
+    let outcome = match outcome {
         Ok(finished) => publish(registry, repository, None, &id, owner, finished).await,
-        Err(error) => {
-            registry.blobs.discard(&id).await?;
-            Err(error)
-        }
+        Err(error) => Err(error),
+    };
+    if outcome.is_err() {
+        // No session knows of these bytes, so nobody will come back for them.
+        registry.blobs.discard(&id).await?;
     }
+    outcome
 }
 
 /// Ends the session and frees what it holds (UP-40).
@@ -361,7 +363,7 @@ async fn publish(
     let Finished {
         digest,
         size,
-        inline,
+        content: bytes,
     } = finished;
     let existing = registry
         .meta
@@ -374,13 +376,16 @@ async fn publish(
         None => false,
     };
 
-    let in_file = inline.is_none();
-    let (content, fresh) = match inline {
+    let in_file = matches!(bytes, Content::File(_));
+    let (content, fresh) = match &bytes {
         _ if trusted => (blob_rows::Content::Existing, None),
-        Some(bytes) => (blob_rows::Content::Inline(bytes), None),
-        None => {
+        Content::Inline(bytes) => (blob_rows::Content::Inline(bytes.clone()), None),
+        Content::Held(_) | Content::File(_) => {
             let key = Key::fresh(&digest);
-            registry.blobs.publish(bytes_of, &key).await?;
+            match &bytes {
+                Content::Held(bytes) => registry.blobs.put(&key, bytes.clone()).await?,
+                _ => registry.blobs.publish(bytes_of, &key).await?,
+            }
             (blob_rows::Content::Key(key.as_str().to_owned()), Some(key))
         }
     };

@@ -26,7 +26,7 @@ pub struct DataOptions {
     pub lock_wait: Duration,
     /// Whether each commit is synced to the disk.
     pub synchronous: Synchronous,
-    /// Threads for blob input and output.
+    /// Threads for blob input and output at most; 0: the store chooses.
     pub io_threads: usize,
 }
 
@@ -37,7 +37,7 @@ impl DataOptions {
             folder: folder.into(),
             lock_wait: Duration::from_secs(30),
             synchronous: Synchronous::Full,
-            io_threads: 4,
+            io_threads: 0,
         }
     }
 
