@@ -98,6 +98,27 @@ fn steps() -> Result<Vec<Step>> {
             &[],
         ),
         step("e2e", &[&xtask, "e2e", "--binary", &release], &[]),
+        step(
+            "crash",
+            &[
+                &xtask, "endure", "crash", "--kills", "200", "--binary", &release,
+            ],
+            &[],
+        ),
+        step(
+            "power",
+            &[
+                &xtask, "endure", "power", "--states", "200", "--binary", &release,
+            ],
+            &[],
+        ),
+        step(
+            "bench",
+            &[
+                &xtask, "bench", "--short", "--rounds", "2", "--check", "--binary", &release,
+            ],
+            &[],
+        ),
     ])
 }
 
@@ -194,7 +215,7 @@ impl Step {
                 run::line(&command)
             );
         }
-        if matches!(self.name, "test" | "e2e") && found.passed == 0 {
+        if matches!(self.name, "test" | "e2e" | "crash" | "power") && found.passed == 0 {
             bail!("no test was run");
         }
         Ok(())

@@ -164,9 +164,9 @@ fn wharf(bench: &Bench, uploads: usize) {
                     writer.write(chunk.clone()).await.expect("write");
                 }
                 let (digest, _) = writer.finish(Algorithm::Sha256).await.expect("finish");
-                drop(writer);
                 let key = Key::fresh(&digest);
                 store.publish(&id, &key).await.expect("publish");
+                drop(writer);
                 store.discard(&id).await.expect("discard");
                 store.remove(&key).await.expect("remove");
             });

@@ -27,6 +27,14 @@ pub enum Error {
         /// Bytes that are there.
         actual: u64,
     },
+    /// What lies under the key has other bytes than its digest says.
+    #[error("{key} is damaged: its bytes hash to {actual}")]
+    WrongDigest {
+        /// The key as its row has it.
+        key: String,
+        /// What they hash to.
+        actual: Box<wharf_oci::Digest>,
+    },
     /// The store no longer has the bytes that a checkpoint claims, or another writer has taken the upload over.
     #[error("the upload's bytes are no longer there; begin it again")]
     UploadLost,

@@ -1,4 +1,4 @@
-//! The I/O pool: a fixed number of threads for the calls that may block.
+//! The I/O pool: a bounded number of threads for the calls that may block.
 //!
 //! Used by the file store only. Reads and writes have a pool each, so that disks that take seconds for an `fsync` do not
 //! hold up reading. A job never waits for another job, so the pool can't lock up.
@@ -46,7 +46,10 @@ pub struct PoolStats {
 
 struct Handle {
     shared: Arc<Shared>,
+    name: String,
     threads: usize,
+    /// How far its threads step back for others, as in nice(2).
+    nice: i32,
 }
 
 struct Shared {
@@ -60,34 +63,44 @@ struct Shared {
 struct Queue {
     jobs: VecDeque<Work>,
     closed: bool,
+    /// Threads that were started, and those of them that wait for a job.
+    started: usize,
+    idle: usize,
 }
 
 impl Pool {
-    /// Starts `threads` threads (at least one) that are called `name`.
+    /// A pool of up to `threads` threads (at least one) that are called `name`. They start when they are needed: most of
+    /// them wait for a disk that is slow, and a thread that never ran costs nothing.
     pub fn new(name: &str, threads: usize) -> io::Result<Self> {
+        Self::nice(name, threads, 0)
+    }
+
+    /// The same, for work that must not take the processor from threads that answer requests.
+    pub(crate) fn nice(name: &str, threads: usize, nice: i32) -> io::Result<Self> {
         let threads = threads.max(1);
         let shared = Arc::new(Shared {
             queue: Mutex::new(Queue {
                 jobs: VecDeque::new(),
                 closed: false,
+                started: 1,
+                idle: 0,
             }),
             wake: Condvar::new(),
             slots: Arc::new(Semaphore::new(threads * (1 + QUEUE_PER_THREAD))),
             busy: AtomicUsize::new(0),
             jobs: AtomicU64::new(0),
         });
-        let handle = Arc::new(Handle {
-            shared: shared.clone(),
+        let handle = Handle {
+            shared,
+            name: name.to_owned(),
             threads,
-        });
-        for _ in 0..threads {
-            let shared = shared.clone();
-            std::thread::Builder::new()
-                .name(name.to_owned())
-                .stack_size(STACK)
-                .spawn(move || shared.work())?;
-        }
-        Ok(Self { handle })
+            nice,
+        };
+        // One for certain: from then on every job has a thread that gets to it.
+        handle.start_thread()?;
+        Ok(Self {
+            handle: Arc::new(handle),
+        })
     }
 
     /// Runs a job on a thread, waiting for a place in the queue. A future that is dropped before it had a place never
@@ -106,14 +119,6 @@ impl Pool {
         let slots = self.handle.shared.slots.clone();
         // The semaphore is never closed.
         Slot(slots.acquire_owned().await.ok())
-    }
-
-    /// Waits for two places at once. Whoever took one after the other could wait for ever, for others that do the same.
-    pub(crate) async fn two_slots(&self) -> (Slot, Slot) {
-        let slots = self.handle.shared.slots.clone();
-        let mut both = slots.acquire_many_owned(2).await.ok();
-        let one = both.as_mut().and_then(|both| both.split(1));
-        (Slot(one), Slot(both))
     }
 
     /// Puts a job into its place, at once. The result waits in what is returned; dropping that drops the result on the
@@ -168,7 +173,15 @@ impl Pool {
     }
 
     fn push(&self, work: Work) {
-        self.handle.shared.lock().jobs.push_back(work);
+        let mut queue = self.handle.shared.lock();
+        queue.jobs.push_back(work);
+        let more = queue.jobs.len() > queue.idle && queue.started < self.handle.threads;
+        queue.started += usize::from(more);
+        drop(queue);
+        if more && let Err(error) = self.handle.start_thread() {
+            self.handle.shared.lock().started -= 1;
+            tracing::warn!(%error, pool = self.handle.name, "no further I/O thread could be started");
+        }
         self.handle.shared.wake.notify_one();
     }
 }
@@ -176,6 +189,23 @@ impl Pool {
 impl std::fmt::Debug for Pool {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         self.stats().fmt(f)
+    }
+}
+
+impl Handle {
+    fn start_thread(&self) -> io::Result<()> {
+        let (shared, nice) = (self.shared.clone(), self.nice);
+        std::thread::Builder::new()
+            .name(self.name.clone())
+            .stack_size(STACK)
+            .spawn(move || {
+                // On Linux this means the calling thread alone. Where it may not be, the thread is as eager as others.
+                if nice != 0 {
+                    let _ = rustix::process::setpriority_process(None, nice);
+                }
+                shared.work();
+            })
+            .map(drop)
     }
 }
 
@@ -207,10 +237,12 @@ impl Shared {
             } else if queue.closed {
                 return;
             } else {
+                queue.idle += 1;
                 queue = self
                     .wake
                     .wait(queue)
                     .unwrap_or_else(|poison| poison.into_inner());
+                queue.idle -= 1;
             }
         }
     }
@@ -225,6 +257,15 @@ pub(crate) struct Slot(
 pub(crate) struct Started<T>(oneshot::Receiver<Result<T, Box<dyn Any + Send>>>);
 
 impl<T> Started<T> {
+    /// The result, if it is there.
+    pub(crate) fn take(&mut self) -> Option<Result<T>> {
+        match self.0.try_recv() {
+            Ok(outcome) => Some(outcome.map_err(|_| panicked())),
+            Err(oneshot::error::TryRecvError::Closed) => Some(Err(panicked())),
+            Err(oneshot::error::TryRecvError::Empty) => None,
+        }
+    }
+
     /// Takes the result if it is there, and turns it away from now on.
     pub(crate) fn abandon(mut self) -> Option<T> {
         self.0.close();
@@ -238,12 +279,16 @@ impl<T> Future for Started<T> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         Pin::new(&mut self.0).poll(cx).map(|outcome| match outcome {
             Ok(Ok(value)) => Ok(value),
-            Ok(Err(_)) | Err(_) => Err(Error::io(
-                || "an I/O job panicked; this is a bug, the log has the message".into(),
-                io::Error::from(io::ErrorKind::Other),
-            )),
+            Ok(Err(_)) | Err(_) => Err(panicked()),
         })
     }
+}
+
+fn panicked() -> Error {
+    Error::io(
+        || "an I/O job panicked; this is a bug, the log has the message".into(),
+        io::Error::from(io::ErrorKind::Other),
+    )
 }
 
 #[cfg(test)]

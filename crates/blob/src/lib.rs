@@ -8,8 +8,9 @@
 //! block a runtime thread for more than a millisecond, acknowledge bytes that could be lost with the power, or try a
 //! failed `fsync` a second time: the kernel forgets the pages that it could not write, so the second call lies.
 //!
-//! The byte path in: [`UploadWriter::write`] gathers up to [`BUFFER`] bytes and hands them to the I/O pool, where one
-//! thread hashes and another writes them, while the next segment gathers. The byte path out: [`Blob::stream`].
+//! The byte path in: [`UploadWriter::write`] gathers up to [`BUFFER`] bytes and hands them to the I/O threads, where one
+//! hashes and another writes them, while the next segments gather. Large files are written past the page cache. The byte
+//! path out: [`Blob::stream`].
 
 pub mod error;
 pub mod fault;
@@ -29,5 +30,5 @@ pub use self::hash::Hasher;
 pub use self::io::{Pool, PoolStats};
 pub use self::key::{Key, UploadId, UploadIdError};
 pub use self::mem::Mem;
-pub use self::read::{Blob, ByteStream, FileBlob};
+pub use self::read::{Blob, ByteStream, FileBlob, Piece, Window};
 pub use self::store::{BUFFER, BlobStore, BoxFuture, Checkpoint, Part, Stored, UploadWriter};

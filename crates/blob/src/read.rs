@@ -1,26 +1,28 @@
 //! The way out: a blob that was opened, and the stream of its bytes.
 //!
-//! A read is tried on the spot with `RWF_NOWAIT`, which only copies what is in the page cache; what is not there is read
-//! on the I/O pool, and the kernel is asked to read on ahead. The size comes from the row and was compared with the file
-//! when it was opened; a file that turns out shorter gives an error, so that a short answer is never a complete one.
+//! A stream gives its bytes in one of two ways, as the caller asks each time: copied into a [`Bytes`], or as a
+//! [`Window`], a stretch of the open file that a socket can be fed from (`sendfile`). Either is tried on the spot with
+//! `RWF_NOWAIT`, which only takes what is in the page cache; what is not there is fetched on the I/O pool, and the kernel
+//! is asked to read on ahead. The size comes from the row and was compared with the file when it was opened; a file that
+//! turns out shorter gives an error, so that a short answer is never a complete one.
 
 mod buffer;
+mod window;
 
 use std::fs::File;
 use std::io::{self, IoSliceMut};
 use std::ops::Range;
-use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use futures_core::Stream;
-use rustix::fs::{Advice, fadvise};
 use rustix::io::{Errno, ReadWriteFlags, preadv2};
 
 use self::buffer::Buffers;
 use self::buffer::{Buffer, Reader};
+pub use self::window::{Piece, Window};
 use crate::error::{Error, Result};
 use crate::fault::{Fault, Step};
 use crate::io::{Pool, Started};
@@ -58,6 +60,7 @@ impl Blob {
             Self::File(file) => Source::File(Box::new(FileStream {
                 next: range.start,
                 end: range.end.max(range.start),
+                advised: 0,
                 state: State::Ready,
                 _reader: file.io.buffers.reader(),
                 file: file.clone(),
@@ -119,9 +122,14 @@ impl FileBlob {
         self.size
     }
 
-    /// The open file, for `sendfile`. Reads through it must give an offset: the file's own position is shared.
-    pub fn as_file(&self) -> &Arc<File> {
-        &self.file
+    /// Tests may make any look at a file fail.
+    fn fault(&self) -> rustix::io::Result<()> {
+        let Some(fault) = &self.io.fault else {
+            return Ok(());
+        };
+        fault
+            .before(Step::Read, self.key.as_str())
+            .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
     }
 
     /// One read of at most `buffer`'s size. `wait` says whether it may block.
@@ -132,11 +140,7 @@ impl FileBlob {
         end: u64,
         wait: bool,
     ) -> rustix::io::Result<usize> {
-        if let Some(fault) = &self.io.fault {
-            fault
-                .before(Step::Read, self.key.as_str())
-                .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
-        }
+        self.fault()?;
         let want = usize::try_from(end - at).unwrap_or(usize::MAX);
         let buffer = buffer.as_mut();
         let want = want.min(buffer.len());
@@ -156,16 +160,8 @@ impl FileBlob {
 
     /// Reads where blocking is allowed, and has the kernel fetch what comes next.
     fn read_cold(&self, buffer: &mut Buffer, at: u64, end: u64) -> rustix::io::Result<usize> {
-        let ahead = std::num::NonZeroU64::new((end - at).min(AHEAD));
-        // Advice: a kernel that takes none reads all the same.
-        let _ = fadvise(&*self.file, at, ahead, Advice::WillNeed);
+        self.advise(at, (at + AHEAD).min(end));
         self.read(buffer, at, end, true)
-    }
-}
-
-impl AsFd for FileBlob {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.file.as_fd()
     }
 }
 
@@ -188,6 +184,8 @@ struct FileStream {
     file: FileBlob,
     next: u64,
     end: u64,
+    /// How far the kernel was asked to read ahead; zero while all was in memory.
+    advised: u64,
     state: State,
     /// Counts this stream among those that share the buffers.
     _reader: Reader,
@@ -196,12 +194,24 @@ struct FileStream {
 enum State {
     Ready,
     Reading(Started<(Buffer, rustix::io::Result<usize>)>),
+    Warming(Started<rustix::io::Result<()>>),
 }
 
 impl ByteStream {
     /// A stream of bytes that are in memory.
     pub fn from_bytes(bytes: Bytes) -> Self {
         Self(Source::Memory(Some(Ok(bytes))))
+    }
+
+    /// The next bytes, as a window of the file where that can be; the two ways may be mixed.
+    pub fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Piece>>> {
+        if let Source::File(file) = &mut self.0
+            && let Some(window) = ready!(file.poll_window(cx))
+        {
+            return Poll::Ready(Some(window.map(Piece::Window)));
+        }
+        let bytes = ready!(Pin::new(self).poll_next(cx));
+        Poll::Ready(bytes.map(|bytes| bytes.map(Piece::Bytes)))
     }
 
     /// The next piece; `None` at the end.
@@ -262,6 +272,11 @@ impl FileStream {
                         Err(error) => return Poll::Ready(Some(self.fail(error))),
                     }
                 }
+                State::Warming(started) => {
+                    let _ = ready!(Pin::new(started).poll(cx));
+                    self.state = State::Ready;
+                    continue;
+                }
             };
             return Poll::Ready(Some(match outcome {
                 Ok(0) => self.short(self.next),
@@ -281,7 +296,7 @@ impl FileStream {
     }
 
     /// The file ends before the row says so.
-    fn short(&mut self, actual: u64) -> Result<Bytes> {
+    fn short<T>(&mut self, actual: u64) -> Result<T> {
         let error = Error::WrongSize {
             key: self.file.key.as_str().to_owned(),
             expected: self.end.max(self.file.size),
@@ -290,7 +305,7 @@ impl FileStream {
         self.fail(error)
     }
 
-    fn fail(&mut self, error: Error) -> Result<Bytes> {
+    fn fail<T>(&mut self, error: Error) -> Result<T> {
         self.next = self.end;
         Err(error)
     }

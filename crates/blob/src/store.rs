@@ -14,9 +14,16 @@ use crate::read::Blob;
 /// A future behind a pointer, so that traits with async methods stay usable as `dyn`.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// Bytes that an upload gathers before it hands them to the I/O pool. One segment gathers while one is hashed and
-/// written, so an upload holds at most twice this, and the last chunk that it was given.
+/// Bytes that an upload gathers before it hands them to the I/O threads. One segment gathers while one is hashed and
+/// written, so an upload holds twice this and the last chunk that it was given, and up to [`AHEAD`] segments more while
+/// all uploads together hold fewer than [`AHEAD_OF_ALL`] of these.
 pub const BUFFER: usize = 1 << 20;
+
+/// Segments of one upload that may wait for its hash or its file.
+pub(crate) const AHEAD: usize = 4;
+
+/// Segments of all uploads of a store that may wait beyond one for each.
+pub(crate) const AHEAD_OF_ALL: usize = 24;
 
 /// A place in an upload up to which every byte is durable, and the hash of those bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,8 +96,8 @@ pub trait BlobStore: Send + Sync + Debug {
     /// Removes a blob. That there is none is fine. Whoever has it open reads on.
     fn remove<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<()>>;
 
-    /// Puts a blob at a path that does not exist yet: a hard link where that is possible, else a copy whose bytes are
-    /// durable. The folder's own durability is the caller's affair.
+    /// Puts a blob at a path that does not exist yet: a copy of its own, whose bytes are durable and were seen to have the
+    /// key's digest; else [`crate::Error::WrongDigest`] and no file. The folder's own durability is the caller's affair.
     fn export<'a>(&'a self, key: &'a Key, to: &'a Path) -> BoxFuture<'a, Result<()>>;
 
     /// Shows all that is stored in a part, in no order, some hundred at a time. `visit` returns false to stop. What comes
@@ -120,6 +127,7 @@ pub trait UploadWriter: Send {
     fn sync(&mut self) -> BoxFuture<'_, Result<Checkpoint>>;
 
     /// Makes everything durable for [`BlobStore::publish`], and gives digest and size. Reads the bytes again when
-    /// `algorithm` is not the one that the upload was opened with (UP-7).
+    /// `algorithm` is not the one that the upload was opened with (UP-7). This is no checkpoint: the writer must live
+    /// until the upload is published.
     fn finish(&mut self, algorithm: Algorithm) -> BoxFuture<'_, Result<(Digest, u64)>>;
 }

@@ -108,17 +108,13 @@ async fn begin(store: &dyn BlobStore, id: &UploadId) -> Box<dyn UploadWriter> {
         .unwrap()
 }
 
-async fn upload(store: &dyn BlobStore, id: &UploadId, bytes: &Bytes) -> Digest {
-    let mut writer = begin(store, id).await;
+async fn publish(store: &dyn BlobStore, bytes: &Bytes) -> Key {
+    let id = UploadId::random();
+    let mut writer = begin(store, &id).await;
     writer.write(bytes.clone()).await.unwrap();
     let (digest, size) = writer.finish(Algorithm::Sha256).await.unwrap();
     assert_eq!(size, bytes.len() as u64);
-    digest
-}
-
-async fn publish(store: &dyn BlobStore, bytes: &Bytes) -> Key {
-    let id = UploadId::random();
-    let key = Key::fresh(&upload(store, &id, bytes).await);
+    let key = Key::fresh(&digest);
     store.publish(&id, &key).await.unwrap();
     store.discard(&id).await.unwrap();
     key

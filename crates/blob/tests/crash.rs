@@ -8,6 +8,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use bytes::Bytes;
 use wharf_blob::suite::{collect, noise};
 use wharf_blob::{BUFFER, BlobStore, Checkpoint, Fs, FsOptions, Key, Part, Stored, UploadId};
 use wharf_oci::{Algorithm, Digest};
@@ -35,6 +36,9 @@ async fn child(folder: String) {
 /// One upload: chunks and checkpoints, published at the end unless it is left lying.
 async fn upload(store: &Fs, seed: u64) {
     let bytes = noise(seed, BUFFER / 3 + (seed as usize * 7919) % (2 * BUFFER));
+    if seed.is_multiple_of(3) {
+        return put(store, seed, bytes).await;
+    }
     let id = UploadId::random();
     let mut writer = store
         .upload(&id, &Checkpoint::START, Algorithm::Sha256)
@@ -56,6 +60,14 @@ async fn upload(store: &Fs, seed: u64) {
     say(&format!("blob {key} {seed} {size}"));
     store.discard(&id).await.unwrap();
     say(&format!("gone {id}"));
+}
+
+/// A blob that comes in one piece.
+async fn put(store: &Fs, seed: u64, bytes: Bytes) {
+    let key = Key::fresh(&Digest::of(Algorithm::Sha256, &bytes));
+    let size = bytes.len();
+    store.put(&key, bytes).await.unwrap();
+    say(&format!("blob {key} {seed} {size}"));
 }
 
 /// One write, so that lines of several lanes do not mix.
@@ -139,19 +151,21 @@ fn run_and_kill(folder: &Path, round: u64, heard: &mut Acknowledged) {
         .unwrap();
     let mut pipe = BufReader::new(child.stderr.take().unwrap());
     let mut line = String::new();
-    // The clock starts with the first sign of life, so that slow machines kill as many at work as fast ones do.
+    // Counted in what it did, so that slow machines kill as many at work as fast ones do.
+    let until = heard.lines + 1 + round * 37 % 80;
     pipe.read_line(&mut line).unwrap();
-    let killer = std::thread::spawn(move || {
-        std::thread::sleep(Duration::from_micros(3_000 + round * 7_919 % 120_000));
-        child.kill().unwrap();
-        child.wait().unwrap()
-    });
+    let mut alive = true;
     while line.ends_with('\n') {
         heard.hear(line.trim_end());
+        if alive && heard.lines >= until {
+            alive = false;
+            std::thread::sleep(Duration::from_micros(round * 7_919 % 3_000));
+            child.kill().unwrap();
+        }
         line.clear();
         pipe.read_line(&mut line).unwrap();
     }
-    let status = killer.join().unwrap();
+    let status = child.wait().unwrap();
     assert!(
         !status.success() && status.code().is_none(),
         "the child ended by itself: {status}"

@@ -112,7 +112,8 @@ pub struct Copied {
     pub added: u64,
     /// Those that only older snapshots named, and that are gone now.
     pub removed: u64,
-    /// Digests of blobs that could not be copied, because the source itself has lost their bytes or some of them.
+    /// Digests of blobs that were not copied, because the source has lost their bytes, or they have not that digest any
+    /// more.
     pub missing: Vec<String>,
 }
 

@@ -47,7 +47,16 @@ pub async fn open(
 ) -> Result<Found> {
     let row = find(registry, repository, digest, true).await?;
     let content = match row.place {
-        rows::Place::Inline(bytes) => Blob::Memory(bytes.unwrap_or_default().into()),
+        rows::Place::Inline(bytes) => {
+            let bytes = bytes.unwrap_or_default();
+            if !is_of(digest, &bytes) {
+                return Err(damaged_row(
+                    registry,
+                    &format!("the bytes of blob {digest}"),
+                ));
+            }
+            Blob::Memory(bytes.into())
+        }
         rows::Place::Key(key) => {
             let damaged = |error: &dyn std::fmt::Display| {
                 tracing::error!(%digest, %error, "a blob's file is not what its row says");
@@ -223,6 +232,40 @@ pub(crate) async fn is_sound(registry: &Registry, row: &rows::BlobRow) -> bool {
     }
 }
 
+/// Whether the bytes that a row promises are there and have its digest: reads all of them. Asked when somebody has just
+/// sent the same bytes again, so it costs less than what they have done.
+pub(crate) async fn is_genuine(registry: &Registry, row: &rows::BlobRow) -> Result<bool> {
+    let genuine = match &row.place {
+        rows::Place::Inline(_) => {
+            let bytes = registry.meta.read(rows::InlineBytes { id: row.id }).await?;
+            bytes.is_some_and(|bytes| is_of(&row.digest, &bytes))
+        }
+        rows::Place::Key(_) if !is_sound(registry, row).await => false,
+        rows::Place::Key(key) => {
+            let blob = match Key::parse(key) {
+                Ok(key) => registry.blobs.open(&key, row.size).await,
+                Err(error) => Err(error),
+            };
+            match blob {
+                Ok(blob) => crate::verify::has_digest(blob, row.digest.clone()).await?,
+                Err(_) => false,
+            }
+        }
+    };
+    if !genuine {
+        tracing::error!(digest = %row.digest, "a stored blob is damaged; a push has just brought its bytes again");
+    }
+    Ok(genuine)
+}
+
+/// Whether bytes from the metadata store are still those of their digest; of an algorithm that is not computed, nobody
+/// knows.
+pub(crate) fn is_of(digest: &Digest, bytes: &[u8]) -> bool {
+    digest
+        .algorithm()
+        .is_none_or(|algorithm| Digest::of(algorithm, bytes) == *digest)
+}
+
 async fn find(
     registry: &Registry,
     repository: &RepositoryName,
@@ -238,6 +281,13 @@ async fn find(
         })
         .await?
         .ok_or_else(|| unknown(repository, digest))
+}
+
+/// The database gave back something else than was put in.
+pub(crate) fn damaged_row(registry: &Registry, what: &str) -> Error {
+    let what = format!("{what} do not have their digest any more");
+    registry.meta.report_damage(what.clone());
+    wharf_meta::Error::Corrupt(what).into()
 }
 
 fn unknown(repository: &RepositoryName, digest: &Digest) -> Error {

@@ -161,15 +161,8 @@ pub enum BodyError {
 impl From<wharf_blob::Error> for Error {
     fn from(error: wharf_blob::Error) -> Self {
         match error {
-            wharf_blob::Error::NoSpace => Self::NoSpace,
             wharf_blob::Error::UploadLost => Self::UploadUnknown,
-            other => {
-                tracing::error!(error = %other, "blob store failed");
-                Self::Unavailable {
-                    reason: "the blob store failed; the registry's log says why".into(),
-                    retry_after: Duration::from_secs(5),
-                }
-            }
+            other => crate::report::blob(&other),
         }
     }
 }
@@ -177,18 +170,11 @@ impl From<wharf_blob::Error> for Error {
 impl From<wharf_meta::Error> for Error {
     fn from(error: wharf_meta::Error) -> Self {
         match error {
-            wharf_meta::Error::Full(_) => Self::NoSpace,
             wharf_meta::Error::Busy(_) => Self::Unavailable {
                 reason: "the metadata store is busy; try again".into(),
                 retry_after: Duration::from_secs(1),
             },
-            other => {
-                tracing::error!(error = %other, "metadata store failed");
-                Self::Unavailable {
-                    reason: "the metadata store failed; the registry's log says why".into(),
-                    retry_after: Duration::from_secs(5),
-                }
-            }
+            other => crate::report::meta(&other),
         }
     }
 }

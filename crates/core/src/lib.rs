@@ -7,6 +7,7 @@
 pub mod access;
 pub mod backup;
 pub mod blob;
+mod cache;
 pub mod clock;
 pub mod error;
 #[cfg(test)]
@@ -14,6 +15,7 @@ mod house;
 pub mod manifest;
 pub mod referrer;
 pub mod registry;
+mod report;
 pub mod repository;
 pub mod tag;
 pub mod upload;

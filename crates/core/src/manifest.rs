@@ -4,6 +4,7 @@
 //! subject, artifact type) is derived once, when it is stored.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use wharf_meta::manifest as rows;
@@ -80,34 +81,102 @@ pub struct Stored {
     pub bytes: Option<Bytes>,
 }
 
-/// Finds a manifest by tag or digest; `with_bytes` is false for HEAD.
+impl From<rows::ManifestRow> for Stored {
+    fn from(row: rows::ManifestRow) -> Self {
+        Self {
+            digest: row.digest,
+            media_type: row.media_type,
+            size: row.size,
+            bytes: row.bytes.map(Bytes::from),
+        }
+    }
+}
+
+/// Finds a manifest by tag or digest; `with_bytes` is false for HEAD. From memory when it was asked for lately, which is
+/// then as exact as a look-up.
 pub async fn get(
     registry: &Registry,
     repository: &RepositoryName,
     reference: &Reference,
     with_bytes: bool,
-) -> Result<Stored> {
+) -> Result<Arc<Stored>> {
+    let found = match reference {
+        Reference::Tag(tag) => by_tag(registry, repository, tag, with_bytes).await?,
+        Reference::Digest(digest) => by_digest(registry, repository, digest, with_bytes).await?,
+    };
+    found.ok_or_else(|| Error::ManifestUnknown {
+        repository: repository.clone(),
+        reference: reference.clone(),
+    })
+}
+
+async fn by_tag(
+    registry: &Registry,
+    repository: &RepositoryName,
+    tag: &Tag,
+    with_bytes: bool,
+) -> Result<Option<Arc<Stored>>> {
+    let meta = &registry.meta;
+    if let Some((stamp, digest)) = registry.manifests.tag(meta, repository, tag) {
+        let found = by_digest(registry, repository, &digest, with_bytes).await?;
+        // The tag must stand there still, or manifest and tag were never so at the same time.
+        if found.is_some() && meta.is_fresh(stamp) {
+            return Ok(found);
+        }
+    }
+    let stamp = meta.stamp(repository, tag.as_str());
+    let reference = rows::Ref::Tag(tag.clone());
+    let found = read(registry, repository, reference, with_bytes).await?;
+    if let Some(stored) = &found {
+        registry
+            .manifests
+            .keep_tag(stamp, repository, tag, &stored.digest);
+    }
+    Ok(found)
+}
+
+async fn by_digest(
+    registry: &Registry,
+    repository: &RepositoryName,
+    digest: &Digest,
+    with_bytes: bool,
+) -> Result<Option<Arc<Stored>>> {
+    let (meta, manifests) = (&registry.meta, &registry.manifests);
+    if let Some(stored) = manifests.manifest(meta, repository, digest, with_bytes) {
+        return Ok(Some(stored));
+    }
+    let stamp = meta.stamp(repository, digest.as_str());
+    let reference = rows::Ref::Digest(digest.clone());
+    let found = read(registry, repository, reference, with_bytes).await?;
+    if let Some(stored) = &found {
+        manifests.keep_manifest(stamp, repository, stored);
+    }
+    Ok(found)
+}
+
+async fn read(
+    registry: &Registry,
+    repository: &RepositoryName,
+    reference: rows::Ref,
+    with_bytes: bool,
+) -> Result<Option<Arc<Stored>>> {
     let row = registry
         .meta
         .read(rows::Get {
             repository: repository.clone(),
-            reference: match reference {
-                Reference::Tag(tag) => rows::Ref::Tag(tag.clone()),
-                Reference::Digest(digest) => rows::Ref::Digest(digest.clone()),
-            },
+            reference,
             with_bytes,
         })
-        .await?
-        .ok_or_else(|| Error::ManifestUnknown {
-            repository: repository.clone(),
-            reference: reference.clone(),
-        })?;
-    Ok(Stored {
-        digest: row.digest,
-        media_type: row.media_type,
-        size: row.size,
-        bytes: row.bytes.map(Bytes::from),
-    })
+        .await?;
+    // Once for as long as it is kept in memory.
+    if let Some(row) = &row
+        && let Some(bytes) = &row.bytes
+        && !crate::blob::is_of(&row.digest, bytes)
+    {
+        let what = format!("the bytes of manifest {}", row.digest);
+        return Err(crate::blob::damaged_row(registry, &what));
+    }
+    Ok(row.map(|row| Arc::new(row.into())))
 }
 
 /// Checks and stores a manifest with all its tags in one step (MPUT-1 … MPUT-19).
@@ -227,17 +296,20 @@ fn warnings(manifest: &Manifest) -> Vec<&'static str> {
 /// nothing is left. Called by the upkeep.
 pub async fn sweep(registry: &Registry) -> Result<()> {
     let pending_before = registry.clock.now_ms() - rows::PIN_MS;
+    let mut after = None;
     loop {
-        let done = registry
+        let swept = registry
             .meta
             .write(rows::SweepEdges {
+                after: after.take(),
                 limit: EDGES_PER_WRITE as u32,
                 pending_before,
             })
             .await?;
-        if done == 0 {
+        if swept.done == 0 {
             return Ok(());
         }
+        after = swept.at;
     }
 }
 

@@ -1,7 +1,8 @@
 //! The registry as one value: the stores, the rights, the clock and the rules that all services share.
 //!
 //! The server builds one at start and hands it to every request. It holds no state that another process would need
-//! (ARCHITECTURE.md, invariant 7), apart from the locks that keep two requests of this process off one upload.
+//! (ARCHITECTURE.md, invariant 7), apart from the locks that keep two requests of this process off one upload, and copies
+//! of rows that `meta` vouches for.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -12,6 +13,7 @@ use wharf_meta::Meta;
 use wharf_oci::RepositoryName;
 
 use crate::access::Access;
+use crate::cache::Manifests;
 use crate::clock::{Ages, Clock};
 use crate::upload;
 
@@ -32,6 +34,8 @@ pub struct Registry {
     pub content: ArcSwap<ContentRules>,
     /// Backups that are running: bytes that were replaced stay until they are done.
     pub(crate) holds: AtomicUsize,
+    /// Manifests that were asked for lately.
+    pub(crate) manifests: Manifests,
     /// One writer per upload within this process.
     pub(crate) uploads: upload::Locks,
     /// What is old although the clock may have been set.
@@ -57,6 +61,7 @@ impl Registry {
             limits,
             content: ArcSwap::from_pointee(content),
             holds: AtomicUsize::new(0),
+            manifests: Manifests::default(),
             uploads: upload::Locks::default(),
         }
     }

@@ -231,6 +231,7 @@ impl Verdict {
         let proof = match error {
             wharf_blob::Error::Missing { .. }
             | wharf_blob::Error::WrongSize { .. }
+            | wharf_blob::Error::WrongDigest { .. }
             | wharf_blob::Error::BadKey(_) => true,
             wharf_blob::Error::Io { source, .. } => is_unreadable(source),
             _ => false,
@@ -284,6 +285,13 @@ async fn check(
     // Hashing is work for its own thread: requests go on meanwhile.
     let (runtime, digest) = (tokio::runtime::Handle::current(), row.digest.clone());
     off_thread(move || runtime.block_on(hash(blob, digest))).await
+}
+
+/// Whether a blob's bytes have this digest. What cannot be read does not.
+pub(crate) async fn has_digest(blob: Blob, digest: Digest) -> Result<bool> {
+    let runtime = tokio::runtime::Handle::current();
+    let verdict = off_thread(move || runtime.block_on(hash(blob, digest))).await?;
+    Ok(matches!(verdict, Verdict::Sound))
 }
 
 async fn hash(blob: Blob, digest: Digest) -> Verdict {

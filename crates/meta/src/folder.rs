@@ -16,6 +16,9 @@ use crate::migration;
 /// "Whrf", in the header of every database of Wharf.
 pub(crate) const APPLICATION_ID: i32 = 0x5768_7266;
 
+/// Bytes of a page, as the header states them.
+const PAGE: u16 = 4096;
+
 /// What was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Found {
@@ -122,6 +125,21 @@ fn check(path: &Path, header: &[u8], size: u64) -> Result<Found> {
         return Err(foreign(&format!(
             "it is a SQLite database of another program (application id {application:#x})"
         )));
+    }
+    // What never differs between our databases: SQLite would say less, or open it and refuse to write.
+    let fixed = header[16..18] == PAGE.to_be_bytes()
+        && header[18..20]
+            .iter()
+            .all(|version| (1..=2).contains(version))
+        && header[21..24] == [64, 32, 32]
+        && (1..=4).contains(&number(44))
+        && (0..=3).contains(&number(56));
+    if !fixed {
+        let reason = format!(
+            "the header of {} has values that it never had",
+            path.display()
+        );
+        return Err(Error::Corrupt(reason));
     }
     truncated(path, &number, size)?;
     let schema = migration::Version::from_user_version(number(60));
@@ -288,6 +306,10 @@ mod tests {
             Err(Error::Foreign { .. })
         ));
         header[68..72].copy_from_slice(&APPLICATION_ID.to_be_bytes());
+        assert!(matches!(check(path, &header, 4096), Err(Error::Corrupt(_))));
+        header[18..24].copy_from_slice(&[2, 2, 0, 64, 32, 32]);
+        header[47] = 4;
+        header[59] = 1;
         header[60..64].copy_from_slice(
             &migration::Version {
                 schema: 1,

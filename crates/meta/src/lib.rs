@@ -10,6 +10,7 @@
 mod engine;
 mod error;
 mod folder;
+mod fresh;
 pub mod lock;
 mod meta;
 mod migration;
@@ -21,9 +22,12 @@ mod value;
 #[cfg(feature = "suite")]
 pub mod suite;
 
+#[cfg(feature = "suite")]
+pub use engine::sqlite::{Bulk, Steps};
 pub use engine::sqlite::{SqliteOptions, Synchronous};
 pub use error::{Error, Result};
 pub use folder::{Found, inspect};
+pub use fresh::Stamp;
 pub use meta::{Meta, Opened};
 pub use migration::SCHEMA;
 pub use ops::{

@@ -3,8 +3,11 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use wharf_oci::RepositoryName;
+
 use crate::engine::sqlite::{Engine, SqliteOptions};
 use crate::error::Result;
+use crate::fresh::Stamp;
 use crate::stats::Stats;
 use crate::tx::{Op, ReadOp};
 
@@ -54,6 +57,17 @@ impl Meta {
         self.engine.scan(op).await
     }
 
+    /// When the tag or digest of a repository was looked at: to be taken before a read, and kept with what it gave.
+    pub fn stamp(&self, repository: &RepositoryName, reference: &str) -> Stamp {
+        self.engine.fresh().stamp(repository, reference)
+    }
+
+    /// Whether what was read after the stamp was taken is what a read would give now. Exact: false from before the
+    /// commit of a change is visible to any reader.
+    pub fn is_fresh(&self, stamp: Stamp) -> bool {
+        self.engine.fresh().is_fresh(stamp)
+    }
+
     /// Writes a consistent copy of the database to a file that does not exist yet, while serving, and syncs it.
     pub async fn snapshot_into(&self, path: &Path) -> Result<()> {
         self.engine.snapshot_into(path).await
@@ -64,17 +78,33 @@ impl Meta {
         self.engine.integrity().await
     }
 
+    /// A row turned out not to be what it was: nothing is written from now on, as after damage that SQLite finds itself.
+    pub fn report_damage(&self, what: String) {
+        self.engine.report_damage(what);
+    }
+
+    /// Whether the disk is so full that only deletes are accepted.
+    pub fn is_full(&self) -> bool {
+        self.engine.is_full()
+    }
+
     /// The store's figures.
     pub fn stats(&self) -> Stats {
         self.engine.stats()
     }
 
-    /// Every statement that was prepared so far, as the engine runs it; for the record of query plans.
+    /// Gives at most so many pages that nothing uses any more back to the file system, as part of the writer's work; tells
+    /// how many are left. Bounded: some microseconds for each page.
+    pub async fn reclaim(&self, pages: u32) -> Result<u64> {
+        self.engine.reclaim(pages).await
+    }
+
+    /// Every statement that was prepared so far, as its operation wrote it; for the record of query plans.
     pub fn statements(&self) -> Vec<String> {
         self.engine.statements()
     }
 
-    /// How the engine would run a statement of [`Meta::statements`]: one line for each step.
+    /// How the engine would run a statement of an operation: one line for each step.
     pub fn explain(&self, statement: &str) -> Result<Vec<String>> {
         self.engine.explain(statement)
     }

@@ -21,6 +21,10 @@ pub struct Stats {
     pub waiting: u64,
     /// Writes are refused since a commit failed.
     pub refusing: bool,
+    /// Damage was met in the database: nothing is written until it is restored.
+    pub damaged: bool,
+    /// The disk is full: the last commit found no room, or only what gives room back is accepted.
+    pub full: bool,
     /// Checkpoints that moved the log into the database.
     pub checkpoints: u64,
     /// Checkpoints that failed.

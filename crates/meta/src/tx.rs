@@ -6,6 +6,8 @@
 
 use std::future::Future;
 
+use wharf_oci::RepositoryName;
+
 use crate::error::Result;
 use crate::value::{Id, Row, Val};
 
@@ -77,6 +79,11 @@ pub trait Tx: Send {
     /// Adds to a counter at commit. Engines gather these, since a counter's row is hot.
     fn count(&mut self, counter: Counter, delta: i64) -> impl Future<Output = Result<()>> + Send;
 
+    /// Says that what is served under this tag or digest of the repository changes with the commit, so that nobody goes on
+    /// serving it from memory. To be called by whatever writes to `tag` or `manifest`; an operation that writes there and
+    /// names nothing makes all memory stale.
+    fn touch(&mut self, repository: &RepositoryName, reference: &str);
+
     /// A fresh id that sorts by `at` (milliseconds since 1970). Randomness comes from the engine, not from operations.
     fn id(&mut self, at: i64) -> Id;
 
@@ -102,6 +109,9 @@ pub trait Op: Send + 'static {
     /// At most one statement that writes, so that the engine needs no savepoint; of a [`ReadOp`]: one statement at all, so
     /// that it needs no transaction. The engine holds operations to it.
     const SINGLE: bool = false;
+
+    /// It gives room back, so it is let through on a full disk, on room that was set aside for that.
+    const FREES: bool = false;
 
     /// Does the work.
     fn run<T: Tx>(&self, tx: &mut T) -> impl Future<Output = Result<Self::Out>> + Send;

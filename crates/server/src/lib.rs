@@ -5,6 +5,7 @@ pub mod app;
 pub mod cli;
 pub mod config;
 pub mod http;
+mod memory;
 pub mod telemetry;
 pub mod ui;
 pub mod v2;

@@ -28,10 +28,20 @@ pub struct Process {
 impl Process {
     /// Starts `wharf serve` and waits until it is ready. `binary` is `env!("CARGO_BIN_EXE_wharf")` in the server's tests.
     pub async fn start(binary: &Path, options: TestOptions) -> Process {
+        Self::start_in(binary, options, |_| ()).await
+    }
+
+    /// The same after something was done in its folder, for example a place chosen for `data`.
+    pub async fn start_in(
+        binary: &Path,
+        options: TestOptions,
+        prepare: impl FnOnce(&Path),
+    ) -> Process {
         let addr = TcpListener::bind("127.0.0.1:0")
             .and_then(|l| l.local_addr())
             .expect("a free port");
         let folder = tempfile::tempdir().expect("a folder");
+        prepare(folder.path());
         let mut process = Process {
             binary: binary.into(),
             options,
@@ -46,7 +56,16 @@ impl Process {
 
     /// Starts it again over the same data, after [`Process::kill`] or [`Process::terminate`].
     pub async fn again(&mut self) {
+        self.try_again()
+            .await
+            .unwrap_or_else(|output| panic!("not ready:\n{output}"));
+    }
+
+    /// The same, or what it says on standard error when it ends instead of getting ready.
+    pub async fn try_again(&mut self) -> Result<(), String> {
         assert!(self.child.is_none(), "it still runs");
+        let errors = self.folder.path().join("stderr");
+        let before = std::fs::read(&errors).map_or(0, |told| told.len());
         let mut command = Command::new(&self.binary);
         command
             .arg("serve")
@@ -82,17 +101,19 @@ impl Process {
                 .await
                 .is_ok_and(|answer| answer.status == 200)
             {
-                return;
+                return Ok(());
             }
             let ended = self
                 .child
                 .as_mut()
                 .and_then(|child| child.try_wait().expect("ask for its state"));
-            assert!(
-                ended.is_none() && start.elapsed() < PATIENCE,
-                "not ready, {ended:?}:\n{}",
-                self.output()
-            );
+            if let Some(status) = ended {
+                self.child = None;
+                let told = std::fs::read(&errors).unwrap_or_default();
+                let told = String::from_utf8_lossy(&told[before..]).into_owned();
+                return Err(format!("{status}\n{told}"));
+            }
+            assert!(start.elapsed() < PATIENCE, "not ready:\n{}", self.output());
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
@@ -110,6 +131,12 @@ impl Process {
     /// The folder in which configuration, output and `data` lie.
     pub fn folder(&self) -> &Path {
         self.folder.path()
+    }
+
+    /// Whether it still runs, without waiting.
+    pub fn is_running(&mut self) -> bool {
+        let child = self.child.as_mut().expect("it was started");
+        child.try_wait().expect("ask for its state").is_none()
     }
 
     /// All that it wrote to its output, from every start.

@@ -75,7 +75,13 @@ const CLIENTS: &[Client] = &[
     debian("runc", "runc", "runs what was pulled"),
     debian("conmon", "conmon", "podman needs it to run"),
     debian("umoci", "umoci", "unpacks what was pulled"),
-    debian("nginx-light", "nginx", "a proxy with TLS in front"),
+    debian(
+        "nginx-light",
+        "nginx",
+        "a proxy with TLS in front, and a rival in benchmarks",
+    ),
+    debian("wrk", "wrk", "benchmarks: small reads"),
+    debian("strace", "strace", "benchmarks: flushes counted and slowed"),
     debian(
         "debootstrap",
         "debootstrap",
@@ -85,6 +91,7 @@ const CLIENTS: &[Client] = &[
     debian("openssl", "openssl", "certificates of the test servers"),
     debian("iproute2", "ip", "dockerd asks for it"),
     debian("iptables", "iptables", "dockerd asks for it"),
+    debian("strace", "strace", "records what reaches the disk"),
     Client {
         name: "cargo-deny",
         source: Source::Cargo {

@@ -63,6 +63,11 @@ impl Daemon {
         Ok(())
     }
 
+    /// Its process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Ends it at once, without a word.
     pub(crate) fn kill(&mut self) {
         let _ = self.child.kill();

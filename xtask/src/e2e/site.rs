@@ -444,7 +444,7 @@ http {{
 }
 
 /// Makes an authority and a certificate for 127.0.0.1 and localhost; gives the authority's file.
-fn certificates(dir: &Path) -> Result<PathBuf> {
+pub(crate) fn certificates(dir: &Path) -> Result<PathBuf> {
     let Some(program) = run::find("openssl") else {
         bail!("no openssl: cargo xtask clients openssl")
     };

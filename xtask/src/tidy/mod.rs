@@ -2,10 +2,11 @@
 //!
 //! A check looks at a [`Tree`] in memory and gives [`Finding`]s, so that each has tests which show it finding
 //! something. Rules about crates are in [`walls`], about source text in [`source`], about dependencies in
-//! [`deps`], about pages in [`docs`].
+//! [`deps`], about pages in [`docs`], about SQL in [`queries`].
 
 mod deps;
 mod docs;
+mod queries;
 mod source;
 mod walls;
 
@@ -114,6 +115,7 @@ const CHECKS: &[Check] = &[
     deps::licence,
     docs::index,
     docs::links,
+    queries::plans,
 ];
 
 /// Runs the task.

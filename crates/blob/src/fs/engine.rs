@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use rustix::fs::{AtFlags, Dir, Mode, OFlags, StatVfsMountFlags};
 use rustix::io::Errno;
+use tokio::sync::Semaphore;
 
 use super::counts::{Counted, Counts};
 use super::fence::Fences;
@@ -17,6 +18,7 @@ use crate::fault::{Fault, Step};
 use crate::io::Pool;
 use crate::key::UploadId;
 use crate::read::ReadIo;
+use crate::store::AHEAD_OF_ALL;
 
 pub(super) const BLOBS: &str = "blobs";
 pub(super) const UPLOADS: &str = "uploads";
@@ -25,12 +27,19 @@ pub(super) const UPLOADS: &str = "uploads";
 const FOLDER_MODE: Mode = Mode::RWXU;
 pub(super) const FILE_MODE: Mode = Mode::RUSR.union(Mode::WUSR);
 
+/// Hashing takes whole processors while large blobs come in; whoever answers a small request goes first.
+const HASH_NICE: i32 = 5;
+
 #[derive(Debug)]
 pub(super) struct Engine {
     /// All paths are relative to it: short, and right even when the folder is moved.
     pub(super) root: OwnedFd,
     /// Threads for everything that changes something.
     pub(super) pool: Pool,
+    /// Threads for hashing, which never wait for the disk: as many as there are processors.
+    pub(super) hash: Pool,
+    /// Segments that uploads may hold beyond one each.
+    pub(super) ahead: Arc<Semaphore>,
     pub(super) read: Arc<ReadIo>,
     pub(super) fences: Fences,
     pub(super) counts: Counts,
@@ -48,11 +57,10 @@ impl Engine {
             fault,
         } = options;
         let cannot = |error: io::Error| Error::io(|| format!("opening {}", root.display()), error);
+        let cores = std::thread::available_parallelism().map_or(2, |cores| cores.get().min(64));
         let threads = match threads {
-            // More than cores: most of their time they wait for the disk.
-            0 => {
-                std::thread::available_parallelism().map_or(4, |cores| cores.get().clamp(2, 16) * 2)
-            }
+            // Many more than cores: they wait for the disk, and a journal commits in one go what waits together.
+            0 => (cores * 2).clamp(16, 64),
             chosen => chosen,
         };
         if !read_only {
@@ -64,6 +72,8 @@ impl Engine {
         let engine = Self {
             root: fd,
             pool: Pool::new("blob-write", threads).map_err(cannot)?,
+            hash: Pool::nice("blob-hash", cores, HASH_NICE).map_err(cannot)?,
+            ahead: Arc::new(Semaphore::new(AHEAD_OF_ALL)),
             read: Arc::new(ReadIo {
                 pool: Pool::new("blob-read", threads).map_err(cannot)?,
                 buffers: Arc::default(),

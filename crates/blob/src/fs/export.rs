@@ -1,29 +1,34 @@
-//! Blobs to another folder, for backups.
+//! Blobs to another folder, for backups and restores: a second copy, hashed on the way.
+//!
+//! Never a hard link: what damages one name's bytes would damage the other's. Where the file system shares blocks until
+//! one side changes (FICLONE), it may.
 
 use std::fs::File;
 use std::ops::Range;
-use std::path::Path;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags};
+use rustix::fs::{Mode, OFlags, ioctl_ficlone};
 use rustix::io::Errno;
 
 use super::engine::{Engine, FILE_MODE};
 use crate::error::{Error, Result};
 use crate::fault::Step;
+use crate::hash::Hasher;
 use crate::key::Key;
 
 /// Bytes copied by one job, so that uploads get their turn.
 const PART: u64 = 32 << 20;
+/// Bytes read at once.
+const BUFFER: usize = 256 << 10;
 
 pub(super) async fn export(engine: &Arc<Engine>, key: &Key, to: &Path) -> Result<()> {
     let (shared, name, path) = (engine.clone(), key.clone(), to.to_path_buf());
-    let begun = engine
+    let mut copying = engine
         .pool
-        .run(move || begin(&shared, &name, &path))
+        .run(move || Copying::begin(&shared, &name, &path))
         .await?;
-    let Some(copying) = begun else { return Ok(()) };
-    let mut copying = copying;
     loop {
         let job = move || copying.part();
         match engine.pool.run(job).await? {
@@ -39,68 +44,102 @@ struct Copying {
     key: Key,
     from: File,
     to: File,
-    path: Option<std::path::PathBuf>,
+    path: Option<PathBuf>,
+    /// The blocks are shared already: only the hash is missing.
+    cloned: bool,
+    /// `None`: of an algorithm that is not computed.
+    hasher: Option<Hasher>,
     done: u64,
     length: u64,
 }
 
-/// Links, or opens what a copy needs.
-fn begin(engine: &Arc<Engine>, key: &Key, path: &Path) -> Result<Option<Copying>> {
-    let failed =
-        |errno: Errno| Error::io(|| format!("exporting {key} to {}", path.display()), errno);
-    let missing = |errno| match errno {
-        Errno::NOENT => Error::Missing {
-            key: key.to_string(),
-        },
-        errno => failed(errno),
-    };
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-    let from: File = rustix::fs::openat(&engine.root, key.as_str(), flags, Mode::empty())
-        .map_err(missing)?
-        .into();
-    let linked = engine
-        .step(Step::Link, key.as_str())
-        .and_then(|()| rustix::fs::linkat(&engine.root, key.as_str(), CWD, path, AtFlags::empty()));
-    match linked {
-        Ok(()) => return Ok(None),
-        // Another file system, one without links, or no room in the link count.
-        Err(Errno::XDEV | Errno::PERM | Errno::OPNOTSUPP | Errno::NOSYS | Errno::MLINK) => {}
-        Err(errno) => return Err(failed(errno)),
-    }
-    let length = rustix::fs::fstat(&from).map_err(failed)?.st_size;
-    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
-    let to = rustix::fs::open(path, flags, FILE_MODE).map_err(failed)?;
-    Ok(Some(Copying {
-        engine: engine.clone(),
-        key: key.clone(),
-        from,
-        to: to.into(),
-        path: Some(path.to_path_buf()),
-        done: 0,
-        length: u64::try_from(length).unwrap_or(0),
-    }))
-}
-
 impl Copying {
+    fn begin(engine: &Arc<Engine>, key: &Key, path: &Path) -> Result<Self> {
+        let failed =
+            |errno: Errno| Error::io(|| format!("copying {key} to {}", path.display()), errno);
+        let missing = |errno| match errno {
+            Errno::NOENT => Error::Missing {
+                key: key.to_string(),
+            },
+            errno => failed(errno),
+        };
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let from: File = rustix::fs::openat(&engine.root, key.as_str(), flags, Mode::empty())
+            .map_err(missing)?
+            .into();
+        let length = rustix::fs::fstat(&from).map_err(failed)?.st_size;
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC;
+        let to: File = rustix::fs::open(path, flags, FILE_MODE)
+            .map_err(failed)?
+            .into();
+        let mut copying = Self {
+            engine: engine.clone(),
+            key: key.clone(),
+            from,
+            to,
+            path: Some(path.to_path_buf()),
+            cloned: false,
+            hasher: key
+                .digest()
+                .and_then(|digest| digest.algorithm())
+                .map(Hasher::new),
+            done: 0,
+            length: u64::try_from(length).unwrap_or(0),
+        };
+        // Another file system, or one that cannot: then the bytes are copied.
+        copying.cloned = ioctl_ficlone(&copying.to, &copying.from).is_ok();
+        Ok(copying)
+    }
+
     /// Copies a part; `None` when it was the last and all of it is durable.
     fn part(mut self) -> Result<Option<Self>> {
         let end = self.length.min(self.done + PART);
-        let outcome = self
-            .engine
-            .step(Step::Write, self.key.as_str())
-            .and_then(|()| copy(&self.from, &self.to, self.done..end))
-            .and_then(|()| match end == self.length {
-                true => rustix::fs::fdatasync(&self.to),
-                false => Ok(()),
-            });
-        outcome
+        self.copy(end)
             .map_err(|errno| Error::io(|| format!("copying {} for a backup", self.key), errno))?;
-        self.done = end;
         if end < self.length {
             return Ok(Some(self));
         }
+        if let Some(hasher) = self.hasher.take() {
+            let actual = hasher.finish();
+            if self.key.digest().is_some_and(|digest| digest != actual) {
+                return Err(Error::WrongDigest {
+                    key: self.key.to_string(),
+                    actual: Box::new(actual),
+                });
+            }
+        }
         self.path = None;
         Ok(None)
+    }
+
+    fn copy(&mut self, end: u64) -> rustix::io::Result<()> {
+        self.engine.step(Step::Write, self.key.as_str())?;
+        let mut buffer = vec![0; BUFFER];
+        // What is hashed is what the copy has.
+        let source = if self.cloned { &self.to } else { &self.from };
+        while self.done < end {
+            let want = usize::try_from(end - self.done).map_or(BUFFER, |left| left.min(BUFFER));
+            let count = match rustix::io::pread(source, &mut buffer[..want], self.done) {
+                Ok(0) => return Err(Errno::IO),
+                Ok(count) => count,
+                Err(Errno::INTR) => continue,
+                Err(errno) => return Err(errno),
+            };
+            let piece = &buffer[..count];
+            if let Some(hasher) = &mut self.hasher {
+                hasher.update(piece);
+            }
+            if !self.cloned {
+                self.to
+                    .write_all_at(piece, self.done)
+                    .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
+            }
+            self.done += count as u64;
+        }
+        if end == self.length {
+            rustix::fs::fdatasync(&self.to)?;
+        }
+        Ok(())
     }
 }
 
@@ -113,7 +152,6 @@ impl Drop for Copying {
         }
     }
 }
-
 /// Copies a range from file to file, sharing the blocks where the file system can. A short source is an error.
 pub(super) fn copy(from: &File, to: &File, range: Range<u64>) -> rustix::io::Result<()> {
     let (mut read, mut written) = (range.start, range.start);

@@ -1,8 +1,10 @@
 //! The store in a folder: `uploads/<id>` grows, `blobs/<algorithm>/<2 hex>/<hex>.<generation>` is immutable.
 //!
 //! ```text
-//! write  → gather ≤ 1 MiB → I/O pool: hash ∥ pwritev           writer.rs
-//! sync   → fdatasync (first time also the folder) → checkpoint  writer.rs
+//! write  → gather ≤ 1 MiB                                       writer.rs, segment.rs
+//!        → I/O threads: hash ∥ pwritev, some segments apart     lane.rs, file.rs
+//! sync   → fdatasync (first time also the folder) → checkpoint  file.rs
+//! put    → write, rename, fdatasync, fsync(folder): one job     file.rs
 //! publish → link(uploads/<id>, key) → fsync(folder)             publish.rs
 //! open   → openat2(cached), else on the pool → fstat            here
 //! ```
@@ -13,8 +15,11 @@ mod counts;
 mod engine;
 mod export;
 mod fence;
+mod file;
+mod lane;
 mod publish;
 mod scan;
+mod segment;
 mod writer;
 
 use std::fs::File;
@@ -42,7 +47,7 @@ use crate::store::{BlobStore, BoxFuture, Checkpoint, Part, Stored, UploadWriter}
 pub struct FsOptions {
     /// The folder; it and what belongs into it are made when absent.
     pub root: PathBuf,
-    /// I/O threads for writing, and as many for reading. 0 lets the store choose.
+    /// I/O threads for writing at most, and as many for reading. 0 lets the store choose.
     pub threads: usize,
     /// Touch nothing: no folder is made, none is synced. For looking at backups, on media that may not be writable.
     pub read_only: bool,
@@ -155,7 +160,7 @@ impl BlobStore for Fs {
     fn put<'a>(&'a self, key: &'a Key, bytes: Bytes) -> BoxFuture<'a, Result<()>> {
         Box::pin(async move {
             let (engine, key) = (self.engine.clone(), key.clone());
-            let job = move || writer::put(&engine, &key, bytes);
+            let job = move || file::put(&engine, &key, &bytes);
             self.engine.pool.run(job).await
         })
     }
@@ -222,3 +227,5 @@ pub(crate) fn failed(what: &'static str, path: &str) -> impl Fn(Errno) -> Error 
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod window_tests;

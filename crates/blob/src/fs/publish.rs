@@ -68,6 +68,26 @@ impl Engine {
         }
     }
 
+    /// Moves a file that nobody else knows to its final name.
+    pub(super) fn rename(&self, from: &str, key: &Key) -> Result<()> {
+        let _timed = self.counts.time(Counted::Link);
+        let (root, name) = (&self.root, key.as_str());
+        let rename = || {
+            self.step(Step::Link, name)
+                .and_then(|()| rustix::fs::renameat(root, from, root, name))
+        };
+        match rename() {
+            // Somebody removed folders below our feet.
+            Err(Errno::NOENT) => {
+                self.forget_folders();
+                self.folder(key.folder())?;
+                rename()
+            }
+            outcome => outcome,
+        }
+        .map_err(failed("publishing", name))
+    }
+
     fn exists(&self, path: &str) -> Result<bool> {
         match rustix::fs::statat(&self.root, path, AtFlags::empty()) {
             Ok(_) => Ok(true),

@@ -1,36 +1,24 @@
 //! Writing an upload: gather, hand over, hash and write side by side, make durable.
 //!
-//! Two lanes run on the I/O pool, one for the file and one for the hash. Each has at most one job at a time, and takes its
-//! state along, so a writer that is dropped leaves the job to end by itself and to free what it holds.
+//! Two [lanes](super::lane) run on the I/O threads, one for the file and one for the hash. The request's own task only
+//! gathers, and stays ahead of them by a bounded number of segments, so that a disk that stutters stops neither the hash
+//! nor the client.
 
-use std::fs::File;
-use std::io::IoSlice;
+use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::Poll;
 
-use bytes::{Bytes, BytesMut};
-use rustix::fs::{AtFlags, Mode, OFlags};
-use rustix::io::Errno;
+use bytes::Bytes;
 use wharf_oci::{Algorithm, Digest};
 
-use super::counts::Counted;
-use super::engine::{Engine, FILE_MODE, UPLOADS, copy_path, upload_path};
-use super::failed;
-use super::fence::Fence;
+use super::engine::Engine;
+use super::file::{Durable, UploadFile, hash_part};
+use super::lane::{Lane, Segments};
+use super::segment::{Gather, Segment};
 use crate::error::{Error, Result};
-use crate::fault::Step;
 use crate::hash::Hasher;
-use crate::io::Started;
-use crate::key::{Key, UploadId};
-use crate::store::{BUFFER, BoxFuture, Checkpoint, UploadWriter};
-
-/// Chunks below this are copied together: a list of many tiny ones would cost more memory than their bytes.
-const SMALL: usize = 4 << 10;
-
-/// Where tiny chunks are collected.
-const TAIL: usize = 64 << 10;
-
-/// Buffers that one `pwritev` takes (IOV_MAX on Linux).
-const VECTOR: usize = 1024;
+use crate::key::UploadId;
+use crate::store::{AHEAD, BUFFER, BoxFuture, Checkpoint, UploadWriter};
 
 /// Bytes hashed by one job when a file is read again, so that other uploads get their turn.
 const REREAD: u64 = 8 << 20;
@@ -42,23 +30,6 @@ pub(super) struct FsWriter {
     gathered: Gather,
     offset: u64,
     poisoned: bool,
-}
-
-/// Something that is either here or with a job on the pool.
-enum Lane<T> {
-    Idle(T),
-    Busy(Started<(T, Result<()>)>),
-    Lost,
-}
-
-/// How durable a hand-over shall be.
-#[derive(Clone, Copy, PartialEq)]
-enum Durable {
-    No,
-    /// The bytes: enough for a file that gets another name.
-    Bytes,
-    /// Bytes and the file's own name: what a checkpoint promises.
-    Name,
 }
 
 impl FsWriter {
@@ -75,14 +46,14 @@ impl FsWriter {
             .filter(|hasher| hasher.algorithm() == algorithm && hasher.length() == offset);
         let mut writer = Self {
             engine: engine.clone(),
-            hash: Lane::Idle(saved.unwrap_or_else(|| Hasher::new(algorithm))),
-            file: Lane::Idle(file),
+            hash: Lane::new(saved.unwrap_or_else(|| Hasher::new(algorithm))),
+            file: Lane::new(file),
             gathered: Gather::default(),
             offset,
             poisoned: false,
         };
         if writer.hash.idle()?.length() != offset {
-            writer.hash = Lane::Idle(writer.reread(algorithm).await?);
+            writer.hash = Lane::new(writer.reread(algorithm).await?);
         }
         Ok(writer)
     }
@@ -99,64 +70,122 @@ impl FsWriter {
 
     async fn append(&mut self, mut bytes: Bytes) -> Result<()> {
         while !bytes.is_empty() {
-            if self.gathered.length >= BUFFER {
-                self.hand_over(Durable::No).await?;
-            }
-            let room = BUFFER - self.gathered.length;
-            let part = bytes.split_to(room.min(bytes.len()));
+            self.hand_over_if_full().await?;
+            let filled = (self.offset % BUFFER as u64) as usize;
+            let part = bytes.split_to((BUFFER - filled).min(bytes.len()));
+            let at = self.offset;
             self.offset += part.len() as u64;
-            self.gathered.push(part);
+            self.gathered.push(part, at);
         }
-        if self.gathered.length >= BUFFER {
-            self.hand_over(Durable::No).await?;
-        }
-        Ok(())
+        self.hand_over_if_full().await?;
+        self.keep_going()
     }
 
-    /// Starts hashing and writing what was gathered, as soon as the segment before is through.
-    ///
     /// Nothing is taken out of `self` before the last wait, so a future that is dropped here loses nothing.
-    async fn hand_over(&mut self, durable: Durable) -> Result<()> {
-        self.settle().await?;
-        let pool = &self.engine.pool;
-        let (for_file, for_hash) = pool.two_slots().await;
-        let mut file = self.file.take()?;
-        let segment = Arc::new(self.gathered.take());
-        if !segment.is_empty() {
-            let mut hasher = self.hash.take()?;
-            let segment = segment.clone();
-            self.hash = Lane::Busy(pool.start(for_hash, move || {
-                for piece in segment.iter() {
-                    hasher.update(piece);
-                }
-                (hasher, Ok(()))
-            }));
+    async fn hand_over_if_full(&mut self) -> Result<()> {
+        if !self.gathered.is_empty() && self.offset.is_multiple_of(BUFFER as u64) {
+            self.hand_over().await?;
+            self.keep_going()?;
         }
-        self.file = Lane::Busy(pool.start(for_file, move || {
-            let outcome = file.append(&segment).and_then(|()| file.sync(durable));
-            (file, outcome)
-        }));
         Ok(())
     }
 
-    /// Waits until nothing of this upload is on the pool.
-    async fn settle(&mut self) -> Result<()> {
-        self.file.settle().await?;
-        self.hash.settle().await
+    /// Puts what was gathered before both lanes, as soon as there is room: always for one segment, for more when the
+    /// store has memory to spare.
+    async fn hand_over(&mut self) -> Result<()> {
+        let ahead = loop {
+            self.keep_going()?;
+            let waiting = self.file.waiting().max(self.hash.waiting());
+            if !self.file.is_busy() && !self.hash.is_busy() {
+                break None;
+            }
+            if waiting < AHEAD
+                && let Ok(permit) = self.engine.ahead.clone().try_acquire_owned()
+            {
+                break Some(permit);
+            }
+            self.progress().await?;
+        };
+        let segment = Arc::new(self.gathered.take(ahead));
+        self.file.push(segment.clone());
+        self.hash.push(segment);
+        Ok(())
+    }
+
+    /// Gives lanes that are through what waits for them. Never blocks.
+    fn keep_going(&mut self) -> Result<()> {
+        for done in [self.file.finished()?, self.hash.finished()?] {
+            self.recycle(done);
+        }
+        if !self.file.is_busy() && self.file.waiting() > 0 {
+            self.write_waiting(Durable::No)?;
+        }
+        if !self.hash.is_busy() && self.hash.waiting() > 0 {
+            self.hash_waiting()?;
+        }
+        Ok(())
+    }
+
+    fn write_waiting(&mut self, durable: Durable) -> Result<()> {
+        self.file.start(&self.engine.pool, move |file, segments| {
+            file.append(segments).and_then(|()| file.sync(durable))
+        })
+    }
+
+    fn hash_waiting(&mut self) -> Result<()> {
+        self.hash.start(&self.engine.hash, |hasher, segments| {
+            for piece in segments.iter().flat_map(|segment| segment.pieces()) {
+                hasher.update(piece);
+            }
+            Ok(())
+        })
+    }
+
+    /// Waits until one of the lanes is through. At least one has a job.
+    async fn progress(&mut self) -> Result<()> {
+        let done = poll_fn(|cx| match self.file.poll(cx) {
+            Poll::Pending => self.hash.poll(cx),
+            ready => ready,
+        });
+        let done = done.await?;
+        self.recycle(done);
+        Ok(())
+    }
+
+    /// Keeps memory whose segment has left both lanes.
+    fn recycle(&mut self, done: Segments) {
+        for block in done
+            .into_iter()
+            .filter_map(Arc::into_inner)
+            .filter_map(Segment::into_block)
+        {
+            self.gathered.reuse(block);
+        }
     }
 
     /// Everything written, hashed and durable.
     async fn flush(&mut self, durable: Durable) -> Result<()> {
-        self.hand_over(durable).await?;
-        self.settle().await
+        if !self.gathered.is_empty() {
+            self.hand_over().await?;
+        }
+        // The file's last job does both: writes the rest and makes all of it durable.
+        while self.file.is_busy() {
+            self.progress().await?;
+        }
+        self.write_waiting(durable)?;
+        if !self.hash.is_busy() && self.hash.waiting() > 0 {
+            self.hash_waiting()?;
+        }
+        while self.file.is_busy() || self.hash.is_busy() {
+            self.progress().await?;
+            self.keep_going()?;
+        }
+        Ok(())
     }
 
     /// Hashes what the file has up to here, with another algorithm or because the saved state was of no use.
     async fn reread(&mut self, algorithm: Algorithm) -> Result<Hasher> {
-        let (file, path) = {
-            let upload = self.file.idle()?;
-            (upload.file.clone(), upload.path.clone())
-        };
+        let (file, path) = self.file.idle()?.handle();
         let mut hasher = Hasher::new(algorithm);
         while hasher.length() < self.offset {
             let (engine, file, path) = (self.engine.clone(), file.clone(), path.clone());
@@ -207,301 +236,8 @@ impl UploadWriter for FsWriter {
 impl Drop for FsWriter {
     fn drop(&mut self) {
         // Closing may free gigabytes, so it belongs on the pool; a job under way does it there by itself.
-        let file = match std::mem::replace(&mut self.file, Lane::Lost) {
-            Lane::Idle(file) => Some(file),
-            Lane::Busy(started) => started.abandon().map(|(file, _)| file),
-            Lane::Lost => None,
-        };
-        if let Some(file) = file {
+        if let Some(file) = self.file.abandon() {
             self.engine.pool.detach(move || drop(file));
         }
     }
-}
-
-impl<T> Lane<T> {
-    /// Waits for the job that has it, and passes on how that ended. Dropping the wait changes nothing.
-    async fn settle(&mut self) -> Result<()> {
-        let Self::Busy(started) = self else {
-            return Ok(());
-        };
-        match started.await {
-            Ok((value, outcome)) => {
-                *self = Self::Idle(value);
-                outcome
-            }
-            Err(panicked) => {
-                *self = Self::Lost;
-                Err(panicked)
-            }
-        }
-    }
-
-    fn idle(&self) -> Result<&T> {
-        match self {
-            Self::Idle(value) => Ok(value),
-            _ => Err(Error::Poisoned),
-        }
-    }
-
-    fn take(&mut self) -> Result<T> {
-        match std::mem::replace(self, Self::Lost) {
-            Self::Idle(value) => Ok(value),
-            other => {
-                *self = other;
-                Err(Error::Poisoned)
-            }
-        }
-    }
-}
-
-/// The bytes of a segment as they came, without copying the large ones.
-#[derive(Default)]
-struct Gather {
-    pieces: Vec<Bytes>,
-    tail: BytesMut,
-    length: usize,
-}
-
-impl Gather {
-    fn push(&mut self, bytes: Bytes) {
-        self.length += bytes.len();
-        if bytes.len() < SMALL {
-            if self.tail.len() + bytes.len() > TAIL {
-                self.seal();
-            }
-            self.tail.reserve(bytes.len().max(SMALL));
-            self.tail.extend_from_slice(&bytes);
-        } else {
-            self.seal();
-            self.pieces.push(bytes);
-        }
-    }
-
-    fn seal(&mut self) {
-        if !self.tail.is_empty() {
-            self.pieces.push(self.tail.split().freeze());
-        }
-    }
-
-    fn take(&mut self) -> Vec<Bytes> {
-        self.seal();
-        self.length = 0;
-        std::mem::take(&mut self.pieces)
-    }
-}
-
-/// An upload's file, open for appending. Lives on the I/O threads.
-struct UploadFile {
-    engine: Arc<Engine>,
-    fence: Arc<Fence>,
-    path: String,
-    file: Arc<File>,
-    /// Bytes in the file.
-    length: u64,
-    /// Bytes that are durable and acknowledged, or were when it was opened.
-    checkpoint: u64,
-    /// The file's name may not be durable yet.
-    unnamed: bool,
-    /// Somebody may come back for these bytes.
-    wanted: bool,
-}
-
-impl UploadFile {
-    fn open(engine: &Arc<Engine>, id: &UploadId, offset: u64) -> Result<Self> {
-        engine.fences.take_over(id, |fence| {
-            let path = upload_path(id);
-            let file = if offset == 0 {
-                create(engine, &path)?
-            } else {
-                resume(engine, &path, offset)?
-            };
-            Ok(Self {
-                engine: engine.clone(),
-                fence: fence.clone(),
-                path,
-                file: Arc::new(file),
-                length: offset,
-                checkpoint: offset,
-                unnamed: offset == 0,
-                wanted: offset > 0,
-            })
-        })
-    }
-
-    fn append(&mut self, segment: &[Bytes]) -> Result<()> {
-        let fence = self.fence.clone();
-        fence.hold(|| {
-            self.write_all(segment).inspect_err(|_| self.cut_back())?;
-            Ok(())
-        })
-    }
-
-    fn write_all(&mut self, segment: &[Bytes]) -> Result<()> {
-        let _timed = self.engine.counts.time(Counted::Write);
-        let failed = failed("writing", &self.path);
-        for pieces in segment.chunks(VECTOR) {
-            let mut slices: Vec<_> = pieces.iter().map(|piece| IoSlice::new(piece)).collect();
-            let mut slices = slices.as_mut_slice();
-            IoSlice::advance_slices(&mut slices, 0);
-            while !slices.is_empty() {
-                self.engine.step(Step::Write, &self.path).map_err(&failed)?;
-                match rustix::io::pwritev(&*self.file, slices, self.length) {
-                    Ok(0) => return Err(failed(Errno::IO)),
-                    Ok(count) => {
-                        self.length += count as u64;
-                        IoSlice::advance_slices(&mut slices, count);
-                    }
-                    Err(Errno::INTR) => {}
-                    Err(errno) => return Err(failed(errno)),
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn sync(&mut self, durable: Durable) -> Result<()> {
-        if durable == Durable::No {
-            return Ok(());
-        }
-        let synced = self.sync_data().and_then(|()| {
-            if durable == Durable::Name && self.unnamed {
-                self.engine.sync_folder(UPLOADS)?;
-                self.unnamed = false;
-            }
-            Ok(())
-        });
-        let fence = self.fence.clone();
-        // Held only now: nobody shall wait for a slow disk in order to take the upload over.
-        fence.hold(|| match synced {
-            Ok(()) => {
-                self.checkpoint = self.length;
-                self.wanted = true;
-                Ok(())
-            }
-            Err(error) => {
-                self.cut_back();
-                Err(error)
-            }
-        })
-    }
-
-    fn sync_data(&self) -> Result<()> {
-        let _timed = self.engine.counts.time(Counted::Sync);
-        let failed = failed("syncing", &self.path);
-        self.engine.step(Step::Sync, &self.path).map_err(&failed)?;
-        rustix::fs::fdatasync(&*self.file).map_err(&failed)
-    }
-
-    /// Gives back the space of what was not acknowledged. The caller holds the fence.
-    fn cut_back(&mut self) {
-        match rustix::fs::ftruncate(&*self.file, self.checkpoint) {
-            Ok(()) => self.length = self.checkpoint,
-            Err(errno) => {
-                tracing::warn!(path = self.path, %errno, "a failed upload could not be cut back; resuming it does");
-            }
-        }
-    }
-}
-
-impl Drop for UploadFile {
-    fn drop(&mut self) {
-        if self.wanted {
-            return;
-        }
-        // Nothing of it was acknowledged, so nobody can come back for it: a client that vanished leaves no file.
-        let removed = self.fence.hold(|| self.engine.unlink(&self.path));
-        if let Err(error) = removed
-            && !matches!(error, Error::UploadLost)
-        {
-            tracing::warn!(path = self.path, %error, "an abandoned upload could not be removed");
-        }
-    }
-}
-
-/// A new file, also where one of that name was: its bytes and its name's durability belong to another life.
-fn create(engine: &Engine, path: &str) -> Result<File> {
-    let failed = failed("creating", path);
-    engine.step(Step::Create, path).map_err(&failed)?;
-    engine.unlink(path)?;
-    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC;
-    let file = rustix::fs::openat(&engine.root, path, flags, FILE_MODE).map_err(&failed)?;
-    Ok(file.into())
-}
-
-/// The file as it was at a checkpoint.
-fn resume(engine: &Engine, path: &str, offset: u64) -> Result<File> {
-    let failed = failed("opening", path);
-    engine.step(Step::Create, path).map_err(&failed)?;
-    let flags = OFlags::RDWR | OFlags::CLOEXEC;
-    let file: File = match rustix::fs::openat(&engine.root, path, flags, Mode::empty()) {
-        Ok(file) => file.into(),
-        Err(Errno::NOENT) => return Err(Error::UploadLost),
-        Err(errno) => return Err(failed(errno)),
-    };
-    let stat = rustix::fs::fstat(&file).map_err(&failed)?;
-    let length = u64::try_from(stat.st_size).unwrap_or(0);
-    if length < offset {
-        return Err(Error::UploadLost);
-    }
-    if stat.st_nlink > 1 {
-        // It was published, and what is published never changes.
-        return unshare(engine, path, &file, offset);
-    }
-    if length > offset {
-        rustix::fs::ftruncate(&file, offset).map_err(&failed)?;
-    }
-    Ok(file)
-}
-
-/// Replaces an upload's file by a copy of its first `offset` bytes. Rare: a publish whose row could not be written.
-fn unshare(engine: &Engine, path: &str, shared: &File, offset: u64) -> Result<File> {
-    let copy = copy_path(path);
-    let failed = failed("copying", path);
-    let made = create(engine, &copy)?;
-    let outcome = super::export::copy(shared, &made, 0..offset).and_then(|()| {
-        engine.step(Step::Sync, &copy)?;
-        rustix::fs::fdatasync(&made)?;
-        rustix::fs::renameat(&engine.root, &copy, &engine.root, path)
-    });
-    if let Err(errno) = outcome {
-        // Best effort: the next try begins with removing it as well.
-        let _ = rustix::fs::unlinkat(&engine.root, &copy, AtFlags::empty());
-        return Err(failed(errno));
-    }
-    engine.sync_folder(UPLOADS)?;
-    Ok(made)
-}
-
-fn hash_part(
-    engine: &Engine,
-    file: &File,
-    path: &str,
-    hasher: &mut Hasher,
-    end: u64,
-) -> Result<()> {
-    let failed = failed("reading", path);
-    let mut buffer = vec![0; 256 << 10];
-    while hasher.length() < end {
-        engine.step(Step::Read, path).map_err(&failed)?;
-        let want = usize::try_from(end - hasher.length())
-            .map_or(buffer.len(), |left| left.min(buffer.len()));
-        match rustix::io::pread(file, &mut buffer[..want], hasher.length()) {
-            Ok(0) => return Err(Error::UploadLost),
-            Ok(count) => hasher.update(&buffer[..count]),
-            Err(Errno::INTR) => {}
-            Err(errno) => return Err(failed(errno)),
-        }
-    }
-    Ok(())
-}
-
-/// A whole small blob in one job: an upload that is published at once.
-pub(super) fn put(engine: &Arc<Engine>, key: &Key, bytes: Bytes) -> Result<()> {
-    let id = UploadId::random();
-    let mut file = UploadFile::open(engine, &id, 0)?;
-    file.append(&[bytes])?;
-    file.sync(Durable::Bytes)?;
-    let published = engine.publish(&id, key);
-    let discarded = engine.discard(&id);
-    published.and(discarded)
 }

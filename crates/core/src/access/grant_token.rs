@@ -156,10 +156,12 @@ impl Access {
                     credential,
                     created_at: now,
                 };
-                self.secrets
+                let kept = self
+                    .secrets
                     .create_refresh_token(stored_form(made.reveal()), row)
-                    .await?;
-                Some(made)
+                    .await;
+                // A full or broken disk keeps nobody from pulling: the token is good without one.
+                kept.is_ok().then_some(made)
             }
             None => None,
         };
@@ -187,7 +189,10 @@ impl Access {
         match self.with_credential(&row.subject, &row.credential).await? {
             Some(principal) => Ok((principal, row.credential)),
             None => {
-                self.secrets.delete_refresh_token(hash).await?;
+                // It is refused whether its row can be removed now or not.
+                if let Err(error) = self.secrets.delete_refresh_token(hash).await {
+                    tracing::warn!(%error, "an identity token that ended could not be removed");
+                }
                 Err(AuthFailure::RefreshToken)
             }
         }

@@ -143,19 +143,28 @@ async fn load(secrets: &dyn Secrets, rotation: i64, overlap: i64, now: i64) -> R
     let signs = |key: &SigningKeyRow| key.retired_at.is_none() && now - key.created_at < rotation;
     if !keys.iter().any(signs) {
         let (made, public) = make(now)?;
-        secrets.add_signing_key(made.clone()).await?;
-        trusted.insert(
-            made.kid.clone(),
-            Trusted {
-                key: Arc::new(public),
-                until: None,
-            },
-        );
-        keys.push(made);
+        match secrets.add_signing_key(made.clone()).await {
+            Ok(()) => {
+                trusted.insert(
+                    made.kid.clone(),
+                    Trusted {
+                        key: Arc::new(public),
+                        until: None,
+                    },
+                );
+                keys.push(made);
+            }
+            // A disk that takes no key is no reason to turn everybody away: the one before goes on, and is due at the
+            // next look.
+            Err(error) => return old_ring(keys, trusted).ok_or(error),
+        }
     }
     for key in &keys {
         if key.retired_at.is_none() && !signs(key) {
-            secrets.retire_signing_key(&key.kid, now).await?;
+            // What cannot be written down now is at the next start or rotation.
+            if let Err(error) = secrets.retire_signing_key(&key.kid, now).await {
+                tracing::warn!(kid = key.kid, %error, "a signing key could not be retired");
+            }
         }
         if !signs(key)
             && let Some(trusted) = trusted.get_mut(&key.kid)
@@ -164,6 +173,14 @@ async fn load(secrets: &dyn Secrets, rotation: i64, overlap: i64, now: i64) -> R
         }
     }
     trusted.retain(|_, key| key.until.is_none_or(|until| now < until));
+    // A whole rotation more than its tokens last: a clock that jumps for some hours deletes nothing.
+    let before = now.saturating_sub(overlap).saturating_sub(rotation);
+    let spent = |key: &SigningKeyRow| key.retired_at.is_some_and(|at| at < before);
+    if keys.iter().any(spent)
+        && let Err(error) = secrets.forget_signing_keys(before).await
+    {
+        tracing::warn!(%error, "old signing keys could not be removed; trying again at the next rotation");
+    }
     // Two processes that start together may both have made a key; both choose the same.
     let newest = keys
         .iter()
@@ -171,15 +188,31 @@ async fn load(secrets: &dyn Secrets, rotation: i64, overlap: i64, now: i64) -> R
         .max_by_key(|key| (key.created_at, key.kid.clone()));
     let newest =
         newest.ok_or_else(|| Error::Internal("there is no key that signs tokens".into()))?;
-    let signer = Signer {
-        kid: newest.kid.clone(),
-        key: EncodingKey::from_ec_der(&newest.private_der),
-        created_at: newest.created_at,
-    };
-    Ok(Ring {
-        signer: Arc::new(signer),
+    Ok(ring(newest, trusted))
+}
+
+fn ring(signer: &SigningKeyRow, trusted: HashMap<String, Trusted>) -> Ring {
+    Ring {
+        signer: Arc::new(Signer {
+            kid: signer.kid.clone(),
+            key: EncodingKey::from_ec_der(&signer.private_der),
+            created_at: signer.created_at,
+        }),
         trusted,
-    })
+    }
+}
+
+/// With the youngest key that was not retired, whatever its age.
+fn old_ring(keys: Vec<SigningKeyRow>, trusted: HashMap<String, Trusted>) -> Option<Ring> {
+    let newest = keys
+        .iter()
+        .filter(|key| key.retired_at.is_none())
+        .max_by_key(|key| (key.created_at, key.kid.clone()))?;
+    tracing::error!(
+        kid = newest.kid,
+        "no new signing key can be stored; the old one goes on signing"
+    );
+    Some(ring(newest, trusted))
 }
 
 fn make(now: i64) -> Result<(SigningKeyRow, DecodingKey)> {

@@ -38,6 +38,8 @@ pub(crate) trait Secrets: Send + Sync + Debug {
     fn add_signing_key(&self, key: SigningKeyRow) -> BoxFuture<'_, Result<()>>;
     /// Marks a key as no longer signing.
     fn retire_signing_key<'a>(&'a self, kid: &'a str, at: i64) -> BoxFuture<'a, Result<()>>;
+    /// Forgets the keys that were retired before a time.
+    fn forget_signing_keys(&self, retired_before: i64) -> BoxFuture<'_, Result<()>>;
     /// Keeps a refresh token under its hash.
     fn create_refresh_token(
         &self,
@@ -118,6 +120,13 @@ impl Secrets for Meta {
                 at,
             })
             .await?;
+            Ok(())
+        })
+    }
+
+    fn forget_signing_keys(&self, retired_before: i64) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async move {
+            while self.write(signing_key::Forget { retired_before }).await? {}
             Ok(())
         })
     }

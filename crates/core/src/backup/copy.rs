@@ -14,7 +14,7 @@ use super::{Copied, PAGE, Result};
 /// Where a blob lies until it is whole: a file under a key is always a whole one.
 const HALF: &str = "blob.half";
 
-/// Copies every blob file that the snapshot names and that is not there yet.
+/// Copies every blob file that the snapshot names and that is not there yet; each is verified while it is copied.
 pub(super) async fn named(
     snapshot: &Meta,
     blobs: &dyn BlobStore,
@@ -95,14 +95,19 @@ fn is_there(wanted: &Wanted) -> bool {
     fs::metadata(&wanted.target).is_ok_and(|file| file.len() == wanted.row.size)
 }
 
-/// Copies one blob; `false`: the source has lost it, or a part of it.
+/// Copies one blob; `false`: the source has lost it, or some of its bytes are not what they were.
 async fn one(blobs: &dyn BlobStore, wanted: Wanted, half: &Path) -> Result<bool> {
     let Wanted { row, key, target } = wanted;
     let stale = half.to_owned();
     blocking("removing half a copy", move || remove(&stale)).await?;
     match blobs.export(&key, half).await {
         Ok(()) => {}
-        Err(wharf_blob::Error::Missing { .. }) => return Ok(false),
+        Err(
+            error @ (wharf_blob::Error::Missing { .. } | wharf_blob::Error::WrongDigest { .. }),
+        ) => {
+            tracing::error!(%error, "a blob is not copied");
+            return Ok(false);
+        }
         Err(error) => return Err(error.into()),
     }
     let half = half.to_owned();

@@ -11,7 +11,6 @@ use super::*;
 use crate::house::{House, LARGE, noise};
 use crate::{blob, manifest};
 
-const EXDEV: i32 = 18;
 const EIO: i32 = 5;
 
 async fn back_up(house: &House, to: &TempDir) -> Result<Copied> {
@@ -46,41 +45,36 @@ fn names(folder: &Path) -> Vec<String> {
 
 #[tokio::test]
 async fn what_was_backed_up_comes_back() {
-    for cross_device in [false, true] {
-        let house = House::new().await;
-        if cross_device {
-            house.script.fail(Step::Link, 1, 1, EXDEV);
-        }
-        let (layer, small) = (noise(1, 3 * LARGE), noise(2, 100));
-        let (digest, bytes) = house.push_image("v1", &layer).await;
-        let (layer_digest, small_digest) = (house.push(&layer).await, house.push(&small).await);
-        let backup = tempfile::tempdir().unwrap();
-        let copied = back_up(&house, &backup).await.unwrap();
-        let expected = Copied {
-            blobs: 1,
-            bytes: layer.len() as u64,
-            added: 1,
-            ..Copied::default()
-        };
-        assert_eq!(copied, expected);
-        let links = fs::metadata(house.file(&layer_digest).await)
-            .unwrap()
-            .nlink();
-        assert_eq!(links, if cross_device { 1 } else { 2 });
-        let report = sound(&backup).await;
-        assert_eq!((report.blobs, report.manifests), (3, 1));
-        drop(house);
+    let house = House::new().await;
+    let (layer, small) = (noise(1, 3 * LARGE), noise(2, 100));
+    let (digest, bytes) = house.push_image("v1", &layer).await;
+    let (layer_digest, small_digest) = (house.push(&layer).await, house.push(&small).await);
+    let backup = tempfile::tempdir().unwrap();
+    let copied = back_up(&house, &backup).await.unwrap();
+    let expected = Copied {
+        blobs: 1,
+        bytes: layer.len() as u64,
+        added: 1,
+        ..Copied::default()
+    };
+    assert_eq!(copied, expected);
+    let links = fs::metadata(house.file(&layer_digest).await)
+        .unwrap()
+        .nlink();
+    assert_eq!(links, 1, "a backup shares no file with the registry");
+    let report = sound(&backup).await;
+    assert_eq!((report.blobs, report.manifests), (3, 1));
+    drop(house);
 
-        let (_data, house) = restored(&backup).await;
-        assert_eq!(house.content(&layer_digest).await, layer);
-        assert_eq!(house.content(&small_digest).await, small);
-        let tag = Reference::parse("v1").unwrap();
-        let found = manifest::get(&house.registry, &House::repository(), &tag, true).await;
-        let found = found.unwrap();
-        assert_eq!((found.digest, found.bytes), (digest, Some(bytes)));
-        house.push(&noise(3, LARGE)).await;
-        sound(&backup).await;
-    }
+    let (_data, house) = restored(&backup).await;
+    assert_eq!(house.content(&layer_digest).await, layer);
+    assert_eq!(house.content(&small_digest).await, small);
+    let tag = Reference::parse("v1").unwrap();
+    let found = manifest::get(&house.registry, &House::repository(), &tag, true).await;
+    let found = found.unwrap();
+    assert_eq!((&found.digest, &found.bytes), (&digest, &Some(bytes)));
+    house.push(&noise(3, LARGE)).await;
+    sound(&backup).await;
 }
 
 #[tokio::test]
@@ -137,7 +131,7 @@ async fn nothing_that_the_backup_needs_goes_while_it_runs() {
     // Longer than six pushes take on a busy machine.
     house
         .script
-        .delay(Step::Link, 6, Duration::from_millis(500));
+        .delay(Step::Write, 6, Duration::from_millis(500));
     let (copied, old) = tokio::join!(back_up(&house, &backup), async {
         while !backup.path().join("blob.half").exists() && names(backup.path()).len() < 4 {
             tokio::time::sleep(Duration::from_millis(1)).await;
@@ -191,7 +185,7 @@ async fn a_backup_that_breaks_off_is_gone_on_with() {
         house.push(&noise(seed, LARGE)).await;
     }
     let backup = tempfile::tempdir().unwrap();
-    house.script.fail(Step::Link, 2, 1, EIO);
+    house.script.fail(Step::Write, 2, 1, EIO);
     back_up(&house, &backup).await.unwrap_err();
     let unfinished = check(backup.path(), &mut |_| ()).await;
     assert!(
@@ -224,8 +218,6 @@ async fn damage_in_a_backup_is_found_and_mended_by_the_next_run() {
         house.push(&noise(3, LARGE)).await,
     );
     let backup = tempfile::tempdir().unwrap();
-    // Copies: a link would be damaged together with the original.
-    house.script.fail(Step::Link, 0, 3, EXDEV);
     back_up(&house, &backup).await.unwrap();
     let mut files = Vec::new();
     for digest in [&cut, &gone, &flipped] {
@@ -240,7 +232,6 @@ async fn damage_in_a_backup_is_found_and_mended_by_the_next_run() {
     assert_eq!(report.bad, 3, "{report:?}");
     // Of a flipped bit the next run knows nothing; whoever reads the report removes the file.
     fs::remove_file(&files[2]).unwrap();
-    house.script.fail(Step::Link, 0, 3, EXDEV);
     assert_eq!(back_up(&house, &backup).await.unwrap().added, 3);
     sound(&backup).await;
 }
@@ -354,7 +345,7 @@ async fn two_backups_into_one_folder_do_not_mix() {
     let backup = tempfile::tempdir().unwrap();
     house
         .script
-        .delay(Step::Link, 1, Duration::from_millis(200));
+        .delay(Step::Write, 1, Duration::from_millis(200));
     let second = async {
         while !backup.path().join("scratch").exists() {
             tokio::time::sleep(Duration::from_millis(1)).await;
@@ -414,4 +405,42 @@ fn databases_are_worked_on_elsewhere_where_the_backup_cannot_be_written() {
     fs::write(&database, "x").unwrap();
     drop(scratch);
     assert!(!database.parent().unwrap().exists());
+}
+
+#[tokio::test]
+async fn a_restore_verifies_what_it_copies_and_names_what_is_damaged() {
+    let house = House::new().await;
+    let (good, flipped) = (
+        house.push(&noise(1, LARGE)).await,
+        house.push(&noise(2, LARGE)).await,
+    );
+    let backup = tempfile::tempdir().unwrap();
+    back_up(&house, &backup).await.unwrap();
+    let file = backup.path().join(house.key(&flipped).await.as_str());
+    let mut bytes = noise(2, LARGE);
+    bytes[1_234] ^= 1;
+    fs::write(&file, bytes).unwrap();
+    let data = tempfile::tempdir().unwrap();
+    let copied = restore(backup.path(), data.path(), &mut |_| ())
+        .await
+        .unwrap();
+    assert_eq!(copied.missing, [flipped.to_string()]);
+    let house = House::open(data.path()).await;
+    assert_eq!(house.content(&good).await, noise(1, LARGE));
+    assert!(!house.has(&flipped).await, "never wrong bytes");
+    house.push(&noise(2, LARGE)).await;
+    assert_eq!(house.content(&flipped).await, noise(2, LARGE), "healed");
+}
+
+#[tokio::test]
+async fn a_backup_takes_no_damaged_bytes() {
+    let house = House::new().await;
+    let flipped = house.push(&noise(2, LARGE)).await;
+    let mut bytes = noise(2, LARGE);
+    bytes[1_234] ^= 1;
+    fs::write(house.file(&flipped).await, bytes).unwrap();
+    let backup = tempfile::tempdir().unwrap();
+    let copied = back_up(&house, &backup).await.unwrap();
+    assert_eq!(copied.missing, [flipped.to_string()]);
+    assert_eq!((copied.blobs, copied.added), (0, 0));
 }

@@ -16,8 +16,8 @@ use wharf_meta::{blob as blob_rows, upload as rows};
 use wharf_oci::{Algorithm, ContentRange, Digest, RepositoryName};
 
 pub use self::locks::Locks;
-use self::sink::{Finished, Sink};
-use crate::blob::is_sound;
+use self::sink::{Content, Finished, Sink};
+use crate::blob::is_genuine;
 use crate::error::{BodyError, Error, Result};
 use crate::registry::Registry;
 
@@ -172,6 +172,8 @@ pub async fn monolithic(
 ) -> Result<()> {
     let wanted = implemented(digest)?;
     let id = UploadId::random();
+    // Nobody knows this id but whoever clears away files without a session.
+    let _guard = registry.uploads.lock(&id).await?;
     let mut sink = Sink::unclaimed(registry, id, wanted);
     let outcome = async {
         receive(&mut sink, None, body).await?;
@@ -185,13 +187,15 @@ pub async fn monolithic(
         Ok(finished)
     }
     .await;
-    match outcome {
+    let outcome = match outcome {
         Ok(finished) => publish(registry, repository, None, &id, owner, finished).await,
-        Err(error) => {
-            registry.blobs.discard(&id).await?;
-            Err(error)
-        }
+        Err(error) => Err(error),
+    };
+    if outcome.is_err() {
+        // No session knows of these bytes, so nobody will come back for them.
+        registry.blobs.discard(&id).await?;
     }
+    outcome
 }
 
 /// Ends the session and frees what it holds (UP-40).
@@ -243,8 +247,12 @@ pub async fn expire(registry: &Registry) -> Result<u64> {
     }
 }
 
-/// Frees bytes of an upload that no session claims. Called once at the start, before anybody can open a session.
+/// Frees bytes of an upload that no session claims: a crash left them. Whoever writes to the upload holds its lock, and
+/// makes its bytes claimed or frees them; so nothing is touched that is in use.
 pub async fn forget_stray(registry: &Registry, id: &UploadId) -> Result<()> {
+    let Ok(_guard) = registry.uploads.try_lock(id) else {
+        return Ok(());
+    };
     let row = registry.meta.read(rows::Get { id: id.to_string() }).await?;
     if row.is_none_or(|row| !row.in_file) {
         registry.blobs.discard(id).await?;
@@ -301,6 +309,10 @@ async fn receive(
         match chunk {
             Ok(bytes) => {
                 received += bytes.len() as u64;
+                // What room there is belongs to deletes.
+                if sink.registry().meta.is_full() {
+                    return Err(Error::NoSpace);
+                }
                 if sink.offset() + bytes.len() as u64 > limit {
                     return Err(Error::BlobTooLarge { limit });
                 }
@@ -339,7 +351,7 @@ fn implemented(digest: &Digest) -> Result<Algorithm> {
 
 /// Makes verified bytes a blob of the repository: blob first, row second.
 ///
-/// Bytes that somebody else has pushed before are linked, but only when what lies there is whole; otherwise these
+/// Bytes that somebody else has pushed before are linked, but only when what lies there has that digest; otherwise these
 /// verified bytes take its place, which is how a damaged blob heals.
 async fn publish(
     registry: &Registry,
@@ -352,7 +364,7 @@ async fn publish(
     let Finished {
         digest,
         size,
-        inline,
+        content: bytes,
     } = finished;
     let existing = registry
         .meta
@@ -361,17 +373,20 @@ async fn publish(
         })
         .await?;
     let trusted = match &existing {
-        Some(row) => is_sound(registry, row).await,
+        Some(row) => is_genuine(registry, row).await?,
         None => false,
     };
 
-    let in_file = inline.is_none();
-    let (content, fresh) = match inline {
+    let in_file = matches!(bytes, Content::File(_));
+    let (content, fresh) = match &bytes {
         _ if trusted => (blob_rows::Content::Existing, None),
-        Some(bytes) => (blob_rows::Content::Inline(bytes), None),
-        None => {
+        Content::Inline(bytes) => (blob_rows::Content::Inline(bytes.clone()), None),
+        Content::Held(_) | Content::File(_) => {
             let key = Key::fresh(&digest);
-            registry.blobs.publish(bytes_of, &key).await?;
+            match &bytes {
+                Content::Held(bytes) => registry.blobs.put(&key, bytes.clone()).await?,
+                _ => registry.blobs.publish(bytes_of, &key).await?,
+            }
             (blob_rows::Content::Key(key.as_str().to_owned()), Some(key))
         }
     };
@@ -391,11 +406,11 @@ async fn publish(
         Ok(published) => published,
         // Certainly rolled back: the key names bytes that no row will ever want. After any other failure the commit
         // may have happened, so the bytes stay; `storage verify` lists them if it did not.
-        Err(wharf_meta::Error::Full(_)) => {
+        Err(error @ wharf_meta::Error::Full(_)) => {
             if let Some(key) = fresh {
                 registry.blobs.remove(&key).await?;
             }
-            return Err(Error::NoSpace);
+            return Err(error.into());
         }
         Err(error) => return Err(error.into()),
     };

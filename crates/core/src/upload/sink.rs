@@ -1,7 +1,8 @@
 //! Where an upload's bytes go: into `meta` while they are few, into the blob store from then on.
 //!
 //! The sink alone knows which of the two an upload is in. Its promise: after [`Sink::claim`] the row states an offset
-//! whose bytes and hash state are durable, and nothing beyond it counts.
+//! whose bytes and hash state are durable, and nothing beyond it counts. What arrives whole in one request and fits into a
+//! buffer needs no claim: it stays in memory until it is published.
 
 use bytes::Bytes;
 use wharf_blob::{Checkpoint, Hasher, UploadId, UploadWriter};
@@ -14,14 +15,28 @@ use crate::registry::Registry;
 /// Bytes between two claims of one long request: what a crash can cost a client that resumes.
 const CLAIM_EVERY: u64 = 512 << 20;
 
+/// Bytes that are held until they are claimed or published; hashing so many takes a runtime thread a fraction of a
+/// millisecond.
+const HELD_BELOW: u64 = 256 << 10;
+
 /// A whole upload, verified by nobody yet.
 pub(super) struct Finished {
     /// What the bytes hash to.
     pub(super) digest: Digest,
     /// How many they are.
     pub(super) size: u64,
-    /// The bytes themselves when they are few; otherwise they lie in the upload's file.
-    pub(super) inline: Option<Vec<u8>>,
+    /// Where they are.
+    pub(super) content: Content,
+}
+
+/// The bytes of a whole upload.
+pub(super) enum Content {
+    /// So few that they go into the row.
+    Inline(Vec<u8>),
+    /// In memory, on the way to a file.
+    Held(Bytes),
+    /// Durable in the upload's file. Dropping this before the file was published frees it, unless a row claims it.
+    File(#[expect(dead_code, reason = "held for its drop")] Box<dyn UploadWriter>),
 }
 
 /// An upload being written to. The caller holds its lock.
@@ -41,8 +56,8 @@ struct Claimed {
 }
 
 enum Place {
-    /// All bytes so far, fewer than `inline_below` unless the threshold was lowered meanwhile.
-    Inline(Vec<u8>),
+    /// All bytes so far.
+    Held(Vec<u8>),
     File(Box<dyn UploadWriter>),
 }
 
@@ -61,7 +76,7 @@ impl<'r> Sink<'r> {
             };
             Place::File(registry.blobs.upload(&id, &from, algorithm).await?)
         } else if row.offset == 0 {
-            Place::Inline(Vec::new())
+            Place::Held(Vec::new())
         } else {
             let bytes = registry
                 .meta
@@ -71,7 +86,7 @@ impl<'r> Sink<'r> {
                 // Between the two reads somebody else moved the session on.
                 return Err(Error::UploadBusy);
             }
-            Place::Inline(bytes)
+            Place::Held(bytes)
         };
         Ok(Self {
             registry,
@@ -92,7 +107,7 @@ impl<'r> Sink<'r> {
             registry,
             id,
             algorithm,
-            place: Place::Inline(Vec::new()),
+            place: Place::Held(Vec::new()),
             claimed: None,
         }
     }
@@ -110,34 +125,20 @@ impl<'r> Sink<'r> {
     /// Bytes received in all, claimed or not.
     pub(super) fn offset(&self) -> u64 {
         match &self.place {
-            Place::Inline(bytes) => bytes.len() as u64,
+            Place::Held(bytes) => bytes.len() as u64,
             Place::File(writer) => writer.offset(),
         }
     }
 
     pub(super) async fn write(&mut self, bytes: Bytes) -> Result<()> {
-        if let Place::Inline(held) = &mut self.place {
-            if ((held.len() + bytes.len()) as u64) < self.registry.limits.inline_below {
+        if let Place::Held(held) = &mut self.place {
+            let limit = self.registry.limits.inline_below.max(HELD_BELOW);
+            if ((held.len() + bytes.len()) as u64) < limit {
                 held.extend_from_slice(&bytes);
                 return Ok(());
             }
-            let start = Checkpoint {
-                offset: 0,
-                hash: Hasher::new(self.algorithm).save(),
-            };
-            let mut writer = self
-                .registry
-                .blobs
-                .upload(&self.id, &start, self.algorithm)
-                .await?;
-            if !held.is_empty() {
-                writer.write(Bytes::from(std::mem::take(held))).await?;
-            }
-            self.place = Place::File(writer);
         }
-        if let Place::File(writer) = &mut self.place {
-            writer.write(bytes).await?;
-        }
+        self.in_file().await?.write(bytes).await?;
         if let Some(claimed) = &self.claimed
             && self.offset() - claimed.offset >= CLAIM_EVERY
         {
@@ -146,13 +147,42 @@ impl<'r> Sink<'r> {
         Ok(())
     }
 
+    /// The upload's file, which begins with what was held so far.
+    async fn in_file(&mut self) -> Result<&mut Box<dyn UploadWriter>> {
+        if let Place::Held(held) = &mut self.place {
+            let start = Checkpoint {
+                offset: 0,
+                hash: Hasher::new(self.algorithm).save(),
+            };
+            let blobs = &self.registry.blobs;
+            let mut writer = blobs.upload(&self.id, &start, self.algorithm).await?;
+            if !held.is_empty() {
+                writer.write(Bytes::from(std::mem::take(held))).await?;
+            }
+            self.place = Place::File(writer);
+        }
+        match &mut self.place {
+            Place::File(writer) => Ok(writer),
+            Place::Held(_) => Err(Error::Internal("an upload without its file".into())),
+        }
+    }
+
     /// Makes everything received so far durable and lets the row say so. Returns the offset.
     pub(super) async fn claim(&mut self) -> Result<u64> {
+        let offset = self.offset();
+        match &self.claimed {
+            None => return Ok(offset),
+            Some(claimed) if !claimed.in_file && claimed.offset == offset => return Ok(offset),
+            Some(_) if offset >= self.registry.limits.inline_below => {
+                self.in_file().await?;
+            }
+            Some(_) => {}
+        }
         let Some(claimed) = &mut self.claimed else {
-            return Ok(self.offset());
+            return Ok(offset);
         };
         let (to, hash, append, in_file) = match &mut self.place {
-            Place::Inline(bytes) => {
+            Place::Held(bytes) => {
                 let from = usize::try_from(claimed.offset).unwrap_or(usize::MAX);
                 let tail = bytes.get(from..).unwrap_or_default().to_vec();
                 (bytes.len() as u64, Vec::new(), Some(tail), false)
@@ -191,17 +221,21 @@ impl<'r> Sink<'r> {
     /// Ends writing: everything is durable (or in memory, to be committed with the row) and hashed with `algorithm`.
     pub(super) async fn finish(self, algorithm: Algorithm) -> Result<Finished> {
         match self.place {
-            Place::Inline(bytes) => Ok(Finished {
+            Place::Held(bytes) => Ok(Finished {
                 digest: Digest::of(algorithm, &bytes),
                 size: bytes.len() as u64,
-                inline: Some(bytes),
+                content: if (bytes.len() as u64) < self.registry.limits.inline_below {
+                    Content::Inline(bytes)
+                } else {
+                    Content::Held(bytes.into())
+                },
             }),
             Place::File(mut writer) => {
                 let (digest, size) = writer.finish(algorithm).await?;
                 Ok(Finished {
                     digest,
                     size,
-                    inline: None,
+                    content: Content::File(writer),
                 })
             }
         }

@@ -284,6 +284,7 @@ pub struct Unlink {
 
 impl Op for Unlink {
     type Out = Unlinked;
+    const FREES: bool = true;
 
     async fn run<T: Tx>(&self, tx: &mut T) -> Result<Unlinked> {
         let Some(repository) = repository::find(tx, &self.repository).await? else {
@@ -545,6 +546,7 @@ pub struct Condemn {
 
 impl Op for Condemn {
     type Out = bool;
+    const FREES: bool = true;
 
     async fn run<T: Tx>(&self, tx: &mut T) -> Result<bool> {
         let row = tx
@@ -615,6 +617,7 @@ pub struct Collected {
 impl Op for Collected {
     type Out = ();
     const SINGLE: bool = true;
+    const FREES: bool = true;
 
     async fn run<T: Tx>(&self, tx: &mut T) -> Result<()> {
         tx.exec("DELETE FROM garbage WHERE key = $1", vals![&self.key])

@@ -69,8 +69,11 @@ impl Op for List {
         for artifact_type in types {
             let rows = tx
                 .query(
-                    "SELECT digest, descriptor FROM referrer WHERE repository_id = $1 AND subject = $2 AND \
-                     artifact_type = $3 AND digest > $4 ORDER BY digest LIMIT $5",
+                    // The inner one has all it needs in the index by type. In one, SQLite takes the primary key and passes
+                    // over the referrers of all other types.
+                    "SELECT digest, descriptor FROM referrer WHERE repository_id = $1 AND subject = $2 AND digest IN \
+                     (SELECT digest FROM referrer WHERE repository_id = $1 AND subject = $2 AND artifact_type = $3 AND \
+                     digest > $4 ORDER BY digest LIMIT $5)",
                     vals![&repository, &self.subject, artifact_type, after, self.limit],
                 )
                 .await?;

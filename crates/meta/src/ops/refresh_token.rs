@@ -93,6 +93,7 @@ pub struct Delete {
 impl Op for Delete {
     type Out = bool;
     const SINGLE: bool = true;
+    const FREES: bool = true;
 
     async fn run<T: Tx>(&self, tx: &mut T) -> Result<bool> {
         Ok(tx

@@ -88,12 +88,18 @@ impl Op for List {
             if high.as_str() <= after {
                 continue;
             }
-            // A range starts at `low` itself; a page starts after `after`.
+            // A range starts at `low` itself, a page after `after`: one bound, since of two SQLite would follow the first
+            // and pass over what lies before the second.
+            let from = if low.as_str() > after {
+                low
+            } else {
+                format!("{after}\0")
+            };
             let left = (limit - names.len()) as u64;
             let rows = tx
                 .query(
-                    "SELECT name FROM repository WHERE name >= $1 AND name < $2 AND name > $3 ORDER BY name LIMIT $4",
-                    vals![&low, &high, after, left],
+                    "SELECT name FROM repository WHERE name >= $1 AND name < $2 ORDER BY name LIMIT $3",
+                    vals![&from, &high, left],
                 )
                 .await?;
             for mut row in rows {

@@ -114,3 +114,27 @@ impl Op for Retire {
         Ok(changed == 1)
     }
 }
+
+/// Forgets one key that was retired before a time. `false`: there is no such key (any more). Cost: one
+/// row, found among the handful that there are.
+#[derive(Clone, Copy, Debug)]
+pub struct Forget {
+    /// Milliseconds since 1970.
+    pub retired_before: i64,
+}
+
+impl Op for Forget {
+    type Out = bool;
+    const SINGLE: bool = true;
+    const FREES: bool = true;
+
+    async fn run<T: Tx>(&self, tx: &mut T) -> Result<bool> {
+        let gone = tx
+            .exec(
+                "DELETE FROM signing_key WHERE kid = (SELECT kid FROM signing_key WHERE retired_at < $1 LIMIT 1)",
+                vals![self.retired_before],
+            )
+            .await?;
+        Ok(gone == 1)
+    }
+}

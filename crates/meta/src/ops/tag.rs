@@ -61,6 +61,7 @@ pub struct Delete {
 
 impl Op for Delete {
     type Out = bool;
+    const FREES: bool = true;
 
     async fn run<T: Tx>(&self, tx: &mut T) -> Result<bool> {
         let Some(repository) = repository::find(tx, &self.repository).await? else {
@@ -197,6 +198,7 @@ impl Change<'_> {
         if current.is_some_and(|current| current.manifest == *manifest) {
             return Ok(());
         }
+        tx.touch(self.name, tag.as_str());
         let version = match current {
             Some(current) => {
                 tx.exec(
@@ -242,6 +244,7 @@ impl Change<'_> {
         tag: &str,
         current: &Current,
     ) -> Result<()> {
+        tx.touch(self.name, tag);
         tx.exec(
             "DELETE FROM tag WHERE repository_id = $1 AND name = $2",
             vals![self.repository, tag],

@@ -292,6 +292,7 @@ pub struct Delete {
 
 impl Op for Delete {
     type Out = bool;
+    const FREES: bool = true;
 
     async fn run<T: Tx>(&self, tx: &mut T) -> Result<bool> {
         remove(tx, &self.id).await

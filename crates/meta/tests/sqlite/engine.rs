@@ -351,6 +351,31 @@ fn the_log_stays_bounded() {
     assert!(stats.database_bytes > 0);
 }
 
+/// A reader's view stays open from read to read. It must hide no commit, and not keep the log from starting anew.
+#[test]
+fn open_views_hide_nothing_and_hold_no_log() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = SqliteOptions {
+        checkpoint_bytes: 256 << 10,
+        wal_keep_bytes: 1 << 20,
+        ..SqliteOptions::new(folder.path().join("meta.db"))
+    };
+    let (meta, _) = Meta::open(options).unwrap();
+    runtime().block_on(async {
+        for n in 0..500 {
+            let value = format!("{n} ").repeat(5000);
+            meta.write(set("k", value.clone())).await.unwrap();
+            assert_eq!(get(&meta, "k").await, Some(value));
+            // In the view that is open now.
+            assert!(get(&meta, "k").await.is_some());
+        }
+    });
+    let stats = meta.stats();
+    assert!(stats.checkpoints > 1, "{stats:?}");
+    // All together they are more than ten.
+    assert!(stats.wal_file_bytes < 6 << 20, "{stats:?}");
+}
+
 /// Beyond its limit the log takes nothing more, which a caller can tell from a failure.
 #[test]
 fn a_log_beyond_its_limit_refuses_writes() {
@@ -602,7 +627,10 @@ fn full_scans_and_sorts_are_found() {
     let store = make();
     runtime().block_on(store.meta.read(Scans)).unwrap();
     let bad = wharf_meta::suite::full_scans(&store.meta);
-    assert_eq!(bad.len(), 2, "{bad:?}");
+    let (unlisted, bad): (Vec<_>, Vec<_>) = bad
+        .into_iter()
+        .partition(|found| found.starts_with("not in docs"));
+    assert_eq!((unlisted.len(), bad.len()), (3, 2), "{unlisted:?} {bad:?}");
     assert!(
         bad.iter().any(|found| found.starts_with("SCAN setting")),
         "{bad:?}"
@@ -611,4 +639,38 @@ fn full_scans_and_sorts_are_found() {
         bad.iter().any(|found| found.starts_with("USE TEMP B-TREE")),
         "{bad:?}"
     );
+}
+
+/// What deletions free goes back to the file system, some pages at a time, and nothing else changes.
+#[test]
+fn freed_pages_are_given_back_in_steps() {
+    let folder = tempfile::tempdir().unwrap();
+    runtime().block_on(async {
+        let meta = open(folder.path());
+        let large = "x".repeat(100_000);
+        for n in 0..40 {
+            meta.write(set(format!("k{n}"), large.clone()))
+                .await
+                .unwrap();
+        }
+        for n in 0..39 {
+            // Shorter values free the pages of the longer ones.
+            meta.write(set(format!("k{n}"), "short")).await.unwrap();
+        }
+        let unused = meta.reclaim(0).await.unwrap();
+        assert!(unused > 39 * 20, "{unused} pages");
+        assert_eq!(meta.reclaim(100).await.unwrap(), unused - 100);
+        while meta.reclaim(64).await.unwrap() > 10 {}
+        assert_eq!(get(&meta, "k39").await.as_deref(), Some(large.as_str()));
+        assert_eq!(get(&meta, "k7").await.as_deref(), Some("short"));
+        meta.close().await;
+    });
+    let size = std::fs::metadata(folder.path().join("meta.db"))
+        .unwrap()
+        .len();
+    assert!(
+        size < 2_000_000,
+        "{size} bytes, of which 4 million were freed"
+    );
+    crate::check(folder.path());
 }

@@ -4,6 +4,7 @@ mod crash;
 mod engine;
 mod faults;
 mod fixture;
+mod growth;
 mod open;
 
 use std::path::Path;

@@ -14,6 +14,8 @@ use wharf_meta::{Meta, Opened, SqliteOptions, Synchronous};
 
 /// The metadata store's file.
 const DATABASE: &str = "wharf.db";
+/// Set aside for deletes on a full disk: a full log between two checkpoints.
+const RESERVE: u64 = 16 << 20;
 
 /// How to open a data folder.
 #[derive(Debug, Clone)]
@@ -24,7 +26,7 @@ pub struct DataOptions {
     pub lock_wait: Duration,
     /// Whether each commit is synced to the disk.
     pub synchronous: Synchronous,
-    /// Threads for blob input and output.
+    /// Threads for blob input and output at most; 0: the store chooses.
     pub io_threads: usize,
 }
 
@@ -35,7 +37,7 @@ impl DataOptions {
             folder: folder.into(),
             lock_wait: Duration::from_secs(30),
             synchronous: Synchronous::Full,
-            io_threads: 4,
+            io_threads: 0,
         }
     }
 
@@ -91,6 +93,7 @@ impl Data {
         let lock = lock::acquire(&folder, options.lock_wait, waiting)?;
         let (meta, opened) = Meta::open(SqliteOptions {
             synchronous: options.synchronous,
+            reserve_bytes: RESERVE,
             ..SqliteOptions::new(folder.join(DATABASE))
         })?;
         let blobs = Fs::open(FsOptions {

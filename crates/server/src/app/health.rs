@@ -36,19 +36,20 @@ pub(super) async fn ready(app: &App, request: &Request) -> Response {
         return text(status, format!("{word}\n"));
     }
     let stats = app.registry.meta.stats();
-    let metadata = if stats.refusing {
+    let metadata = if stats.damaged {
+        "damaged: nothing is written; restore the last backup".to_owned()
+    } else if stats.refusing {
         "refusing writes: a commit could not be brought to the disk".to_owned()
+    } else if stats.full {
+        "the disk is full; deletes are accepted".to_owned()
     } else {
         format!("ok, {} operation(s) waiting", stats.waiting)
     };
     let blobs = match app.registry.blobs.probe().await {
         Ok(Some(free)) => format!("ok, {} MiB free", free >> 20),
         Ok(None) => "ok".to_owned(),
-        // The cause names paths; it belongs into the log.
-        Err(error) => {
-            tracing::error!(%error, "the blob store cannot be written");
-            "cannot be written; the log says why".to_owned()
-        }
+        // The cause names paths; the log has it.
+        Err(error) => format!("cannot be written: {}", wharf_core::Error::from(error)),
     };
     text(
         status,

@@ -61,9 +61,6 @@ pub enum AppError {
     /// Access cannot be set up.
     #[error(transparent)]
     Access(#[from] AccessError),
-    /// What a crash left behind cannot be cleared away.
-    #[error(transparent)]
-    Core(#[from] wharf_core::Error),
 }
 
 impl App {
@@ -83,7 +80,6 @@ impl App {
             options.limits,
             options.content,
         ));
-        upkeep::after_crash(&registry).await?;
         let stop = CancellationToken::new();
         tokio::spawn(upkeep::run(registry.clone(), stop.clone()));
         Ok(Arc::new(Self {

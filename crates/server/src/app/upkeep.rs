@@ -12,13 +12,21 @@ use wharf_core::{Registry, manifest, upload};
 const SHORT: Duration = Duration::from_secs(1);
 /// Between two rounds of clearing away.
 const LONG: Duration = Duration::from_secs(10 * 60);
+/// Pages of the database that are given back in one step: well below a millisecond of the writer's time.
+const PAGES: u32 = 64;
+/// Pages without use that stay, so that the next writes need not grow the file again (4 MiB).
+const SPARE: u64 = 1024;
 
-/// Looks after the registry until `stop`.
+/// Looks after the registry until `stop`. Beside requests, from the first one on: a start takes as long for a store of
+/// millions as for an empty one.
 pub(super) async fn run(registry: Arc<Registry>, stop: CancellationToken) {
-    tokio::join!(
-        every(SHORT, &stop, || access(&registry)),
-        every(LONG, &stop, || clear(&registry)),
-    );
+    tokio::join!(every(SHORT, &stop, || access(&registry)), async {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = after_crash(&registry) => {}
+        }
+        every(LONG, &stop, || clear(&registry)).await;
+    },);
 }
 
 async fn every<F: Future<Output = ()>>(
@@ -57,25 +65,48 @@ async fn clear(registry: &Registry) {
     if let Err(error) = wharf_core::blob::collect_replaced(registry).await {
         tracing::warn!(%error, "replaced blobs could not be removed; trying again");
     }
+    if let Err(error) = reclaim(registry).await {
+        tracing::warn!(%error, "unused pages of the database could not be given back; trying again");
+    }
 }
 
-/// Clears away what a crash can leave behind: upload files without a session, and keys that were replaced.
-///
-/// Runs once, before requests are served, so every upload file belongs to a session or to nobody.
-pub(super) async fn after_crash(registry: &Registry) -> wharf_core::Result<()> {
-    let mut uploads = Vec::new();
-    registry
+/// Gives pages of the database that deletions freed back to the file system; between two steps other writes have their
+/// turn.
+async fn reclaim(registry: &Registry) -> wharf_meta::Result<()> {
+    let mut unused = registry.meta.reclaim(0).await?;
+    while unused > SPARE {
+        let before = unused;
+        unused = registry.meta.reclaim(PAGES).await?;
+        if unused >= before {
+            // Others free faster than this gives back: the next round goes on.
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+/// Clears away what a crash can leave behind: upload files without a session.
+async fn after_crash(registry: &Registry) {
+    let mut found = Vec::new();
+    let listed = registry
         .blobs
         .scan(Part::Uploads, &mut |stored| {
-            uploads.extend(stored.into_iter().filter_map(|stored| match stored {
+            found.extend(stored.into_iter().filter_map(|stored| match stored {
                 Stored::Upload(id, _) => Some(id),
                 _ => None,
             }));
             true
         })
-        .await?;
-    for id in uploads {
-        upload::forget_stray(registry, &id).await?;
+        .await;
+    if let Err(error) = listed {
+        tracing::warn!(%error, "upload files that a crash left behind were not all found; the next start looks again");
     }
-    wharf_core::blob::collect_replaced(registry).await
+    for id in found {
+        // Each is one read on this thread, and there may be a hundred thousand.
+        tokio::task::yield_now().await;
+        if let Err(error) = upload::forget_stray(registry, &id).await {
+            tracing::warn!(%id, %error, "the file of an upload that nobody continues could not be removed; \
+                the next start tries again");
+        }
+    }
 }

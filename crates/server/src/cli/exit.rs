@@ -119,7 +119,6 @@ impl From<AppError> for Failure {
     fn from(error: AppError) -> Self {
         let exit = match error {
             AppError::Access(_) => Exit::Usage,
-            _ => Exit::Failure,
         };
         Self::new(exit, error)
     }

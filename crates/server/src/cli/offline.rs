@@ -12,11 +12,13 @@ use super::exit::{Exit, Failure};
 use crate::admin::{CallError, Command, Operator, Refusal, Reply, call};
 use crate::app::Data;
 use crate::config::Config;
+use crate::memory;
 
 /// The runtime of a command.
 pub(super) fn runtime() -> Result<Runtime, Failure> {
     let built = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
+        .on_thread_park(memory::when_idle)
         .build();
     built.map_err(|error| Failure::text(Exit::Failure, format!("cannot start threads: {error}")))
 }

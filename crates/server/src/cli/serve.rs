@@ -26,7 +26,7 @@ use crate::config::validate::check_files;
 use crate::config::{Config, Inputs, Loaded, Problems, Source, load};
 use crate::http::shutdown::{Pace, Signals, Stopped, stop};
 use crate::http::tls::{SelfSigned, Tls};
-use crate::http::{ListenAddr, Listeners, Running, Server, ServerOptions};
+use crate::http::{Limits, ListenAddr, Listeners, Running, Server, ServerOptions};
 use crate::telemetry::{Metrics, Telemetry, log};
 
 /// Between two looks at the configuration file.
@@ -47,12 +47,15 @@ pub(super) fn run(inputs: &Inputs) -> Outcome {
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
+    let files = raise_open_files();
     let options = config.data_options();
     let data = Data::open(&options, |holder| {
         let seconds = options.lock_wait.as_secs();
         tracing::warn!("the data folder is in use by {holder}; waiting up to {seconds} s for it");
     })?;
-    runtime()?.block_on(serve(inputs, &loaded, data))
+    let outcome = runtime()?.block_on(serve(inputs, &loaded, data, files));
+    log::flush();
+    outcome
 }
 
 /// All that runs.
@@ -63,7 +66,7 @@ struct Parts {
     tls: Option<Arc<Tls>>,
 }
 
-async fn serve(inputs: &Inputs, loaded: &Loaded, data: Data) -> Outcome {
+async fn serve(inputs: &Inputs, loaded: &Loaded, data: Data, files: usize) -> Outcome {
     let config = &loaded.config;
     let no_signals = |error: std::io::Error| {
         Failure::text(Exit::Failure, format!("cannot listen for signals: {error}"))
@@ -71,7 +74,7 @@ async fn serve(inputs: &Inputs, loaded: &Loaded, data: Data) -> Outcome {
     let mut signals = Signals::listen().map_err(no_signals)?;
     let mut hangup = signal(SignalKind::hangup()).map_err(no_signals)?;
 
-    let parts = start(loaded, data).await?;
+    let parts = start(loaded, data, files).await?;
     let reloader = Arc::new(Reloader::new(inputs.clone(), loaded));
     let mut look = tokio::time::interval(LOOK);
     let name = loop {
@@ -115,7 +118,7 @@ async fn serve(inputs: &Inputs, loaded: &Loaded, data: Data) -> Outcome {
     Ok(())
 }
 
-async fn start(loaded: &Loaded, data: Data) -> Result<Parts, Failure> {
+async fn start(loaded: &Loaded, data: Data, files: usize) -> Result<Parts, Failure> {
     let config = &loaded.config;
     let metrics = Arc::new(Metrics::new(config.metrics.repository_label));
     let folder = data.folder.clone();
@@ -130,7 +133,7 @@ async fn start(loaded: &Loaded, data: Data) -> Result<Parts, Failure> {
         let listeners =
             Listeners::bind(addresses).map_err(|error| Failure::new(Exit::Listen, error))?;
         Ok(ServerOptions {
-            limits: config.http_limits(),
+            limits: http_limits(config, files),
             trusted_proxies: config.trusted_proxies(),
             observer: telemetry.clone(),
             id_key: uuid::Uuid::new_v4().as_u64_pair().0,
@@ -196,6 +199,44 @@ async fn start(loaded: &Loaded, data: Data) -> Result<Parts, Failure> {
         admin,
         tls,
     })
+}
+
+/// Allows this process as many open files as the system lets it have, and tells how many that are. The usual soft limit
+/// of 1,024 is there for programs that use `select`.
+fn raise_open_files() -> usize {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        let raised = Rlimit {
+            current: limit.maximum,
+            ..limit
+        };
+        match setrlimit(Resource::Nofile, raised) {
+            Ok(()) => limit = raised,
+            Err(error) => tracing::warn!(%error, "the limit of open files stays as it was"),
+        }
+    }
+    limit.current.map_or(usize::MAX, |files| {
+        usize::try_from(files).unwrap_or(usize::MAX)
+    })
+}
+
+/// What clients may cost. Connections leave half of the open files to what is read and written for them: with none left
+/// for blobs and the database, a connection is worth nothing.
+fn http_limits(config: &Config, files: usize) -> Limits {
+    let limits = config.http_limits();
+    let connections = limits.connections.min(files / 2);
+    if connections < limits.connections {
+        tracing::warn!(
+            "limits.connections is {}, but with {files} open files allowed there are {connections}; \
+             raise the limit of open files (LimitNOFILE= for systemd, ulimit -Hn)",
+            limits.connections
+        );
+    }
+    Limits {
+        connections,
+        ..limits
+    }
 }
 
 /// Makes the administrator at the first start.
@@ -286,7 +327,12 @@ fn write_password(path: &Path, password: &Password) -> std::io::Result<()> {
         .mode(0o600)
         .open(path)?;
     writeln!(file, "{}", password.reveal())?;
-    file.sync_all()
+    file.sync_all()?;
+    // Its name as well: after a power cut the administrator would be there, and nobody would know the password.
+    match path.parent() {
+        Some(folder) => std::fs::File::open(folder)?.sync_all(),
+        None => Ok(()),
+    }
 }
 
 type Authority = Option<(std::path::PathBuf, String)>;
@@ -452,6 +498,16 @@ mod tests {
             std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
             0o600
         );
+    }
+
+    #[test]
+    fn connections_leave_files_for_what_they_ask_for() {
+        let config = Config::default();
+        let wanted = config.http_limits().connections;
+        assert_eq!(http_limits(&config, usize::MAX).connections, wanted);
+        assert_eq!(http_limits(&config, 2 * wanted).connections, wanted);
+        assert_eq!(http_limits(&config, 1024).connections, 512);
+        assert!(raise_open_files() >= 1024);
     }
 
     #[test]

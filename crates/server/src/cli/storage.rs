@@ -72,7 +72,8 @@ pub(super) fn backup(inputs: &Inputs, folder: &Path) -> Outcome {
                 folder.display(),
                 copied_text(&copied)
             );
-            finish_copy(&told, &copied)
+            let cure = "run `wharf storage verify --deep`, then push them again";
+            finish_copy(&told, &copied, cure)
         }
         other => Err(unexpected(&other)),
     }
@@ -97,7 +98,8 @@ pub(super) fn restore(inputs: &Inputs, folder: &Path) -> Outcome {
         bytes(copied.bytes)
     );
     let told = format!("Restored to {}: {text}, and the metadata.", data.display());
-    finish_copy(&told, &copied)
+    let cure = "everything else is restored; push them again, or restore another backup";
+    finish_copy(&told, &copied, cure)
 }
 
 /// Checks a backup.
@@ -143,19 +145,19 @@ fn copied_text(copied: &Copied) -> String {
     text
 }
 
-fn finish_copy(told: &str, copied: &Copied) -> Outcome {
+fn finish_copy(told: &str, copied: &Copied, cure: &str) -> Outcome {
     print(&format!("{told}\n"))?;
     if copied.missing.is_empty() {
         return Ok(());
     }
     let mut text = format!(
-        "{} could not be copied, since the registry has lost them:",
+        "{} not copied, since the bytes are lost or damaged:",
         count(copied.missing.len() as u64, "blob")
     );
     for digest in &copied.missing {
         let _ = write!(text, "\n  {digest}");
     }
-    text.push_str("\n  help: run `wharf storage verify`, then push them again");
+    let _ = write!(text, "\n  help: {cure}");
     Err(Failure::text(Exit::Damage, text))
 }
 
@@ -245,7 +247,7 @@ mod tests {
             missing: vec!["sha256:00".into()],
             ..Copied::default()
         };
-        let failure = finish_copy("Backed up.", &copied).unwrap_err();
+        let failure = finish_copy("Backed up.", &copied, "push").unwrap_err();
         assert_eq!(failure.exit, Exit::Damage);
         assert!(failure.error.to_string().contains("sha256:00"));
     }

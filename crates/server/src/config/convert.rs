@@ -154,7 +154,7 @@ impl Config {
             io_threads: self
                 .storage
                 .io_threads
-                .map_or_else(default_io_threads, |threads| threads as usize),
+                .map_or(0, |threads| threads as usize),
             ..defaults
         }
     }
@@ -191,10 +191,6 @@ impl Config {
         // What was parsed and printed parses again; trusting nobody is the safe side.
         TrustedProxies::parse(&entries).unwrap_or_default()
     }
-}
-
-fn default_io_threads() -> usize {
-    std::thread::available_parallelism().map_or(4, |cores| (cores.get() * 2).max(4))
 }
 
 fn bare(prefix: &str) -> &str {

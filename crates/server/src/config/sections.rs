@@ -72,7 +72,8 @@ section! {
 section! {
     /// How much of anything a client may take. Slow and vanished clients cost a bounded amount of memory.
     pub struct Limits {
-        /// Open connections per address; further ones wait until one ends.
+        /// Open connections per address; further ones wait until one ends. At most half of the files that the system lets
+        /// the process have open (`ulimit -Hn`): the other half is for what connections ask for.
         connections: u32 = 10_000 => restart;
         /// Requests on one connection, after which the client is asked to open another.
         requests_per_connection: u32 = 10_000 => restart;
@@ -227,7 +228,8 @@ section! {
         /// Blobs smaller than this are kept beside the metadata instead of in files of their own: one durable write
         /// instead of three. Changing it moves nothing that is already stored.
         inline_below: Size = Size::kib(16) => restart;
-        /// Threads that read and write files. Unset: twice the number of processors, at least 4.
+        /// Threads that read, and as many that write files, at most: they start when they are needed. Unset: twice the
+        /// number of processors, at least 16.
         io_threads: Option<u32> = None => restart;
     }
 }

@@ -1,24 +1,69 @@
 //! Bodies of answers: nothing, bytes in memory, or a stream whose length is known beforehand.
 //!
 //! Handlers build them; `service` hands them to hyper. A body never grows in memory: a stream is pulled frame by frame,
-//! only as fast as the client takes it. A stream that gives fewer or more bytes than announced breaks the connection,
+//! only as fast as the client takes it. Where the connection has a [`Lane`], the frames of a blob are stretches of its
+//! file rather than bytes. A stream that gives fewer or more bytes than announced breaks the connection,
 //! since a short answer that looks whole is the worst one (invariant 6).
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::error::Error as StdError;
 use std::fmt;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
+use bytes::{Buf as _, Bytes};
 use futures_core::Stream;
 use http_body::{Frame, SizeHint};
+use wharf_blob::ByteStream;
 use wharf_oci::{ErrorEntry, RepositoryName};
+
+use super::sendfile::{Lane, Piece};
 
 /// What went wrong while an answer was being sent. It is logged; the client sees a broken connection.
 pub type SendError = Box<dyn StdError + Send + Sync>;
 
-type Source = Pin<Box<dyn Stream<Item = Result<Bytes, SendError>> + Send>>;
+/// Where the bytes of a streamed body come from.
+pub enum Source {
+    /// A blob, or a part of it.
+    Blob(ByteStream),
+    /// Anything else.
+    Stream(Pin<Box<dyn Stream<Item = Result<Bytes, SendError>> + Send>>),
+}
+
+impl Source {
+    /// Any stream.
+    pub fn stream<S, E>(stream: S) -> Self
+    where
+        S: Stream<Item = Result<Bytes, E>> + Send + 'static,
+        E: Into<SendError> + 'static,
+    {
+        Self::Stream(Box::pin(Boxed { stream }))
+    }
+
+    fn poll_next(
+        &mut self,
+        cx: &mut Context<'_>,
+        lane: Option<&Arc<Lane>>,
+    ) -> Poll<Option<Result<Piece, SendError>>> {
+        let piece = match self {
+            Self::Blob(blob) => match lane.filter(|lane| lane.is_open()) {
+                Some(lane) => ready!(blob.poll_piece(cx)).map(|piece| {
+                    Ok(match piece? {
+                        wharf_blob::Piece::Bytes(bytes) => bytes.into(),
+                        wharf_blob::Piece::Window(window) => Piece::in_file(window, lane),
+                    })
+                }),
+                None => ready!(Pin::new(blob).poll_next(cx)).map(|bytes| Ok(bytes?.into())),
+            },
+            Self::Stream(stream) => {
+                ready!(stream.as_mut().poll_next(cx)).map(|bytes| bytes.map(Piece::from))
+            }
+        };
+        Poll::Ready(piece)
+    }
+}
 
 /// The body of an answer, and what the log wants to know about the request.
 pub struct Body {
@@ -43,7 +88,7 @@ enum Part {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Facts {
     /// Who asked, as the registry calls them.
-    pub principal: Option<String>,
+    pub principal: Option<Cow<'static, str>>,
     /// The repository that was asked about.
     pub repository: Option<RepositoryName>,
 }
@@ -92,36 +137,35 @@ impl Body {
         S: Stream<Item = Result<Bytes, E>> + Send + 'static,
         E: Into<SendError> + 'static,
     {
-        if len == 0 {
-            return Self::empty();
-        }
-        Self::of(Kind::Stream {
-            source: boxed(stream),
-            left: len,
-        })
+        Self::streamed(Source::stream(stream), len)
     }
 
-    /// Pieces one after another: bytes, then a stream of the given length, as often as needed (BGET-6).
-    pub fn parts<S, E>(pieces: Vec<(Bytes, Option<(S, u64)>)>) -> Self
-    where
-        S: Stream<Item = Result<Bytes, E>> + Send + 'static,
-        E: Into<SendError> + 'static,
-    {
+    /// `len` bytes of a blob, as [`Body::stream`].
+    pub fn blob(bytes: ByteStream, len: u64) -> Self {
+        Self::streamed(Source::Blob(bytes), len)
+    }
+
+    fn streamed(source: Source, left: u64) -> Self {
+        if left == 0 {
+            return Self::empty();
+        }
+        Self::of(Kind::Stream { source, left })
+    }
+
+    /// Pieces one after another: bytes, then a source of the given length, as often as needed (BGET-6).
+    pub fn parts(pieces: Vec<(Bytes, Option<(Source, u64)>)>) -> Self {
         let mut parts = VecDeque::with_capacity(pieces.len() * 2);
         let mut left = 0;
-        for (bytes, stream) in pieces {
+        for (bytes, source) in pieces {
             left += bytes.len() as u64;
             if !bytes.is_empty() {
                 parts.push_back(Part::Bytes(bytes));
             }
-            if let Some((stream, len)) = stream
+            if let Some((source, len)) = source
                 && len > 0
             {
                 left += len;
-                parts.push_back(Part::Stream {
-                    source: boxed(stream),
-                    left: len,
-                });
+                parts.push_back(Part::Stream { source, left: len });
             }
         }
         Self::of(Kind::Parts { parts, left })
@@ -175,11 +219,16 @@ impl Body {
         }
     }
 
-    fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, SendError>>> {
+    /// The next frame. With a lane, frames may lie in files.
+    pub(super) fn poll_data(
+        &mut self,
+        cx: &mut Context<'_>,
+        lane: Option<&Arc<Lane>>,
+    ) -> Poll<Option<Result<Piece, SendError>>> {
         if matches!(self.kind, Kind::Error(_)) {
             // Only a body that never went through the transport comes here: a handler's unit test.
             if let Kind::Error(doc) = std::mem::replace(&mut self.kind, Kind::Empty) {
-                return Poll::Ready(Some(Ok(doc.render(None))));
+                return Poll::Ready(Some(Ok(doc.render(None).into())));
             }
         }
         match &mut self.kind {
@@ -187,10 +236,10 @@ impl Body {
             Kind::Full(bytes) => {
                 let bytes = std::mem::take(bytes);
                 self.kind = Kind::Empty;
-                Poll::Ready(Some(Ok(bytes)))
+                Poll::Ready(Some(Ok(bytes.into())))
             }
             Kind::Stream { source, left } => {
-                let item = ready!(poll_exact(source, left, cx));
+                let item = ready!(poll_exact(source, left, cx, lane));
                 if item.is_none() {
                     self.kind = Kind::Empty;
                 }
@@ -203,15 +252,15 @@ impl Body {
                             let bytes = std::mem::take(bytes);
                             *left -= bytes.len() as u64;
                             parts.pop_front();
-                            return Poll::Ready(Some(Ok(bytes)));
+                            return Poll::Ready(Some(Ok(bytes.into())));
                         }
                         Part::Stream {
                             source,
                             left: of_part,
-                        } => match ready!(poll_exact(source, of_part, cx)) {
-                            Some(Ok(bytes)) => {
-                                *left -= bytes.len() as u64;
-                                return Poll::Ready(Some(Ok(bytes)));
+                        } => match ready!(poll_exact(source, of_part, cx, lane)) {
+                            Some(Ok(piece)) => {
+                                *left -= piece.remaining() as u64;
+                                return Poll::Ready(Some(Ok(piece)));
                             }
                             Some(Err(error)) => return Poll::Ready(Some(Err(error))),
                             None => {
@@ -225,14 +274,6 @@ impl Body {
             }
         }
     }
-}
-
-fn boxed<S, E>(stream: S) -> Source
-where
-    S: Stream<Item = Result<Bytes, E>> + Send + 'static,
-    E: Into<SendError> + 'static,
-{
-    Box::pin(Boxed { stream })
 }
 
 pin_project_lite::pin_project! {
@@ -263,15 +304,16 @@ fn poll_exact(
     source: &mut Source,
     left: &mut u64,
     cx: &mut Context<'_>,
-) -> Poll<Option<Result<Bytes, SendError>>> {
+    lane: Option<&Arc<Lane>>,
+) -> Poll<Option<Result<Piece, SendError>>> {
     if *left == 0 {
         return Poll::Ready(None);
     }
-    Poll::Ready(Some(match ready!(source.as_mut().poll_next(cx)) {
-        Some(Ok(bytes)) => match left.checked_sub(bytes.len() as u64) {
+    Poll::Ready(Some(match ready!(source.poll_next(cx, lane)) {
+        Some(Ok(piece)) => match left.checked_sub(piece.remaining() as u64) {
             Some(rest) => {
                 *left = rest;
-                Ok(bytes)
+                Ok(piece)
             }
             None => Err("the source of an answer gave more bytes than announced".into()),
         },
@@ -281,14 +323,14 @@ fn poll_exact(
 }
 
 impl http_body::Body for Body {
-    type Data = Bytes;
+    type Data = Piece;
     type Error = SendError;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, SendError>>> {
-        self.poll_data(cx)
+    ) -> Poll<Option<Result<Frame<Piece>, SendError>>> {
+        self.poll_data(cx, None)
             .map(|item| item.map(|result| result.map(Frame::data)))
     }
 
@@ -359,8 +401,8 @@ mod tests {
     #[tokio::test]
     async fn parts_follow_each_other() {
         let body = Body::parts(vec![
-            ("<".into(), Some((items(&["a", "b"]), 2))),
-            ("|".into(), Some((items(&["c"]), 1))),
+            ("<".into(), Some((Source::stream(items(&["a", "b"])), 2))),
+            ("|".into(), Some((Source::stream(items(&["c"])), 1))),
             (">".into(), None),
         ]);
         assert_eq!(body.remaining(), 6);
@@ -371,7 +413,7 @@ mod tests {
     async fn a_broken_part_breaks_the_body() {
         let mut broken = items(&["a"]);
         broken.0.push_back(Err(std::io::Error::other("disk")));
-        let body = Body::parts(vec![("<".into(), Some((broken, 9)))]);
+        let body = Body::parts(vec![("<".into(), Some((Source::stream(broken), 9)))]);
         assert_eq!(collected(body).await.unwrap_err().to_string(), "disk");
     }
 

@@ -5,7 +5,7 @@
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use std::task::{Context, Poll};
@@ -15,6 +15,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 use wharf_oci::{ErrorCode, ErrorEntry};
 
@@ -24,6 +25,7 @@ use super::id::RequestIds;
 use super::io::{Io, Protocol, Refused, Wire};
 use super::limits::Limits;
 use super::observer::{ConnectionEnd, Observer};
+use super::sendfile::Lane;
 use super::service;
 use super::tls::Tls;
 use super::watch::{Registration, Verdict, Watch, Watched};
@@ -51,6 +53,8 @@ pub(super) struct Conn {
     pub(super) tls: bool,
     pub(super) protocol: Protocol,
     pub(super) refused: Refused,
+    /// How files go out by themselves, where they can.
+    pub(super) lane: Option<Arc<Lane>>,
     pub(super) requests: AtomicU64,
     /// HTTP/2 streams that were answered, and that were reset before.
     pub(super) answered: AtomicU32,
@@ -118,8 +122,21 @@ async fn serve_wire<H: Handler>(
     let registration = shared.watch.register();
     let watched = Arc::clone(&registration.watched);
     let refused = Refused::default();
+    let deadline = Instant::now() + shared.limits.handshake_time;
+    // Whoever connects and stays silent has cost nothing yet.
+    let spoken = tokio::time::timeout_at(deadline, poll_fn(|cx| wire.poll_readable(cx)));
+    match unless_judged(&watched, pin!(spoken)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(_)) => {
+            if shared.tls.is_some() && matches!(wire, Wire::Tcp(_)) {
+                shared.observer.handshake_failed("timeout");
+            }
+            return ConnectionEnd::HeaderTimeout;
+        }
+        Err(end) => return end,
+    }
     // On the heap for as long as it takes: the connection's task lives longer, and should be small.
-    let opening = Box::pin(open(shared, wire, &refused, &watched));
+    let opening = Box::pin(open(shared, wire, &refused, &watched, deadline));
     let (io, tls, protocol) = match unless_judged(&watched, opening).await {
         Ok(Ok(opened)) => opened,
         Ok(Err(end)) | Err(end) => return end,
@@ -132,6 +149,7 @@ async fn serve_wire<H: Handler>(
         tls,
         protocol,
         refused,
+        lane: io.lane(protocol),
         requests: AtomicU64::new(0),
         answered: AtomicU32::new(0),
         reset: AtomicU32::new(0),
@@ -149,10 +167,11 @@ async fn open(
     wire: Wire,
     refused: &Refused,
     watched: &Arc<Watched>,
+    deadline: Instant,
 ) -> Result<(Io, bool, Protocol), ConnectionEnd> {
     let (wire, tls, alpn) = match (wire, &shared.tls) {
         (Wire::Tcp(stream), Some(tls)) => {
-            let (wire, alpn) = handshake(shared, tls, stream, watched).await?;
+            let (wire, alpn) = handshake(shared, tls, stream, watched, deadline).await?;
             (wire, true, alpn)
         }
         (wire, _) => (wire, false, None),
@@ -165,7 +184,7 @@ async fn open(
             Protocol::H2
         }
         Some(Protocol::H1) => Protocol::H1,
-        None => match tokio::time::timeout(shared.limits.handshake_time, io.detect()).await {
+        None => match tokio::time::timeout_at(deadline, io.detect()).await {
             Ok(Ok(Some(protocol))) => protocol,
             Ok(Ok(None)) => return Err(ConnectionEnd::Done),
             Ok(Err(_)) => return Err(ConnectionEnd::Error),
@@ -195,6 +214,7 @@ async fn handshake(
     tls: &Tls,
     stream: TcpStream,
     watched: &Arc<Watched>,
+    deadline: Instant,
 ) -> Result<(Wire, Option<Protocol>), ConnectionEnd> {
     let failed = |reason| shared.observer.handshake_failed(reason);
     let work = async {
@@ -205,7 +225,7 @@ async fn handshake(
         }
         tls.acceptor().accept(stream).await.map(Ok)
     };
-    match tokio::time::timeout(shared.limits.handshake_time, work).await {
+    match tokio::time::timeout_at(deadline, work).await {
         Ok(Ok(Ok(stream))) => {
             let alpn = match stream.get_ref().1.alpn_protocol() {
                 Some(b"h2") => Some(Protocol::H2),
@@ -270,7 +290,7 @@ enum Driven {
 }
 
 /// Drives hyper's connection of either kind until it ends by itself or by a verdict.
-async fn drive<C>(conn: &mut C, close: impl Fn(Pin<&mut C>), watched: &Watched) -> Driven
+async fn drive<C>(conn: &mut C, close: impl Fn(&mut C), watched: &Watched, naps: bool) -> Driven
 where
     C: Future<Output = hyper::Result<()>> + Unpin,
 {
@@ -278,22 +298,28 @@ where
     poll_fn(|cx| {
         watched.wake_with(cx.waker());
         match watched.verdict() {
-            Verdict::Stay if watched.should_nap() => return Poll::Ready(Driven::Nap),
             Verdict::Stay => {}
             Verdict::Kill(end) => return Poll::Ready(Driven::Killed(end)),
             Verdict::Close(end) => {
                 if closing.is_none() {
                     closing = Some(end);
-                    close(Pin::new(&mut *conn));
+                    close(conn);
                 }
             }
         }
-        Pin::new(&mut *conn).poll(cx).map(|result| {
-            if let Err(error) = &result {
-                tracing::debug!(%error, "connection ended early");
+        match Pin::new(&mut *conn).poll(cx) {
+            Poll::Ready(result) => {
+                if let Err(error) = &result {
+                    tracing::debug!(%error, "connection ended early");
+                }
+                Poll::Ready(Driven::Done(result.is_ok(), closing))
             }
-            Driven::Done(result.is_ok(), closing)
-        })
+            // After the poll: what there was to read has been read, and what was ready has been written.
+            Poll::Pending if naps && closing.is_none() && watched.should_nap() => {
+                Poll::Ready(Driven::Nap)
+            }
+            Poll::Pending => Poll::Pending,
+        }
     })
     .await
 }
@@ -306,9 +332,17 @@ async fn serve_h1<H: Handler>(conn: Arc<Conn>, handler: Arc<H>, mut io: Io) -> C
             move |request| service::answer(Arc::clone(&conn), Arc::clone(&handler), request)
         });
         let http1 = &conn.shared.http1;
-        let mut h1 = http1.serve_connection(TokioIo::new(io), service);
+        // On the heap, so that the task is small while nothing is going on.
+        let mut h1 = Box::new(http1.serve_connection(TokioIo::new(io), service));
         watched.may_nap();
-        let (sound, asked) = match drive(&mut h1, |h1| h1.graceful_shutdown(), &watched).await {
+        let (sound, asked) = match drive(
+            &mut h1,
+            |h1| Pin::new(&mut **h1).graceful_shutdown(),
+            &watched,
+            true,
+        )
+        .await
+        {
             Driven::Killed(end) => return end,
             Driven::Done(sound, asked) => (sound, asked),
             Driven::Nap => {
@@ -321,6 +355,10 @@ async fn serve_h1<H: Handler>(conn: Arc<Conn>, handler: Arc<H>, mut io: Io) -> C
                     ..
                 } = h1.into_parts();
                 io = inner.into_inner();
+                // Never taken for a request: the rest of a body that nobody reads.
+                if read_buf.is_empty() && !io.is_between_requests() {
+                    return ConnectionEnd::Error;
+                }
                 io.put_back(&read_buf);
                 drop((read_buf, service));
                 match unless_judged(&watched, poll_fn(|cx| io.poll_readable(cx))).await {
@@ -350,7 +388,14 @@ async fn serve_h2<H: Handler>(conn: Arc<Conn>, handler: Arc<H>, io: Io) -> Conne
         move |request| service::answer(Arc::clone(&conn), Arc::clone(&handler), request)
     });
     let mut h2 = http2(&conn).serve_connection(TokioIo::new(io), service);
-    match drive(&mut h2, |h2| h2.graceful_shutdown(), &watched).await {
+    match drive(
+        &mut h2,
+        |h2| Pin::new(h2).graceful_shutdown(),
+        &watched,
+        false,
+    )
+    .await
+    {
         Driven::Killed(end) | Driven::Done(_, Some(end)) => end,
         Driven::Done(true, None) | Driven::Nap => ConnectionEnd::Done,
         Driven::Done(false, None) => ConnectionEnd::Error,

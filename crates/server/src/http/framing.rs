@@ -178,6 +178,11 @@ impl Framing {
         self.state = State::Raw;
     }
 
+    /// Whether what was passed on ends with a request.
+    pub(super) fn is_at_head(&self) -> bool {
+        matches!(self.state, State::Head(_))
+    }
+
     /// How many heads were passed on so far.
     pub(super) fn heads(&self) -> u64 {
         self.heads

@@ -2,30 +2,48 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use bytes::Bytes;
 use http::HeaderValue;
 
 /// The name of one request: in `X-Request-Id`, in error details and in the log. Visible ASCII, at most 64 bytes.
-#[derive(Clone, PartialEq, Eq, Hash)]
-pub struct RequestId(Bytes);
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct RequestId {
+    /// In place, since every request has one. Zeros beyond the end.
+    text: [u8; LONGEST],
+    len: u8,
+}
+
+const LONGEST: usize = 64;
 
 impl RequestId {
     /// Takes an id that a trusted proxy made, if it is harmless in logs and headers.
     pub fn accept(value: &[u8]) -> Option<Self> {
         let harmless = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.:+/=@".contains(byte);
-        ((1..=64).contains(&value.len()) && value.iter().all(harmless))
-            .then(|| Self(Bytes::copy_from_slice(value)))
+        ((1..=LONGEST).contains(&value.len()) && value.iter().all(harmless))
+            .then(|| Self::of(value))
+    }
+
+    /// At most [`LONGEST`] bytes of ASCII.
+    fn of(value: &[u8]) -> Self {
+        let mut text = [0; LONGEST];
+        text[..value.len()].copy_from_slice(value);
+        Self {
+            text,
+            len: value.len() as u8,
+        }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        &self.text[..usize::from(self.len)]
     }
 
     /// The id as text.
     pub fn as_str(&self) -> &str {
         // Both ways of making one give ASCII only.
-        std::str::from_utf8(&self.0).unwrap_or_default()
+        std::str::from_utf8(self.bytes()).unwrap_or_default()
     }
 
     pub(super) fn header(&self) -> HeaderValue {
-        HeaderValue::from_maybe_shared(self.0.clone())
-            .unwrap_or_else(|_| HeaderValue::from_static(""))
+        HeaderValue::from_bytes(self.bytes()).unwrap_or_else(|_| HeaderValue::from_static(""))
     }
 }
 
@@ -74,7 +92,7 @@ impl RequestIds {
         for (place, digit) in text.iter_mut().enumerate() {
             *digit = HEX[(word >> (60 - 4 * place)) as usize & 15];
         }
-        RequestId(Bytes::copy_from_slice(&text))
+        RequestId::of(&text)
     }
 }
 

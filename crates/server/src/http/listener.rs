@@ -14,8 +14,9 @@ use tokio::net::{TcpListener, TcpSocket, UnixListener};
 
 use super::io::Wire;
 
-/// Connections that the kernel holds for us between two accepts.
-const BACKLOG: u32 = 1024;
+/// Connections that the kernel holds for us between two accepts. It takes what its own `somaxconn` allows: a cluster that
+/// comes back all at once should not have to knock twice.
+const BACKLOG: u32 = 65_535;
 
 /// An address to listen on: `127.0.0.1:5000`, `[::]:5000`, `:5000`, `localhost:5000`, `unix:/run/wharf.sock`,
 /// `unix:/run/wharf.sock?mode=660`. Port 0 lets the kernel choose.

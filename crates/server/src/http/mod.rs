@@ -2,8 +2,8 @@
 //!
 //! `app` builds [`ServerOptions`], implements [`Handler`] and calls [`Server::start`]. The way of a request:
 //! [`listener`] accepts, [`tls`] decrypts, `conn` drives HTTP/1.1 or 2 by hyper, `io` and `framing` refuse what two
-//! parsers could read in two ways, `service` makes the [`Request`] and finishes the [`Response`], `watch` ends what
-//! stalls. Nothing here knows what a registry is beyond its [`route`]s and its [`error`] format, and nothing here may
+//! parsers could read in two ways, `service` makes the [`Request`] and finishes the [`Response`], `sendfile` carries files
+//! past hyper, `watch` ends what stalls. Nothing here knows what a registry is beyond its [`route`]s and its [`error`] format, and nothing here may
 //! hold a whole body, wait without a limit, or look at credentials.
 
 pub mod body;
@@ -18,6 +18,7 @@ pub mod listener;
 pub mod observer;
 pub mod request;
 pub mod route;
+mod sendfile;
 pub mod server;
 mod service;
 pub mod shutdown;

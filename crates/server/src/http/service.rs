@@ -13,7 +13,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
+use bytes::Buf as _;
 use http::header::{
     CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderName, HeaderValue, STRICT_TRANSPORT_SECURITY,
     TRANSFER_ENCODING, X_CONTENT_TYPE_OPTIONS,
@@ -30,6 +30,7 @@ use super::id::RequestId;
 use super::io::Protocol;
 use super::observer::{ConnectionEnd, Finished};
 use super::request::{self, Peer, Request, RequestBody, Scheme};
+use super::sendfile::{Lane, Piece};
 use super::watch::{Verdict, Watched};
 use super::{Handler, Response, forwarded, route};
 
@@ -80,7 +81,7 @@ async fn ask<H: Handler>(
     let route = route::parse(head.uri.path());
     ticket.route = route.as_ref().map_or("unknown", |route| route.label());
     let request = Request {
-        id: ticket.id.clone(),
+        id: ticket.id,
         method: head.method,
         route,
         query: head.uri.query().unwrap_or_default().to_owned(),
@@ -292,6 +293,7 @@ async fn finish(
     ticket.complete = !streamed;
     response.map(|body| OutBody {
         body,
+        lane: conn.lane.clone(),
         stream,
         ticket: streamed.then(|| Box::new(ticket)),
     })
@@ -429,26 +431,27 @@ impl Drop for Ticket {
 /// A [`Body`] on its way out, with its ticket as long as it takes.
 pub(super) struct OutBody {
     body: Body,
+    lane: Option<Arc<Lane>>,
     stream: Option<Arc<Watched>>,
     ticket: Option<Box<Ticket>>,
 }
 
 impl http_body::Body for OutBody {
-    type Data = Bytes;
+    type Data = Piece;
     type Error = SendError;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, SendError>>> {
+    ) -> Poll<Option<Result<Frame<Piece>, SendError>>> {
         let this = &mut *self;
         if let Some(stream) = &this.stream {
             stream.unblocks();
         }
-        let frame = std::task::ready!(Pin::new(&mut this.body).poll_frame(cx));
-        match &frame {
-            Some(Ok(frame)) => {
-                let bytes = frame.data_ref().map_or(0, Bytes::len);
+        let piece = std::task::ready!(this.body.poll_data(cx, this.lane.as_ref()));
+        match &piece {
+            Some(Ok(piece)) => {
+                let bytes = piece.remaining();
                 if let Some(stream) = &this.stream {
                     stream.handed_over(bytes);
                 }
@@ -467,7 +470,7 @@ impl http_body::Body for OutBody {
         if this.body.is_end_stream() {
             this.ticket = None;
         }
-        Poll::Ready(frame)
+        Poll::Ready(piece.map(|piece| piece.map(Frame::data)))
     }
 
     fn is_end_stream(&self) -> bool {

@@ -5,7 +5,9 @@
 //! read it. Times are therefore exact only to the task's period, a quarter of the smallest limit and at most a second.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed,
+};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::task::Waker;
 use std::time::{Duration, Instant};
@@ -71,6 +73,8 @@ pub(super) struct Watched {
     verdict_at: AtomicU64,
     waker: OnceLock<Waker>,
     nap: AtomicU8,
+    /// The socket had nothing more to read when it was last asked.
+    drained: AtomicBool,
 }
 
 /// Values of [`Watched::nap`].
@@ -79,6 +83,9 @@ const MAY_NAP: u8 = 1;
 const SHOULD_NAP: u8 = 2;
 /// How long a connection must have been idle before it gives up its buffers.
 const NAP: Duration = Duration::from_secs(1);
+/// With more connections than this, they give up their buffers whenever they have nothing to do: ten thousand that each
+/// ask once a second would hold theirs all the time. Getting them anew costs a request about a microsecond.
+const CROWD: usize = 256;
 
 impl Watched {
     fn new(clock: Arc<Clock>) -> Self {
@@ -96,6 +103,7 @@ impl Watched {
             verdict_at: AtomicU64::new(0),
             waker: OnceLock::new(),
             nap: AtomicU8::new(WIDE_AWAKE),
+            drained: AtomicBool::new(false),
         }
     }
 
@@ -132,9 +140,18 @@ impl Watched {
         self.nap.store(MAY_NAP, Relaxed);
     }
 
-    /// Whether it is.
+    /// Whether it is, or need not be so for long among so many. Never with a request or an answer under way, nor with
+    /// bytes that were not read: those of an encrypted socket would announce themselves to nobody.
     pub(super) fn should_nap(&self) -> bool {
-        self.nap.load(Relaxed) == SHOULD_NAP && self.is_idle() && !self.blocked.load(Relaxed)
+        self.is_idle()
+            && !self.blocked.load(Relaxed)
+            && self.drained.load(Relaxed)
+            && (self.nap.load(Relaxed) == SHOULD_NAP || self.clock.registered.load(Relaxed) > CROWD)
+    }
+
+    /// Whether the socket, when it was read last, had nothing more.
+    pub(super) fn drained(&self, drained: bool) {
+        self.drained.store(drained, Relaxed);
     }
 
     /// The first bytes of a head came, but not all.
@@ -253,11 +270,12 @@ fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Time as of the last look; reading it costs nothing.
+/// Time as of the last look, and how many there are to look at; reading it costs nothing.
 #[derive(Debug)]
 struct Clock {
     start: Instant,
     now: AtomicU64,
+    registered: AtomicUsize,
 }
 
 impl Clock {
@@ -294,6 +312,7 @@ pub(super) struct Registration {
 impl Drop for Registration {
     fn drop(&mut self) {
         self.watch.shard(self.id).remove(&self.id);
+        self.watch.clock.registered.fetch_sub(1, Relaxed);
     }
 }
 
@@ -308,6 +327,7 @@ impl Watch {
             clock: Arc::new(Clock {
                 start: Instant::now(),
                 now: AtomicU64::new(0),
+                registered: AtomicUsize::new(0),
             }),
             rules: Rules {
                 header_time: millis(limits.header_time),
@@ -334,6 +354,7 @@ impl Watch {
     pub(super) fn register(self: &Arc<Self>) -> Registration {
         let id = self.next.fetch_add(1, Relaxed);
         let watched = Arc::new(Watched::new(Arc::clone(&self.clock)));
+        self.clock.registered.fetch_add(1, Relaxed);
         self.shard(id).insert(id, Arc::clone(&watched));
         // Looked at after the insertion, so that none slips between this and `judge_all`.
         if self.closing.load(Relaxed) {
@@ -447,6 +468,7 @@ mod tests {
         let watch = watch();
         let one = watch.register();
         let it = &one.watched;
+        it.drained(true);
         assert_eq!(at(&watch, it, 5), Verdict::Stay);
         assert!(!it.should_nap());
         it.may_nap();
@@ -459,6 +481,28 @@ mod tests {
         assert_eq!(at(&watch, it, 12), Verdict::Stay);
         assert!(it.should_nap());
         it.blocks();
+        assert!(!it.should_nap());
+        it.unblocks();
+        it.drained(false);
+        assert!(!it.should_nap());
+    }
+
+    #[test]
+    fn in_a_crowd_idle_connections_need_not_wait() {
+        let watch = watch();
+        let one = watch.register();
+        let it = &one.watched;
+        it.drained(true);
+        let crowd: Vec<Registration> = (0..CROWD).map(|_| watch.register()).collect();
+        assert!(it.should_nap());
+        it.request_begins();
+        assert!(!it.should_nap());
+        it.request_ends();
+        assert!(it.should_nap());
+        it.drained(false);
+        assert!(!it.should_nap());
+        it.drained(true);
+        drop(crowd);
         assert!(!it.should_nap());
     }
 

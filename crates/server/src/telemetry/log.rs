@@ -9,6 +9,7 @@ use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
 
+use super::gather::{Gather, REQUEST};
 use crate::http::observer::Finished;
 
 /// How lines look.
@@ -34,6 +35,9 @@ pub fn parse_level(level: &str) -> Result<EnvFilter, String> {
     })
 }
 
+/// What gathers this process's request lines, if they are gathered.
+static GATHER: OnceLock<Gather> = OnceLock::new();
+
 /// Starts logging to standard error.
 ///
 /// Only the first call counts; the process has one log.
@@ -44,12 +48,32 @@ pub fn start(format: Format, level: &str) -> Result<(), String> {
         Format::Human => true,
         Format::Json => false,
     };
-    let (subscriber, filter) = subscriber(human, terminal, parse_level(level)?, std::io::stderr);
+    let level = parse_level(level)?;
+    // People look at a terminal while it happens.
+    let filter = if terminal {
+        let (subscriber, filter) = subscriber(human, true, level, std::io::stderr);
+        tracing::subscriber::set_global_default(subscriber).map(|()| filter)
+    } else {
+        let gather = Gather::new(std::io::stderr())
+            .map_err(|error| format!("the thread that writes the log cannot start: {error}"))?;
+        let (subscriber, filter) = subscriber(human, false, level, gather.clone());
+        tracing::subscriber::set_global_default(subscriber).map(|()| {
+            let _ = GATHER.set(gather);
+            filter
+        })
+    };
     // A second start in one process (tests) keeps the first log, which is what they want.
-    if tracing::subscriber::set_global_default(subscriber).is_ok() {
+    if let Ok(filter) = filter {
         let _ = FILTER.set(filter);
     }
     Ok(())
+}
+
+/// Writes request lines that wait to be written. To be called before the process ends.
+pub fn flush() {
+    if let Some(gather) = GATHER.get() {
+        gather.flush();
+    }
 }
 
 /// Changes the level from now on.
@@ -95,7 +119,7 @@ pub(super) fn request(finished: &Finished<'_>) {
     // 499, as proxies write it: the client went away before there was a status.
     let status = finished.status.map_or(499, |status| status.as_u16());
     tracing::info!(
-        target: "wharf::request",
+        target: REQUEST,
         request_id = %finished.id,
         principal,
         method = %finished.method,

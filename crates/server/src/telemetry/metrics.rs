@@ -3,7 +3,7 @@
 //! Labels have few values: routes by template, methods, statuses, reasons. A repository's name is one only when
 //! `metrics.repository_label` asks for it.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -62,12 +62,26 @@ struct Reason {
     reason: &'static str,
 }
 
+/// The figures of requests of one kind, found once: a search for each of them in each request would cost more than all the
+/// rest of counting.
+#[derive(Clone, Debug)]
+struct Figures {
+    requests: Counter,
+    seconds: Histogram,
+    received: Counter,
+    sent: Counter,
+}
+
+/// Route, method and status: as few as there are labels.
+type Kind = (&'static str, &'static str, u16);
+
 /// All figures of the process.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Mutex<Registry>,
     /// The names that are labels; `None` when none shall be.
     repositories: Option<Mutex<HashSet<String>>>,
+    known: ArcSwap<HashMap<Kind, Figures>>,
     requests: Family<Request, Counter>,
     seconds: Family<Route, Histogram, fn() -> Histogram>,
     received: Family<Route, Counter>,
@@ -142,6 +156,7 @@ impl Metrics {
         Self {
             registry: Mutex::new(root),
             repositories: repository_label.then(Mutex::default),
+            known: ArcSwap::default(),
             requests,
             seconds,
             received,
@@ -156,26 +171,40 @@ impl Metrics {
 
     /// Counts a finished request.
     pub(super) fn request(&self, finished: &Finished<'_>) {
-        let method = method(finished.method);
-        let route = Route {
-            route: finished.route,
+        let status = finished.status.map_or(499, |status| status.as_u16());
+        let kind = (finished.route, method(finished.method), status);
+        let known = self.known.load();
+        match known.get(&kind) {
+            Some(figures) if self.repositories.is_none() => figures.add(finished),
+            _ => self.find(kind, self.repository(finished)).add(finished),
+        }
+    }
+
+    /// Figures that were not known, or are by repository.
+    fn find(&self, kind: Kind, repository: Option<String>) -> Figures {
+        let (route, method, status) = kind;
+        let by_repository = repository.is_some();
+        let request = Request {
+            route,
             method,
+            status,
+            repository,
         };
-        self.requests
-            .get_or_create(&Request {
-                route: finished.route,
-                method,
-                status: finished.status.map_or(499, |status| status.as_u16()),
-                repository: self.repository(finished),
-            })
-            .inc();
-        self.seconds
-            .get_or_create(&route)
-            .observe(finished.duration.as_secs_f64());
-        self.received
-            .get_or_create(&route)
-            .inc_by(finished.bytes_in);
-        self.sent.get_or_create(&route).inc_by(finished.bytes_out);
+        let route = Route { route, method };
+        let figures = Figures {
+            requests: self.requests.get_or_create_owned(&request),
+            seconds: self.seconds.get_or_create_owned(&route),
+            received: self.received.get_or_create_owned(&route),
+            sent: self.sent.get_or_create_owned(&route),
+        };
+        if !by_repository {
+            self.known.rcu(|known| {
+                let mut known = HashMap::clone(known);
+                known.insert(kind, figures.clone());
+                known
+            });
+        }
+        figures
     }
 
     /// The repository as a label, if it shall be one. Clients can ask for any name, so only repositories that answered
@@ -214,6 +243,15 @@ impl Metrics {
             // Writing to a string cannot fail.
             Err(fmt::Error) => String::new(),
         }
+    }
+}
+
+impl Figures {
+    fn add(&self, finished: &Finished<'_>) {
+        self.requests.inc();
+        self.seconds.observe(finished.duration.as_secs_f64());
+        self.received.inc_by(finished.bytes_in);
+        self.sent.inc_by(finished.bytes_out);
     }
 }
 

@@ -3,6 +3,7 @@
 //! The transport reports each request to [`Telemetry`]; `app` renders the figures for `/metrics`. Secrets have no way
 //! in: only labels of few values, names of principals and repositories, and numbers are taken.
 
+mod gather;
 pub mod log;
 pub mod metrics;
 mod process;

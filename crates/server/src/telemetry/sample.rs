@@ -62,6 +62,10 @@ impl Collector for Latest {
         out.gauge("meta_waiting", help, None, meta.waiting)?;
         let help = "1 while writes are refused because a commit failed";
         out.gauge("meta_refusing", help, None, u64::from(meta.refusing))?;
+        let help = "1 while the disk is too full for what was last to be written";
+        out.gauge("meta_full", help, None, u64::from(meta.full))?;
+        let help = "1 since damage was met in the metadata database; nothing is written";
+        out.gauge("meta_damaged", help, None, u64::from(meta.damaged))?;
         let help = "Checkpoints, which move the write-ahead log into the database";
         out.counter("meta_checkpoints", help, None, meta.checkpoints)?;
         let help = "Checkpoints that failed";

@@ -9,7 +9,7 @@ use wharf_core::blob;
 use wharf_oci::{Digest, RangeRequest, RepositoryName, Span, range::parse_range};
 
 use super::{Answer, Call, reply};
-use crate::http::body::Body;
+use crate::http::body::{Body, Source};
 use crate::http::error::ApiError;
 use crate::http::{Request, Response};
 
@@ -48,14 +48,14 @@ pub(super) async fn get(
     let size = found.content.len();
     let mut response = match wanted(request, digest, size) {
         RangeRequest::Full => {
-            let mut response = Response::new(Body::stream(found.content.stream(0..size), size));
+            let mut response = Response::new(Body::blob(found.content.stream(0..size), size));
             response.headers_mut().insert(CONTENT_TYPE, OCTET_STREAM);
             response
         }
         RangeRequest::Unsatisfiable => return Err(ApiError::range_not_satisfiable(size)),
         RangeRequest::Ranges(spans) => match spans.as_slice() {
             [span] => {
-                let body = Body::stream(
+                let body = Body::blob(
                     found.content.stream(span.start..span.end_inclusive + 1),
                     span.len(),
                 );
@@ -137,7 +137,7 @@ fn multipart(content: &wharf_blob::Blob, spans: &[Span], size: u64, digest: &Dig
         parts.push((
             head.into(),
             Some((
-                content.stream(span.start..span.end_inclusive + 1),
+                Source::Blob(content.stream(span.start..span.end_inclusive + 1)),
                 span.len(),
             )),
         ));

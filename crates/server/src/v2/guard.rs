@@ -32,7 +32,6 @@ impl V2 {
         let access = &self.registry.access;
         let permission = route.permission(&request.method);
         let repository = route.repository();
-        let scope = permission.and_then(|permission| scope_for(permission, repository));
 
         let now = self.registry.clock.now_ms();
         let caller = async {
@@ -41,7 +40,10 @@ impl V2 {
             access.authenticate(authorization.as_ref(), now).await
         }
         .await
-        .map_err(|failure| self.unauthenticated(request, scope, failure))?;
+        .map_err(|failure| {
+            let scope = permission.and_then(|permission| scope_for(permission, repository));
+            self.unauthenticated(request, scope, failure)
+        })?;
 
         let decision = match (route, permission, repository) {
             (Route::Ping | Route::Extensions { name: None }, ..) => access.decide_ping(&caller),

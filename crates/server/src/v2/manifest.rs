@@ -28,13 +28,17 @@ pub(super) async fn get(
     let mut response = if reply::not_modified(&request.headers, &stored.digest) {
         reply::empty(StatusCode::NOT_MODIFIED)
     } else {
-        let mut response = match stored.bytes {
-            Some(bytes) => Response::new(Body::full(bytes)),
-            None => reply::empty(StatusCode::OK),
+        let mut response = match &stored.bytes {
+            Some(bytes) if !head => Response::new(Body::full(bytes.clone())),
+            _ => reply::empty(StatusCode::OK),
         };
         let headers = response.headers_mut();
+        // Those below, and what every answer gets: the table is made once.
+        headers.reserve(8);
         headers.insert(CONTENT_TYPE, reply::value(&stored.media_type));
-        headers.insert(CONTENT_LENGTH, HeaderValue::from(stored.size));
+        if head {
+            headers.insert(CONTENT_LENGTH, HeaderValue::from(stored.size));
+        }
         response
     };
     reply::name_digest(&mut response, &stored.digest);

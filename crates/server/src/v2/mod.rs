@@ -15,11 +15,12 @@ mod tag;
 mod token;
 mod upload;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use http::Method;
 use wharf_core::Registry;
-use wharf_core::access::Caller;
+use wharf_core::access::{ANONYMOUS, Caller, Principal};
 use wharf_oci::ErrorCode;
 
 use crate::http::error::ApiError;
@@ -95,7 +96,7 @@ impl V2 {
             self.metrics.auth_failed(reason);
         }
         response.body_mut().set_facts(Facts {
-            principal: who.ok(),
+            principal: who.ok().map(Cow::Owned),
             ..Facts::default()
         });
         response
@@ -122,7 +123,10 @@ impl V2 {
             return Err(ApiError::method_not_allowed(route.methods()));
         }
         let caller = self.admit(request, &route).await?;
-        facts.principal = Some(caller.principal.name().to_owned());
+        facts.principal = Some(match &caller.principal {
+            Principal::Anonymous => Cow::Borrowed(ANONYMOUS),
+            user @ Principal::User { .. } => Cow::Owned(user.name().to_owned()),
+        });
         let call = Call {
             registry: &self.registry,
             caller: &caller,

@@ -258,40 +258,6 @@ async fn idle_connections_make_room() {
         .await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn service_goes_on_beside_a_thousand_stalled_clients() {
-    let toybox = Toybox::start();
-    toybox
-        .client(|raw| {
-            let addr = raw.socket.peer_addr().unwrap();
-            let stalled: Vec<Raw> = (0..1000)
-                .map(|number| {
-                    let mut raw = Raw::connect(addr);
-                    raw.send(match number % 3 {
-                        0 => "GET / HTT",
-                        1 => "PUT /echo HTTP/1.1\r\nHost: toy\r\nContent-Length: 100\r\n\r\nabc",
-                        _ => "GET /big?10 HTTP/1.1\r\nHost: toy\r\n\r\n",
-                    });
-                    raw
-                })
-                .collect();
-            let mut raw = Raw::connect(addr);
-            // While their sockets' buffers fill up, the server works for them: some hundred MiB.
-            for _ in 0..100 {
-                assert_eq!(raw.get("/small").status, 200);
-            }
-            let mut worst = Duration::ZERO;
-            for _ in 0..200 {
-                let start = Instant::now();
-                assert_eq!(raw.get("/small").status, 200);
-                worst = worst.max(start.elapsed());
-            }
-            assert!(worst < Duration::from_secs(1), "{worst:?}");
-            drop(stalled);
-        })
-        .await;
-}
-
 /// Connections that are idle for a while give up their buffers; nobody may notice.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_that_napped_serves_as_before() {

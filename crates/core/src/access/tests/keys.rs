@@ -163,3 +163,40 @@ async fn the_key_is_named_by_its_thumbprint_and_never_shown() {
     );
     assert_eq!(it.access.tokens.keys.signer().kid.len(), 43);
 }
+
+#[tokio::test]
+async fn a_full_disk_keeps_the_old_key_signing_until_there_is_room() {
+    let it = Fixture::plain().await;
+    it.memory.full.store(true, Ordering::SeqCst);
+    let turn = NOW + 31 * DAY;
+    it.access.upkeep(turn).await.unwrap();
+    let request = TokenRequest {
+        proof: password("alice", "wonderland"),
+        scopes: Scope::parse_list("repository:a:push"),
+        offline: true,
+    };
+    let grant = it.access.grant_token(request, turn).await.unwrap();
+    assert!(works(&it.access, grant.token.reveal(), turn).await);
+    assert!(works(&again(&it, turn).await, grant.token.reveal(), turn).await);
+    assert_eq!(kids(&it).len(), 1);
+
+    it.memory.full.store(false, Ordering::SeqCst);
+    it.access.upkeep(turn + 1).await.unwrap();
+    assert_eq!(kids(&it).len(), 2);
+    assert!(works(&it.access, grant.token.reveal(), turn + 1).await);
+}
+
+#[tokio::test]
+async fn retired_keys_go_a_rotation_after_their_tokens() {
+    let it = Fixture::plain().await;
+    let first = kids(&it)[0].0.clone();
+    let mut most = 0;
+    for month in 1..=12 {
+        it.access.upkeep(NOW + month * 30 * DAY).await.unwrap();
+        most = most.max(kids(&it).len());
+        // Retired a month ago, and its tokens ended weeks ago.
+        let there = kids(&it).iter().any(|(kid, _)| *kid == first);
+        assert_eq!(there, month <= 2, "month {month}");
+    }
+    assert!(most <= 3, "{most} keys at once");
+}

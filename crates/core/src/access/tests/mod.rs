@@ -27,6 +27,8 @@ pub(super) struct Memory {
     pub(super) refresh: Mutex<BTreeMap<Vec<u8>, RefreshTokenRow>>,
     pub(super) calls: AtomicU64,
     pub(super) broken: AtomicBool,
+    /// Reads go on, writes do not.
+    pub(super) full: AtomicBool,
 }
 
 impl std::fmt::Debug for Memory {
@@ -36,6 +38,17 @@ impl std::fmt::Debug for Memory {
 }
 
 impl Memory {
+    /// An answer to a write.
+    fn keep<'a, T: Send + 'a>(
+        &'a self,
+        work: impl FnOnce(&Self) -> T + Send + 'a,
+    ) -> BoxFuture<'a, Result<T>> {
+        if self.full.load(Ordering::SeqCst) {
+            return Box::pin(async { Err(Error::NoSpace) });
+        }
+        self.answer(work)
+    }
+
     fn answer<'a, T: Send + 'a>(
         &'a self,
         work: impl FnOnce(&Self) -> T + Send + 'a,
@@ -94,7 +107,14 @@ impl Secrets for Memory {
     }
 
     fn add_signing_key(&self, key: SigningKeyRow) -> BoxFuture<'_, Result<()>> {
-        self.answer(move |memory| memory.keys.lock().unwrap().push(key))
+        self.keep(move |memory| memory.keys.lock().unwrap().push(key))
+    }
+
+    fn forget_signing_keys(&self, retired_before: i64) -> BoxFuture<'_, Result<()>> {
+        self.keep(move |memory| {
+            let old = |key: &SigningKeyRow| key.retired_at.is_some_and(|at| at < retired_before);
+            memory.keys.lock().unwrap().retain(|key| !old(key));
+        })
     }
 
     fn retire_signing_key<'a>(&'a self, kid: &'a str, at: i64) -> BoxFuture<'a, Result<()>> {
@@ -111,7 +131,7 @@ impl Secrets for Memory {
         hash: Vec<u8>,
         token: RefreshTokenRow,
     ) -> BoxFuture<'_, Result<()>> {
-        self.answer(move |memory| {
+        self.keep(move |memory| {
             memory.refresh.lock().unwrap().insert(hash, token);
         })
     }

@@ -5,9 +5,10 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use super::connection::{Connection, error, is_failed_sync};
+use super::connection::{Connection, error, failure, is_failed_sync};
+use super::reader::Slots;
 use super::shared::Shared;
 use crate::error::{Error, Result};
 
@@ -17,6 +18,8 @@ const IDLE: Duration = Duration::from_secs(30);
 const RETRY: Duration = Duration::from_millis(250);
 /// After a failure, or while a reader holds the log: at first this, then twice as long each time.
 const PAUSE: Duration = Duration::from_millis(100);
+/// While writes are refused, it is said so often.
+const TELL_EVERY: Duration = Duration::from_secs(60);
 /// The longest pause.
 const LONG_PAUSE: Duration = Duration::from_secs(2);
 /// Readers are waited for so long while the writer waits too. Point reads are over by then.
@@ -26,6 +29,10 @@ const PATIENCE: Duration = Duration::from_millis(10);
 pub(super) struct Checkpointer {
     pub(super) connection: Connection,
     pub(super) shared: Arc<Shared>,
+    /// When it was last said that writes stay refused.
+    pub(super) told: Option<Instant>,
+    /// Their views would keep the log.
+    pub(super) slots: Arc<Slots>,
 }
 
 /// How much a checkpoint may stand in the way (SQLite documentation, wal_checkpoint_v2).
@@ -54,7 +61,7 @@ impl Progress {
 
 impl Checkpointer {
     /// Until the store is closed; then once more, to leave an empty log.
-    pub(super) fn run(self) {
+    pub(super) fn run(mut self) {
         let patience = |time| {
             self.connection
                 .raw()
@@ -66,12 +73,16 @@ impl Checkpointer {
         }
         let mut pause = None;
         while self.shared.wait(pause.unwrap_or(IDLE), pause.is_some()) {
-            pause = if self.shared.refusing().is_some() {
+            let due = if self.shared.refusing().is_some() {
                 (!self.recover()).then_some(RETRY)
             } else if self.step() {
                 None
             } else {
                 Some(pause.map_or(PAUSE, |pause| (pause * 2).min(LONG_PAUSE)))
+            };
+            pause = match self.shared.reserve.is_spent() && !self.shared.reserve.hold() {
+                true => Some(due.unwrap_or(LONG_PAUSE)),
+                false => due,
             };
         }
         let _gate = self.shared.gate();
@@ -86,6 +97,8 @@ impl Checkpointer {
         if self.shared.wal_pages() == 0 {
             return true;
         }
+        let _without = self.shared.without_views();
+        self.slots.end_views();
         let done = self.checkpoint(Mode::Passive).and_then(|_| {
             let _gate = self.shared.gate();
             let progress = self.checkpoint(Mode::Passive)?;
@@ -95,6 +108,8 @@ impl Checkpointer {
         match done {
             // If not, a reader still needs the log.
             Ok(progress) => progress.complete(),
+            // What the log holds is safe there; whoever asked for room has heard that there is none.
+            Err(Error::Full(_)) if self.shared.is_full() => false,
             Err(error) => {
                 tracing::error!(%error, "a checkpoint of the metadata failed");
                 false
@@ -109,19 +124,27 @@ impl Checkpointer {
         }
     }
 
-    fn recover(&self) -> bool {
-        let _gate = self.shared.gate();
+    fn recover(&mut self) -> bool {
+        let shared = Arc::clone(&self.shared);
+        let _without = shared.without_views();
+        self.slots.end_views();
+        let _gate = shared.gate();
         match self.checkpoint(Mode::Restart) {
             Ok(progress) if progress.complete() => {
                 tracing::warn!(
                     "a checkpoint of the metadata was synced: writes are accepted again"
                 );
                 self.shared.accept();
+                self.told = None;
                 true
             }
             Ok(_) => false,
             Err(error) => {
-                tracing::error!(%error, "writes stay refused: a checkpoint of the metadata failed");
+                // Four lines a second would hide everything else.
+                if self.told.is_none_or(|last| last.elapsed() >= TELL_EVERY) {
+                    tracing::error!(%error, "writes stay refused: a checkpoint of the metadata failed");
+                    self.told = Some(Instant::now());
+                }
                 false
             }
         }
@@ -152,11 +175,13 @@ impl Checkpointer {
             }
             Err(e) => {
                 counts.failed_checkpoints.fetch_add(1, Ordering::Relaxed);
-                let failure = error(&e, sql);
+                let failed = failure(self.connection.raw(), &e, sql);
                 if is_failed_sync(&e) {
-                    self.shared.refuse(&failure);
+                    self.shared.refuse(&failed);
                 }
-                Err(failure)
+                let failed = Err(failed);
+                self.shared.note(&failed);
+                failed
             }
         }
     }

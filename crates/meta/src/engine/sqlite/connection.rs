@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rusqlite::config::DbConfig;
 use rusqlite::types::ValueRef;
 use rusqlite::{CachedStatement, ErrorCode, OpenFlags};
+use rustix::io::Errno;
 
 use super::{SqliteOptions, Synchronous, dialect};
 use crate::error::{Error, Result};
@@ -24,7 +25,7 @@ pub(super) enum Mode {
     Read,
 }
 
-/// Every statement that was prepared, by its text for SQLite.
+/// Every statement that was prepared, as operations wrote it.
 #[derive(Debug, Default)]
 pub(super) struct Registry(Mutex<HashMap<String, ()>>);
 
@@ -55,14 +56,64 @@ impl Registry {
 pub(super) struct Connection {
     raw: rusqlite::Connection,
     // By address and length: statements are static, and hashing an address is cheaper than hashing a text.
-    translated: HashMap<(usize, usize), Box<str>>,
+    translated: HashMap<(usize, usize), Statement>,
     registry: Arc<Registry>,
+    #[cfg(feature = "suite")]
+    pub(super) steps: Steps,
+}
+
+/// How much work statements were: the same on every machine, unlike time.
+#[cfg(feature = "suite")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Steps {
+    /// Instructions of SQLite's virtual machine.
+    pub instructions: u64,
+    /// Rows passed over without an index.
+    pub scanned: u64,
+    /// Sorts.
+    pub sorts: u64,
+}
+
+#[cfg(feature = "suite")]
+impl Steps {
+    /// Those of a statement that has run. It begins anew at zero.
+    fn of(statement: CachedStatement<'_>) -> Steps {
+        use rusqlite::StatementStatus::{FullscanStep, Sort, VmStep};
+        let take = |status| u64::try_from(statement.reset_status(status)).unwrap_or(0);
+        Steps {
+            instructions: take(VmStep),
+            scanned: take(FullscanStep),
+            sorts: take(Sort),
+        }
+    }
+}
+
+#[cfg(feature = "suite")]
+impl std::ops::AddAssign for Steps {
+    fn add_assign(&mut self, other: Steps) {
+        self.instructions += other.instructions;
+        self.scanned += other.scanned;
+        self.sorts += other.sorts;
+    }
+}
+
+/// A statement as SQLite runs it.
+#[derive(Debug)]
+struct Statement {
+    text: Box<str>,
+    /// See [`dialect::changes_served`].
+    served: bool,
 }
 
 /// Whether a statement may write; asked before it does.
 pub(super) trait Guard {
-    /// Called with whether the statement writes, before it runs.
-    fn before(&mut self, connection: &rusqlite::Connection, writes: bool) -> Result<()>;
+    /// Called before a statement runs, with whether it writes, and whether to what manifests are served from.
+    fn before(
+        &mut self,
+        connection: &rusqlite::Connection,
+        writes: bool,
+        served: bool,
+    ) -> Result<()>;
 }
 
 impl Connection {
@@ -82,6 +133,8 @@ impl Connection {
             raw,
             translated: HashMap::new(),
             registry,
+            #[cfg(feature = "suite")]
+            steps: Steps::default(),
         })
     }
 
@@ -102,17 +155,32 @@ impl Connection {
         sql: &'static str,
         values: &[Val<'_>],
     ) -> Result<Vec<Row>> {
-        let fail = |e: rusqlite::Error| error(&e, sql);
+        self.rows(guard, sql, values)
+            .map_err(|fault| fault.told(&self.raw, sql))
+    }
+
+    fn rows(
+        &mut self,
+        guard: &mut impl Guard,
+        sql: &'static str,
+        values: &[Val<'_>],
+    ) -> Result<Vec<Row>, Fault> {
         let mut statement = self.prepare(guard, sql, values)?;
         let columns = statement.column_count();
         let mut rows = statement.raw_query();
         let mut out = Vec::new();
-        while let Some(row) = rows.next().map_err(fail)? {
+        while let Some(row) = rows.next()? {
             let mut cells = Vec::with_capacity(columns);
             for column in 0..columns {
-                cells.push(cell(row.get_ref(column).map_err(fail)?, sql)?);
+                cells.push(cell(row.get_ref(column)?, sql)?);
             }
             out.push(Row::new(cells));
+        }
+        drop(rows);
+        #[cfg(feature = "suite")]
+        {
+            let steps = Steps::of(statement);
+            self.steps += steps;
         }
         Ok(out)
     }
@@ -124,11 +192,24 @@ impl Connection {
         sql: &'static str,
         values: &[Val<'_>],
     ) -> Result<u64> {
+        self.change(guard, sql, values)
+            .map_err(|fault| fault.told(&self.raw, sql))
+    }
+
+    fn change(
+        &mut self,
+        guard: &mut impl Guard,
+        sql: &'static str,
+        values: &[Val<'_>],
+    ) -> Result<u64, Fault> {
         let mut statement = self.prepare(guard, sql, values)?;
-        statement
-            .raw_execute()
-            .map(|changed| changed as u64)
-            .map_err(|e| error(&e, sql))
+        let changed = statement.raw_execute()?;
+        #[cfg(feature = "suite")]
+        {
+            let steps = Steps::of(statement);
+            self.steps += steps;
+        }
+        Ok(changed as u64)
     }
 
     fn prepare(
@@ -136,30 +217,32 @@ impl Connection {
         guard: &mut impl Guard,
         sql: &'static str,
         values: &[Val<'_>],
-    ) -> Result<CachedStatement<'_>> {
+    ) -> Result<CachedStatement<'_>, Fault> {
         let registry = &self.registry;
-        let text = self
+        let Statement { text, served } = self
             .translated
             .entry((sql.as_ptr() as usize, sql.len()))
             .or_insert_with(|| {
                 let text = dialect::statement(sql);
-                registry.add(&text);
-                text.into()
+                registry.add(sql);
+                Statement {
+                    served: dialect::changes_served(&text),
+                    text: text.into(),
+                }
             });
-        let fail = |e: rusqlite::Error| error(&e, sql);
-        let mut statement = self.raw.prepare_cached(text).map_err(fail)?;
+        let mut statement = self.raw.prepare_cached(text)?;
         if statement.parameter_count() != values.len() {
             let reason = format!(
                 "{} parameters for {}",
                 values.len(),
                 statement.parameter_count()
             );
-            return Err(Error::Bug {
+            return Err(Fault::Ours(Error::Bug {
                 op: sql.to_owned(),
                 reason,
-            });
+            }));
         }
-        guard.before(&self.raw, !statement.readonly())?;
+        guard.before(&self.raw, !statement.readonly(), *served)?;
         for (at, value) in values.iter().enumerate() {
             let number = at + 1;
             match *value {
@@ -167,8 +250,7 @@ impl Connection {
                 Val::Int(value) => statement.raw_bind_parameter(number, value),
                 Val::Text(value) => statement.raw_bind_parameter(number, value),
                 Val::Bytes(value) => statement.raw_bind_parameter(number, value),
-            }
-            .map_err(fail)?;
+            }?;
         }
         Ok(statement)
     }
@@ -197,6 +279,8 @@ fn configure(
     // A failing disk must give an error, not SIGBUS.
     raw.pragma_update(None, "mmap_size", 0)?;
     raw.pragma_update(None, "temp_store", "MEMORY")?;
+    // A page whose inside does not add up is refused when it is read, not when something trips over it.
+    raw.pragma_update(None, "cell_size_check", true)?;
     match mode {
         Mode::Write => {
             raw.pragma_update(None, "cache_size", -i64::from(options.writer_cache_kib))?;
@@ -241,6 +325,64 @@ pub(super) fn is_failed_sync(error: &rusqlite::Error) -> bool {
         .sqlite_error()
         .map_or(0, |failure| failure.extended_code);
     code == rusqlite::ffi::SQLITE_IOERR_FSYNC || code == rusqlite::ffi::SQLITE_IOERR_DIR_FSYNC
+}
+
+/// What went wrong with a statement, before it is known what that means.
+enum Fault {
+    Sqlite(rusqlite::Error),
+    Ours(Error),
+}
+
+impl From<rusqlite::Error> for Fault {
+    fn from(error: rusqlite::Error) -> Fault {
+        Fault::Sqlite(error)
+    }
+}
+
+impl From<Error> for Fault {
+    fn from(error: Error) -> Fault {
+        Fault::Ours(error)
+    }
+}
+
+impl Fault {
+    fn told(&self, raw: &rusqlite::Connection, what: &str) -> Error {
+        match self {
+            Fault::Sqlite(failed) => failure(raw, failed, what),
+            Fault::Ours(error) => error.clone(),
+        }
+    }
+}
+
+/// What the last error on this connection means, with the system's own number: SQLite knows ENOSPC, but neither a quota
+/// nor a file system that became read-only under its feet.
+pub(super) fn failure(raw: &rusqlite::Connection, failed: &rusqlite::Error, what: &str) -> Error {
+    let told = error(failed, what);
+    let Error::Io(text) = told else { return told };
+    if is_failed_sync(failed) {
+        // Even for want of space: what was written before may be lost, and that is what counts.
+        return Error::Io(text);
+    }
+    match system_errno(raw) {
+        Some(Errno::NOSPC | Errno::DQUOT) => Error::Full(text),
+        Some(Errno::ROFS) => Error::ReadOnly {
+            what: "the metadata database".into(),
+            reason: format!("{text}; its file system is read-only: mount it for writing again"),
+        },
+        Some(errno) => Error::Io(format!("{}: {text}", std::io::Error::from(errno))),
+        None => Error::Io(text),
+    }
+}
+
+#[allow(unsafe_code, reason = "rusqlite does not hand the number out")]
+fn system_errno(raw: &rusqlite::Connection) -> Option<Errno> {
+    // SAFETY: the handle is that of an open connection, which outlives the call; the call only reads a field of it. No
+    // other thread is in it, since a connection is used by one thread at a time.
+    let number = unsafe { rusqlite::ffi::sqlite3_system_errno(raw.handle()) };
+    // 0 when SQLite itself found the fault; no error number goes beyond 4095.
+    (1..4096)
+        .contains(&number)
+        .then(|| Errno::from_raw_os_error(number))
 }
 
 /// What an error of SQLite means. `what` is a statement or a step, never with values.

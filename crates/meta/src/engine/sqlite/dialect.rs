@@ -13,6 +13,20 @@ pub(super) fn statement(sql: &str) -> String {
     sql[..end].replace('$', "?")
 }
 
+/// Whether a statement may change what a manifest is served from: its row, its bytes, or a tag.
+pub(super) fn changes_served(sql: &str) -> bool {
+    ["INSERT INTO ", "UPDATE ", "DELETE FROM "]
+        .into_iter()
+        .any(|verb| {
+            sql.match_indices(verb).any(|(at, _)| {
+                let table = sql[at + verb.len()..].split([' ', '(']).next();
+                // A repository that is made holds nothing yet.
+                matches!(table, Some("manifest" | "manifest_inline" | "tag"))
+                    || (table == Some("repository") && verb != "INSERT INTO ")
+            })
+        })
+}
+
 /// A migration: types, collations and identity columns become SQLite's, and what stands in `/*sqlite … */` counts.
 pub(super) fn migration(sql: &str) -> String {
     let mut out = sql
@@ -45,6 +59,26 @@ mod tests {
         );
         assert_eq!(statement("SELECT $1 FROM t FOR SHARE"), "SELECT ?1 FROM t");
         assert_eq!(statement("DELETE FROM t"), "DELETE FROM t");
+    }
+
+    #[test]
+    fn statements_that_change_what_is_served() {
+        for sql in [
+            "UPDATE tag SET manifest_id = ?1 WHERE name = ?2",
+            "INSERT INTO manifest (id) VALUES (?1)",
+            "DELETE FROM repository WHERE id = ?1",
+            "WITH gone AS (SELECT 1) DELETE FROM manifest WHERE id = ?1",
+        ] {
+            assert!(changes_served(sql), "{sql}");
+        }
+        for sql in [
+            "SELECT name FROM tag",
+            "INSERT INTO tag_history (name) VALUES (?1)",
+            "UPDATE manifest_reference SET live = 0",
+            "INSERT INTO repository (id) VALUES (?1)",
+        ] {
+            assert!(!changes_served(sql), "{sql}");
+        }
     }
 
     #[test]

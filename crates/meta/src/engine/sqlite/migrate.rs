@@ -84,6 +84,8 @@ pub(super) fn upgrade(path: &Path, all: &[Migration]) -> Result<Option<u32>> {
     };
     let mut pending = migration::pending(all, version.schema, &ran)?;
     keep_log(&connection, path)?;
+    // Closing this connection, the only one, moves the log into the database and removes it: what a crash has torn at its
+    // end never stands behind later commits, where `log` would take it for damage.
     if pending.next().is_none() {
         return Ok(None);
     }

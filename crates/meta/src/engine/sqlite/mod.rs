@@ -8,11 +8,16 @@
 //! ```
 //! Invariant: only the writer thread changes rows. Nothing here knows what an operation means.
 
+#[cfg(feature = "suite")]
+mod bulk;
 mod checkpoint;
 mod connection;
 mod dialect;
+mod log;
 mod migrate;
 mod reader;
+mod reclaim;
+mod reserve;
 mod shared;
 mod tx;
 mod writer;
@@ -29,13 +34,19 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::error::{Error, Result};
 use crate::folder::{Found, beside, inspect};
+use crate::fresh::Fresh;
 use crate::meta::Opened;
 use crate::migration::ALL;
 use crate::stats::Stats;
 use crate::tx::{Op, ReadOp};
+#[cfg(feature = "suite")]
+pub use bulk::Bulk;
 use checkpoint::Checkpointer;
+#[cfg(feature = "suite")]
+pub use connection::Steps;
 use connection::{Connection, Mode, Registry, error};
 use reader::{PendingScan, Scan, Slots};
+use reserve::Reserve;
 use shared::{PAGE, Shared};
 use writer::{Message, Pending, Writer};
 
@@ -73,6 +84,8 @@ pub struct SqliteOptions {
     pub wal_keep_bytes: u64,
     /// Writes are refused while the log holds more bytes than this, which takes a very long read.
     pub max_wal_bytes: u64,
+    /// So many bytes are set aside beside the database, for deletes on a full disk; 0: none.
+    pub reserve_bytes: u64,
     /// How long SQLite waits for a lock of its own.
     pub busy_timeout: Duration,
 }
@@ -93,6 +106,7 @@ impl SqliteOptions {
             checkpoint_bytes: 16 << 20,
             wal_keep_bytes: 32 << 20,
             max_wal_bytes: 4 << 30,
+            reserve_bytes: 0,
             busy_timeout: Duration::from_secs(5),
         }
     }
@@ -105,7 +119,7 @@ pub(crate) struct Engine {
     shared: Arc<Shared>,
     registry: Arc<Registry>,
     queue: mpsc::Sender<Message>,
-    slots: Slots,
+    slots: Arc<Slots>,
     scans: Mutex<Option<mpsc::Sender<Box<dyn Scan>>>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -113,6 +127,22 @@ pub(crate) struct Engine {
 impl Engine {
     /// See [`crate::Meta::open`].
     pub(crate) fn open(options: SqliteOptions) -> Result<(Engine, Opened)> {
+        let reserve = Reserve::new(beside(&options.path, "-reserve"), options.reserve_bytes);
+        match Self::open_with(options.clone(), reserve) {
+            // SQLite itself needs a few pages to begin.
+            Err(error @ (Error::Full(_) | Error::Io(_))) => {
+                let reserve =
+                    Reserve::new(beside(&options.path, "-reserve"), options.reserve_bytes);
+                if !reserve.release() {
+                    return Err(error);
+                }
+                Self::open_with(options, reserve)
+            }
+            outcome => outcome,
+        }
+    }
+
+    fn open_with(options: SqliteOptions, reserve: Reserve) -> Result<(Engine, Opened)> {
         let opened = match inspect(&options.path)? {
             Found::Nothing => {
                 migrate::create(&options.path)?;
@@ -121,13 +151,22 @@ impl Engine {
                     migrated_from: None,
                 }
             }
-            Found::Usable { .. } => Opened {
-                fresh: false,
-                migrated_from: migrate::upgrade(&options.path, ALL)?,
-            },
+            Found::Usable { .. } => {
+                // Without a sync for each commit, a power cut may tear several.
+                if options.synchronous == Synchronous::Full {
+                    log::check(&beside(&options.path, "-wal"))?;
+                }
+                Opened {
+                    fresh: false,
+                    migrated_from: migrate::upgrade(&options.path, ALL)?,
+                }
+            }
         };
         let registry = Arc::new(Registry::default());
-        let shared = Arc::new(Shared::new(options.checkpoint_bytes.div_ceil(PAGE).max(1)));
+        let shared = Arc::new(Shared::new(
+            options.checkpoint_bytes.div_ceil(PAGE).max(1),
+            reserve,
+        ));
         let connect = |mode| Connection::open(&options, mode, Arc::clone(&registry));
 
         let mut writer = connect(Mode::Write)?;
@@ -150,9 +189,16 @@ impl Engine {
             max_wal_bytes: options.max_wal_bytes,
             logged: HashMap::new(),
         };
+        let slots = Arc::new(Slots::new(
+            &options,
+            Arc::clone(&registry),
+            Arc::clone(&shared),
+        ));
         let checkpointer = Checkpointer {
             connection: connect(Mode::Write)?,
+            slots: Arc::clone(&slots),
             shared: Arc::clone(&shared),
+            told: None,
         };
         let (scans, scanned) = mpsc::channel(options.queue.max(1));
         let scanned = Arc::new(Mutex::new(scanned));
@@ -167,7 +213,8 @@ impl Engine {
                 reader::scans(connection, &queue)
             })?);
         }
-        let slots = Slots::new(&options, Arc::clone(&registry));
+        shared.reserve.hold();
+        shared.wake_checkpoint();
         let engine = Engine {
             options,
             shared,
@@ -192,13 +239,22 @@ impl Engine {
             .send(Message::Work(Box::new(work)))
             .await
             .map_err(|_| Error::Closed)?;
-        answer.await.map_err(|_| Error::Closed)?
+        let answer = answer.await.map_err(|_| Error::Closed)?;
+        self.shared.note(&answer);
+        answer
     }
 
     /// See [`crate::Meta::read`].
     pub(crate) fn read<O: ReadOp>(&self, op: &O) -> Result<O::Out> {
         self.shared.counts.reads.fetch_add(1, Ordering::Relaxed);
-        self.slots.read(op)
+        let answer = self.slots.read(op);
+        self.shared.note(&answer);
+        answer
+    }
+
+    /// See [`crate::Meta::stamp`].
+    pub(crate) fn fresh(&self) -> &Fresh {
+        &self.shared.fresh
     }
 
     /// See [`crate::Meta::scan`].
@@ -216,7 +272,9 @@ impl Engine {
             .await
             .map_err(|_| Error::Closed)?;
         drop(queue);
-        answer.await.map_err(|_| Error::Closed)?
+        let answer = answer.await.map_err(|_| Error::Closed)?;
+        self.shared.note(&answer);
+        answer
     }
 
     /// See [`crate::Meta::snapshot_into`].
@@ -256,6 +314,32 @@ impl Engine {
             };
             let _ = reply.send(check());
         })?;
+        let found: Vec<String> = answer.await.map_err(|_| Error::Closed)??;
+        match found.first() {
+            Some(first) => self.report_damage(first.clone()),
+            None => {}
+        }
+        Ok(found)
+    }
+
+    /// See [`crate::Meta::report_damage`].
+    pub(crate) fn report_damage(&self, what: String) {
+        self.shared.note::<()>(&Err(Error::Corrupt(what)));
+    }
+
+    /// See [`crate::Meta::is_full`].
+    pub(crate) fn is_full(&self) -> bool {
+        self.shared.reserve.is_spent()
+    }
+
+    /// See [`crate::Meta::reclaim`].
+    pub(crate) async fn reclaim(&self, pages: u32) -> Result<u64> {
+        let (reply, answer) = oneshot::channel();
+        let work = reclaim::Reclaim::new(pages, reply);
+        self.queue
+            .send(Message::Work(Box::new(work)))
+            .await
+            .map_err(|_| Error::Closed)?;
         answer.await.map_err(|_| Error::Closed)?
     }
 
@@ -272,6 +356,8 @@ impl Engine {
             largest_batch: counts.largest_batch.load(Ordering::Relaxed),
             waiting: (self.queue.max_capacity() - self.queue.capacity()) as u64,
             refusing: self.shared.refusing().is_some(),
+            damaged: self.shared.damaged().is_some(),
+            full: self.shared.is_full(),
             checkpoints: counts.checkpoints.load(Ordering::Relaxed),
             failed_checkpoints: counts.failed_checkpoints.load(Ordering::Relaxed),
             wal_bytes: self.shared.wal_bytes(),
@@ -294,7 +380,10 @@ impl Engine {
         let fail = |e: rusqlite::Error| error(&e, "explain");
         let mut prepared = connection
             .raw()
-            .prepare(&format!("EXPLAIN QUERY PLAN {statement}"))
+            .prepare(&format!(
+                "EXPLAIN QUERY PLAN {}",
+                dialect::statement(statement)
+            ))
             .map_err(fail)?;
         // Parameters stay NULL: plans do not depend on them.
         let mut rows = prepared.raw_query();

@@ -9,30 +9,77 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::SqliteOptions;
 use super::connection::{Connection, Mode, Registry};
+use super::shared::Shared;
 use super::tx::{Counts, Progress, SqliteTx, Writes, run, simple};
 use crate::error::{Error, Result};
+use crate::fresh::Touched;
 use crate::tx::{Op, ReadOp};
 
 /// Runs a read on a connection: one statement alone, several in a transaction so that they see one state.
 fn read<O: ReadOp>(connection: &mut Connection, op: &O) -> Result<O::Out> {
+    if O::SINGLE {
+        return look(connection, op);
+    }
+    simple(connection.raw(), "BEGIN")?;
+    let out = look(connection, op);
+    end(connection)?;
+    out
+}
+
+/// Runs a read in whatever view the connection has.
+fn look<O: ReadOp>(connection: &mut Connection, op: &O) -> Result<O::Out> {
     let mut progress = Progress::new(Writes::No { single: O::SINGLE });
     let mut counts = Counts::default();
-    if !O::SINGLE {
-        simple(connection.raw(), "BEGIN")?;
+    let mut touched = Touched::default();
+    let mut tx = SqliteTx {
+        connection,
+        progress: &mut progress,
+        counts: &mut counts,
+        touched: &mut touched,
+    };
+    run(op, &mut tx)
+}
+
+/// Ends a view: nothing was written in it.
+fn end(connection: &Connection) -> Result<()> {
+    simple(connection.raw(), "COMMIT").or_else(|_| simple(connection.raw(), "ROLLBACK"))
+}
+
+/// A connection for inline reads. Its view stays open from read to read as long as nothing is committed, since opening
+/// and closing one costs more than reading a row: four system calls, and locks that all readers share.
+#[derive(Debug)]
+struct Reader {
+    connection: Connection,
+    /// [`Shared::view`] from before the view was opened.
+    view: Option<u64>,
+}
+
+impl Reader {
+    fn read<O: ReadOp>(&mut self, op: &O, shared: &Shared) -> Result<O::Out> {
+        let now = shared.view();
+        if self.view.is_none() || self.view != now {
+            self.end()?;
+            if now.is_none() {
+                return read(&mut self.connection, op);
+            }
+            simple(self.connection.raw(), "BEGIN")?;
+            self.view = now;
+        }
+        let out = look(&mut self.connection, op);
+        if out.is_err() {
+            // Whatever it was, the next read begins anew.
+            self.end()?;
+        }
+        out
     }
-    let out = run(
-        op,
-        &mut SqliteTx {
-            connection,
-            progress: &mut progress,
-            counts: &mut counts,
-        },
-    );
-    if !O::SINGLE {
-        // Nothing was written: this only ends the view.
-        simple(connection.raw(), "COMMIT").or_else(|_| simple(connection.raw(), "ROLLBACK"))?;
+
+    /// Ends the view, if there is one.
+    fn end(&mut self) -> Result<()> {
+        match self.view.take() {
+            Some(_) => end(&self.connection),
+            None => Ok(()),
+        }
     }
-    out
 }
 
 /// Connections for reads on the caller's thread: each thread has its own, unless there are more threads than slots.
@@ -40,7 +87,8 @@ fn read<O: ReadOp>(connection: &mut Connection, op: &O) -> Result<O::Out> {
 /// They lie here rather than in thread-local variables so that closing the store closes them.
 #[derive(Debug)]
 pub(super) struct Slots {
-    slots: Box<[Mutex<Option<Connection>>]>,
+    slots: Box<[Mutex<Option<Reader>>]>,
+    shared: Arc<Shared>,
     options: SqliteOptions,
     registry: Arc<Registry>,
     closed: AtomicBool,
@@ -53,12 +101,17 @@ thread_local! {
 }
 
 impl Slots {
-    pub(super) fn new(options: &SqliteOptions, registry: Arc<Registry>) -> Slots {
+    pub(super) fn new(
+        options: &SqliteOptions,
+        registry: Arc<Registry>,
+        shared: Arc<Shared>,
+    ) -> Slots {
         let slots = (0..options.inline_readers.max(1))
             .map(|_| Mutex::new(None))
             .collect();
         Slots {
             slots,
+            shared,
             options: options.clone(),
             registry,
             closed: AtomicBool::new(false),
@@ -85,14 +138,33 @@ impl Slots {
         if self.closed.load(Ordering::Acquire) {
             return Err(Error::Closed);
         }
-        let mut connection = match slot.take() {
-            Some(connection) => connection,
-            None => Connection::open(&self.options, Mode::Read, Arc::clone(&self.registry))?,
+        let mut reader = match slot.take() {
+            Some(reader) => reader,
+            None => Reader {
+                connection: Connection::open(
+                    &self.options,
+                    Mode::Read,
+                    Arc::clone(&self.registry),
+                )?,
+                view: None,
+            },
         };
         // Put back only when the operation did not panic.
-        let out = read(&mut connection, op);
-        *slot = Some(connection);
+        let out = reader.read(op, &self.shared);
+        // One whose view could not be ended is of no use any more.
+        let stuck = reader.view.is_none() && !reader.connection.raw().is_autocommit();
+        *slot = (!stuck).then_some(reader);
         out
+    }
+
+    /// Ends all views that stay open, after [`Shared::without_views`]. Waits for reads, which are short.
+    pub(super) fn end_views(&self) {
+        for slot in &self.slots {
+            let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
+            if slot.as_mut().is_some_and(|reader| reader.end().is_err()) {
+                slot.take();
+            }
+        }
     }
 
     /// Closes all connections; later reads are refused.

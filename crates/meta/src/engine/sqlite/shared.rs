@@ -1,11 +1,13 @@
 //! What the engine's threads and callers share: figures, the gate, and whether writes are refused.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
+use super::reserve::Reserve;
 use crate::error::Error;
+use crate::fresh::Fresh;
 use crate::stats::Slow;
 
 /// SQLite's page size; set when a database is made.
@@ -37,15 +39,33 @@ struct Wake {
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) counts: Counts,
+    /// What readers may keep in memory.
+    pub(super) fresh: Fresh,
+    /// Who wants the log without readers, whose views may not stay open meanwhile.
+    no_views: AtomicU32,
     turn: Mutex<()>,
     gate: Mutex<()>,
     wal_pages: AtomicU64,
     checkpoint_at_pages: u64,
     is_refusing: AtomicBool,
-    refusing: Mutex<Option<String>>,
+    refusing: Mutex<Option<Error>>,
+    /// Set for good: only another start, over a restored database, gets rid of damage.
+    damaged: OnceLock<String>,
+    pub(super) reserve: Reserve,
+    /// The last commit found no room.
+    starved: AtomicBool,
     wake: Mutex<Wake>,
     woken: Condvar,
     slow: Mutex<BTreeMap<&'static str, (u64, Duration)>>,
+}
+
+/// See [`Shared::without_views`].
+pub(super) struct WithoutViews<'a>(&'a Shared);
+
+impl Drop for WithoutViews<'_> {
+    fn drop(&mut self) {
+        self.0.no_views.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -53,15 +73,20 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Shared {
-    pub(super) fn new(checkpoint_at_pages: u64) -> Shared {
+    pub(super) fn new(checkpoint_at_pages: u64, reserve: Reserve) -> Shared {
         Shared {
             counts: Counts::default(),
+            fresh: Fresh::default(),
+            no_views: AtomicU32::new(0),
             turn: Mutex::new(()),
             gate: Mutex::new(()),
             wal_pages: AtomicU64::new(0),
             checkpoint_at_pages,
             is_refusing: AtomicBool::new(false),
             refusing: Mutex::new(None),
+            damaged: OnceLock::new(),
+            reserve,
+            starved: AtomicBool::new(false),
             wake: Mutex::new(Wake::default()),
             woken: Condvar::new(),
             slow: Mutex::new(BTreeMap::new()),
@@ -73,6 +98,18 @@ impl Shared {
     pub(super) fn gate(&self) -> MutexGuard<'_, ()> {
         let _turn = lock(&self.turn);
         lock(&self.gate)
+    }
+
+    /// The number under which a reader's view may stay open, as long as [`Fresh::commits`] is the same.
+    pub(super) fn view(&self) -> Option<u64> {
+        let may_stay = self.no_views.load(Ordering::SeqCst) == 0;
+        self.fresh.commits().filter(|_| may_stay)
+    }
+
+    /// Lets no view stay open until the guard goes; those that are must be ended one by one.
+    pub(super) fn without_views(&self) -> WithoutViews<'_> {
+        self.no_views.fetch_add(1, Ordering::SeqCst);
+        WithoutViews(self)
     }
 
     /// After a commit, with the pages that the log has then.
@@ -95,6 +132,7 @@ impl Shared {
     }
 
     pub(super) fn committed(&self, operations: u64, time: Duration) {
+        self.starved.store(false, Ordering::Relaxed);
         let counts = &self.counts;
         counts.operations.fetch_add(operations, Ordering::Relaxed);
         counts.commits.fetch_add(1, Ordering::Relaxed);
@@ -108,18 +146,47 @@ impl Shared {
 
     /// Lets nothing be written until a checkpoint was synced.
     pub(super) fn refuse(&self, error: &Error) {
-        *lock(&self.refusing) = Some(error.to_string());
+        *lock(&self.refusing) = Some(error.clone());
         self.is_refusing.store(true, Ordering::Release);
         self.wake_checkpoint();
     }
 
     /// Why nothing may be written.
-    pub(super) fn refusing(&self) -> Option<String> {
+    pub(super) fn refusing(&self) -> Option<Error> {
         if self.is_refusing.load(Ordering::Acquire) {
             lock(&self.refusing).clone()
         } else {
             None
         }
+    }
+
+    /// Looks at an answer: damage that was met once ends all writing, since what would be written may be wrong too.
+    pub(super) fn note<T>(&self, answer: &Result<T, Error>) {
+        if let Err(Error::Corrupt(what)) = answer
+            && self.damaged.set(what.clone()).is_ok()
+        {
+            tracing::error!(
+                what,
+                "the metadata database is damaged: nothing is written any more, and what can still be read is served; \
+                 stop the server and restore the last backup (wharf backup restore FOLDER --data NEW_FOLDER)"
+            );
+        }
+    }
+
+    /// A commit found no room.
+    pub(super) fn starve(&self) {
+        self.starved.store(true, Ordering::Relaxed);
+        self.wake_checkpoint();
+    }
+
+    /// Whether there was no room for the last commit, or there is none for anything but deletes.
+    pub(super) fn is_full(&self) -> bool {
+        self.reserve.is_spent() || self.starved.load(Ordering::Relaxed)
+    }
+
+    /// What is damaged.
+    pub(super) fn damaged(&self) -> Option<String> {
+        self.damaged.get().cloned()
     }
 
     /// A checkpoint was synced.

@@ -2,8 +2,11 @@
 
 use std::future::{Future, ready};
 
-use super::connection::{Connection, Guard, error};
+use wharf_oci::RepositoryName;
+
+use super::connection::{Connection, Guard, failure};
 use crate::error::{Error, Result};
+use crate::fresh::Touched;
 use crate::tx::{Counter, Op, Tx};
 use crate::value::{Id, Row, Val};
 
@@ -22,6 +25,9 @@ pub(super) enum Writes {
     One,
     /// Any number, in a savepoint that opens before the first.
     Any,
+    /// Any number, and nothing is ever undone.
+    #[cfg(feature = "suite")]
+    Bulk,
 }
 
 /// What an operation did so far.
@@ -31,6 +37,7 @@ pub(super) struct Progress {
     statements: u32,
     written: u32,
     savepoint: bool,
+    served: bool,
 }
 
 impl Progress {
@@ -40,6 +47,7 @@ impl Progress {
             statements: 0,
             written: 0,
             savepoint: false,
+            served: false,
         }
     }
 
@@ -47,10 +55,20 @@ impl Progress {
     pub(super) fn savepoint(&self) -> bool {
         self.savepoint
     }
+
+    /// Whether something was written that manifests are served from.
+    pub(super) fn served(&self) -> bool {
+        self.served
+    }
 }
 
 impl Guard for Progress {
-    fn before(&mut self, connection: &rusqlite::Connection, writes: bool) -> Result<()> {
+    fn before(
+        &mut self,
+        connection: &rusqlite::Connection,
+        writes: bool,
+        served: bool,
+    ) -> Result<()> {
         let broken = |reason: &str| {
             Err(Error::Bug {
                 op: "statement".into(),
@@ -65,11 +83,14 @@ impl Guard for Progress {
             return Ok(());
         }
         self.written += 1;
+        self.served |= served;
         match self.writes {
             Writes::No { .. } => broken("an operation that only reads tried to write"),
             Writes::One if self.written > 1 => broken("an operation that is SINGLE wrote twice"),
             Writes::One => Ok(()),
             Writes::Any if self.savepoint => Ok(()),
+            #[cfg(feature = "suite")]
+            Writes::Bulk => Ok(()),
             Writes::Any => {
                 simple(connection, "SAVEPOINT op")?;
                 self.savepoint = true;
@@ -82,7 +103,7 @@ impl Guard for Progress {
 /// Runs a cached statement without parameters.
 pub(super) fn simple(connection: &rusqlite::Connection, sql: &'static str) -> Result<()> {
     let run = || connection.prepare_cached(sql)?.raw_execute();
-    run().map(drop).map_err(|e| error(&e, sql))
+    run().map(drop).map_err(|e| failure(connection, &e, sql))
 }
 
 /// What an operation sees.
@@ -90,6 +111,7 @@ pub(super) struct SqliteTx<'a> {
     pub(super) connection: &'a mut Connection,
     pub(super) progress: &'a mut Progress,
     pub(super) counts: &'a mut Counts,
+    pub(super) touched: &'a mut Touched,
 }
 
 impl Tx for SqliteTx<'_> {
@@ -112,6 +134,10 @@ impl Tx for SqliteTx<'_> {
     fn count(&mut self, counter: Counter, delta: i64) -> impl Future<Output = Result<()>> + Send {
         self.counts[counter.index()] += delta;
         ready(Ok(()))
+    }
+
+    fn touch(&mut self, repository: &RepositoryName, reference: &str) {
+        self.touched.add(repository, reference);
     }
 
     fn id(&mut self, at: i64) -> Id {

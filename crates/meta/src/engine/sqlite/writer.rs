@@ -15,6 +15,7 @@ use super::connection::Connection;
 use super::shared::Shared;
 use super::tx::{Counts, Progress, SqliteTx, Writes, run, simple};
 use crate::error::{Error, Result};
+use crate::fresh::Touched;
 use crate::tx::{Counter, Op};
 use crate::vals;
 
@@ -39,6 +40,8 @@ pub(super) trait Work: Send {
     fn name(&self) -> &'static str;
     /// How it may write.
     fn writes(&self) -> Writes;
+    /// [`Op::FREES`].
+    fn frees(&self) -> bool;
     /// Runs it and keeps its result.
     fn run(&mut self, tx: &mut SqliteTx<'_>) -> Result<()>;
     /// Gives the kept result, or this error, to the caller.
@@ -59,6 +62,10 @@ impl<O: Op> Work for Pending<O> {
 
     fn writes(&self) -> Writes {
         if O::SINGLE { Writes::One } else { Writes::Any }
+    }
+
+    fn frees(&self) -> bool {
+        O::FREES
     }
 
     fn run(&mut self, tx: &mut SqliteTx<'_>) -> Result<()> {
@@ -122,11 +129,16 @@ impl Writer {
         }
         let start = Instant::now();
         let mut counts = Counts::default();
+        let mut touched = Touched::default();
         let mut done = Vec::new();
         let mut next = Some(first);
         while let Some(mut work) = next.take() {
             let begun = Instant::now();
-            let ran = self.one(&mut *work, &mut counts);
+            let ran = if self.shared.reserve.is_spent() && !work.frees() {
+                Ran::Undone(Error::Full("only deletes are accepted".to_owned()))
+            } else {
+                self.one(&mut *work, &mut counts, &mut touched)
+            };
             self.watch(work.name(), begun.elapsed());
             match ran {
                 Ran::Kept => done.push(work),
@@ -151,13 +163,15 @@ impl Writer {
             }
         }
         let begun = Instant::now();
-        match self.commit(&counts) {
+        match self.commit(&counts, touched) {
             Ok(()) => {
                 self.shared.committed(done.len() as u64, begun.elapsed());
                 for work in done {
                     work.answer(Ok(()));
                 }
             }
+            // A frame found no room, so the log has no end of this batch, and no sync failed.
+            Err(error @ Error::Full(_)) => self.fail(done, &error),
             Err(error) => {
                 // What of it reached the disk is unknown, and so is what the next sync would vouch for.
                 tracing::error!(%error, operations = done.len(), "a metadata commit failed: writes are refused until a checkpoint is synced");
@@ -169,8 +183,14 @@ impl Writer {
 
     /// Why nothing is written now.
     fn refusal(&self) -> Option<Error> {
-        if let Some(reason) = self.shared.refusing() {
-            return Some(Error::Refusing(reason));
+        if let Some(reason) = self.shared.damaged() {
+            return Some(Error::Corrupt(reason));
+        }
+        match self.shared.refusing() {
+            None => {}
+            // Says more than that something failed.
+            Some(error @ Error::ReadOnly { .. }) => return Some(error),
+            Some(error) => return Some(Error::Refusing(error.to_string())),
         }
         let bytes = self.shared.wal_bytes();
         (bytes > self.max_wal_bytes).then(|| {
@@ -179,13 +199,15 @@ impl Writer {
         })
     }
 
-    fn one(&mut self, work: &mut dyn Work, counts: &mut Counts) -> Ran {
+    fn one(&mut self, work: &mut dyn Work, counts: &mut Counts, touched: &mut Touched) -> Ran {
         let before = *counts;
+        let named = touched.len();
         let mut progress = Progress::new(work.writes());
         let mut tx = SqliteTx {
             connection: &mut self.connection,
             progress: &mut progress,
             counts,
+            touched: &mut *touched,
         };
         let result = catch_unwind(AssertUnwindSafe(|| work.run(&mut tx))).unwrap_or_else(|panic| {
             let reason = panic
@@ -199,6 +221,9 @@ impl Writer {
                 reason,
             })
         });
+        if progress.served() && touched.len() == named {
+            touched.all();
+        }
         let raw = self.connection.raw();
         // SQLITE_FULL, IOERR, NOMEM and others may undo the whole transaction (SQLite documentation, lang_transaction).
         if raw.is_autocommit() {
@@ -229,19 +254,11 @@ impl Writer {
         }
     }
 
-    fn commit(&mut self, counts: &Counts) -> Result<()> {
-        for counter in Counter::ALL {
-            let delta = counts[counter.index()];
-            if delta != 0 {
-                // No savepoint of its own: it fails with the batch.
-                self.connection.exec(
-                    &mut Unguarded,
-                    "INSERT INTO counter (name, value) VALUES ($1, $2) \
-                     ON CONFLICT (name) DO UPDATE SET value = counter.value + excluded.value",
-                    vals![counter.as_str(), delta],
-                )?;
-            }
-        }
+    /// The one place where changes become visible: what they touch is stale from before it, and fresh again before anybody
+    /// is answered. A commit that fails shows nobody anything.
+    fn commit(&mut self, counts: &Counts, touched: Touched) -> Result<()> {
+        add_counts(&mut self.connection, counts)?;
+        let _changing = self.shared.fresh.change(touched);
         simple(self.connection.raw(), "COMMIT")
     }
 
@@ -261,9 +278,48 @@ impl Writer {
             .counts
             .failed_commits
             .fetch_add(1, Ordering::Relaxed);
-        for work in done {
+        // Once more with the room that was set aside, unless it is in use already.
+        let full = matches!(error, Error::Full(_));
+        let (frees, lost): (Vec<_>, Vec<_>) =
+            done.into_iter().partition(|work| full && work.frees());
+        for work in lost {
             work.answer(Err(error.clone()));
         }
+        if full {
+            self.shared.starve();
+        }
+        let again = !frees.is_empty() && self.shared.reserve.release();
+        for mut work in frees {
+            let outcome = if again {
+                self.alone(&mut *work)
+            } else {
+                Err(error.clone())
+            };
+            work.answer(outcome);
+        }
+    }
+
+    /// Runs an operation in a transaction of its own; the gate is held.
+    fn alone(&mut self, work: &mut dyn Work) -> Result<()> {
+        simple(self.connection.raw(), "BEGIN IMMEDIATE")?;
+        let begun = Instant::now();
+        let mut counts = Counts::default();
+        let mut touched = Touched::default();
+        let outcome = match self.one(work, &mut counts, &mut touched) {
+            Ran::Kept => self.commit(&counts, touched).inspect_err(|error| {
+                if !matches!(error, Error::Full(_)) {
+                    self.shared.refuse(error);
+                }
+            }),
+            Ran::Undone(error) | Ran::BatchLost(error) => Err(error),
+        };
+        if outcome.is_ok() {
+            self.shared.committed(1, begun.elapsed());
+        } else if !self.connection.raw().is_autocommit() {
+            simple(self.connection.raw(), "ROLLBACK")
+                .inspect_err(|error| self.shared.refuse(error))?;
+        }
+        outcome
     }
 
     fn watch(&mut self, name: &'static str, held: Duration) {
@@ -287,11 +343,27 @@ impl Writer {
     }
 }
 
+/// Adds to the totals; part of the commit, so it needs no savepoint of its own.
+pub(super) fn add_counts(connection: &mut Connection, counts: &Counts) -> Result<()> {
+    for counter in Counter::ALL {
+        let delta = counts[counter.index()];
+        if delta != 0 {
+            connection.exec(
+                &mut Unguarded,
+                "INSERT INTO counter (name, value) VALUES ($1, $2) \
+                 ON CONFLICT (name) DO UPDATE SET value = counter.value + excluded.value",
+                vals![counter.as_str(), delta],
+            )?;
+        }
+    }
+    Ok(())
+}
+
 /// For statements of the engine itself.
 struct Unguarded;
 
 impl super::connection::Guard for Unguarded {
-    fn before(&mut self, _: &rusqlite::Connection, _: bool) -> Result<()> {
+    fn before(&mut self, _: &rusqlite::Connection, _: bool, _: bool) -> Result<()> {
         Ok(())
     }
 }

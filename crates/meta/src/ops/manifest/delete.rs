@@ -44,6 +44,7 @@ pub struct Delete {
 
 impl Op for Delete {
     type Out = Deleted;
+    const FREES: bool = true;
 
     async fn run<T: Tx>(&self, tx: &mut T) -> Result<Deleted> {
         let Some(repository) = repository::find(tx, &self.repository).await? else {
@@ -89,10 +90,11 @@ impl Op for Delete {
             return Ok(Deleted::More);
         }
 
-        let marked = mark(tx, &id, EDGES).await?;
+        let marked = mark(tx, &id, None, EDGES).await?;
+        tx.touch(&self.repository, self.digest.as_str());
         tx.exec(
             "UPDATE manifest SET state = $2, swept = $3, changed_at = $4 WHERE id = $1",
-            vals![&id, state::DELETED, marked < EDGES, self.at],
+            vals![&id, state::DELETED, marked.all, self.at],
         )
         .await?;
         if let Some(subject) = &subject {
@@ -117,49 +119,115 @@ impl Op for Delete {
     }
 }
 
-/// Marks references of a deleted manifest, so that looking for what needs a blob does not pass over them.
-async fn mark<T: Tx>(tx: &mut T, manifest: &Id, limit: u64) -> Result<u64> {
-    tx.exec(
-        "UPDATE manifest_reference SET live = 0 WHERE manifest_id = $1 AND target IN \
-         (SELECT target FROM manifest_reference WHERE manifest_id = $1 AND live = 1 ORDER BY target LIMIT $2)",
-        vals![manifest, limit],
-    )
-    .await
+/// What [`mark`] did.
+struct Marked {
+    count: u64,
+    /// The last target.
+    last: Option<Digest>,
+    /// None is left.
+    all: bool,
+}
+
+/// Marks references of a deleted manifest, so that looking for what needs a blob does not pass over them. Begins behind
+/// `after`, since it would otherwise pass over all that are marked already.
+async fn mark<T: Tx>(
+    tx: &mut T,
+    manifest: &Id,
+    after: Option<&Digest>,
+    limit: u64,
+) -> Result<Marked> {
+    let after = after.map_or("", Digest::as_str);
+    let targets = tx
+        .query(
+            "SELECT target FROM manifest_reference WHERE manifest_id = $1 AND target > $2 ORDER BY target LIMIT $3",
+            vals![manifest, after, limit],
+        )
+        .await?;
+    let count = targets.len() as u64;
+    let last = match targets.into_iter().next_back() {
+        Some(mut row) => Some(row.digest(0)?),
+        None => None,
+    };
+    if let Some(last) = &last {
+        tx.exec(
+            "UPDATE manifest_reference SET live = 0 WHERE manifest_id = $1 AND target > $2 AND target <= $3 AND live = 1",
+            vals![manifest, after, last],
+        )
+        .await?;
+    }
+    Ok(Marked {
+        count,
+        last,
+        all: count < limit,
+    })
 }
 
 /// Does what deletions left undone: marks the references of deleted manifests that had many, and drops pushes that
-/// [`super::PutEdges`] began and nobody finished. Gives the work done; 0: nothing is left. Locks the manifests' rows.
-/// Cost: `limit` rows and one for each manifest.
-#[derive(Clone, Copy, Debug)]
+/// [`super::PutEdges`] began and nobody finished. Locks the manifests' rows. Cost: `limit` rows and one for each manifest.
+#[derive(Clone, Debug)]
 pub struct SweepEdges {
+    /// Where the step before ended: its [`Swept::at`]. `None` is never wrong, but passes over what it marked.
+    pub after: Option<Unfinished>,
     /// At most so many references, 400 or less.
     pub limit: u32,
     /// Pushes begun before this are dropped: now less [`super::PIN_MS`] or more. Milliseconds since 1970.
     pub pending_before: i64,
 }
 
-impl Op for SweepEdges {
-    type Out = u32;
+/// What a [`SweepEdges`] did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Swept {
+    /// References and manifests; 0: nothing is left.
+    pub done: u32,
+    /// What it left unfinished.
+    pub at: Option<Unfinished>,
+}
 
-    async fn run<T: Tx>(&self, tx: &mut T) -> Result<u32> {
+/// A deleted manifest of whose references a part is marked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unfinished {
+    manifest: Id,
+    /// When it was deleted: one that came back and went again begins anew.
+    deleted_at: i64,
+    /// The last target that is marked.
+    target: Digest,
+}
+
+impl Op for SweepEdges {
+    type Out = Swept;
+    const FREES: bool = true;
+
+    async fn run<T: Tx>(&self, tx: &mut T) -> Result<Swept> {
+        let mut at = None;
         let limit = u64::from(self.limit.clamp(1, super::MAX_EDGES as u32));
         let mut done = 0;
         while done < limit {
             let left = limit - done;
             let deleted = tx
                 .row(
-                    "SELECT id FROM manifest WHERE state = 2 AND swept = 0 ORDER BY changed_at LIMIT 1 FOR UPDATE",
+                    "SELECT id, changed_at FROM manifest WHERE state = 2 AND swept = 0 ORDER BY changed_at LIMIT 1 FOR UPDATE",
                     &[],
                 )
                 .await?;
             if let Some(mut row) = deleted {
-                let id = row.id(0)?;
-                let marked = mark(tx, &id, left).await?;
-                if marked < left {
+                let (id, deleted_at) = (row.id(0)?, row.int(1)?);
+                let after = self
+                    .after
+                    .as_ref()
+                    .filter(|after| after.manifest == id && after.deleted_at == deleted_at)
+                    .map(|after| &after.target);
+                let marked = mark(tx, &id, after, left).await?;
+                if marked.all {
                     tx.exec("UPDATE manifest SET swept = 1 WHERE id = $1", vals![&id])
                         .await?;
+                } else {
+                    at = marked.last.map(|target| Unfinished {
+                        manifest: id,
+                        deleted_at,
+                        target,
+                    });
                 }
-                done += marked.max(1);
+                done += marked.count.max(1);
                 continue;
             }
             let pending = tx
@@ -171,7 +239,10 @@ impl Op for SweepEdges {
             let Some(mut row) = pending else { break };
             done += drop_pending(tx, &row.id(0)?, left).await?.max(1);
         }
-        Ok(u32::try_from(done).unwrap_or(u32::MAX))
+        Ok(Swept {
+            done: u32::try_from(done).unwrap_or(u32::MAX),
+            at,
+        })
     }
 }
 

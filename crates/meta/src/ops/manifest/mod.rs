@@ -13,7 +13,7 @@ use crate::tx::{Op, ReadOp, Tx};
 use crate::vals;
 use crate::value::{Id, Row};
 
-pub use delete::{Delete, Deleted, SweepEdges};
+pub use delete::{Delete, Deleted, SweepEdges, Swept, Unfinished};
 pub use put::{Expect, Pinned, Put, PutEdges, PutOutcome};
 
 /// So many references one operation may bring; more come through [`PutEdges`] first.

@@ -142,6 +142,7 @@ impl Op for Put {
         let created = known
             .as_ref()
             .is_none_or(|known| known.state != state::LIVE);
+        tx.touch(&self.repository, self.digest.as_str());
         let id = match known {
             Some(known) => {
                 if created || known.media_type != self.media_type {
@@ -347,6 +348,7 @@ impl Op for PutEdges {
             Some(id) => id,
             None => repository::ensure(tx, &self.repository, self.at).await?,
         };
+        tx.touch(&self.repository, self.digest.as_str());
         let id = match find(tx, &repository, &self.digest).await? {
             // Its references are those of its digest: all are there.
             Some(known) if known.state == state::LIVE => return Ok(Pinned::Done),

@@ -161,7 +161,12 @@ fn write(path: &Path, text: &str, mode: u32) -> Result<(), TlsError> {
             .open(&new)?;
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
-        std::fs::rename(&new, path)
+        std::fs::rename(&new, path)?;
+        // In the order in which they are written: after a power cut a certificate without its key would stop the start.
+        match path.parent() {
+            Some(folder) => std::fs::File::open(folder)?.sync_all(),
+            None => Ok(()),
+        }
     })();
     result.map_err(|source| TlsError::File {
         verb: "write",

@@ -1,0 +1,111 @@
+//! `cargo xtask endure`: the real binary put through what a machine does to it: killed at any moment, cut from its power.
+//!
+//! [`work`] are clients that write down what they asked and heard in a [`history`]; [`check`] compares a server with it;
+//! [`crash`] kills, [`power`] records what reached the disk and replays the worst of it. A run that finds something
+//! prints the seed, the round and the history of what is wrong, and keeps the data folder.
+
+mod check;
+mod crash;
+mod history;
+mod http;
+mod power;
+mod random;
+mod registry;
+mod work;
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::Result;
+
+use crate::e2e::process::Watchdog;
+use crate::{run, workspace};
+
+/// Arguments of `cargo xtask endure`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    what: What,
+    /// The program under test; built as a release when it is not given
+    #[arg(long, global = true)]
+    binary: Option<PathBuf>,
+    /// Decides the schedule, as far as a machine lets it
+    #[arg(long, global = true, default_value_t = 1)]
+    seed: u64,
+}
+
+#[derive(clap::Subcommand)]
+enum What {
+    /// Kill the server under load, again and again
+    Crash {
+        /// How many times
+        #[arg(long, default_value_t = 200)]
+        kills: usize,
+    },
+    /// Record what reaches the disk, and start the server on what a power cut may leave of it
+    Power {
+        /// How many states
+        #[arg(long, default_value_t = 200)]
+        states: usize,
+    },
+}
+
+/// Runs the task.
+pub(crate) fn main(args: &Args) -> Result<()> {
+    let binary = match &args.binary {
+        Some(binary) => std::path::absolute(binary)?,
+        None => {
+            run::check(Command::new("cargo").current_dir(workspace::root()).args([
+                "build",
+                "--locked",
+                "--release",
+                "--package",
+                "wharf",
+            ]))?;
+            workspace::target_dir().join("release/wharf")
+        }
+    };
+    let start = Instant::now();
+    match &args.what {
+        What::Crash { kills } => {
+            let folder = crash::folder("crash")?;
+            // Removes nothing: a folder that is left is one to look at.
+            let _watchdog = Watchdog::start(&folder, true)?;
+            let done = crash::run(&binary, &folder, *kills, args.seed)?;
+            std::fs::remove_dir_all(&folder)?;
+            println!(
+                "crash: {} kills, {} calls, {} acknowledged, {} objects looked at, {} uploads resumed, {} verifications, \
+                 at most {} files without a row, {:.1} s",
+                done.kills,
+                done.calls,
+                done.acknowledged,
+                done.looked_at,
+                done.resumed,
+                done.verified,
+                done.orphans,
+                start.elapsed().as_secs_f32()
+            );
+            println!("{} passed, 0 failed, 0 skipped", done.kills);
+        }
+        What::Power { states } => {
+            let folder = crash::folder("power")?;
+            let _watchdog = Watchdog::start(&folder, true)?;
+            let done = power::run(&binary, &folder, *states, args.seed)?;
+            std::fs::remove_dir_all(&folder)?;
+            println!(
+                "power: {} states of recordings with {} calls, {} steps and {} MiB written; {} objects looked at, \
+                 {} uploads resumed, {:.1} s",
+                done.states,
+                done.calls,
+                done.steps,
+                done.bytes >> 20,
+                done.looked_at,
+                done.resumed,
+                start.elapsed().as_secs_f32()
+            );
+            println!("{} passed, 0 failed, 0 skipped", done.states);
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,726 @@
+//! From the words of `strace` to steps on a disk.
+//!
+//! Wharf calls the kernel directly and not through libc, so a library put before it would see nothing; strace sees all.
+//! A call has its effect when its end is told, a sync covers what ended before its begin is told, and an answer counts
+//! from the begin of its sending: each the less favourable way. What cannot be followed (writing through a mapping,
+//! rings, copies within the kernel) is an error and not a gap.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Component, Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+
+use super::disk::{Node, ROOT, Step};
+
+/// Calls that are recorded.
+const CALLS: &str = "openat,open,openat2,creat,write,pwrite64,pwritev,pwritev2,writev,sendto,sendmsg,ftruncate,truncate,\
+     fallocate,fsync,fdatasync,syncfs,sync,rename,renameat,renameat2,link,linkat,unlink,unlinkat,rmdir,mkdir,mkdirat,\
+     mmap,close,dup,dup2,dup3,lseek,copy_file_range,splice,sendfile,io_uring_setup,symlinkat";
+
+/// The words that start a recorder; the program's command line follows.
+pub(crate) fn recorder(strace: &Path, to: &Path) -> Vec<String> {
+    let mut words = vec![strace.display().to_string()];
+    let options = [
+        "-f",
+        "--seccomp-bpf",
+        "-qq",
+        // Paths of descriptors, peers of sockets; all bytes of all strings, all parts of all lists.
+        "-yy",
+        "-xx",
+        "-v",
+        "-s",
+        "300000000",
+        "-o",
+    ];
+    words.extend(options.map(str::to_owned));
+    words.push(to.display().to_string());
+    words.push("-e".to_owned());
+    words.push(format!("trace={}", CALLS.replace(' ', "")));
+    words
+}
+
+/// Follows one process after another over one folder.
+pub(crate) struct Tracer {
+    root: PathBuf,
+    folders: HashMap<Node, BTreeMap<String, Node>>,
+    nodes: usize,
+    syncs: usize,
+    open: HashMap<i32, Open>,
+    /// Calls that have begun, by thread: what was told so far, and the sync it is.
+    begun: HashMap<u32, (String, Vec<u8>, Option<usize>)>,
+    /// The process ended within a call that changes something.
+    cut: bool,
+    pub(crate) steps: Vec<Step>,
+}
+
+#[derive(Clone, Copy)]
+struct Open {
+    node: Node,
+    at: usize,
+    append: bool,
+    durable: bool,
+}
+
+impl Tracer {
+    /// `root` is empty, and absolute without links.
+    pub(crate) fn new(root: &Path) -> Tracer {
+        Tracer {
+            root: root.to_owned(),
+            folders: HashMap::from([(ROOT, BTreeMap::new())]),
+            nodes: 1,
+            syncs: 0,
+            open: HashMap::new(),
+            begun: HashMap::new(),
+            cut: false,
+            steps: Vec::new(),
+        }
+    }
+
+    /// Reads what a recorder wrote about one process.
+    pub(crate) fn read(&mut self, trace: &[u8]) -> Result<()> {
+        self.open.clear();
+        self.begun.clear();
+        self.cut = false;
+        for line in trace.split(|byte| *byte == b'\n') {
+            self.line(line).with_context(|| {
+                let shown = String::from_utf8_lossy(&line[..line.len().min(400)]).into_owned();
+                format!("in the recording: {shown}")
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Whether the process was killed within a call that changes something: nobody has heard how far it came.
+    pub(crate) fn is_cut(&self) -> bool {
+        self.cut
+            || self
+                .begun
+                .values()
+                .any(|(name, told, _)| changes(name, told))
+    }
+
+    fn line(&mut self, line: &[u8]) -> Result<()> {
+        let Some(space) = line.iter().position(|byte| *byte == b' ') else {
+            return Ok(());
+        };
+        let thread: u32 = text(&line[..space])?.parse().context("a thread's number")?;
+        let rest = line[space..].trim_ascii();
+        if rest.starts_with(b"+++") || rest.starts_with(b"---") {
+            return Ok(());
+        }
+        const CUT: &[u8] = b"<unfinished ...>";
+        if let Some(after) = rest.strip_prefix(b"<... ") {
+            let Some((name, mut told, sync)) = self.begun.remove(&thread) else {
+                bail!("a call ends that has not begun");
+            };
+            let Some(at) = find(after, b" resumed>") else {
+                bail!("how does it resume?");
+            };
+            told.extend_from_slice(&after[at + 9..]);
+            return self.whole(&name, &told, sync);
+        }
+        let Some(bracket) = rest.iter().position(|byte| *byte == b'(') else {
+            return Ok(());
+        };
+        let name = text(&rest[..bracket])?.to_owned();
+        let told = &rest[bracket + 1..];
+        let sync = self.begins(&name, told)?;
+        match told.strip_suffix(CUT) {
+            Some(told) => {
+                self.begun.insert(thread, (name, told.to_vec(), sync));
+                Ok(())
+            }
+            None => self.whole(&name, told, sync),
+        }
+    }
+
+    /// A call begins: that is when descriptors are freed, answers leave, and syncs decide what they cover.
+    fn begins(&mut self, name: &str, told: &[u8]) -> Result<Option<usize>> {
+        match name {
+            "close" => {
+                self.open.remove(&number(told));
+            }
+            "write" | "writev" | "sendto" | "sendmsg" if is_tcp(told) => {
+                let mut said = strings(told, 4096)?;
+                said.make_ascii_lowercase();
+                if let Some(at) = find(&said, b"x-request-id: call-") {
+                    let call = i64::from(number(&said[at + 19..]));
+                    let call = usize::try_from(call)?;
+                    self.steps.push(Step::Answer { call });
+                }
+            }
+            "fsync" | "fdatasync" => {
+                let node = self.open.get(&number(told)).map(|open| open.node);
+                // Whether a folder's names are its data is told by nobody, and ext4 acts as if they were not.
+                let names_only = |node| name == "fdatasync" && self.folders.contains_key(&node);
+                if let Some(node) = node.filter(|node| !names_only(*node)) {
+                    return Ok(Some(self.sync(Some(node))));
+                }
+            }
+            "syncfs" | "sync" => return Ok(Some(self.sync(None))),
+            _ => {}
+        }
+        Ok(None)
+    }
+
+    fn sync(&mut self, node: Option<Node>) -> usize {
+        self.syncs += 1;
+        let sync = self.syncs;
+        self.steps.push(Step::SyncBegin { sync, node });
+        sync
+    }
+
+    /// A call has ended.
+    fn whole(&mut self, name: &str, told: &[u8], sync: Option<usize>) -> Result<()> {
+        let Some(at) = rfind(told, b" = ") else {
+            // The process ended in it.
+            return Ok(());
+        };
+        let result = told[at + 3..].trim_ascii();
+        if result.starts_with(b"?") {
+            self.cut |= changes(name, told);
+            return Ok(());
+        }
+        // It failed.
+        if result.starts_with(b"-") {
+            return Ok(());
+        }
+        let told = told[..at].trim_ascii_end();
+        let told = told.strip_suffix(b")").unwrap_or(told);
+        let result = match result.strip_prefix(b"0x") {
+            Some(_) => 0,
+            None => number64(result),
+        };
+        match name {
+            "openat" | "open" | "openat2" | "creat" => self.opened(name, told, result),
+            "write" | "writev" | "pwrite64" | "pwritev" | "pwritev2" => {
+                self.written(name, told, result)
+            }
+            "fsync" | "fdatasync" | "syncfs" | "sync" => {
+                if let Some(sync) = sync {
+                    self.steps.push(Step::SyncEnd { sync });
+                }
+                Ok(())
+            }
+            "ftruncate" => {
+                if let Some(open) = self.open.get(&number(told)) {
+                    let (node, length) = (open.node, last_number(told)?);
+                    self.steps.push(Step::Resize { node, length });
+                }
+                Ok(())
+            }
+            "lseek" => {
+                if let Some(open) = self.open.get_mut(&number(told)) {
+                    open.at = usize::try_from(result)?;
+                }
+                Ok(())
+            }
+            "dup" | "dup2" | "dup3" => {
+                if let Some(open) = self.open.get(&number(told)).copied() {
+                    self.open.insert(i32::try_from(result)?, open);
+                }
+                Ok(())
+            }
+            "mkdir" | "mkdirat" => match self.paths(told)?.first() {
+                Some(path) => {
+                    let node = self.make(true);
+                    self.link(path, node)
+                }
+                None => Ok(()),
+            },
+            "unlink" | "unlinkat" | "rmdir" => self.unlinked(told),
+            "rename" | "renameat" | "renameat2" => self.renamed(told),
+            "link" | "linkat" => self.linked(told),
+            "fallocate" => self.allocated(told),
+            "mmap" => {
+                let shared =
+                    find(told, b"MAP_SHARED").is_some() && find(told, b"PROT_WRITE").is_some();
+                let descriptor = told
+                    .split(|byte| *byte == b',')
+                    .nth(4)
+                    .map_or(-1, |word| number(word.trim_ascii()));
+                if shared && self.open.contains_key(&descriptor) {
+                    bail!("a file is written through a mapping, which cannot be followed");
+                }
+                Ok(())
+            }
+            "copy_file_range" | "splice" | "sendfile" => {
+                let to = match name {
+                    "sendfile" => number(told),
+                    _ => told
+                        .split(|byte| *byte == b',')
+                        .nth(2)
+                        .map_or(-1, |word| number(word.trim_ascii())),
+                };
+                if self.open.contains_key(&to) {
+                    bail!("a file is written by {name}, which cannot be followed");
+                }
+                Ok(())
+            }
+            "io_uring_setup" => bail!("writes through a ring cannot be followed"),
+            "truncate" | "symlinkat" if !self.paths(told)?.is_empty() => {
+                bail!("{name} cannot be followed")
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn make(&mut self, folder: bool) -> Node {
+        let node = self.nodes;
+        self.nodes += 1;
+        if folder {
+            self.folders.insert(node, BTreeMap::new());
+        }
+        self.steps.push(Step::Make { node, folder });
+        node
+    }
+
+    fn link(&mut self, path: &Path, node: Node) -> Result<()> {
+        let (folder, name) = self.place(path)?;
+        self.entries(folder)?.insert(name.clone(), node);
+        self.steps.push(Step::Link { folder, name, node });
+        Ok(())
+    }
+
+    fn opened(&mut self, name: &str, told: &[u8], result: i64) -> Result<()> {
+        let paths = self.paths(told)?;
+        let Some(path) = paths.first() else {
+            return Ok(());
+        };
+        let flag = |flag: &[u8]| find(told, flag).is_some();
+        let node = if flag(b"O_TMPFILE") {
+            self.make(false)
+        } else {
+            let known = self.find(path)?;
+            let made = name == "creat" || flag(b"O_CREAT");
+            match known {
+                Some(node) if !flag(b"O_EXCL") => {
+                    if flag(b"O_TRUNC") || name == "creat" {
+                        self.steps.push(Step::Resize { node, length: 0 });
+                    }
+                    node
+                }
+                _ if made => {
+                    let node = self.make(false);
+                    self.link(path, node)?;
+                    node
+                }
+                Some(node) => node,
+                None => bail!("{} was not there and is opened", path.display()),
+            }
+        };
+        let open = Open {
+            node,
+            at: 0,
+            append: flag(b"O_APPEND"),
+            durable: flag(b"O_SYNC") || flag(b"O_DSYNC"),
+        };
+        self.open.insert(i32::try_from(result)?, open);
+        Ok(())
+    }
+
+    fn written(&mut self, name: &str, told: &[u8], result: i64) -> Result<()> {
+        let Some(open) = self.open.get(&number(told)).copied() else {
+            return Ok(());
+        };
+        if open.append {
+            bail!("a file is written with O_APPEND, which is not followed");
+        }
+        let length = usize::try_from(result)?;
+        let mut bytes = strings(told, usize::MAX)?;
+        if bytes.len() < length {
+            bail!("{length} bytes were written and {} were told", bytes.len());
+        }
+        bytes.truncate(length);
+        let end = told
+            .iter()
+            .rposition(|byte| matches!(byte, b'"' | b']'))
+            .unwrap_or(0);
+        // After the bytes: how many, then where, then flags.
+        let mut words = told[end + 1..].split(|byte| *byte == b',').skip(2);
+        let node = open.node;
+        let at = if name.starts_with('p') {
+            let word = words.next().context("an offset")?;
+            usize::try_from(number64(word.trim_ascii()))?
+        } else {
+            if let Some(open) = self.open.get_mut(&number(told)) {
+                open.at += length;
+            }
+            open.at
+        };
+        self.steps.push(Step::Write { node, at, bytes });
+        if open.durable || find(&told[end..], b"SYNC").is_some() {
+            let sync = self.sync(Some(node));
+            self.steps.push(Step::SyncEnd { sync });
+        }
+        Ok(())
+    }
+
+    fn unlinked(&mut self, told: &[u8]) -> Result<()> {
+        let paths = self.paths(told)?;
+        let Some(path) = paths.first() else {
+            return Ok(());
+        };
+        let (folder, name) = self.place(path)?;
+        if self.entries(folder)?.remove(&name).is_none() {
+            bail!("{} was not there and is removed", path.display());
+        }
+        self.steps.push(Step::Unlink { folder, name });
+        Ok(())
+    }
+
+    fn renamed(&mut self, told: &[u8]) -> Result<()> {
+        let paths = self.paths(told)?;
+        let [from, to] = paths.as_slice() else {
+            return Ok(());
+        };
+        let (from_folder, from_name) = self.place(from)?;
+        let (to_folder, to_name) = self.place(to)?;
+        let Some(node) = self.entries(from_folder)?.remove(&from_name) else {
+            bail!("{} was not there and is renamed", from.display());
+        };
+        self.entries(to_folder)?.insert(to_name.clone(), node);
+        if from_folder == to_folder {
+            let (folder, from, to) = (from_folder, from_name, to_name);
+            self.steps.push(Step::Rename { folder, from, to });
+        } else {
+            let (folder, name) = (to_folder, to_name);
+            self.steps.push(Step::Link { folder, name, node });
+            let (folder, name) = (from_folder, from_name);
+            self.steps.push(Step::Unlink { folder, name });
+        }
+        Ok(())
+    }
+
+    fn linked(&mut self, told: &[u8]) -> Result<()> {
+        // A file without a name gets one by its descriptor.
+        let all = quoted(told)?;
+        let descriptor = all.first().and_then(|path| {
+            let number = text(path).ok()?.strip_prefix("/proc/self/fd/")?;
+            self.open.get(&number.parse().ok()?).map(|open| open.node)
+        });
+        let paths = self.paths(told)?;
+        match (descriptor, paths.as_slice()) {
+            (Some(node), [to]) => self.link(to, node),
+            (None, [from, to]) => match self.find(from)? {
+                Some(node) => self.link(to, node),
+                None => bail!("{} was not there and is linked", from.display()),
+            },
+            (None, []) => Ok(()),
+            _ => bail!("a link into or out of the folder"),
+        }
+    }
+
+    fn allocated(&mut self, told: &[u8]) -> Result<()> {
+        let Some(open) = self.open.get(&number(told)).copied() else {
+            return Ok(());
+        };
+        if find(told, b"FALLOC_FL_KEEP_SIZE").is_some() {
+            return Ok(());
+        }
+        if find(told, b"FALLOC_FL").is_some() {
+            bail!("this kind of fallocate is not followed");
+        }
+        let mut words = told.split(|byte| *byte == b',').skip(2);
+        let mut next = || words.next().map_or(0, |word| number64(word.trim_ascii()));
+        let end = usize::try_from(next() + next())?;
+        // Zeros at the end, and nothing where bytes are already: a write of none beyond them.
+        let (node, bytes) = (open.node, Vec::new());
+        self.steps.push(Step::Write {
+            node,
+            at: end,
+            bytes,
+        });
+        Ok(())
+    }
+
+    /// The paths below the root that a call names, relative to it.
+    fn paths(&self, told: &[u8]) -> Result<Vec<PathBuf>> {
+        let mut paths = Vec::new();
+        let mut base = None;
+        let mut at = 0;
+        while at < told.len() {
+            match told[at] {
+                // The folder of a descriptor, or of AT_FDCWD.
+                b'<' => {
+                    let end = at
+                        + told[at..]
+                            .iter()
+                            .position(|byte| *byte == b'>')
+                            .unwrap_or(0);
+                    base = Some(decode(&told[at + 1..end.max(at + 1)])?);
+                    at = end.max(at);
+                }
+                b'"' => {
+                    let length = told[at + 1..].iter().position(|byte| *byte == b'"');
+                    let end = at + 1 + length.context("an open quote")?;
+                    let path = PathBuf::from(text(&decode(&told[at + 1..end])?)?);
+                    let path = match &base {
+                        Some(base) => Path::new(text(base)?).join(path),
+                        None => path,
+                    };
+                    if let Some(path) = self.below(&path) {
+                        paths.push(path);
+                    }
+                    at = end;
+                }
+                _ => {}
+            }
+            at += 1;
+        }
+        Ok(paths)
+    }
+
+    /// A path relative to the root, if it is below it and of interest. The log's index is made anew by each start, and
+    /// sockets are no files.
+    fn below(&self, path: &Path) -> Option<PathBuf> {
+        let mut plain = PathBuf::new();
+        for part in path.components() {
+            match part {
+                Component::ParentDir => {
+                    plain.pop();
+                }
+                Component::CurDir => {}
+                part => plain.push(part),
+            }
+        }
+        let path = plain.strip_prefix(&self.root).ok()?;
+        (!is_left_out(path)).then(|| path.to_owned())
+    }
+
+    fn place(&self, path: &Path) -> Result<(Node, String)> {
+        let folder = path.parent().context("a name in a folder")?;
+        let node = self.find(folder)?;
+        let name = path.file_name().and_then(|name| name.to_str());
+        match (node, name) {
+            (Some(node), Some(name)) => Ok((node, name.to_owned())),
+            _ => bail!("{} lies in no folder that was seen", path.display()),
+        }
+    }
+
+    fn find(&self, path: &Path) -> Result<Option<Node>> {
+        let mut node = ROOT;
+        for part in path.components() {
+            let name = part.as_os_str().to_str().context("a name in UTF-8")?;
+            let entries = self.folders.get(&node);
+            match entries.and_then(|entries| entries.get(name)) {
+                Some(next) => node = *next,
+                None => return Ok(None),
+            }
+        }
+        Ok(Some(node))
+    }
+
+    fn entries(&mut self, folder: Node) -> Result<&mut BTreeMap<String, Node>> {
+        self.folders
+            .get_mut(&folder)
+            .context("a folder that was seen")
+    }
+}
+
+/// Whether a call that nobody saw the end of may have changed a file.
+fn changes(name: &str, told: &[u8]) -> bool {
+    !matches!(name, "close" | "fsync" | "fdatasync" | "lseek" | "mmap") && !is_tcp(told)
+}
+
+/// Files that no state holds.
+pub(crate) fn is_left_out(path: &Path) -> bool {
+    let name = path.file_name().map(|name| name.to_string_lossy());
+    name.is_some_and(|name| name.ends_with("-shm") || name.starts_with("admin.sock"))
+}
+
+fn is_tcp(told: &[u8]) -> bool {
+    find(&told[..told.len().min(40)], b"<TCP").is_some()
+}
+
+/// All quoted strings, one after another, until there are so many bytes.
+fn strings(told: &[u8], enough: usize) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    for string in quoted_raw(told) {
+        // Four characters for each byte.
+        let wanted = string
+            .len()
+            .min(enough.saturating_sub(bytes.len()).saturating_mul(4));
+        bytes.extend(decode(&string[..wanted])?);
+    }
+    Ok(bytes)
+}
+
+fn quoted(told: &[u8]) -> Result<Vec<Vec<u8>>> {
+    quoted_raw(told).map(decode).collect()
+}
+
+fn quoted_raw(told: &[u8]) -> impl Iterator<Item = &[u8]> {
+    told.split(|byte| *byte == b'"').skip(1).step_by(2)
+}
+
+/// `\x41\x42` as bytes; what is not in this form stays as it is.
+fn decode(told: &[u8]) -> Result<Vec<u8>> {
+    if !told.starts_with(b"\\x") {
+        return Ok(told.to_vec());
+    }
+    let digit = |byte: u8| (byte as char).to_digit(16).map(|digit| digit as u8);
+    told.chunks(4)
+        .map(|chunk| match chunk {
+            [b'\\', b'x', high, low] => Some(digit(*high)? << 4 | digit(*low)?),
+            _ => None,
+        })
+        .collect::<Option<Vec<u8>>>()
+        .context("bytes in the form \\x41")
+}
+
+fn text(bytes: &[u8]) -> Result<&str> {
+    std::str::from_utf8(bytes).context("UTF-8")
+}
+
+/// The number that it begins with; -1 if it does with none.
+fn number64(told: &[u8]) -> i64 {
+    let digits = told.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    text(&told[..digits])
+        .ok()
+        .and_then(|digits| digits.parse().ok())
+        .unwrap_or(-1)
+}
+
+fn number(told: &[u8]) -> i32 {
+    i32::try_from(number64(told)).unwrap_or(-1)
+}
+
+fn last_number(told: &[u8]) -> Result<usize> {
+    let word = told.rsplit(|byte| *byte == b',').next().unwrap_or_default();
+    Ok(usize::try_from(number64(word.trim_ascii()))?)
+}
+
+fn find(told: &[u8], word: &[u8]) -> Option<usize> {
+    told.windows(word.len()).position(|window| window == word)
+}
+
+fn rfind(told: &[u8], word: &[u8]) -> Option<usize> {
+    told.windows(word.len()).rposition(|window| window == word)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hex(text: &str) -> String {
+        text.bytes().map(|byte| format!("\\x{byte:02x}")).collect()
+    }
+
+    fn steps(trace: &str) -> Result<Vec<Step>> {
+        // What stands in ‹› is told as strace does.
+        let mut told = String::new();
+        for (at, part) in trace.split(['‹', '›']).enumerate() {
+            told.push_str(&if at % 2 == 1 {
+                hex(part)
+            } else {
+                part.to_owned()
+            });
+        }
+        let mut tracer = Tracer::new(Path::new("/disk"));
+        tracer.read(told.as_bytes())?;
+        Ok(tracer.steps)
+    }
+
+    #[test]
+    fn a_durable_file_is_followed_from_its_name_to_the_answer() {
+        let trace = r#"7 mkdirat(AT_FDCWD<‹/›>, "‹/disk/data›", 0700) = 0
+7 openat(AT_FDCWD<‹/›>, "‹/disk/data/a›", O_RDWR|O_CREAT|O_EXCL|O_CLOEXEC, 0600) = 5<‹/disk/data/a›>
+8 pwritev(5<‹/disk/data/a›>, [{iov_base="‹he›", iov_len=2}, {iov_base="‹llo›", iov_len=3}], 2, 16) = 5
+7 fdatasync(5<‹/disk/data/a›> <unfinished ...>
+8 pwrite64(5<‹/disk/data/a›>, "‹late›", 4, 21) = 4
+7 <... fdatasync resumed>) = 0
+7 write(9<TCP:[127.0.0.1:1->127.0.0.1:2]>, "‹HTTP/1.1 201 Created
+X-Request-Id: call-17
+›", 9 <unfinished ...>
+7 <... write resumed>) = 9
+7 linkat(4<‹/disk/data›>, "‹a›", 4<‹/disk/data›>, "‹b›", 0) = 0
+7 unlink("‹/disk/data/../data/a›") = 0
+7 ftruncate(5<‹/disk/data/b›>, 3) = 0
+7 close(5<‹/disk/data/b›>) = 0
+7 write(5<‹/elsewhere›>, "‹x›", 1) = 1
+"#;
+        let link = |folder, name: &str, node| Step::Link {
+            folder,
+            name: name.to_owned(),
+            node,
+        };
+        let write = |at, bytes: &[u8]| Step::Write {
+            node: 2,
+            at,
+            bytes: bytes.to_vec(),
+        };
+        let make = |node, folder| Step::Make { node, folder };
+        let expected = [
+            make(1, true),
+            link(0, "data", 1),
+            make(2, false),
+            link(1, "a", 2),
+            write(16, b"hello"),
+            Step::SyncBegin {
+                sync: 1,
+                node: Some(2),
+            },
+            write(21, b"late"),
+            Step::SyncEnd { sync: 1 },
+            Step::Answer { call: 17 },
+            link(1, "b", 2),
+            Step::Unlink {
+                folder: 1,
+                name: "a".to_owned(),
+            },
+            Step::Resize { node: 2, length: 3 },
+        ];
+        assert_eq!(steps(trace).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_folders_names_need_fsync() {
+        let trace = |call: &str| {
+            let open = "7 openat(AT_FDCWD<‹/›>, \"‹/disk›\", O_RDONLY|O_CLOEXEC) = 5<‹/disk›>\n";
+            steps(&format!("{open}7 {call}(5<‹/disk›>) = 0\n")).unwrap()
+        };
+        assert_eq!(trace("fdatasync"), []);
+        assert_eq!(trace("fsync").len(), 2);
+    }
+
+    #[test]
+    fn what_failed_or_lies_elsewhere_is_no_step() {
+        let trace = r#"7 openat(AT_FDCWD<‹/›>, "‹/other/a›", O_RDWR|O_CREAT, 0600) = 5<‹/other/a›>
+7 pwrite64(5<‹/other/a›>, "‹x›", 1, 0) = 1
+7 mkdir("‹/disk/a›", 0700) = -1 ENOSPC (No space left on device)
+7 openat(AT_FDCWD<‹/disk›>, "‹wharf.db-shm›", O_RDWR|O_CREAT, 0600) = 6<‹/disk/wharf.db-shm›>
+7 mmap(NULL, 4096, PROT_READ|PROT_WRITE, MAP_SHARED, 6<‹/disk/wharf.db-shm›>, 0) = 0x7f0000000000
+7 +++ killed by SIGKILL +++
+"#;
+        assert_eq!(steps(trace).unwrap(), []);
+    }
+
+    #[test]
+    fn a_kill_within_a_write_is_seen() {
+        let cut = |trace: &str| {
+            let mut tracer = Tracer::new(Path::new("/disk"));
+            tracer.read(trace.as_bytes()).unwrap();
+            tracer.is_cut()
+        };
+        assert!(cut(
+            "7 pwrite64(5</d>, \"\\x41\", 1, 0 <unfinished ...>) = ?\n"
+        ));
+        assert!(cut("7 pwrite64(5</d>, \"\\x41\", 1, 0 <unfinished ...>\n"));
+        assert!(!cut("7 fdatasync(5</d> <unfinished ...>) = ?\n"));
+    }
+
+    #[test]
+    fn what_cannot_be_followed_is_an_error() {
+        let open = "7 openat(AT_FDCWD<‹/disk›>, \"‹a›\", O_RDWR|O_CREAT, 0600) = 5<‹/disk/a›>\n";
+        for call in [
+            "7 mmap(NULL, 4096, PROT_READ|PROT_WRITE, MAP_SHARED, 5<‹/disk/a›>, 0) = 0x7f0000000000\n",
+            "7 copy_file_range(6<‹/x›>, [0], 5<‹/disk/a›>, [0], 10, 0) = 10\n",
+            "7 io_uring_setup(8, {}) = 9\n",
+            "7 pwrite64(5<‹/disk/a›>, \"‹x›\"..., 100, 0) = 100\n",
+            "7 unlink(\"‹/disk/none›\") = 0\n",
+        ] {
+            assert!(steps(&format!("{open}{call}")).is_err(), "{call}");
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! The real binary over one data folder: started, killed, looked at from outside.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::http::{Body, Connection};
+use crate::e2e::process::tail;
+use crate::run;
+
+/// A start that takes longer has failed.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What is started, and where.
+#[derive(Clone)]
+pub(crate) struct Site {
+    pub(crate) binary: PathBuf,
+    pub(crate) data: PathBuf,
+    pub(crate) log: PathBuf,
+    pub(crate) port: u16,
+}
+
+/// A server that runs. It is killed when this is dropped.
+pub(crate) struct Registry {
+    child: Child,
+    site: Site,
+    /// The child is a tracer and the server its child.
+    traced: bool,
+}
+
+impl Site {
+    /// A site in a folder, at a port that is free now.
+    pub(crate) fn new(binary: &Path, folder: &Path) -> Result<Site> {
+        let port = std::net::TcpListener::bind("127.0.0.1:0")?
+            .local_addr()?
+            .port();
+        Ok(Site {
+            binary: binary.to_owned(),
+            data: folder.join("data"),
+            log: folder.join("server.log"),
+            port,
+        })
+    }
+
+    /// The same, with its output elsewhere.
+    pub(crate) fn logging_to(self, log: PathBuf) -> Site {
+        Site { log, ..self }
+    }
+
+    /// Starts the server and does not wait for it. `tracer` is put before its command line.
+    pub(crate) fn start(&self, tracer: &[String]) -> Result<Registry> {
+        let mut words = tracer.iter();
+        let mut command = match words.next() {
+            None => Command::new(&self.binary),
+            Some(program) => {
+                let mut command = Command::new(program);
+                command.args(words).arg(&self.binary);
+                command
+            }
+        };
+        let log = File::options().create(true).append(true).open(&self.log)?;
+        command
+            .args(["serve", "--anonymous", "maintainer", "--data"])
+            .arg(&self.data)
+            .args(["--listen", &format!("127.0.0.1:{}", self.port)])
+            // Requests keep the ids that the clients give them.
+            .env("WHARF__SERVER__TRUSTED_PROXIES", "127.0.0.1")
+            .env("WHARF__LOG__LEVEL", "warn")
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log);
+        let child = command
+            .spawn()
+            .with_context(|| format!("starting {}", run::line(&command)))?;
+        Ok(Registry {
+            child,
+            site: self.clone(),
+            traced: !tracer.is_empty(),
+        })
+    }
+
+    /// Starts it and waits until it is ready.
+    pub(crate) fn run(&self, tracer: &[String]) -> Result<Registry> {
+        let mut registry = self.start(tracer)?;
+        registry.ready()?;
+        Ok(registry)
+    }
+
+    /// Runs `wharf storage verify` and gives what it printed; damage is an error.
+    pub(crate) fn verify(&self, deep: bool) -> Result<String> {
+        let mut command = Command::new(&self.binary);
+        command
+            .args(["storage", "verify", "--data"])
+            .arg(&self.data);
+        if deep {
+            command.arg("--deep");
+        }
+        run::read(&mut command)
+    }
+
+    /// The end of the server's output.
+    pub(crate) fn log_end(&self) -> String {
+        tail(&std::fs::read_to_string(&self.log).unwrap_or_default(), 20)
+    }
+}
+
+impl Registry {
+    /// Waits until it answers that it is ready.
+    pub(crate) fn ready(&mut self) -> Result<()> {
+        let start = Instant::now();
+        loop {
+            let answer = Connection::open(self.site.port)
+                .and_then(|mut open| open.send("GET", "/readyz", &[], Body::None));
+            if answer.is_ok_and(|answer| answer.status == 200) {
+                return Ok(());
+            }
+            if let Some(status) = self.child.try_wait()? {
+                bail!(
+                    "the server ended with {status} before it was ready\n{}",
+                    self.site.log_end()
+                );
+            }
+            if start.elapsed() > PATIENCE {
+                bail!("the server was not ready in time\n{}", self.site.log_end());
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// The server's own process.
+    pub(crate) fn process(&self) -> Result<Pid> {
+        let number = if self.traced {
+            // Its number stands in the folder's lock.
+            let text = std::fs::read_to_string(self.site.data.join("lock"))?;
+            text.trim()
+                .parse()
+                .context("the process in the lock file")?
+        } else {
+            i32::try_from(self.child.id())?
+        };
+        Pid::from_raw(number).context("a process number")
+    }
+
+    /// How many file descriptors it has open.
+    pub(crate) fn descriptors(&self) -> Result<usize> {
+        let folder = format!("/proc/{}/fd", self.process()?.as_raw_nonzero());
+        Ok(std::fs::read_dir(folder)?.count())
+    }
+
+    /// `kill -9`.
+    pub(crate) fn kill(mut self) -> Result<()> {
+        kill_process(self.process()?, Signal::KILL)?;
+        self.child.wait()?;
+        Ok(())
+    }
+
+    /// SIGTERM, and the orderly end.
+    pub(crate) fn stop(mut self) -> Result<()> {
+        kill_process(self.process()?, Signal::TERM)?;
+        let status = self.child.wait()?;
+        if !status.success() {
+            bail!("the server ended with {status}\n{}", self.site.log_end());
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        if let Ok(None) = self.child.try_wait() {
+            if let Ok(process) = self.process() {
+                let _ = kill_process(process, Signal::KILL);
+            }
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+}
