@@ -315,9 +315,8 @@ impl Engine {
             let _ = reply.send(check());
         })?;
         let found: Vec<String> = answer.await.map_err(|_| Error::Closed)??;
-        match found.first() {
-            Some(first) => self.report_damage(first.clone()),
-            None => {}
+        if let Some(first) = found.first() {
+            self.report_damage(first.clone());
         }
         Ok(found)
     }
