@@ -81,7 +81,7 @@ fn upper(step: u64) -> u64 {
         return step;
     }
     let (shift, digits) = (step / STEPS - 1, step % STEPS + STEPS);
-    ((u128::from(digits) + 1 << shift) - 1).min(u128::from(u64::MAX)) as u64
+    (((u128::from(digits) + 1) << shift) - 1).min(u128::from(u64::MAX)) as u64
 }
 
 #[cfg(test)]

@@ -93,7 +93,7 @@ async fn served(file: &Arc<File>, bytes: &[u8], lengths: &[usize], requests: usi
                 Piece::Bytes(Bytes::copy_from_slice(&bytes[from..at]))
             }
         });
-        let body = Pieces::new(pieces.collect::<Vec<_>>(), lengths.len() % 2 == 0);
+        let body = Pieces::new(pieces.collect::<Vec<_>>(), lengths.len().is_multiple_of(2));
         async { Ok::<_, Infallible>(hyper::Response::new(body)) }
     });
     let mut request = "GET / HTTP/1.1\r\nhost: x\r\n\r\n".repeat(requests - 1);

@@ -415,7 +415,7 @@ async fn a_slow_disk_holds_up_no_reader_and_throws_no_writer_out() {
     let mut times = Vec::new();
     let (address, small) = (manifest(name, "v1"), image.blobs().next().unwrap());
     let small = blob(name, &small.digest);
-    while pushes.len() > 0 && times.len() < 20_000 {
+    while !pushes.is_empty() && times.len() < 20_000 {
         for address in [&address, &small] {
             let begun = Instant::now();
             client.get(address).send().await.expect_status(200);

@@ -1,14 +1,14 @@
 //! Attacks on the real server, in a process of its own so that its memory and files can be counted, while a bystander
-//! goes on pulling. `WHARF_LONG=1` makes the attacks as large as issue 4 names them; it needs 20,000 open files.
+//! goes on pulling. `WHARF_LONG=1` makes the attacks full size, such as ten thousand connections; it needs 20,000 open files.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::sync::{Mutex, MutexGuard};
 use wharf_testkit::{Content, Image, Process, TestOptions, Version};
 
 pub(crate) const MIB: usize = 1024 * 1024;
@@ -55,9 +55,8 @@ pub(crate) struct Stage<'a> {
 impl Target {
     /// With this configuration, TOML. One at a time: attacks would measure each other.
     pub(crate) async fn start(config: &str) -> Target {
-        static ALONE: Mutex<()> = Mutex::new(());
-        let alone =
-            tokio::task::block_in_place(|| ALONE.lock().unwrap_or_else(PoisonError::into_inner));
+        static ALONE: Mutex<()> = Mutex::const_new(());
+        let alone = ALONE.lock().await;
         raise_open_files();
         let options = TestOptions {
             anonymous: Some("writer"),
