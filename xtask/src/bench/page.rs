@@ -38,7 +38,7 @@ fn replace(text: &str, name: &str, content: &str) -> Result<String> {
             .find(end)
             .with_context(|| format!("{PAGE}: no {end:?} after {begin:?}"))?;
     Ok(format!(
-        "{}\n{}\n{}",
+        "{}\n{}\n\n{}",
         &text[..from],
         content.trim_end(),
         &text[to..]
