@@ -313,7 +313,7 @@ fn nginx(program: &Path, dir: &Path, listen: &str, setup: Setup) -> Result<Comma
 events {{ worker_connections 20000; }}
 worker_rlimit_nofile 40000;
 http {{
-  access_log off; sendfile on; tcp_nopush on; {aio}
+  access_log off; sendfile on; tcp_nopush on; open_file_cache max=2000; {aio}
   keepalive_requests 10000; keepalive_timeout 120s; default_type application/octet-stream;
   client_body_temp_path {shown}/nginx-body; proxy_temp_path {shown}/nginx-proxy; fastcgi_temp_path {shown}/nginx-f;
   uwsgi_temp_path {shown}/nginx-u; scgi_temp_path {shown}/nginx-s;
