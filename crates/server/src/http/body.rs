@@ -1,7 +1,7 @@
 //! Bodies of answers: nothing, bytes in memory, or a stream whose length is known beforehand.
 //!
 //! Handlers build them; `service` hands them to hyper. A body never grows in memory: a stream is pulled frame by frame,
-//! only as fast as the client takes it. Where the connection has a [`Lane`], the frames of a blob are stretches of its
+//! only as fast as the client takes it. Where the connection has a lane for files, the frames of a blob are stretches of its
 //! file rather than bytes. A stream that gives fewer or more bytes than announced breaks the connection,
 //! since a short answer that looks whole is the worst one (invariant 6).
 
