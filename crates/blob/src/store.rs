@@ -15,8 +15,8 @@ use crate::read::Blob;
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// Bytes that an upload gathers before it hands them to the I/O threads. One segment gathers while one is hashed and
-/// written, so an upload holds twice this and the last chunk that it was given, and up to [`AHEAD`] segments more while
-/// all uploads together hold fewer than [`AHEAD_OF_ALL`] of these.
+/// written, so an upload holds twice this and the last chunk that it was given, and up to `AHEAD` segments more while
+/// all uploads together hold fewer than `AHEAD_OF_ALL` of these.
 pub const BUFFER: usize = 1 << 20;
 
 /// Segments of one upload that may wait for its hash or its file.
