@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 
@@ -12,6 +13,8 @@ use super::work::{REPOSITORIES, Session, TAGS, World, repository};
 
 /// Connections that look at once.
 const THREADS: usize = 4;
+/// Longest that a server may take after a start to remove what nobody owns.
+const TIDYING: Duration = Duration::from_secs(20);
 
 /// What is there.
 #[derive(Default)]
@@ -118,8 +121,19 @@ fn with_company(world: &World, keys: Vec<Key>) -> Vec<Key> {
     all.into_iter().collect()
 }
 
-/// Files of uploads that no session owns.
+/// Files of uploads that no session owns, once the server has had its time: it removes them beside its first requests.
 pub(crate) fn stray_uploads(data: &Path, port: u16) -> Result<Vec<String>> {
+    let begun = Instant::now();
+    loop {
+        let stray = strays(data, port)?;
+        if stray.is_empty() || begun.elapsed() > TIDYING {
+            return Ok(stray);
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn strays(data: &Path, port: u16) -> Result<Vec<String>> {
     let mut connection = Connection::open(port)?;
     let mut stray = Vec::new();
     for entry in std::fs::read_dir(data.join("uploads"))? {
