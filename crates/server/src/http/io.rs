@@ -5,7 +5,7 @@
 //! behind those of earlier requests. What goes out leaves marks for the [watch](super::watch).
 
 use std::io::{self, IoSlice};
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::OnceLock;
 use std::task::{Context, Poll, ready};
@@ -22,20 +22,6 @@ use super::watch::Watched;
 /// What hyper reads in place of a refused head.
 const STAND_IN: &[u8] = b"GET / HTTP/1.1\r\nhost: -\r\nconnection: close\r\n\r\n";
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-
-/// So many bytes read cost a task one unit of its budget, 128 in all: a client that sends without a pause has others wait for
-/// a megabyte of it at most.
-const UNIT: usize = 8 << 10;
-
-/// Takes from the task's budget; without any left, the next look at the socket says `Pending`, and others get their turn.
-pub(super) fn charge(cx: &mut Context<'_>, units: usize) {
-    for _ in 0..units {
-        if !tokio::task::coop::has_budget_remaining() {
-            return;
-        }
-        let _ = pin!(tokio::task::coop::consume_budget()).poll(cx);
-    }
-}
 
 /// A socket, encrypted or not.
 #[derive(Debug)]
@@ -249,7 +235,6 @@ impl AsyncRead for Io {
                 this.watched.drained(read.is_pending());
                 ready!(read)?;
                 let new = &out.filled()[before..];
-                charge(cx, new.len() / UNIT);
                 if new.is_empty() {
                     this.stopped = Some(Stopped::End);
                     return Poll::Ready(Ok(()));

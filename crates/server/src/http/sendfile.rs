@@ -13,7 +13,7 @@
 
 use std::io::{self, IoSlice};
 use std::os::fd::AsFd;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, ready};
@@ -215,7 +215,7 @@ pub(super) fn poll_send(
                 )));
             }
             Ok(sent) => {
-                super::io::charge(cx, sent / UNIT);
+                charge(cx, sent);
                 return Poll::Ready(Ok(sent));
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -247,6 +247,16 @@ fn poll_copy(wire: &mut Wire, cx: &mut Context<'_>, window: &Window) -> Poll<io:
     let mut buffer = vec![0; window.len.min(64 << 10)];
     let count = rustix::io::pread(&*window.file, &mut buffer, window.at)?;
     Pin::new(wire).poll_write(cx, &buffer[..count])
+}
+
+/// Takes from the task's budget what `sent` bytes cost; without any left, the next look at the socket says `Pending`.
+fn charge(cx: &mut Context<'_>, sent: usize) {
+    for _ in 0..sent / UNIT {
+        if !tokio::task::coop::has_budget_remaining() {
+            return;
+        }
+        let _ = pin!(tokio::task::coop::consume_budget()).poll(cx);
+    }
 }
 
 #[cfg(test)]
