@@ -246,8 +246,8 @@ impl Looker<'_> {
             self.fault(format!("upload {id} {fault}{history}"));
         }
         match held {
-            // Where one byte may be held, "0-0" does not tell: it is left alone.
-            Some(0) if limits.high == 1 => {}
+            // Where one byte may be held, also the first of an interrupted part, "0-0" does not tell: it is left alone.
+            Some(0) if limits.high >= 1 => {}
             Some(held) => self.found.open.push((id.to_owned(), held)),
             None => self.found.gone.push(id.to_owned()),
         }
