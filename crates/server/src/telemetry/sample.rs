@@ -131,12 +131,7 @@ impl Writer<'_> {
         unit: Option<&Unit>,
         value: N,
     ) -> fmt::Result {
-        let help = format!("{help}.");
-        let metric = ConstGauge::new(value);
-        let encoder = self
-            .0
-            .encode_descriptor(name, &help, unit, metric.metric_type())?;
-        metric.encode(encoder)
+        self.metric(name, help, unit, &ConstGauge::new(value))
     }
 
     pub(super) fn counter<N: EncodeCounterValue>(
@@ -146,8 +141,17 @@ impl Writer<'_> {
         unit: Option<&Unit>,
         value: N,
     ) -> fmt::Result {
+        self.metric(name, help, unit, &ConstCounter::new(value))
+    }
+
+    fn metric(
+        &mut self,
+        name: &str,
+        help: &str,
+        unit: Option<&Unit>,
+        metric: &impl EncodeMetric,
+    ) -> fmt::Result {
         let help = format!("{help}.");
-        let metric = ConstCounter::new(value);
         let encoder = self
             .0
             .encode_descriptor(name, &help, unit, metric.metric_type())?;
