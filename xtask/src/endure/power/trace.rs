@@ -2,7 +2,8 @@
 //!
 //! Wharf calls the kernel directly and not through libc, so a library put before it would see nothing; strace sees all.
 //! A call has its effect when its end is told, a sync covers what ended before its begin is told, and an answer counts
-//! from the begin of its sending: each the less favourable way. What cannot be followed (writing through a mapping,
+//! from the begin of its sending: each the less favourable way. One thread may meet what another's call has done before
+//! that call's end is told; then the call has its effect there. What cannot be followed (writing through a mapping,
 //! rings, copies within the kernel) is an error and not a gap.
 
 use std::collections::{BTreeMap, HashMap};
@@ -46,8 +47,8 @@ pub(crate) struct Tracer {
     nodes: usize,
     syncs: usize,
     open: HashMap<i32, Open>,
-    /// Calls that have begun, by thread: what was told so far, and the sync it is.
-    begun: HashMap<u32, (String, Vec<u8>, Option<usize>)>,
+    /// Calls that have begun, by thread.
+    begun: HashMap<u32, Begun>,
     /// The process ended within a call that changes something.
     cut: bool,
     pub(crate) steps: Vec<Step>,
@@ -59,6 +60,16 @@ struct Open {
     at: usize,
     append: bool,
     durable: bool,
+}
+
+/// A call whose end has not been told.
+struct Begun {
+    name: String,
+    told: Vec<u8>,
+    /// The sync that it is.
+    sync: Option<usize>,
+    /// Another thread has met what it does.
+    met: bool,
 }
 
 impl Tracer {
@@ -96,7 +107,7 @@ impl Tracer {
             || self
                 .begun
                 .values()
-                .any(|(name, told, _)| changes(name, told))
+                .any(|call| !call.met && changes(&call.name, &call.told))
     }
 
     fn line(&mut self, line: &[u8]) -> Result<()> {
@@ -110,14 +121,17 @@ impl Tracer {
         }
         const CUT: &[u8] = b"<unfinished ...>";
         if let Some(after) = rest.strip_prefix(b"<... ") {
-            let Some((name, mut told, sync)) = self.begun.remove(&thread) else {
+            let Some(mut call) = self.begun.remove(&thread) else {
                 bail!("a call ends that has not begun");
             };
             let Some(at) = find(after, b" resumed>") else {
                 bail!("how does it resume?");
             };
-            told.extend_from_slice(&after[at + 9..]);
-            return self.whole(&name, &told, sync);
+            if call.met {
+                return Ok(());
+            }
+            call.told.extend_from_slice(&after[at + 9..]);
+            return self.whole(&call.name, &call.told, call.sync);
         }
         let Some(bracket) = rest.iter().position(|byte| *byte == b'(') else {
             return Ok(());
@@ -127,7 +141,13 @@ impl Tracer {
         let sync = self.begins(&name, told)?;
         match told.strip_suffix(CUT) {
             Some(told) => {
-                self.begun.insert(thread, (name, told.to_vec(), sync));
+                let begun = Begun {
+                    name,
+                    told: told.to_vec(),
+                    sync,
+                    met: false,
+                };
+                self.begun.insert(thread, begun);
                 Ok(())
             }
             None => self.whole(&name, told, sync),
@@ -191,6 +211,11 @@ impl Tracer {
             Some(_) => 0,
             None => number64(result),
         };
+        self.acts(name, told, result, sync)
+    }
+
+    /// A call has its effect.
+    fn acts(&mut self, name: &str, told: &[u8], result: i64, sync: Option<usize>) -> Result<()> {
         match name {
             "openat" | "open" | "openat2" | "creat" => self.opened(name, told, result),
             "write" | "writev" | "pwrite64" | "pwritev" | "pwritev2" => {
@@ -222,6 +247,8 @@ impl Tracer {
                 Ok(())
             }
             "mkdir" | "mkdirat" => match self.paths(told)?.first() {
+                // Another's call was taken for the one that made it.
+                Some(path) if self.find(path)?.is_some() => Ok(()),
                 Some(path) => {
                     let node = self.make(true);
                     self.link(path, node)
@@ -291,7 +318,7 @@ impl Tracer {
         let node = if flag(b"O_TMPFILE") {
             self.make(false)
         } else {
-            let known = self.find(path)?;
+            let known = self.meet(path)?;
             let made = name == "creat" || flag(b"O_CREAT");
             match known {
                 Some(node) if !flag(b"O_EXCL") => {
@@ -401,6 +428,8 @@ impl Tracer {
         });
         let paths = self.paths(told)?;
         match (descriptor, paths.as_slice()) {
+            // Another's call was taken for the one that made it.
+            (_, [.., to]) if self.find(to)?.is_some() => Ok(()),
             (Some(node), [to]) => self.link(to, node),
             (None, [from, to]) => match self.find(from)? {
                 Some(node) => self.link(to, node),
@@ -488,14 +517,38 @@ impl Tracer {
         (!is_left_out(path)).then(|| path.to_owned())
     }
 
-    fn place(&self, path: &Path) -> Result<(Node, String)> {
+    fn place(&mut self, path: &Path) -> Result<(Node, String)> {
         let folder = path.parent().context("a name in a folder")?;
-        let node = self.find(folder)?;
+        let node = self.meet(folder)?;
         let name = path.file_name().and_then(|name| name.to_str());
         match (node, name) {
             (Some(node), Some(name)) => Ok((node, name.to_owned())),
             _ => bail!("{} lies in no folder that was seen", path.display()),
         }
+    }
+
+    /// What a path names. If nothing yet, then what a call that has begun makes of it, or of a folder above.
+    fn meet(&mut self, path: &Path) -> Result<Option<Node>> {
+        while self.find(path)?.is_none() {
+            let mut maker = None;
+            for (thread, call) in self.begun.iter().filter(|(_, call)| !call.met) {
+                let makes = matches!(
+                    call.name.as_str(),
+                    "mkdir" | "mkdirat" | "rename" | "renameat" | "renameat2" | "link" | "linkat"
+                );
+                let made = self.paths(&call.told)?.pop();
+                if makes && made.is_some_and(|made| path.starts_with(made)) {
+                    maker = Some(*thread);
+                }
+            }
+            let Some(call) = maker.and_then(|thread| self.begun.get_mut(&thread)) else {
+                return Ok(None);
+            };
+            call.met = true;
+            let (name, told) = (call.name.clone(), call.told.clone());
+            self.acts(&name, &told, 0, None)?;
+        }
+        self.find(path)
     }
 
     fn find(&self, path: &Path) -> Result<Option<Node>> {
@@ -672,6 +725,27 @@ X-Request-Id: call-17
             Step::Resize { node: 2, length: 3 },
         ];
         assert_eq!(steps(trace).unwrap(), expected);
+    }
+
+    /// Two threads make one folder: the one that lost goes on before the end of the other's call is told.
+    #[test]
+    fn what_a_call_has_done_is_met_before_its_end() {
+        let trace = r#"7 openat(AT_FDCWD<‹/›>, "‹/disk/a›", O_RDWR|O_CREAT|O_EXCL, 0600) = 5<‹/disk/a›>
+7 openat(AT_FDCWD<‹/›>, "‹/disk/b›", O_RDWR|O_CREAT|O_EXCL, 0600) = 6<‹/disk/b›>
+7 mkdir("‹/disk/to›", 0700 <unfinished ...>
+8 mkdir("‹/disk/to›", 0700) = -1 EEXIST (File exists)
+8 rename("‹/disk/a›", "‹/disk/to/a›" <unfinished ...>
+9 openat(AT_FDCWD<‹/›>, "‹/disk/to/a›", O_RDONLY) = 7<‹/disk/to/a›>
+8 <... rename resumed>) = 0
+7 <... mkdir resumed>) = 0
+7 rename("‹/disk/b›", "‹/disk/to/b›") = 0
+"#;
+        let steps = steps(trace).unwrap();
+        let made = |step: &&Step| matches!(step, Step::Make { folder: true, .. });
+        let linked = |step: &&Step| matches!(step, Step::Link { folder: 3, .. });
+        assert_eq!(steps.iter().filter(made).count(), 1);
+        assert_eq!(steps.iter().filter(linked).count(), 2);
+        assert_eq!(steps.len(), 4 + 2 + 2 * 2, "{steps:?}");
     }
 
     #[test]
