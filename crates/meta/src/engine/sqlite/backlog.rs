@@ -116,3 +116,106 @@ impl Backlog {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::tx::{SqliteTx, Writes};
+    use super::*;
+    use crate::error::Result;
+
+    struct Nothing {
+        relaxed: bool,
+    }
+
+    impl Work for Nothing {
+        fn name(&self) -> &'static str {
+            "Nothing"
+        }
+
+        fn writes(&self) -> Writes {
+            Writes::One
+        }
+
+        fn frees(&self) -> bool {
+            false
+        }
+
+        fn relaxed(&self) -> bool {
+            self.relaxed
+        }
+
+        fn run(&mut self, _: &mut SqliteTx<'_>) -> Result<()> {
+            Ok(())
+        }
+
+        fn answer(self: Box<Self>, _: Result<()>) {}
+    }
+
+    fn work(relaxed: bool) -> Message {
+        Message::Work(Box::new(Nothing { relaxed }))
+    }
+
+    fn make() -> (mpsc::Sender<Message>, Backlog) {
+        let (send, queue) = mpsc::channel(64);
+        (send, Backlog::new(queue, 8))
+    }
+
+    /// Minutes, for a test that would hang.
+    const LONG: Duration = Duration::from_secs(600);
+
+    #[test]
+    fn those_who_return_are_waited_for_and_no_longer() {
+        let (send, mut backlog) = make();
+        send.try_send(work(false)).ok().unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for _ in 0..3 {
+                    std::thread::sleep(Duration::from_millis(10));
+                    send.try_send(work(false)).ok().unwrap();
+                }
+            });
+            // One waits already, three come back.
+            backlog.gather(3, LONG);
+            assert_eq!(backlog.len(), 4);
+        });
+        let start = Instant::now();
+        backlog.gather(1, Duration::from_millis(20));
+        assert!(start.elapsed() >= Duration::from_millis(10), "it waited");
+        assert_eq!(backlog.len(), 4, "nobody came");
+        // Nobody was answered, so nobody is waited for.
+        backlog.gather(0, LONG);
+        // A batch takes no more.
+        (0..9).for_each(|_| send.try_send(work(false)).ok().unwrap());
+        backlog.gather(100, LONG);
+        assert_eq!(backlog.len(), 8);
+    }
+
+    #[test]
+    fn a_commit_without_a_sync_takes_only_what_needs_none() {
+        let (send, mut backlog) = make();
+        for relaxed in [false, true, false, true] {
+            send.try_send(work(relaxed)).ok().unwrap();
+        }
+        let mut take = |commit| backlog.next(commit).map(|work| work.relaxed());
+        assert_eq!(take(Commit::Relaxed), Some(true));
+        assert_eq!(take(Commit::Relaxed), Some(true));
+        assert_eq!(take(Commit::Relaxed), None);
+        assert_eq!(take(Commit::Synced), Some(false));
+        send.try_send(work(true)).ok().unwrap();
+        assert_eq!(take(Commit::Synced), Some(false));
+        assert_eq!(take(Commit::Synced), Some(true), "it rides along");
+        assert_eq!(take(Commit::Synced), None);
+    }
+
+    #[test]
+    fn what_was_accepted_is_done_before_the_end() {
+        let (send, mut backlog) = make();
+        send.try_send(work(true)).ok().unwrap();
+        send.try_send(Message::Close).ok().unwrap();
+        assert!(backlog.wait());
+        backlog.gather(1, LONG);
+        assert!(backlog.next(Commit::Relaxed).is_some());
+        assert!(!backlog.wait());
+        assert!(send.try_send(work(true)).is_err());
+    }
+}

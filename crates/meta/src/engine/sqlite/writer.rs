@@ -28,7 +28,7 @@ const BATCH_TIME: Duration = Duration::from_millis(10);
 /// So many commits in a row may do without a sync. The check of the log at the start counts on it: see `log.rs`.
 pub(super) const RELAXED_IN_A_ROW: u32 = 1;
 /// Callers who were just answered get this part of a sync's time to come back with more...
-const RETURN_PART: u32 = 4;
+const RETURN_PART: u32 = 2;
 /// ... and no more than this.
 const RETURN_TIME: Duration = Duration::from_millis(2);
 /// A slow operation is logged once in this time.
