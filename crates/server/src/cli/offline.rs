@@ -14,10 +14,16 @@ use crate::app::Data;
 use crate::config::Config;
 use crate::memory;
 
+/// Tasks that a runtime thread works off before it looks for new requests, while others still wait for it. tokio's own
+/// 61 are turns of microseconds; those of uploads copy up to megabytes, and a manifest waited behind dozens of them: p50
+/// beside four pushes 1.0 ms against 0.5. Fewer still cost small requests a twentieth of their rate.
+const TURNS: u32 = 16;
+
 /// The runtime of a command.
 pub(super) fn runtime() -> Result<Runtime, Failure> {
     let built = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
+        .event_interval(TURNS)
         .on_thread_park(memory::when_idle)
         .build();
     built.map_err(|error| Failure::text(Exit::Failure, format!("cannot start threads: {error}")))
