@@ -5,7 +5,7 @@
 //! counts only as long as `meta` calls the stamp fresh, so no write ever comes here to remove anything, and no reader
 //! sees a value after a newer one. That something is absent is never remembered. Used by `manifest` alone.
 //!
-//! Whether the look-up in an open view is not fast enough was measured: `docs/reference/performance.md`, P1.
+//! What it gains over look-ups in open views: `docs/reference/performance.md`, P1.
 
 use std::sync::Arc;
 
