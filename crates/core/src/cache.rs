@@ -4,6 +4,8 @@
 //! a tag leads to a digest, a digest to the manifest. Each carries the [`Stamp`] that was taken before it was read, and
 //! counts only as long as `meta` calls the stamp fresh, so no write ever comes here to remove anything, and no reader
 //! sees a value after a newer one. That something is absent is never remembered. Used by `manifest` alone.
+//!
+//! What it gains over look-ups in open views: `docs/reference/performance.md`, P1.
 
 use std::sync::Arc;
 

@@ -67,17 +67,23 @@ pub(crate) fn during(
     })
 }
 
-/// One step of a client; `false` ends it.
-type Step<'a> = &'a (dyn Fn(&mut Client, &mut Histogram) -> Result<bool> + Sync);
-
-fn closed(site: &Site, clients: usize, step: Step<'_>) -> Result<Seen> {
-    let failed = AtomicBool::new(false);
+/// Clients with open connections, so that no latency holds the opening of one.
+fn connect(site: &Site, clients: usize) -> Result<Vec<Client>> {
     let mut connected = Vec::new();
     for _ in 0..clients {
         let mut client = site.client();
         client.connect()?;
         connected.push(client);
     }
+    Ok(connected)
+}
+
+/// One step of a client; `false` ends it.
+type Step<'a> = &'a (dyn Fn(&mut Client, &mut Histogram) -> Result<bool> + Sync);
+
+fn closed(site: &Site, clients: usize, step: Step<'_>) -> Result<Seen> {
+    let failed = AtomicBool::new(false);
+    let connected = connect(site, clients)?;
     let start = Instant::now();
     std::thread::scope(|scope| {
         let threads: Vec<_> = connected
@@ -121,15 +127,15 @@ pub(crate) fn open(
     stop: &AtomicBool,
     work: impl Fn(&mut Client, u64) -> Result<()> + Sync,
 ) -> Result<Seen> {
+    let connected = connect(site, clients)?;
     let begin = Instant::now();
     let next = AtomicU64::new(0);
     std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..clients)
-            .map(|_| {
+        let threads: Vec<_> = connected
+            .into_iter()
+            .map(|mut client| {
                 let (next, work) = (&next, &work);
                 scope.spawn(move || -> Result<Histogram> {
-                    let mut client = site.client();
-                    client.connect()?;
                     let mut latency = Histogram::new();
                     loop {
                         let number = next.fetch_add(1, Ordering::Relaxed);

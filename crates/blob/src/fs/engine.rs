@@ -36,7 +36,7 @@ pub(super) struct Engine {
     pub(super) root: OwnedFd,
     /// Threads for everything that changes something.
     pub(super) pool: Pool,
-    /// Threads for hashing, which never wait for the disk: as many as there are processors.
+    /// Threads for hashing, which never wait for the disk.
     pub(super) hash: Pool,
     /// Segments that uploads may hold beyond one each.
     pub(super) ahead: Arc<Semaphore>,
@@ -72,7 +72,8 @@ impl Engine {
         let engine = Self {
             root: fd,
             pool: Pool::new("blob-write", threads).map_err(cannot)?,
-            hash: Pool::nice("blob-hash", cores, HASH_NICE).map_err(cannot)?,
+            // One processor stays free of it: stepping back is not enough where every turn takes milliseconds.
+            hash: Pool::nice("blob-hash", cores - 1, HASH_NICE).map_err(cannot)?,
             ahead: Arc::new(Semaphore::new(AHEAD_OF_ALL)),
             read: Arc::new(ReadIo {
                 pool: Pool::new("blob-read", threads).map_err(cannot)?,

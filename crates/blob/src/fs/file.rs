@@ -20,6 +20,10 @@ use crate::key::{Key, UploadId};
 /// Buffers that one `pwritev` takes (IOV_MAX on Linux).
 const VECTOR: usize = 1024;
 
+/// Bytes that one write through the page cache takes, about. The kernel gives the processor to nobody else while it fills
+/// fresh pages, and where those are slow, a mebibyte of them keeps whoever answers requests waiting for milliseconds.
+const TURN: usize = 128 << 10;
+
 /// How durable a job shall leave the file.
 #[derive(Clone, Copy, PartialEq)]
 pub(super) enum Durable {
@@ -138,7 +142,7 @@ impl UploadFile {
         IoSlice::advance_slices(&mut slices, 0);
         while !slices.is_empty() {
             let count = self
-                .write_some(&file, slices)
+                .write_some(&file, &slices[..turn(slices)])
                 .map_err(failed("writing", &self.path))?;
             IoSlice::advance_slices(&mut slices, count);
         }
@@ -212,6 +216,16 @@ impl Drop for UploadFile {
             tracing::warn!(path = self.path, %error, "an abandoned upload could not be removed");
         }
     }
+}
+
+/// How many of the slices one write takes: at least one, and no more once there are enough bytes.
+fn turn(slices: &[IoSlice<'_>]) -> usize {
+    let mut bytes = 0;
+    let enough = slices.iter().position(|slice| {
+        bytes += slice.len();
+        bytes >= TURN
+    });
+    enough.map_or(slices.len(), |last| last + 1)
 }
 
 /// A new file, also where one of that name was: its bytes and its name's durability belong to another life.
@@ -323,4 +337,22 @@ fn sync_data(engine: &Engine, file: &File, path: &str) -> Result<()> {
     let failed = failed("syncing", path);
     engine.step(Step::Sync, path).map_err(&failed)?;
     rustix::fs::fdatasync(file).map_err(&failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_write_takes_one_slice_at_least_and_stops_at_its_turn() {
+        let turns = |sizes: &[usize]| {
+            let bytes = vec![0; 2 * TURN];
+            let slices: Vec<_> = sizes.iter().map(|n| IoSlice::new(&bytes[..*n])).collect();
+            turn(&slices)
+        };
+        assert_eq!(turns(&[2 * TURN, 1]), 1);
+        assert_eq!(turns(&[TURN - 1, 1, 1]), 2);
+        assert_eq!(turns(&[TURN / 2, TURN / 4]), 2);
+        assert_eq!(turns(&[0]), 1);
+    }
 }

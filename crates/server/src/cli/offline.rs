@@ -14,10 +14,16 @@ use crate::app::Data;
 use crate::config::Config;
 use crate::memory;
 
+/// Tasks that a runtime thread works off before it looks for new requests, while others still wait for it. tokio's own
+/// 61 suit turns of microseconds; those of uploads copy up to megabytes, and a new request may wait behind many: beside
+/// four pushes p50 of a manifest was 0.95 ms with 61 and 0.6 with 16. With 4, small requests alone lost a twentieth.
+const TURNS: u32 = 16;
+
 /// The runtime of a command.
 pub(super) fn runtime() -> Result<Runtime, Failure> {
     let built = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
+        .event_interval(TURNS)
         .on_thread_park(memory::when_idle)
         .build();
     built.map_err(|error| Failure::text(Exit::Failure, format!("cannot start threads: {error}")))
