@@ -48,7 +48,7 @@ use connection::{Connection, Mode, Registry, error};
 use reader::{PendingScan, Scan, Slots};
 use reserve::Reserve;
 use shared::{PAGE, Shared};
-use writer::{Message, Pending, Writer};
+use writer::{Message, Pending, Writer, lost};
 
 /// What a commit promises.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -239,7 +239,7 @@ impl Engine {
             .send(Message::Work(Box::new(work)))
             .await
             .map_err(|_| Error::Closed)?;
-        let answer = answer.await.map_err(|_| Error::Closed)?;
+        let answer = answer.await.map_err(|_| lost(O::name()))?;
         self.shared.note(&answer);
         answer
     }
@@ -339,7 +339,7 @@ impl Engine {
             .send(Message::Work(Box::new(work)))
             .await
             .map_err(|_| Error::Closed)?;
-        answer.await.map_err(|_| Error::Closed)?
+        answer.await.map_err(|_| lost("engine::Reclaim"))?
     }
 
     /// See [`crate::Meta::stats`].

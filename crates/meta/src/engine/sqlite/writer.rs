@@ -3,6 +3,7 @@
 //! It takes whatever waits, runs it inside one transaction, commits, and answers all. While it syncs, the next
 //! operations gather. Whoever changes the data in another way breaks the promise that only this thread writes.
 
+use std::any::Any;
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -109,9 +110,22 @@ impl Writer {
     pub(super) fn run(mut self) {
         while let Some(message) = self.queue.blocking_recv() {
             match message {
-                Message::Work(work) => self.batch(work),
+                Message::Work(work) => self.guarded(work),
                 Message::Close => self.queue.close(),
             }
+        }
+    }
+
+    /// A panic outside of an operation ends this batch and no other. Callers without an answer hear of it, since what they
+    /// wait on is dropped ([`lost`]).
+    fn guarded(&mut self, first: Box<dyn Work>) {
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.batch(first))) {
+            if !self.connection.raw().is_autocommit()
+                && let Err(error) = simple(self.connection.raw(), "ROLLBACK")
+            {
+                self.shared.refuse(&error);
+            }
+            told("the metadata writer", &*panic);
         }
     }
 
@@ -173,10 +187,12 @@ impl Writer {
             // A frame found no room, so the log has no end of this batch, and no sync failed.
             Err(error @ Error::Full(_)) => self.fail(done, &error),
             Err(error) => {
-                // What of it reached the disk is unknown, and so is what the next sync would vouch for.
-                tracing::error!(%error, operations = done.len(), "a metadata commit failed: writes are refused until a checkpoint is synced");
+                // What of it reached the disk is unknown, and so is what the next sync would vouch for. All this before it is
+                // told, which may fail too.
                 self.shared.refuse(&error);
+                let operations = done.len();
                 self.fail(done, &error);
+                tracing::error!(%error, operations, "a metadata commit failed: writes are refused until a checkpoint is synced");
             }
         }
     }
@@ -210,11 +226,7 @@ impl Writer {
             touched: &mut *touched,
         };
         let result = catch_unwind(AssertUnwindSafe(|| work.run(&mut tx))).unwrap_or_else(|panic| {
-            let reason = panic
-                .downcast_ref::<&str>()
-                .map(|text| (*text).to_owned())
-                .or_else(|| panic.downcast_ref::<String>().cloned())
-                .unwrap_or_else(|| "it panicked".to_owned());
+            let reason = reason(&*panic);
             tracing::error!(op = work.name(), %reason, "a metadata operation panicked");
             Err(Error::Bug {
                 op: work.name().to_owned(),
@@ -267,8 +279,8 @@ impl Writer {
         if !self.connection.raw().is_autocommit()
             && let Err(error) = simple(self.connection.raw(), "ROLLBACK")
         {
-            tracing::error!(%error, "a metadata transaction could not be rolled back");
             self.shared.refuse(&error);
+            tracing::error!(%error, "a metadata transaction could not be rolled back");
         }
         self.shared
             .counts
@@ -340,6 +352,28 @@ impl Writer {
                 "a metadata operation held the writer for too long"
             );
         }
+    }
+}
+
+/// What a panic says.
+fn reason(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    text.unwrap_or("it panicked").to_owned()
+}
+
+/// Tells the operator that a thread of the engine panicked and goes on. What panicked may have been the telling.
+pub(super) fn told(who: &'static str, panic: &(dyn Any + Send)) {
+    let reason = reason(panic);
+    let tell = || tracing::error!(who, %reason, "a thread of the metadata store panicked and goes on; this is a bug");
+    let _ = catch_unwind(tell);
+}
+
+/// What a caller is told whose answer was dropped. The writer answers all that it takes, even while it closes: it panicked.
+pub(super) fn lost(op: &str) -> Error {
+    Error::Bug {
+        op: op.to_owned(),
+        reason: "the metadata writer panicked while it was under way".to_owned(),
     }
 }
 
