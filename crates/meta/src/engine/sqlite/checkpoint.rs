@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::connection::{Connection, error, failure, is_failed_sync};
+use super::connection::{Connection, failure, is_failed_sync};
 use super::reader::Slots;
 use super::shared::Shared;
 use super::writer::told;
@@ -64,15 +64,7 @@ impl Progress {
 impl Checkpointer {
     /// Until the store is closed; then once more, to leave an empty log.
     pub(super) fn run(mut self) {
-        let patience = |time| {
-            self.connection
-                .raw()
-                .busy_timeout(time)
-                .map_err(|e| error(&e, "busy_timeout"))
-        };
-        if let Err(error) = patience(PATIENCE) {
-            tracing::error!(%error, "checkpoints wait for readers for too long");
-        }
+        self.be_patient();
         let mut pause = None;
         while self.shared.wait(pause.unwrap_or(IDLE), pause.is_some()) {
             // Without this thread the log would grow until nothing is written, and a refusal would never end.
@@ -81,10 +73,19 @@ impl Checkpointer {
                 told("metadata checkpoints", &*panic);
                 Some(LONG_PAUSE)
             });
+            if self.connection.renew() {
+                self.be_patient();
+            }
         }
         let _gate = self.shared.gate();
         if let Err(error) = self.checkpoint(Mode::Truncate) {
             tracing::warn!(%error, "the metadata log was not emptied at the end; the next start does it");
+        }
+    }
+
+    fn be_patient(&self) {
+        if let Err(error) = self.connection.raw().busy_timeout(PATIENCE) {
+            tracing::error!(%error, "checkpoints wait for readers for too long");
         }
     }
 

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::connection::Connection;
+use super::connection::{Connection, error};
 use super::shared::Shared;
 use super::tx::{Counts, Progress, SqliteTx, Writes, run, simple};
 use crate::error::{Error, Result};
@@ -126,6 +126,11 @@ impl Writer {
                 self.shared.refuse(&error);
             }
             told("the metadata writer", &*panic);
+        }
+        if self.connection.renew()
+            && let Err(error) = hook(&mut self.connection, &self.shared)
+        {
+            tracing::error!(%error, "checkpoints will begin late");
         }
     }
 
@@ -353,6 +358,17 @@ impl Writer {
             );
         }
     }
+}
+
+/// Has a connection tell how long the log is after each commit.
+pub(super) fn hook(connection: &mut Connection, shared: &Arc<Shared>) -> Result<()> {
+    let shared = Arc::clone(shared);
+    let hook = move |_: &mut rusqlite::hooks::Wal, pages: std::ffi::c_int| {
+        shared.wal_has(u64::try_from(pages).unwrap_or(0));
+        Ok(())
+    };
+    let hooked = connection.raw_mut().wal_hook(Some(hook));
+    hooked.map_err(|e| error(&e, "wal_hook"))
 }
 
 /// What a panic says.
