@@ -1,7 +1,9 @@
 //! Full disks and failed commits.
 
+use std::collections::HashSet;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
+use std::sync::Mutex;
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -9,7 +11,7 @@ use wharf_meta::suite::{publish, push, put};
 use wharf_meta::{Error, Meta, Op, Result, Tx, setting, tag};
 
 use crate::engine::Hold;
-use crate::{make, open, runtime};
+use crate::{check, make, open, runtime};
 
 fn set(key: impl Into<String>, value: impl Into<String>) -> setting::Put {
     setting::Put {
@@ -101,13 +103,33 @@ fn a_full_database_undoes_whole_operations() {
 /// signal that comes with it.
 #[test]
 fn a_failed_commit_refuses_writes_until_a_checkpoint() {
+    in_a_child(
+        "a_failed_commit_refuses_writes_until_a_checkpoint",
+        failing_commits,
+    );
+}
+
+/// The same when the threads of the store panic as they tell of it: the refusal holds, and it ends.
+#[test]
+fn a_panic_where_a_failure_is_told_changes_nothing_of_it() {
+    in_a_child(
+        "a_panic_where_a_failure_is_told_changes_nothing_of_it",
+        || {
+            tracing::subscriber::set_global_default(Panics::default()).unwrap();
+            failing_commits();
+        },
+    );
+}
+
+fn in_a_child(test: &str, work: impl FnOnce()) {
     if std::env::var("WHARF_META_FSIZE").is_ok() {
-        return failing_commits();
+        return work();
     }
     let exe = std::env::current_exe().unwrap();
+    let exact = format!("trap '' XFSZ; exec \"$0\" --exact faults::{test}");
     let output = Command::new("sh")
         .arg0("sh")
-        .args(["-c", "trap '' XFSZ; exec \"$0\" --exact faults::a_failed_commit_refuses_writes_until_a_checkpoint"])
+        .args(["-c", &exact])
         .arg(exe)
         .env("WHARF_META_FSIZE", "1")
         .output()
@@ -118,6 +140,32 @@ fn a_failed_commit_refuses_writes_until_a_checkpoint() {
         "{text}{}",
         String::from_utf8_lossy(&output.stderr)
     );
+}
+
+/// Panics at the first error that each thread of the store tells, and drops the rest.
+#[derive(Default)]
+struct Panics(Mutex<HashSet<String>>);
+
+impl tracing::Subscriber for Panics {
+    fn enabled(&self, what: &tracing::Metadata<'_>) -> bool {
+        *what.level() == tracing::Level::ERROR
+    }
+
+    fn event(&self, _: &tracing::Event<'_>) {
+        let thread = std::thread::current();
+        let name = thread.name().unwrap_or_default();
+        let first = name.starts_with("meta-") && self.0.lock().unwrap().insert(name.to_owned());
+        assert!(!first, "on purpose");
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+    fn enter(&self, _: &tracing::span::Id) {}
+    fn exit(&self, _: &tracing::span::Id) {}
 }
 
 fn failing_commits() {
@@ -176,11 +224,105 @@ fn failing_commits() {
         assert_eq!(get(&meta, "third").await.as_deref(), Some("1"));
         meta.close().await;
     });
-    crate::check(folder.path());
+    check(folder.path());
     let again = open(folder.path());
     assert_eq!(
         runtime().block_on(get(&again, "kept")).as_deref(),
         Some("1")
     );
     assert_eq!(runtime().block_on(get(&again, "first")), None);
+}
+
+/// Writes, and makes the writer panic before the commit: nothing asks for a name inside of an operation.
+struct Nameless;
+
+impl Op for Nameless {
+    type Out = ();
+
+    async fn run<T: Tx>(&self, tx: &mut T) -> Result<()> {
+        set("nameless", "1").run(tx).await
+    }
+
+    fn name() -> &'static str {
+        if std::thread::current().name() == Some("meta-writer") {
+            panic!("on purpose");
+        }
+        "Nameless"
+    }
+}
+
+/// Makes the writer panic after the commit, when nobody waits for this any more.
+struct Bomb;
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        if std::thread::current().name() == Some("meta-writer") {
+            panic!("on purpose");
+        }
+    }
+}
+
+struct Leaves;
+
+impl Op for Leaves {
+    type Out = Bomb;
+
+    async fn run<T: Tx>(&self, _: &mut T) -> Result<Bomb> {
+        Ok(Bomb)
+    }
+}
+
+/// The writer's own panic fails the batch as a whole, with an error for each caller, and the next one is written.
+#[test]
+fn a_panic_of_the_writer_fails_its_batch_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let meta = open(folder.path());
+    runtime().block_on(async {
+        let mut together = 0;
+        for round in 0..3 {
+            let key = format!("first {round}");
+            let (held, first, broken) = tokio::join!(
+                meta.write(Hold(Duration::from_millis(100))),
+                meta.write(set(&key, "1")),
+                meta.write(Nameless),
+            );
+            held.expect("it was committed before");
+            assert!(matches!(broken, Err(Error::Bug { .. })), "{broken:?}");
+            assert_eq!(get(&meta, "nameless").await, None);
+            assert_eq!(get(&meta, &key).await.is_some(), first.is_ok());
+            if let Err(error) = first {
+                assert!(matches!(error, Error::Bug { .. }), "{error}");
+                together += 1;
+            }
+
+            // After a commit: what it holds is there, whoever heard of it.
+            let left = tokio::time::timeout(Duration::from_millis(20), async {
+                tokio::join!(
+                    meta.write(Hold(Duration::from_millis(100))),
+                    meta.write(Leaves)
+                )
+            });
+            assert!(left.await.is_err(), "it held the writer for longer");
+            let key = format!("same {round}");
+            let same = meta.write(set(&key, "1")).await;
+            assert!(matches!(same, Ok(()) | Err(Error::Bug { .. })), "{same:?}");
+            assert!(get(&meta, &key).await.is_some());
+
+            meta.write(set("next", round.to_string())).await.unwrap();
+            assert_eq!(get(&meta, "next").await, Some(round.to_string()));
+            meta.write(tag::Delete {
+                repository: wharf_meta::suite::repo("a"),
+                tag: wharf_meta::suite::tag("t"),
+                actor: "alice".into(),
+                at: 0,
+            })
+            .await
+            .unwrap();
+            push(&meta, put("a", "m", &["t"])).await;
+        }
+        assert!(together > 0, "each batch had one operation");
+        assert!(!meta.stats().refusing);
+        meta.close().await;
+    });
+    check(folder.path());
 }

@@ -379,6 +379,81 @@ async fn a_blob_that_cannot_be_read_is_never_cut_short() {
     assert!(holds(&client, name, &content).await);
 }
 
+/// The database's file alone: whoever needs a page of it that is not in memory is told so. Nothing that exists is denied,
+/// nobody is taken for a stranger, and nothing is taken for damaged.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_that_cannot_be_read_is_told_and_never_guessed() {
+    let mut server = start().await;
+    let client = server.admin(Version::Http1);
+    let (name, image) = ("team/app", Image::random());
+    client.push_image(name, "v1", &image).await;
+    for number in 0..40 {
+        let name = format!("team/other{number}");
+        client.push_image(&name, "v1", &Image::random()).await;
+    }
+    // What it has in memory, and its log, are gone.
+    server.terminate().await;
+    server.again().await;
+    let mut refused = Vec::new();
+    for calls in ["pread64", "pread64,pwrite64"] {
+        let database = data(&server, "wharf.db");
+        let Some(fault) = Inject::new(&server, calls, "error=EIO", &[database]) else {
+            return;
+        };
+        for version in Version::ALL {
+            let client = server.admin(version);
+            let config = image.blobs().next().unwrap();
+            let mount = format!(
+                "/v2/team/new/blobs/uploads/?mount={}&from={name}",
+                config.digest
+            );
+            let subject = &image.manifest.digest;
+            for (request, right) in [
+                (client.get(&manifest(name, "v1")), 200),
+                (client.head(&manifest(name, "v1")), 200),
+                (client.get(&manifest(name, subject)), 200),
+                (client.head(&manifest(name, subject)), 200),
+                (client.get(&blob(name, &config.digest)), 200),
+                (client.head(&blob(name, &config.digest)), 200),
+                (client.get(&format!("/v2/{name}/tags/list")), 200),
+                (client.get(&format!("/v2/{name}/referrers/{subject}")), 200),
+                (client.get("/v2/_catalog"), 200),
+                (client.post(&mount), 201),
+                (client.post(&format!("/v2/{name}/blobs/uploads/")), 202),
+                (client.delete(&manifest(name, "absent")), 404),
+                (client.head(&manifest("team/other7", "v1")), 200),
+                (client.head(&blob(name, &Content::random(9).digest)), 404),
+            ] {
+                let answer = request.send().await;
+                if answer.status == 503 {
+                    refused.push(answer);
+                } else {
+                    assert_eq!(answer.status, right, "{calls}: {answer}");
+                }
+            }
+        }
+        assert!(server.is_running());
+        drop(fault);
+        for version in Version::ALL {
+            reads_go_on(&server.admin(version), name, &image).await;
+        }
+        post_until_taken(&client, name, &Content::random(100)).await;
+        assert_eq!(figure(&client, "wharf_meta_damaged").await, "0");
+        server.terminate().await;
+        server.again().await;
+    }
+    assert!(refused.len() > 10, "{} were refused", refused.len());
+    for answer in refused {
+        answer.expect_header("retry-after");
+        let text = String::from_utf8_lossy(&answer.body).into_owned();
+        let told = text.contains("fails to read") || text.contains("none is accepted");
+        // A HEAD has no body.
+        assert!(text.is_empty() || told, "{answer}");
+    }
+    assert!(!server.output().contains("damaged"), "{}", server.output());
+    verify(&server);
+}
+
 /// Syncs that take seconds hold up those who wait for them, and nobody else; nobody is thrown out for waiting.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slow_disk_holds_up_no_reader_and_throws_no_writer_out() {

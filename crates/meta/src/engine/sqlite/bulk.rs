@@ -7,6 +7,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use rusqlite::config::DbConfig;
+
 use super::connection::{Connection, Mode, Registry, Steps, error};
 use super::tx::{Counts, Progress, SqliteTx, Writes, run, simple};
 use super::writer::add_counts;
@@ -16,8 +18,9 @@ use crate::folder::{Found, inspect};
 use crate::fresh::Touched;
 use crate::tx::Op;
 
-/// Operations in one commit: SQLite keeps a list of what a transaction has changed.
-const COMMIT_EVERY: u32 = 50_000;
+/// Operations in one commit. Each writes every page that was changed since the one before, and what is pushed changes pages
+/// all over the indexes: commits of 50,000 operations wrote a store of a million manifests ten times over.
+const COMMIT_EVERY: u32 = 2_000_000;
 
 /// A database that is being filled.
 #[derive(Debug)]
@@ -47,9 +50,19 @@ impl Bulk {
         for (pragma, value) in [("locking_mode", "EXCLUSIVE"), ("synchronous", "OFF")] {
             raw.pragma_update(None, pragma, value).map_err(fail)?;
         }
-        for mode in ["DELETE", "MEMORY"] {
-            raw.pragma_update_and_check(None, "journal_mode", mode, |_| Ok(()))
+        // Nothing is ever undone, so that no page needs to be kept as it was; SQLite's defensive mode would forbid that.
+        raw.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, false)
+            .map_err(fail)?;
+        for mode in ["DELETE", "OFF"] {
+            let now: String = raw
+                .pragma_update_and_check(None, "journal_mode", mode, |row| row.get(0))
                 .map_err(fail)?;
+            if !now.eq_ignore_ascii_case(mode) {
+                return Err(Error::Bug {
+                    op: "fill".to_owned(),
+                    reason: format!("the journal is {now} instead of {mode}"),
+                });
+            }
         }
         simple(raw, "BEGIN IMMEDIATE")?;
         Ok(Bulk {

@@ -3,13 +3,15 @@
 //! It is also the one that ends the refusal of writes after a failed commit: only a checkpoint whose syncs succeeded
 //! proves that the disk takes data again.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::connection::{Connection, error, failure, is_failed_sync};
+use super::connection::{Connection, failure, is_failed_sync};
 use super::reader::Slots;
 use super::shared::Shared;
+use super::writer::told;
 use crate::error::{Error, Result};
 
 /// Without a reason, the log is looked at so often.
@@ -62,32 +64,43 @@ impl Progress {
 impl Checkpointer {
     /// Until the store is closed; then once more, to leave an empty log.
     pub(super) fn run(mut self) {
-        let patience = |time| {
-            self.connection
-                .raw()
-                .busy_timeout(time)
-                .map_err(|e| error(&e, "busy_timeout"))
-        };
-        if let Err(error) = patience(PATIENCE) {
-            tracing::error!(%error, "checkpoints wait for readers for too long");
-        }
+        self.be_patient();
         let mut pause = None;
         while self.shared.wait(pause.unwrap_or(IDLE), pause.is_some()) {
-            let due = if self.shared.refusing().is_some() {
-                (!self.recover()).then_some(RETRY)
-            } else if self.step() {
-                None
-            } else {
-                Some(pause.map_or(PAUSE, |pause| (pause * 2).min(LONG_PAUSE)))
-            };
-            pause = match self.shared.reserve.is_spent() && !self.shared.reserve.hold() {
-                true => Some(due.unwrap_or(LONG_PAUSE)),
-                false => due,
-            };
+            // Without this thread the log would grow until nothing is written, and a refusal would never end.
+            let due = catch_unwind(AssertUnwindSafe(|| self.turn(pause)));
+            pause = due.unwrap_or_else(|panic| {
+                told("metadata checkpoints", &*panic);
+                Some(LONG_PAUSE)
+            });
+            if self.connection.renew() {
+                self.be_patient();
+            }
         }
         let _gate = self.shared.gate();
         if let Err(error) = self.checkpoint(Mode::Truncate) {
             tracing::warn!(%error, "the metadata log was not emptied at the end; the next start does it");
+        }
+    }
+
+    fn be_patient(&self) {
+        if let Err(error) = self.connection.raw().busy_timeout(PATIENCE) {
+            tracing::error!(%error, "checkpoints wait for readers for too long");
+        }
+    }
+
+    /// What is to be done now; tells the pause before the next try, if one is due.
+    fn turn(&mut self, pause: Option<Duration>) -> Option<Duration> {
+        let due = if self.shared.refusing().is_some() {
+            (!self.recover()).then_some(RETRY)
+        } else if self.step() {
+            None
+        } else {
+            Some(pause.map_or(PAUSE, |pause| (pause * 2).min(LONG_PAUSE)))
+        };
+        match self.shared.reserve.is_spent() && !self.shared.reserve.hold() {
+            true => Some(due.unwrap_or(LONG_PAUSE)),
+            false => due,
         }
     }
 
@@ -131,19 +144,19 @@ impl Checkpointer {
         let _gate = shared.gate();
         match self.checkpoint(Mode::Restart) {
             Ok(progress) if progress.complete() => {
+                self.shared.accept();
+                self.told = None;
                 tracing::warn!(
                     "a checkpoint of the metadata was synced: writes are accepted again"
                 );
-                self.shared.accept();
-                self.told = None;
                 true
             }
             Ok(_) => false,
             Err(error) => {
                 // Four lines a second would hide everything else.
                 if self.told.is_none_or(|last| last.elapsed() >= TELL_EVERY) {
-                    tracing::error!(%error, "writes stay refused: a checkpoint of the metadata failed");
                     self.told = Some(Instant::now());
+                    tracing::error!(%error, "writes stay refused: a checkpoint of the metadata failed");
                 }
                 false
             }

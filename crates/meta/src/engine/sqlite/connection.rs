@@ -9,6 +9,7 @@ use rusqlite::types::ValueRef;
 use rusqlite::{CachedStatement, ErrorCode, OpenFlags};
 use rustix::io::Errno;
 
+use super::unread::failed_read;
 use super::{SqliteOptions, Synchronous, dialect};
 use crate::error::{Error, Result};
 use crate::value::{Cell, Row, Val};
@@ -58,6 +59,8 @@ pub(super) struct Connection {
     // By address and length: statements are static, and hashing an address is cheaper than hashing a text.
     translated: HashMap<(usize, usize), Statement>,
     registry: Arc<Registry>,
+    options: SqliteOptions,
+    mode: Mode,
     #[cfg(feature = "suite")]
     pub(super) steps: Steps,
 }
@@ -128,14 +131,26 @@ impl Connection {
             Mode::Read => OpenFlags::SQLITE_OPEN_READ_ONLY,
         };
         let raw = open(&options.path, flags)?;
-        configure(&raw, options, mode).map_err(|e| error(&e, "open"))?;
+        configure(&raw, options, mode).map_err(|e| failure(&raw, &e, "open"))?;
         Ok(Connection {
             raw,
             translated: HashMap::new(),
             registry,
+            options: options.clone(),
+            mode,
             #[cfg(feature = "suite")]
             steps: Steps::default(),
         })
+    }
+
+    /// Opens it anew if the system has failed to read on it: what is damaged could not be told from that any more. Tells
+    /// whether it did, and so whether its hooks are gone; if it cannot, the old one stays.
+    pub(super) fn renew(&mut self) -> bool {
+        if !failed_read(&self.raw) || !self.raw.is_autocommit() {
+            return false;
+        }
+        let new = Connection::open(&self.options, self.mode, Arc::clone(&self.registry));
+        new.map(|new| *self = new).is_ok()
     }
 
     /// SQLite's own connection, for what is not an operation.
@@ -357,8 +372,16 @@ impl Fault {
 /// What the last error on this connection means, with the system's own number: SQLite knows ENOSPC, but neither a quota
 /// nor a file system that became read-only under its feet.
 pub(super) fn failure(raw: &rusqlite::Connection, failed: &rusqlite::Error, what: &str) -> Error {
-    let told = error(failed, what);
-    let Error::Io(text) = told else { return told };
+    let text = match error(failed, what) {
+        Error::Corrupt(_) if failed_read(raw) => {
+            return Error::Io(format!(
+                "{}: the database or its log cannot be read ({what})",
+                std::io::Error::from(Errno::IO)
+            ));
+        }
+        Error::Io(text) => text,
+        told => return told,
+    };
     if is_failed_sync(failed) {
         // Even for want of space: what was written before may be lost, and that is what counts.
         return Error::Io(text);

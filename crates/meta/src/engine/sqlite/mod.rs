@@ -21,6 +21,7 @@ mod reclaim;
 mod reserve;
 mod shared;
 mod tx;
+mod unread;
 mod writer;
 
 use std::collections::HashMap;
@@ -46,11 +47,12 @@ pub use bulk::Bulk;
 use checkpoint::Checkpointer;
 #[cfg(feature = "suite")]
 pub use connection::Steps;
-use connection::{Connection, Mode, Registry, error};
+use connection::{Connection, Mode, Registry, error, failure};
 use reader::{PendingScan, Scan, Slots};
 use reserve::Reserve;
 use shared::{PAGE, Shared};
-use writer::{Commit, Message, Pending, Writer};
+use unread::failed_read;
+use writer::{Commit, Message, Pending, Writer, hook, lost};
 
 /// What a commit promises.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -172,16 +174,7 @@ impl Engine {
         let connect = |mode| Connection::open(&options, mode, Arc::clone(&registry));
 
         let mut writer = connect(Mode::Write)?;
-        let hooked = Arc::clone(&shared);
-        writer
-            .raw_mut()
-            .wal_hook(Some(
-                move |_: &mut rusqlite::hooks::Wal, pages: std::ffi::c_int| {
-                    hooked.wal_has(u64::try_from(pages).unwrap_or(0));
-                    Ok(())
-                },
-            ))
-            .map_err(|e| error(&e, "wal_hook"))?;
+        hook(&mut writer, &shared)?;
         let (queue, received) = mpsc::channel(options.queue.max(1));
         let writer = {
             let (shared, max_batch) = (Arc::clone(&shared), options.max_batch.max(1));
@@ -249,7 +242,7 @@ impl Engine {
             .send(Message::Work(Box::new(work)))
             .await
             .map_err(|_| Error::Closed)?;
-        let answer = answer.await.map_err(|_| Error::Closed)?;
+        let answer = answer.await.map_err(|_| lost(O::name()))?;
         self.shared.note(&answer);
         answer
     }
@@ -319,7 +312,11 @@ impl Engine {
                 let found = check
                     .query_map([], |row| row.get::<_, String>(0))
                     .and_then(Iterator::collect::<rusqlite::Result<Vec<String>>>)
-                    .map_err(|e| error(&e, "integrity check"))?;
+                    .map_err(|e| failure(&connection, &e, "integrity check"))?;
+                if failed_read(&connection) {
+                    // It lists pages that it could not get among those that are wrong.
+                    return Err(Error::Io("the database cannot be read".to_owned()));
+                }
                 Ok(found.into_iter().filter(|line| line != "ok").collect())
             };
             let _ = reply.send(check());
@@ -349,7 +346,7 @@ impl Engine {
             .send(Message::Work(Box::new(work)))
             .await
             .map_err(|_| Error::Closed)?;
-        answer.await.map_err(|_| Error::Closed)?
+        answer.await.map_err(|_| lost("engine::Reclaim"))?
     }
 
     /// See [`crate::Meta::stats`].

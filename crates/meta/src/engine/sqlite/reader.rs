@@ -11,6 +11,7 @@ use super::SqliteOptions;
 use super::connection::{Connection, Mode, Registry};
 use super::shared::Shared;
 use super::tx::{Counts, Progress, SqliteTx, Writes, run, simple};
+use super::unread::failed_read;
 use crate::error::{Error, Result};
 use crate::fresh::Touched;
 use crate::tx::{Op, ReadOp};
@@ -152,9 +153,10 @@ impl Slots {
         };
         // Put back only when the operation did not panic.
         let out = reader.read(op, &self.shared);
-        // One whose view could not be ended is of no use any more.
+        // One whose view could not be ended is of no use any more, nor one on which a read failed.
         let stuck = reader.view.is_none() && !reader.connection.raw().is_autocommit();
-        *slot = (!stuck).then_some(reader);
+        let failed = out.is_err() && failed_read(reader.connection.raw());
+        *slot = (!stuck && !failed).then_some(reader);
         out
     }
 
@@ -217,7 +219,10 @@ pub(super) fn scans(mut connection: Connection, queue: &Mutex<mpsc::Receiver<Box
             .unwrap_or_else(PoisonError::into_inner)
             .blocking_recv();
         match next {
-            Some(scan) => scan.run(&mut connection),
+            Some(scan) => {
+                scan.run(&mut connection);
+                connection.renew();
+            }
             None => return,
         }
     }

@@ -4,6 +4,7 @@
 //! operations gather. Operations that need no sync of their own ([`Op::RELAXED`]) go into a commit without one, ahead of
 //! the others. Whoever changes the data in another way breaks the promise that only this thread writes.
 
+use std::any::Any;
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -142,10 +143,33 @@ impl Writer {
                 true => Commit::Relaxed,
                 false => Commit::Synced,
             };
-            let answered = self.batch(commit);
+            let answered = self.guarded(commit);
             let patience = (self.sync_time / RETURN_PART).min(RETURN_TIME);
             self.backlog.gather(answered, patience);
         }
+    }
+
+    /// A panic outside of an operation ends this batch and no other. Callers without an answer hear of it, since what they
+    /// wait on is dropped ([`lost`]).
+    fn guarded(&mut self, commit: Commit) -> usize {
+        let answered = catch_unwind(AssertUnwindSafe(|| self.batch(commit)));
+        let answered = answered.unwrap_or_else(|panic| {
+            if !self.connection.raw().is_autocommit()
+                && let Err(error) = simple(self.connection.raw(), "ROLLBACK")
+            {
+                self.shared.refuse(&error);
+            }
+            told("the metadata writer", &*panic);
+            0
+        });
+        if self.connection.renew() {
+            // As it was opened.
+            self.commits = self.commits.map(|_| Commit::Synced);
+            if let Err(error) = hook(&mut self.connection, &self.shared) {
+                tracing::error!(%error, "checkpoints will begin late");
+            }
+        }
+        answered
     }
 
     /// Makes the next commits wait for this. Outside of transactions only.
@@ -237,10 +261,12 @@ impl Writer {
             // A frame found no room, so the log has no end of this batch, and no sync failed.
             Err(error @ Error::Full(_)) => self.fail(done, &error),
             Err(error) => {
-                // What of it reached the disk is unknown, and so is what the next sync would vouch for.
-                tracing::error!(%error, operations = done.len(), "a metadata commit failed: writes are refused until a checkpoint is synced");
+                // What of it reached the disk is unknown, and so is what the next sync would vouch for. All this before it is
+                // told, which may fail too.
                 self.shared.refuse(&error);
+                let operations = done.len();
                 self.fail(done, &error);
+                tracing::error!(%error, operations, "a metadata commit failed: writes are refused until a checkpoint is synced");
             }
         }
         answered
@@ -275,11 +301,7 @@ impl Writer {
             touched: &mut *touched,
         };
         let result = catch_unwind(AssertUnwindSafe(|| work.run(&mut tx))).unwrap_or_else(|panic| {
-            let reason = panic
-                .downcast_ref::<&str>()
-                .map(|text| (*text).to_owned())
-                .or_else(|| panic.downcast_ref::<String>().cloned())
-                .unwrap_or_else(|| "it panicked".to_owned());
+            let reason = reason(&*panic);
             tracing::error!(op = work.name(), %reason, "a metadata operation panicked");
             Err(Error::Bug {
                 op: work.name().to_owned(),
@@ -332,8 +354,8 @@ impl Writer {
         if !self.connection.raw().is_autocommit()
             && let Err(error) = simple(self.connection.raw(), "ROLLBACK")
         {
-            tracing::error!(%error, "a metadata transaction could not be rolled back");
             self.shared.refuse(&error);
+            tracing::error!(%error, "a metadata transaction could not be rolled back");
         }
         self.shared
             .counts
@@ -405,6 +427,39 @@ impl Writer {
                 "a metadata operation held the writer for too long"
             );
         }
+    }
+}
+
+/// Has a connection tell how long the log is after each commit.
+pub(super) fn hook(connection: &mut Connection, shared: &Arc<Shared>) -> Result<()> {
+    let shared = Arc::clone(shared);
+    let hook = move |_: &mut rusqlite::hooks::Wal, pages: std::ffi::c_int| {
+        shared.wal_has(u64::try_from(pages).unwrap_or(0));
+        Ok(())
+    };
+    let hooked = connection.raw_mut().wal_hook(Some(hook));
+    hooked.map_err(|e| error(&e, "wal_hook"))
+}
+
+/// What a panic says.
+fn reason(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    text.unwrap_or("it panicked").to_owned()
+}
+
+/// Tells the operator that a thread of the engine panicked and goes on. What panicked may have been the telling.
+pub(super) fn told(who: &'static str, panic: &(dyn Any + Send)) {
+    let reason = reason(panic);
+    let tell = || tracing::error!(who, %reason, "a thread of the metadata store panicked and goes on; this is a bug");
+    let _ = catch_unwind(tell);
+}
+
+/// What a caller is told whose answer was dropped. The writer answers all that it takes, even while it closes: it panicked.
+pub(super) fn lost(op: &str) -> Error {
+    Error::Bug {
+        op: op.to_owned(),
+        reason: "the metadata writer panicked while it was under way".to_owned(),
     }
 }
 

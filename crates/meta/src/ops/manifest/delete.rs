@@ -15,7 +15,9 @@ use crate::value::Id;
 /// So many tags one [`Delete`] removes: each costs three rows.
 const TAGS: u64 = 150;
 /// So many references one [`Delete`] marks itself; the rest is for [`SweepEdges`].
-const EDGES: u64 = 300;
+const EDGES: u64 = 200;
+/// What a manifest costs [`SweepEdges`] beside its references, counted in references.
+const MANIFEST: u64 = 3;
 
 /// What became of [`Delete`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,7 +31,7 @@ pub enum Deleted {
 }
 
 /// Deletes a manifest: its tags first, some in each call, then itself and its place among referrers. Its row and bytes
-/// stay, so that a push revives it. Locks the manifest's row. Cost: 460 rows at most.
+/// stay, so that a push revives it. Locks the manifest's row. Cost: 435 rows at most.
 #[derive(Clone, Debug)]
 pub struct Delete {
     /// The repository.
@@ -163,12 +165,12 @@ async fn mark<T: Tx>(
 }
 
 /// Does what deletions left undone: marks the references of deleted manifests that had many, and drops pushes that
-/// [`super::PutEdges`] began and nobody finished. Locks the manifests' rows. Cost: `limit` rows and one for each manifest.
+/// [`super::PutEdges`] began and nobody finished. Locks the manifests' rows. Cost: `limit` rows.
 #[derive(Clone, Debug)]
 pub struct SweepEdges {
     /// Where the step before ended: its [`Swept::at`]. `None` is never wrong, but passes over what it marked.
     pub after: Option<Unfinished>,
-    /// At most so many references, 400 or less.
+    /// At most so many references, [`super::MAX_EDGES`] or less; a manifest counts as three.
     pub limit: u32,
     /// Pushes begun before this are dropped: now less [`super::PIN_MS`] or more. Milliseconds since 1970.
     pub pending_before: i64,
@@ -177,7 +179,7 @@ pub struct SweepEdges {
 /// What a [`SweepEdges`] did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Swept {
-    /// References and manifests; 0: nothing is left.
+    /// References, and three for each manifest; 0: nothing is left.
     pub done: u32,
     /// What it left unfinished.
     pub at: Option<Unfinished>,
@@ -227,7 +229,7 @@ impl Op for SweepEdges {
                         target,
                     });
                 }
-                done += marked.count.max(1);
+                done += marked.count + MANIFEST;
                 continue;
             }
             let pending = tx
@@ -237,7 +239,7 @@ impl Op for SweepEdges {
                 )
                 .await?;
             let Some(mut row) = pending else { break };
-            done += drop_pending(tx, &row.id(0)?, left).await?.max(1);
+            done += drop_pending(tx, &row.id(0)?, left).await? + MANIFEST;
         }
         Ok(Swept {
             done: u32::try_from(done).unwrap_or(u32::MAX),
@@ -261,7 +263,7 @@ async fn drop_pending<T: Tx>(tx: &mut T, id: &Id, limit: u64) -> Result<u64> {
             vals![id],
         )
         .await?;
-        return Ok(1);
+        return Ok(0);
     }
     let dropped = tx
         .exec(

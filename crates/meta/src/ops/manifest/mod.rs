@@ -17,7 +17,7 @@ pub use delete::{Delete, Deleted, SweepEdges, Swept, Unfinished};
 pub use put::{Expect, Pinned, Put, PutEdges, PutOutcome};
 
 /// So many references one operation may bring; more come through [`PutEdges`] first.
-pub const MAX_EDGES: usize = 400;
+pub const MAX_EDGES: usize = 200;
 /// So many tags one push may move.
 pub const MAX_TAGS: usize = 50;
 /// So long the references of an unfinished push hold their targets, in milliseconds.
