@@ -1,7 +1,7 @@
 //! Mutates the seeds of every target for some seconds on stable Rust.
 //!
-//! `WHARF_FUZZ_SECONDS` says how long for each target (default 2), `WHARF_FUZZ_SEED` repeats a run. A finding is printed
-//! as a line for the seed file, where it belongs once it is fixed.
+//! `WHARF_FUZZ_SECONDS` says how long for each target (default 2), `WHARF_FUZZ_TARGET` names a single one,
+//! `WHARF_FUZZ_SEED` repeats a run. A finding is printed as a line for the seed file, where it belongs once it is fixed.
 
 use std::env;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -140,7 +140,13 @@ fn run(target: &Target) {
 
 #[test]
 fn every_target_holds_for_mutated_seeds() {
-    TARGETS.iter().for_each(run);
+    let only = env::var("WHARF_FUZZ_TARGET").ok();
+    let chosen: Vec<_> = TARGETS
+        .iter()
+        .filter(|target| only.as_deref().is_none_or(|name| name == target.name))
+        .collect();
+    assert!(!chosen.is_empty(), "there is no target {only:?}");
+    chosen.into_iter().for_each(run);
 }
 
 #[test]

@@ -18,7 +18,7 @@ use super::wire::Answer;
 
 /// Lines that are carried out; the rest of a script is left.
 pub(super) const MAX_LINES: usize = 24;
-/// The most filler in one body, and in one script: beyond what is kept inline and what goes by `sendfile`.
+/// The most filler in one text: beyond what is kept inline, and enough to go by `sendfile`.
 const MAX_FILLER: usize = 300 * 1024;
 
 /// What stands for itself and what is filled in.

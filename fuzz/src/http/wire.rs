@@ -10,8 +10,9 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-/// Longest wait for an answer. The server itself waits less for anything that a target does.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Longest wait for an answer. The server itself waits less for anything that a target does; a long run may be halted for
+/// minutes.
+const PATIENCE: Duration = Duration::from_secs(600);
 
 /// An answer.
 #[derive(Debug)]

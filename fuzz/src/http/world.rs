@@ -13,7 +13,7 @@ use wharf_testkit::{TestOptions, TestServer};
 use super::wire::Connection;
 
 /// Inputs for one server.
-const INPUTS: u64 = 4096;
+const INPUTS: u64 = 1024;
 
 /// A server, and what is kept between inputs.
 pub(super) struct World {
