@@ -9,7 +9,7 @@ pub struct Stats {
     pub operations: u64,
     /// Operations answered with an error.
     pub failed: u64,
-    /// Commits, each with one sync of the log when the store is durable.
+    /// Commits, each with one sync of the log when the store is durable, but for those that need none.
     pub commits: u64,
     /// Commits that failed, and batches that SQLite undid before.
     pub failed_commits: u64,

@@ -113,6 +113,10 @@ pub trait Op: Send + 'static {
     /// It gives room back, so it is let through on a full disk, on room that was set aside for that.
     const FREES: bool = false;
 
+    /// Its commit need not wait for the disk: a crash of the process takes nothing, but a power cut may take the operation
+    /// as long as none that does wait has followed. For what a client loses nothing by beginning again.
+    const RELAXED: bool = false;
+
     /// Does the work.
     fn run<T: Tx>(&self, tx: &mut T) -> impl Future<Output = Result<Self::Out>> + Send;
 

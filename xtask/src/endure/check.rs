@@ -283,9 +283,14 @@ impl Looker<'_> {
             high = high.max(*end);
         }
         let ends: Vec<Outcome> = session.ended.iter().map(outcome).collect();
+        // A session without bytes may be lost with the power.
+        let held = session.parts.iter().map(|(call, _)| call);
+        let kept = match self.view {
+            View::Client => outcome(&session.opened) == Outcome::Done,
+            View::Sent(_) => held.map(outcome).any(|outcome| outcome == Outcome::Done),
+        };
         Limits {
-            must_be: outcome(&session.opened) == Outcome::Done
-                && ends.iter().all(|end| *end == Outcome::Refused),
+            must_be: kept && ends.iter().all(|end| *end == Outcome::Refused),
             may_be: !ends.contains(&Outcome::Done),
             low,
             high,

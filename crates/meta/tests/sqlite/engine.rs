@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use wharf_meta::suite::{events, push, put, repo};
 use wharf_meta::{
-    Counter, Error, Meta, Op, ReadOp, Result, SqliteOptions, Tx, repository, setting, vals,
+    Counter, Error, Meta, Op, ReadOp, Result, SqliteOptions, Tx, repository, setting, upload, vals,
 };
 
 use crate::{make, open, runtime};
@@ -108,6 +108,54 @@ fn commits_are_shared() {
         stats.operations
     );
     assert!(stats.largest_batch > 4);
+}
+
+/// Tells what a commit waits for: SQLite's level, 2 for a sync, 1 for none.
+struct Level<const RELAXED: bool>;
+
+impl<const RELAXED: bool> Op for Level<RELAXED> {
+    type Out = i64;
+    const RELAXED: bool = RELAXED;
+
+    async fn run<T: Tx>(&self, tx: &mut T) -> Result<i64> {
+        let mut rows = tx.query("PRAGMA synchronous", &[]).await?;
+        rows[0].int(0)
+    }
+}
+
+/// What need not be synced is not, and no more than one commit in a row does without: `log.rs` takes no more for torn.
+#[test]
+fn relaxed_commits_alternate_with_synced_ones() {
+    let store = make();
+    let meta = &store.meta;
+    runtime().block_on(async {
+        let mut levels = Vec::new();
+        for relaxed in [false, true, true, true, true, false, true, false, false] {
+            levels.push(match relaxed {
+                true => meta.write(Level::<true>).await.unwrap(),
+                false => meta.write(Level::<false>).await.unwrap(),
+            });
+        }
+        assert_eq!(levels, [2, 1, 2, 1, 2, 2, 1, 2, 2]);
+        // Together: those that wait for the disk never ride in a commit that does not.
+        let hold = meta.write(Hold(Duration::from_millis(50)));
+        let (_, synced, relaxed) =
+            tokio::join!(hold, meta.write(Level::<false>), meta.write(Level::<true>));
+        relaxed.unwrap();
+        assert_eq!(synced.unwrap(), 2);
+    });
+    let create = upload::Create {
+        id: "u".into(),
+        repository: repo("a"),
+        owner: "o".into(),
+        algorithm: None,
+        at: 1,
+    };
+    assert!(is_relaxed(&create));
+}
+
+fn is_relaxed<O: Op>(_: &O) -> bool {
+    O::RELAXED
 }
 
 /// Writes twice, counts, and then fails in some way.

@@ -1,9 +1,10 @@
 //! Whether the write-ahead log is whole, looked at before SQLite recovers it.
 //!
-//! SQLite takes the first frame whose checksum does not fit for the end of the log. After a crash it is: the last commit,
-//! which nobody was told of, may be torn. But every commit is synced before the next one is written, so two commits behind
-//! a broken frame prove that frames which were on the disk have changed there; recovering would drop acknowledged writes
-//! without a word. The last commit alone can't be told from a torn one.
+//! SQLite takes the first frame whose checksum does not fit for the end of the log. After a crash it is: the last commits,
+//! which nobody was promised, may be torn. But the writer syncs a commit before it writes the next one, but for
+//! [`RELAXED_IN_A_ROW`]; so more commits behind a broken frame than may be without a sync prove that frames which were on
+//! the disk have changed there; recovering would drop acknowledged writes without a word. The last commits alone can't be
+//! told from torn ones.
 //!
 //! What is read here is the format of sqlite.org/fileformat2.html, section 4.
 
@@ -11,8 +12,11 @@ use std::fs::File;
 use std::io::{BufReader, ErrorKind, Read};
 use std::path::Path;
 
+use super::writer::RELAXED_IN_A_ROW;
 use crate::error::{Error, Result};
 
+/// So many commits may be torn: those without a sync, and the one whose sync was under way.
+const TORN: u64 = RELAXED_IN_A_ROW as u64 + 1;
 const HEADER: usize = 32;
 const FRAME: usize = 24;
 
@@ -38,7 +42,7 @@ pub(super) fn check(path: &Path) -> Result<()> {
 enum Log {
     /// Without a header that counts.
     Empty,
-    /// Up to a commit that may be torn.
+    /// Up to commits that may be torn.
     Whole,
     /// So many commits stand from this frame on, which is the first broken one.
     Damaged { frame: u64, commits: u64 },
@@ -77,7 +81,7 @@ fn lost(log: &mut impl Read) -> std::io::Result<Log> {
         }
     }
     Ok(match broken {
-        Some(frame) if commits >= 2 => Log::Damaged { frame, commits },
+        Some(frame) if commits > TORN => Log::Damaged { frame, commits },
         _ => Log::Whole,
     })
 }
@@ -166,11 +170,11 @@ mod tests {
     }
 
     #[test]
-    fn a_flipped_bit_before_the_last_commit_is_damage_and_in_it_may_be_a_tear() {
+    fn a_flipped_bit_before_the_last_commits_is_damage_and_in_them_may_be_a_tear() {
         let whole = log(6);
         let frames = frames(&whole);
         let commits: Vec<usize> = (0..frames.len()).filter(|&n| frames[n].1).collect();
-        let last = commits[commits.len() - 2] + 1;
+        let last = commits[commits.len() - 1 - TORN as usize] + 1;
         for (number, &(at, _)) in frames.iter().enumerate() {
             // In the checksum, in the middle of the page, at its end.
             for byte in [at + 17, at + FRAME + 2_000, at + FRAME + 4_095] {

@@ -1,13 +1,14 @@
 //! SQLite: one writer thread with group commit, inline point reads, two threads for scans, one for checkpoints.
 //!
 //! ```text
-//! write → queue → writer thread: BEGIN, op, op, op, COMMIT (one sync) → answers
+//! write → queue → writer thread: BEGIN, op, op, op, COMMIT (one sync, or none if no op needs it) → answers
 //! read  → a read-only connection on the caller's thread
 //! scan  → queue → two reader threads
 //!         checkpoint thread: log → database, off everybody's way
 //! ```
 //! Invariant: only the writer thread changes rows. Nothing here knows what an operation means.
 
+mod backlog;
 #[cfg(feature = "suite")]
 mod bulk;
 mod checkpoint;
@@ -39,6 +40,7 @@ use crate::meta::Opened;
 use crate::migration::ALL;
 use crate::stats::Stats;
 use crate::tx::{Op, ReadOp};
+use backlog::Backlog;
 #[cfg(feature = "suite")]
 pub use bulk::Bulk;
 use checkpoint::Checkpointer;
@@ -48,7 +50,7 @@ use connection::{Connection, Mode, Registry, error};
 use reader::{PendingScan, Scan, Slots};
 use reserve::Reserve;
 use shared::{PAGE, Shared};
-use writer::{Message, Pending, Writer};
+use writer::{Commit, Message, Pending, Writer};
 
 /// What a commit promises.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -181,13 +183,21 @@ impl Engine {
             ))
             .map_err(|e| error(&e, "wal_hook"))?;
         let (queue, received) = mpsc::channel(options.queue.max(1));
-        let writer = Writer {
-            connection: writer,
-            queue: received,
-            shared: Arc::clone(&shared),
-            max_batch: options.max_batch.max(1),
-            max_wal_bytes: options.max_wal_bytes,
-            logged: HashMap::new(),
+        let writer = {
+            let (shared, max_batch) = (Arc::clone(&shared), options.max_batch.max(1));
+            let max_wal_bytes = options.max_wal_bytes;
+            let commits = (options.synchronous == Synchronous::Full).then_some(Commit::Synced);
+            move || Writer {
+                connection: writer,
+                backlog: Backlog::new(received, max_batch),
+                shared,
+                max_batch,
+                max_wal_bytes,
+                logged: HashMap::new(),
+                commits,
+                unsynced: 0,
+                sync_time: Duration::ZERO,
+            }
         };
         let slots = Arc::new(Slots::new(
             &options,
@@ -204,7 +214,7 @@ impl Engine {
         let scanned = Arc::new(Mutex::new(scanned));
 
         let mut threads = vec![
-            spawn("meta-writer", move || writer.run())?,
+            spawn("meta-writer", move || writer().run())?,
             spawn("meta-checkpoint", move || checkpointer.run())?,
         ];
         for _ in 0..options.scan_threads.max(1) {

@@ -40,6 +40,10 @@ impl Work for Reclaim {
         true
     }
 
+    fn relaxed(&self) -> bool {
+        false
+    }
+
     fn run(&mut self, tx: &mut SqliteTx<'_>) -> Result<()> {
         let raw = tx.connection.raw();
         let work = || -> rusqlite::Result<u64> {

@@ -1,7 +1,8 @@
 //! The writer thread: many operations, one commit, one sync.
 //!
 //! It takes whatever waits, runs it inside one transaction, commits, and answers all. While it syncs, the next
-//! operations gather. Whoever changes the data in another way breaks the promise that only this thread writes.
+//! operations gather. Operations that need no sync of their own ([`Op::RELAXED`]) go into a commit without one, ahead of
+//! the others. Whoever changes the data in another way breaks the promise that only this thread writes.
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -9,9 +10,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
-use super::connection::Connection;
+use super::backlog::Backlog;
+use super::connection::{Connection, error};
 use super::shared::Shared;
 use super::tx::{Counts, Progress, SqliteTx, Writes, run, simple};
 use crate::error::{Error, Result};
@@ -23,6 +25,12 @@ use crate::vals;
 const SLOW: Duration = Duration::from_millis(5);
 /// A batch takes no further operation after so long: those that wait for its commit should not wait for many.
 const BATCH_TIME: Duration = Duration::from_millis(10);
+/// So many commits in a row may do without a sync. The check of the log at the start counts on it: see `log.rs`.
+pub(super) const RELAXED_IN_A_ROW: u32 = 1;
+/// Callers who were just answered get this part of a sync's time to come back with more...
+const RETURN_PART: u32 = 2;
+/// ... and no more than this.
+const RETURN_TIME: Duration = Duration::from_millis(2);
 /// A slow operation is logged once in this time.
 const LOG_EVERY: Duration = Duration::from_secs(60);
 
@@ -34,6 +42,15 @@ pub(super) enum Message {
     Close,
 }
 
+/// What a commit waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Commit {
+    /// The disk.
+    Synced,
+    /// Nothing: it takes operations that are [`Op::RELAXED`] and no others.
+    Relaxed,
+}
+
 /// An operation with its caller, its type erased.
 pub(super) trait Work: Send {
     /// [`Op::name`].
@@ -42,6 +59,8 @@ pub(super) trait Work: Send {
     fn writes(&self) -> Writes;
     /// [`Op::FREES`].
     fn frees(&self) -> bool;
+    /// [`Op::RELAXED`].
+    fn relaxed(&self) -> bool;
     /// Runs it and keeps its result.
     fn run(&mut self, tx: &mut SqliteTx<'_>) -> Result<()>;
     /// Gives the kept result, or this error, to the caller.
@@ -66,6 +85,10 @@ impl<O: Op> Work for Pending<O> {
 
     fn frees(&self) -> bool {
         O::FREES
+    }
+
+    fn relaxed(&self) -> bool {
+        O::RELAXED
     }
 
     fn run(&mut self, tx: &mut SqliteTx<'_>) -> Result<()> {
@@ -97,40 +120,76 @@ enum Ran {
 /// The thread's state.
 pub(super) struct Writer {
     pub(super) connection: Connection,
-    pub(super) queue: mpsc::Receiver<Message>,
+    pub(super) backlog: Backlog,
     pub(super) shared: Arc<Shared>,
     pub(super) max_batch: usize,
     pub(super) max_wal_bytes: u64,
     pub(super) logged: HashMap<&'static str, Instant>,
+    /// What commits wait for at the moment; `None`: for nothing ever, by the configuration.
+    pub(super) commits: Option<Commit>,
+    /// Commits since the last one that was synced.
+    pub(super) unsynced: u32,
+    /// How long a synced commit took lately.
+    pub(super) sync_time: Duration,
 }
 
 impl Writer {
     /// Until the store is closed.
     pub(super) fn run(mut self) {
-        while let Some(message) = self.queue.blocking_recv() {
-            match message {
-                Message::Work(work) => self.batch(work),
-                Message::Close => self.queue.close(),
-            }
+        while self.backlog.wait() {
+            let relaxed = self.backlog.has_relaxed() && self.unsynced < RELAXED_IN_A_ROW;
+            let commit = match relaxed {
+                true => Commit::Relaxed,
+                false => Commit::Synced,
+            };
+            let answered = self.batch(commit);
+            let patience = (self.sync_time / RETURN_PART).min(RETURN_TIME);
+            self.backlog.gather(answered, patience);
         }
     }
 
-    fn batch(&mut self, first: Box<dyn Work>) {
+    /// Makes the next commits wait for this. Outside of transactions only.
+    fn wait_for(&mut self, commit: Commit) -> Result<()> {
+        if self.commits.is_none_or(|now| now == commit) {
+            return Ok(());
+        }
+        let level = match commit {
+            Commit::Synced => "FULL",
+            Commit::Relaxed => "NORMAL",
+        };
+        // Never a cached statement: this takes effect when it is prepared.
+        self.connection
+            .raw()
+            .pragma_update(None, "synchronous", level)
+            .map_err(|e| error(&e, "synchronous"))?;
+        self.commits = Some(commit);
+        Ok(())
+    }
+
+    /// One commit of what waits; tells how many callers were answered.
+    fn batch(&mut self, commit: Commit) -> usize {
+        let Some(first) = self.backlog.next(commit) else {
+            return 0;
+        };
         if let Some(error) = self.refusal() {
             self.shared.counts.failed.fetch_add(1, Ordering::Relaxed);
-            return first.answer(Err(error));
+            first.answer(Err(error));
+            return 1;
         }
         // Checkpoints that must have the log for themselves wait here, instead of in SQLite's sleeping busy handler.
         let shared = Arc::clone(&self.shared);
         let _gate = shared.gate();
-        if let Err(error) = simple(self.connection.raw(), "BEGIN IMMEDIATE") {
+        let begun = self.wait_for(commit);
+        if let Err(error) = begun.and_then(|()| simple(self.connection.raw(), "BEGIN IMMEDIATE")) {
             self.shared.counts.failed.fetch_add(1, Ordering::Relaxed);
-            return first.answer(Err(error));
+            first.answer(Err(error));
+            return 1;
         }
         let start = Instant::now();
         let mut counts = Counts::default();
         let mut touched = Touched::default();
         let mut done = Vec::new();
+        let mut undone = 0;
         let mut next = Some(first);
         while let Some(mut work) = next.take() {
             let begun = Instant::now();
@@ -145,27 +204,32 @@ impl Writer {
                 Ran::Undone(error) => {
                     self.shared.counts.failed.fetch_add(1, Ordering::Relaxed);
                     work.answer(Err(error));
+                    undone += 1;
                 }
                 Ran::BatchLost(error) => {
                     done.push(work);
-                    return self.fail(done, &error);
+                    let answered = undone + done.len();
+                    self.fail(done, &error);
+                    return answered;
                 }
             }
             if done.len() < self.max_batch && start.elapsed() < BATCH_TIME {
-                next = match self.queue.try_recv() {
-                    Ok(Message::Work(work)) => Some(work),
-                    Ok(Message::Close) => {
-                        self.queue.close();
-                        None
-                    }
-                    Err(_) => None,
-                };
+                next = self.backlog.next(commit);
             }
         }
+        let answered = undone + done.len();
         let begun = Instant::now();
         match self.commit(&counts, touched) {
             Ok(()) => {
-                self.shared.committed(done.len() as u64, begun.elapsed());
+                let took = begun.elapsed();
+                self.shared.committed(done.len() as u64, took);
+                match commit {
+                    Commit::Relaxed => self.unsynced += 1,
+                    Commit::Synced => {
+                        self.unsynced = 0;
+                        self.sync_time = (self.sync_time * 7 + took) / 8;
+                    }
+                }
                 for work in done {
                     work.answer(Ok(()));
                 }
@@ -179,6 +243,7 @@ impl Writer {
                 self.fail(done, &error);
             }
         }
+        answered
     }
 
     /// Why nothing is written now.
