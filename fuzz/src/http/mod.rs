@@ -3,6 +3,8 @@
 mod model;
 mod parts;
 mod script;
+#[cfg(test)]
+mod tests;
 mod wire;
 mod world;
 
