@@ -120,7 +120,6 @@ fn run(target: &Target) {
     let seeds: Vec<_> = target.inputs().collect();
     assert!(!seeds.is_empty(), "{} has no seeds", target.name);
     let mut random = Random(seed);
-    let (start, mut runs) = (Instant::now(), 0u64);
     let check = |input: &[u8]| {
         if catch_unwind(AssertUnwindSafe(|| (target.check)(input))).is_err() {
             panic!(
@@ -131,6 +130,7 @@ fn run(target: &Target) {
         }
     };
     seeds.iter().for_each(|seed| check(seed));
+    let (start, mut runs) = (Instant::now(), 0u64);
     while start.elapsed() < time {
         check(&mutate(&mut random, &seeds));
         runs += 1;
