@@ -17,7 +17,7 @@ use crate::upload::Source;
 use crate::{ContentRules, Limits, Registry, blob, manifest, upload};
 
 /// More than what lives in the database.
-pub(crate) const LARGE: usize = 40_000;
+pub(crate) const LARGE: usize = 100_000;
 
 pub(crate) struct House {
     /// `None` when somebody else owns the folder.

@@ -89,7 +89,7 @@ impl Default for Limits {
         Self {
             manifest_size: 4 << 20,
             blob_size: 1 << 40,
-            inline_below: 16 << 10,
+            inline_below: 80 << 10,
             upload_age_ms: 7 * 24 * 3_600_000,
             tags_per_push: 50,
             page: 1_000,

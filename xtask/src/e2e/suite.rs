@@ -273,7 +273,7 @@ fn big(dir: &Path, seed: u64) -> Result<Image> {
 
 /// Folders with files of many sizes: around the borders where stores and clients change their ways.
 fn layer_trees(dir: &Path) -> Result<Vec<PathBuf>> {
-    let sizes: [u64; 5] = [1, 16 << 10, (64 << 10) + 1, 1 << 20, 5 << 20];
+    let sizes: [u64; 5] = [1, 16 << 10, (80 << 10) + 1, 1 << 20, 5 << 20];
     let mut trees = Vec::new();
     for (n, size) in sizes.into_iter().enumerate() {
         let tree = dir.join(format!("tree-{n}"));

@@ -228,7 +228,7 @@ impl<'a> Client<'a> {
         }
         let largest = match self.random.below(10) {
             0..4 => 3 << 10,
-            4..7 => 40 << 10,
+            4..7 => 120 << 10,
             7..9 => 300 << 10,
             _ => usize::MAX,
         };

@@ -226,8 +226,8 @@ section! {
     /// How bytes are kept.
     pub struct Storage {
         /// Blobs smaller than this are kept beside the metadata instead of in files of their own: one durable write
-        /// instead of three. Changing it moves nothing that is already stored.
-        inline_below: Size = Size::kib(16) => restart;
+        /// instead of three, and a larger database. Changing it moves nothing that is already stored.
+        inline_below: Size = Size::kib(80) => restart;
         /// Threads that read, and as many that write files, at most: they start when they are needed. Unset: twice the
         /// number of processors, at least 16.
         io_threads: Option<u32> = None => restart;

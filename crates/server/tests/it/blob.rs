@@ -464,7 +464,7 @@ async fn the_same_through_tls() {
     })
     .await;
     both_on(&server, async |client, name| {
-        for size in [0, 1, 16 * 1024, 3_000_000] {
+        for size in [0, 1, 80 * 1024, 3_000_000] {
             let content = pushed(&client, &name, size).await;
             let path = blob(&name, &content.digest);
             let whole = client.get(&path).send().await.expect_status(200);

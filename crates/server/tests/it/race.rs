@@ -58,7 +58,7 @@ async fn one_blob_pushed_by_many_is_there_once() {
         })
         .await;
         let kept = files(&server.folder().join("data/blobs"));
-        assert_eq!(kept.len(), usize::from(size > 16 * 1024), "{kept:?}");
+        assert_eq!(kept.len(), usize::from(size > 80 * 1024), "{kept:?}");
     }
 }
 

@@ -8,7 +8,7 @@ use wharf_testkit::{Content, TestOptions, TestServer, Version};
 use crate::support::{ALGORITHMS, blob, both, both_on, finish, holds, standing};
 
 /// Sizes on both sides of `storage.inline_below` and of the buffers.
-const SIZES: [usize; 5] = [0, 1, 16 * 1024, 16 * 1024 + 1, 2_500_000];
+const SIZES: [usize; 5] = [0, 1, 80 * 1024 - 1, 80 * 1024, 2_500_000];
 
 /// Spec: UP-1, UP-2, UP-4, UP-20.
 #[tokio::test]

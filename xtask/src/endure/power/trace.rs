@@ -531,14 +531,19 @@ impl Tracer {
     fn meet(&mut self, path: &Path) -> Result<Option<Node>> {
         while self.find(path)?.is_none() {
             let mut maker = None;
-            for (thread, call) in self.begun.iter().filter(|(_, call)| !call.met) {
-                let makes = matches!(
-                    call.name.as_str(),
-                    "mkdir" | "mkdirat" | "rename" | "renameat" | "renameat2" | "link" | "linkat"
-                );
-                let made = self.paths(&call.told)?.pop();
-                if makes && made.is_some_and(|made| path.starts_with(made)) {
-                    maker = Some(*thread);
+            let makes = |call: &Begun| {
+                let name = call.name.as_str();
+                ["mkdir", "rename", "link"]
+                    .iter()
+                    .any(|maker| name.starts_with(maker))
+            };
+            for (thread, call) in &self.begun {
+                // The bytes of a write are no paths.
+                if !call.met && makes(call) {
+                    let made = self.paths(&call.told)?.pop();
+                    if made.is_some_and(|made| path.starts_with(made)) {
+                        maker = Some(*thread);
+                    }
                 }
             }
             let Some(call) = maker.and_then(|thread| self.begun.get_mut(&thread)) else {
@@ -732,6 +737,7 @@ X-Request-Id: call-17
     fn what_a_call_has_done_is_met_before_its_end() {
         let trace = r#"7 openat(AT_FDCWD<‹/›>, "‹/disk/a›", O_RDWR|O_CREAT|O_EXCL, 0600) = 5<‹/disk/a›>
 7 openat(AT_FDCWD<‹/›>, "‹/disk/b›", O_RDWR|O_CREAT|O_EXCL, 0600) = 6<‹/disk/b›>
+6 pwrite64(6<‹/disk/b›>, "\xff", 1, 0 <unfinished ...>
 7 mkdir("‹/disk/to›", 0700 <unfinished ...>
 8 mkdir("‹/disk/to›", 0700) = -1 EEXIST (File exists)
 8 rename("‹/disk/a›", "‹/disk/to/a›" <unfinished ...>
