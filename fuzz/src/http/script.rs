@@ -53,11 +53,13 @@ impl<'a> Line<'a> {
         let (head, body) = text.split_once('|').unwrap_or((text, ""));
         let mut fields = head.split('^');
         let (method, target) = fields.next()?.split_once(' ')?;
-        let headers = fields.filter_map(|field| field.split_once(": ")).collect();
+        // At the first colon, as the server does: what follows belongs to the value.
+        let headers = fields.filter_map(|field| field.split_once(':'));
+        let headers = headers.map(|(name, value)| (name, value.trim_start()));
         Some(Line {
             method,
             target,
-            headers,
+            headers: headers.collect(),
             body,
         })
     }
