@@ -1,28 +1,45 @@
-//! What must hold for any input of the parsers that the network reaches first.
+//! What must hold for any input of the parsers that the network reaches first, and of the whole registry behind HTTP.
 //!
 //! One function per target, shared by two drivers: `tests/run.rs` mutates the seeds for some seconds on stable Rust as
 //! part of `cargo xtask ci`, and `fuzz_targets/` hands them to libFuzzer for as long as one likes (see the README there).
 //! A target panics when a property is broken; input that a parser refuses is fine.
 
 mod access;
+mod http;
 mod oci;
 mod route;
+pub mod seeds;
 
-/// A parser under test.
+/// What is under test.
 pub struct Target {
     /// Name of the target, of its seed file and of its libFuzzer binary.
     pub name: &'static str,
     /// Checks one input.
     pub check: fn(&[u8]),
-    /// Inputs to start from, one per line; `\n` and `\xHH` in them stand for those bytes.
+    /// Inputs that somebody wrote, one per line as [`seeds`] describes them.
     pub seeds: &'static str,
+    /// Inputs that libFuzzer found, in the same form: no two reach the same code.
+    pub corpus: &'static str,
+}
+
+impl Target {
+    /// All inputs to start from.
+    pub fn inputs(&self) -> impl Iterator<Item = Vec<u8>> {
+        let lines = self.seeds.lines().chain(self.corpus.lines());
+        lines.map(seeds::unescape)
+    }
 }
 
 macro_rules! targets {
     ($($name:literal => $check:path,)*) => {
         /// All targets.
         pub const TARGETS: &[Target] = &[$(
-            Target { name: $name, check: $check, seeds: include_str!(concat!("../seeds/", $name, ".txt")) },
+            Target {
+                name: $name,
+                check: $check,
+                seeds: include_str!(concat!("../seeds/", $name, ".txt")),
+                corpus: include_str!(concat!("../corpus/", $name, ".txt")),
+            },
         )*];
     };
 }
@@ -37,7 +54,9 @@ targets! {
     "range" => oci::range,
     "reference" => oci::reference,
     "route" => route::path,
+    "sequence" => http::sequence,
     "token" => access::token,
+    "wire" => http::wire,
 }
 
 /// The target of that name, for libFuzzer's binaries.

@@ -35,3 +35,30 @@ pub(crate) fn when_idle() {
         mi_collect(false);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_idle_thread_looks_and_not_again_at_once() {
+        let looks = || {
+            let fresh = LOOKED.get();
+            when_idle();
+            let first = LOOKED.get();
+            LOOKED.set(first.map(|looked| looked - PERIOD));
+            when_idle();
+            let second = LOOKED.get();
+            (fresh, first, second)
+        };
+        let threads: Vec<_> = (0..4).map(|_| std::thread::spawn(looks)).collect();
+        for thread in threads {
+            let (fresh, first, second) = thread.join().unwrap();
+            assert!(fresh.is_none() && first.is_some() && second >= first);
+        }
+        let soon = Instant::now() + PERIOD;
+        LOOKED.set(Some(soon));
+        when_idle();
+        assert_eq!(LOOKED.get(), Some(soon), "it looked again before its time");
+    }
+}

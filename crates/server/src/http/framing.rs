@@ -66,7 +66,10 @@ impl Refusal {
                  does the client speak HTTPS to a port that speaks HTTP?"
             }
             Self::TargetTooLong => "the request line is too long (limits.header_size)",
-            Self::Target => "the request's target must be a path or an http:// URL",
+            Self::Target => {
+                "the request's target must be a path or an http:// URL, \
+                 with what neither can hold percent-encoded"
+            }
             Self::Version => "only HTTP/1.0, HTTP/1.1 and HTTP/2 are spoken here",
             Self::Connect => "this is no proxy: CONNECT is not served",
             Self::HeadTooLarge => "the request's headers are too large (limits.header_size)",
@@ -325,7 +328,10 @@ impl Head {
             b"*" if method == b"OPTIONS" => target,
             _ => path_of_absolute(target).ok_or(Refusal::Target)?,
         };
-        if path.iter().all(|byte| is_target(*byte)) {
+        // hyper takes a quotation mark in the path alone.
+        let query = path.iter().skip_while(|byte| **byte != b'?');
+        if path.iter().all(|byte| is_target(*byte)) && !query.into_iter().any(|byte| *byte == b'"')
+        {
             Ok(())
         } else {
             Err(Refusal::Target)

@@ -156,6 +156,7 @@ fn request_lines_are_read_strictly() {
         "/a#b",
         "/<x>",
         "/`x`",
+        "/?x=\"y\"",
         "http:///x",
         "http://u@a/x",
         "ftp://a/x",

@@ -21,7 +21,21 @@ use super::watch::Watched;
 
 /// What hyper reads in place of a refused head.
 const STAND_IN: &[u8] = b"GET / HTTP/1.1\r\nhost: -\r\nconnection: close\r\n\r\n";
+/// The same when it began as a HEAD, whose client takes no content for an answer (RFC 9110 §9.3.2).
+const STAND_IN_HEAD: &[u8] = b"HEAD / HTTP/1.1\r\nhost: -\r\nconnection: close\r\n\r\n";
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// What stands in for a refused head that begins with these bytes.
+fn stand_in(mut head: &[u8]) -> &'static [u8] {
+    while let [b'\r', b'\n', rest @ ..] = head {
+        head = rest;
+    }
+    if head.starts_with(b"HEAD ") {
+        STAND_IN_HEAD
+    } else {
+        STAND_IN
+    }
+}
 
 /// A socket, encrypted or not.
 #[derive(Debug)]
@@ -147,19 +161,23 @@ impl Io {
     fn look_at_held(&mut self) {
         match self.framing.scan(&self.held[self.ready..]) {
             Ok(pass) => self.ready += pass,
-            Err(stop) => self.stop(stop),
+            Err(stop) => {
+                let (Stop::Head { pass, .. } | Stop::Body { pass }) = stop;
+                let stand_in = stand_in(&self.held[self.ready + pass..]);
+                self.stop(stop, stand_in);
+            }
         }
         if self.ready < self.held.len() && self.stopped.is_none() {
             self.watched.head_begins();
         }
     }
 
-    fn stop(&mut self, stop: Stop) {
+    fn stop(&mut self, stop: Stop, stand_in: &[u8]) {
         match stop {
             Stop::Head { pass, refusal } => {
                 self.ready += pass;
                 self.held.truncate(self.ready);
-                self.held.extend_from_slice(STAND_IN);
+                self.held.extend_from_slice(stand_in);
                 self.ready = self.held.len();
                 let _ = self.refused.set((self.framing.heads() + 1, refusal));
                 self.stopped = Some(Stopped::Refused);
@@ -243,12 +261,14 @@ impl AsyncRead for Io {
                     Ok(pass) => pass,
                     Err(stop) => {
                         let (Stop::Head { pass, .. } | Stop::Body { pass }) = stop;
+                        let stand_in = stand_in(&new[pass..]);
                         out.set_filled(before + pass);
                         // What was good has gone out already.
-                        this.stop(match stop {
+                        let stop = match stop {
                             Stop::Head { refusal, .. } => Stop::Head { pass: 0, refusal },
                             Stop::Body { .. } => Stop::Body { pass: 0 },
-                        });
+                        };
+                        this.stop(stop, stand_in);
                         if pass > 0 {
                             return Poll::Ready(Ok(()));
                         }

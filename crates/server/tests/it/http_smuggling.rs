@@ -172,3 +172,35 @@ async fn unknown_expectations_fail() {
     assert_eq!(answer.status, 417);
     assert!(answer.is_oci_error());
 }
+
+/// Spec: API-6.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_head_gets_no_content() {
+    let toybox = Toybox::start();
+    let forms = [
+        "HEAD /small HTTP/1.1\r\nHost: toy\r\nHost: toy\r\n\r\n",
+        "\r\nHEAD /a b HTTP/1.1\r\nHost: toy\r\n\r\n",
+        "HEAD /small HTTP/1.1\r\nHost: toy\r\n\r\nHEAD /?x=\"y\" HTTP/1.1\r\nHost: toy\r\n\r\n",
+    ];
+    for form in forms {
+        toybox
+            .client(move |mut raw| {
+                // In two pieces, so that the head is held back before it is refused.
+                let (first, second) = form.split_at(form.len() - 3);
+                raw.send(first.to_owned());
+                raw.send(second.to_owned());
+                let mut answer = raw.try_answer(true).unwrap().unwrap();
+                if answer.status == 200 {
+                    answer = raw.try_answer(true).unwrap().unwrap();
+                }
+                assert_eq!(answer.status, 400, "{form:?}");
+                assert_eq!(answer.header("connection"), Some("close"), "{form:?}");
+                let after = raw.try_answer(false);
+                assert!(
+                    matches!(after, Ok(None)),
+                    "{form:?} was followed by {after:?}"
+                );
+            })
+            .await;
+    }
+}

@@ -444,3 +444,25 @@ pub(super) fn error(error: &rusqlite::Error, what: &str) -> Error {
         },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_systems_own_number_is_asked_for() {
+        let raw = rusqlite::Connection::open_in_memory().unwrap();
+        assert_eq!(system_errno(&raw), None);
+        let folder = tempfile::tempdir().unwrap();
+        let missing = folder.path().join("missing/x.db");
+        let failed = raw
+            .execute("ATTACH ?1 AS other", [missing.to_str().unwrap()])
+            .unwrap_err();
+        assert_eq!(system_errno(&raw), Some(Errno::NOENT));
+        let told = failure(&raw, &failed, "ATTACH");
+        assert!(
+            matches!(&told, Error::Io(text) if text.contains("No such file")),
+            "{told}"
+        );
+    }
+}
