@@ -187,8 +187,8 @@ async fn a_refused_head_gets_no_content() {
             .client(move |mut raw| {
                 // In two pieces, so that the head is held back before it is refused.
                 let (first, second) = form.split_at(form.len() - 3);
-                raw.send(first.to_owned());
-                raw.send(second.to_owned());
+                raw.send(first);
+                raw.send(second);
                 let mut answer = raw.try_answer(true).unwrap().unwrap();
                 if answer.status == 200 {
                     answer = raw.try_answer(true).unwrap().unwrap();
