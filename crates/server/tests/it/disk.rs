@@ -474,9 +474,10 @@ async fn a_slow_disk_holds_up_no_reader_and_throws_no_writer_out() {
         return;
     };
     let mut pushes = tokio::task::JoinSet::new();
+    // A file of a few writes, each of which takes that long.
     for (version, size) in [
-        (Version::Http1, 3_000_000),
-        (Version::Http2, 3_000_000),
+        (Version::Http1, 500_000),
+        (Version::Http2, 500_000),
         (Version::Http1, 100),
         (Version::Http2, 100),
     ] {
