@@ -60,7 +60,6 @@ impl Blob {
             Self::File(file) => Source::File(Box::new(FileStream {
                 next: range.start,
                 end: range.end.max(range.start),
-                advised: 0,
                 state: State::Ready,
                 _reader: file.io.buffers.reader(),
                 file: file.clone(),
@@ -184,8 +183,6 @@ struct FileStream {
     file: FileBlob,
     next: u64,
     end: u64,
-    /// How far the kernel was asked to read ahead; zero while all was in memory.
-    advised: u64,
     state: State,
     /// Counts this stream among those that share the buffers.
     _reader: Reader,

@@ -30,6 +30,9 @@ pub(super) const FILE_MODE: Mode = Mode::RUSR.union(Mode::WUSR);
 /// Hashing takes whole processors while large blobs come in; whoever answers a small request goes first.
 const HASH_NICE: i32 = 5;
 
+/// Reading what is not in memory copies it once for nothing, and whoever waits for it waits for the disk anyway.
+const READ_NICE: i32 = 10;
+
 #[derive(Debug)]
 pub(super) struct Engine {
     /// All paths are relative to it: short, and right even when the folder is moved.
@@ -76,7 +79,7 @@ impl Engine {
             hash: Pool::nice("blob-hash", cores - 1, HASH_NICE).map_err(cannot)?,
             ahead: Arc::new(Semaphore::new(AHEAD_OF_ALL)),
             read: Arc::new(ReadIo {
-                pool: Pool::new("blob-read", threads).map_err(cannot)?,
+                pool: Pool::nice("blob-read", threads, READ_NICE).map_err(cannot)?,
                 buffers: Arc::default(),
                 fault: fault.clone(),
             }),

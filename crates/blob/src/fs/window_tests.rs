@@ -59,14 +59,11 @@ async fn what_is_not_in_memory_is_fetched_and_then_a_window() {
     let (_, blob) = house.blob(&bytes).await;
     let before = house.store.stats().1.jobs;
     house.script.fail(Step::Read, 0, 1, EAGAIN);
-    house.script.fail(Step::Read, 4, 1, EAGAIN);
     let (got, windows) = pieces(blob.stream(0..3 << 20)).await.unwrap();
     assert!(got == bytes);
     assert_eq!(windows, bytes.len());
-    assert!(
-        house.store.stats().1.jobs >= before + 2,
-        "nothing was fetched"
-    );
+    // After the first window that was not in memory all are fetched, each while the one before it is sent.
+    assert_eq!(house.store.stats().1.jobs, before + 6);
     // A disk that fails fails the stream, whichever way is tried first.
     house.script.fail(Step::Read, 2, 100, EIO);
     let error = pieces(blob.stream(0..3 << 20)).await.unwrap_err();

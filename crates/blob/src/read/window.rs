@@ -14,8 +14,9 @@ use bytes::Bytes;
 use rustix::fs::{Advice, fadvise};
 use rustix::io::{Errno, ReadWriteFlags, preadv2};
 
-use super::{AHEAD, FileBlob, FileStream, State};
+use super::{FileBlob, FileStream, State};
 use crate::error::Result;
+use crate::io::Started;
 
 /// The largest window: large enough that looking at it costs little beside sending it, small enough that sending it
 /// takes a runtime thread well below a millisecond.
@@ -26,6 +27,9 @@ const LEAST: u64 = 128 << 10;
 
 /// A window is looked at in steps of this; the kernel reads and drops larger folios than that when it streams.
 const STEP: u64 = 128 << 10;
+
+/// So many bytes are read at once for nothing but their presence: what a processor's own cache holds.
+const SCRATCH: usize = 64 << 10;
 
 /// One advice covers no more than this, since the kernel cuts longer ones to the size of one request to the disk.
 const ADVICE: u64 = 1 << 20;
@@ -60,6 +64,9 @@ fn points(at: u64, end: u64) -> impl Iterator<Item = u64> {
 
 impl FileStream {
     /// The next window; `None` if the bytes should be copied, or there are none, or no window can be had.
+    ///
+    /// Once one window was not in memory, each further one is fetched while the one before it is sent: a look at some of
+    /// its pages would not tell that others are still under way.
     pub(super) fn poll_window(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Window>>> {
         let end = self.end.min(self.next + WINDOW);
         match &mut self.state {
@@ -67,16 +74,10 @@ impl FileStream {
                 if self.end.saturating_sub(self.next) < LEAST || self.end > self.file.size {
                     return Poll::Ready(None);
                 }
-                match self.file.touch(self.next, end, ReadWriteFlags::NOWAIT) {
-                    Ok(()) => self.keep_ahead(),
+                match self.file.touch(self.next, end) {
+                    Ok(()) => {}
                     Err(Errno::AGAIN) => {
-                        let (file, next, last) = (self.file.clone(), self.next, self.end);
-                        self.advised = last.min(next + AHEAD);
-                        let advised = self.advised;
-                        self.state = State::Warming(self.file.io.pool.start_now(move || {
-                            file.advise(next, advised);
-                            file.touch(next, end, ReadWriteFlags::empty())
-                        }));
+                        self.state = State::Warming(self.fetch(self.next, end));
                         return self.poll_window(cx);
                     }
                     // A file system that can't say, or a failure: the way of copying deals with either.
@@ -94,6 +95,10 @@ impl FileStream {
                     Ok(Err(_)) => return Poll::Ready(None),
                     Err(error) => return Poll::Ready(Some(self.fail(error))),
                 }
+                if self.end - end >= LEAST {
+                    let next = self.end.min(end + WINDOW);
+                    self.state = State::Warming(self.fetch(end, next));
+                }
             }
         }
         let window = Window {
@@ -105,36 +110,50 @@ impl FileStream {
         Poll::Ready(Some(Ok(window)))
     }
 
-    /// Lets the disk work on what comes next while this window is sent, if it had work with the ones before.
-    fn keep_ahead(&mut self) {
-        if self.advised == 0 || self.advised >= self.end || self.next + AHEAD / 2 < self.advised {
-            return;
-        }
-        let (file, from) = (self.file.clone(), self.advised);
-        let to = self.end.min(self.next + AHEAD);
-        self.advised = to;
-        // At most one per half of what is ahead.
-        self.file.io.pool.detach(move || file.advise(from, to));
+    /// Brings a stretch into memory. It takes no place in the queue, as for copying; a stream has one such job at most.
+    fn fetch(&self, from: u64, to: u64) -> Started<rustix::io::Result<()>> {
+        let file = self.file.clone();
+        self.file.io.pool.start_now(move || file.fetch(from, to))
     }
 }
 
 impl FileBlob {
-    /// Reads a byte of each step of a window. Says [`Errno::AGAIN`] if one is not in memory and `flags` forbid to wait
-    /// for it, and [`Errno::NODATA`] if the file is shorter than that.
-    fn touch(&self, at: u64, end: u64, flags: ReadWriteFlags) -> rustix::io::Result<()> {
+    /// Reads a byte of each step of a window. Says [`Errno::AGAIN`] if one is not in memory, and [`Errno::NODATA`] if
+    /// the file is shorter than that.
+    fn touch(&self, at: u64, end: u64) -> rustix::io::Result<()> {
         self.fault()?;
         for point in points(at, end) {
-            let mut byte = [0];
-            loop {
-                match preadv2(&*self.file, &mut [IoSliceMut::new(&mut byte)], point, flags) {
-                    Err(Errno::INTR) => {}
-                    Err(errno) => return Err(errno),
-                    Ok(0) => return Err(Errno::NODATA),
-                    Ok(_) => break,
-                }
-            }
+            self.read_some(&mut [0], point, ReadWriteFlags::NOWAIT)?;
         }
         Ok(())
+    }
+
+    /// Reads a stretch and throws the bytes away. That is cheaper than an advice to the kernel: what it reads on demand lies
+    /// in large folios, what it is advised to read in single pages (`docs/reference/performance.md`, P2).
+    fn fetch(&self, from: u64, to: u64) -> rustix::io::Result<()> {
+        self.fault()?;
+        let mut scratch = [0; SCRATCH];
+        let mut at = from;
+        while at < to {
+            let want = (to - at).min(SCRATCH as u64) as usize;
+            at += self.read_some(&mut scratch[..want], at, ReadWriteFlags::empty())? as u64;
+        }
+        Ok(())
+    }
+
+    fn read_some(
+        &self,
+        buffer: &mut [u8],
+        at: u64,
+        flags: ReadWriteFlags,
+    ) -> rustix::io::Result<usize> {
+        loop {
+            match preadv2(&*self.file, &mut [IoSliceMut::new(buffer)], at, flags) {
+                Err(Errno::INTR) => {}
+                Ok(0) => return Err(Errno::NODATA),
+                outcome => return outcome,
+            }
+        }
     }
 
     /// Asks the kernel to read ahead. It may block, and a kernel that takes no advice is one that reads later.

@@ -9,6 +9,7 @@ use std::str::FromStr;
 
 use http::HeaderMap;
 use http::header::FORWARDED;
+use http::uri::Authority;
 
 use super::request::Scheme;
 
@@ -200,11 +201,16 @@ fn address(text: &str) -> Option<IpAddr> {
 
 /// Whether a text may stand as host and port in a URL: it will come back in links and realms.
 pub(super) fn is_authority(text: &str) -> bool {
-    !text.is_empty()
-        && text.len() <= 255
-        && text
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"-._:[]".contains(&byte))
+    let of = |more: &[u8]| {
+        text.bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || more.contains(&byte))
+    };
+    if text.is_empty() || text.len() > 255 {
+        return false;
+    }
+    let colons = text.bytes().filter(|byte| *byte == b':').count();
+    // An address in brackets is rare enough to be read in full.
+    (of(b"-._:") && colons <= 1) || (of(b"-._:[]") && Authority::try_from(text).is_ok())
 }
 
 #[cfg(test)]
@@ -224,6 +230,17 @@ mod tests {
             headers.append(*name, HeaderValue::from_static(value));
         }
         headers
+    }
+
+    proptest! {
+        /// hyper would refuse such a target without a word.
+        #[test]
+        fn a_url_can_be_made_with_every_authority(text in "[a1.:\\[\\]_-]{0,12}") {
+            if is_authority(&text) {
+                let url = format!("http://{text}/x");
+                prop_assert!(url.parse::<http::Uri>().is_ok(), "{url}");
+            }
+        }
     }
 
     #[test]

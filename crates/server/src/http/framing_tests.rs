@@ -158,6 +158,8 @@ fn request_lines_are_read_strictly() {
         "/`x`",
         "/?x=\"y\"",
         "http:///x",
+        "http://a]a/x",
+        "http://a:1:2/x",
         "http://u@a/x",
         "ftp://a/x",
         "http://a b/",

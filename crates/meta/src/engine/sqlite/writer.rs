@@ -160,6 +160,8 @@ impl Writer {
                 self.shared.refuse(&error);
             }
             told("the metadata writer", &*panic);
+            // It may have committed before it was counted.
+            self.unsynced = RELAXED_IN_A_ROW;
             0
         });
         if self.connection.renew() {
