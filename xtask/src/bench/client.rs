@@ -143,15 +143,8 @@ impl Client {
         body: Body<'_>,
         keep: bool,
     ) -> Result<Response> {
-        self.ask(method, path, headers, body)
-            .and_then(|()| self.answer(method == "HEAD", keep))
-            .with_context(|| format!("{method} http://{}{path}", self.address))
-    }
-
-    /// Takes the answer to what was asked; `keep` says whether its body is wanted.
-    pub(crate) fn answer(&mut self, head_only: bool, keep: bool) -> Result<Response> {
-        let stream = self.stream.as_mut().context("not connected")?;
-        let done = read_response(stream, &mut self.buffer, head_only, keep);
+        self.connect()?;
+        let done = self.exchange(method, path, headers, body, keep);
         match &done {
             Ok(response)
                 if response
@@ -159,32 +152,17 @@ impl Client {
                     .is_none_or(|value| !value.eq_ignore_ascii_case("close")) => {}
             _ => self.stream = None,
         }
-        done
+        done.with_context(|| format!("{method} http://{}{path}", self.address))
     }
 
-    /// Sends a request, whose answer is to be taken before the next.
-    pub(crate) fn ask(
+    fn exchange(
         &mut self,
         method: &str,
         path: &str,
         headers: &[(&str, &str)],
         body: Body<'_>,
-    ) -> Result<()> {
-        self.connect()?;
-        let sent = self.write_request(method, path, headers, body);
-        if sent.is_err() {
-            self.stream = None;
-        }
-        sent
-    }
-
-    fn write_request(
-        &mut self,
-        method: &str,
-        path: &str,
-        headers: &[(&str, &str)],
-        body: Body<'_>,
-    ) -> Result<()> {
+        keep: bool,
+    ) -> Result<Response> {
         let stream = self.stream.as_mut().context("not connected")?;
         let line = &mut self.line;
         line.clear();
@@ -239,7 +217,7 @@ impl Client {
                 stream.write_all(b"0\r\n\r\n")?;
             }
         }
-        Ok(())
+        read_response(stream, &mut self.buffer, method == "HEAD", keep)
     }
 }
 

@@ -67,37 +67,6 @@ pub(crate) fn during(
     })
 }
 
-/// The same by one thread, which asks on all connections before it takes the first answer: where requests are so cheap
-/// that threads of clients would cost more than they do.
-pub(crate) fn in_turn(
-    site: &Site,
-    clients: usize,
-    seconds: f64,
-    ask: impl Fn(&mut Client, u64) -> Result<()>,
-    take: impl Fn(&mut Client, u64) -> Result<()>,
-) -> Result<Seen> {
-    let mut connected = connect(site, clients)?;
-    let mut latency = Histogram::new();
-    let mut asked = Vec::with_capacity(clients);
-    let start = Instant::now();
-    while start.elapsed().as_secs_f64() < seconds {
-        let first = latency.count();
-        for (client, number) in connected.iter_mut().zip(first..) {
-            asked.push((number, Instant::now()));
-            ask(client, number)?;
-        }
-        for (client, (number, begun)) in connected.iter_mut().zip(asked.drain(..)) {
-            take(client, number)?;
-            latency.add(begun.elapsed());
-        }
-    }
-    Ok(Seen {
-        done: latency.count(),
-        seconds: start.elapsed().as_secs_f64(),
-        latency,
-    })
-}
-
 /// Clients with open connections, so that no latency holds the opening of one.
 fn connect(site: &Site, clients: usize) -> Result<Vec<Client>> {
     let mut connected = Vec::new();

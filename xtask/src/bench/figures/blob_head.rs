@@ -2,7 +2,6 @@
 
 use anyhow::{Result, ensure};
 
-use crate::bench::client::Body;
 use crate::bench::content::{REPOSITORY, digest, push_small, small};
 use crate::bench::figure::{
     Against, Bar, Better, Case, Figure, Metric, Sample, Scale, Store, at_least, metric,
@@ -60,28 +59,17 @@ impl Case for Heads {
             .map(|n| format!("/v2/{REPOSITORY}/blobs/{}", digest(&small(n, 1024))))
             .collect();
         let meter = site.meter();
-        let path = |number: u64| &paths[(number % (2 * BLOBS)) as usize];
-        // wrk would wait for the content that an answer to HEAD announces.
-        let seen = load::in_turn(
-            &site,
-            16,
-            scale.seconds,
-            |client, number| client.ask("HEAD", path(number), &[], Body::None),
-            |client, number| {
-                let wanted = if number % (2 * BLOBS) < BLOBS {
-                    200
-                } else {
-                    404
-                };
-                let answer = client.answer(true, true)?;
-                ensure!(
-                    answer.status == wanted,
-                    "{} instead of {wanted}",
-                    answer.status
-                );
-                Ok(())
-            },
-        )?;
+        let seen = load::during(&site, 16, scale.seconds, |client, number| {
+            let number = number % (2 * BLOBS);
+            let wanted = if number < BLOBS { 200 } else { 404 };
+            let answer = client.head(&paths[number as usize])?;
+            ensure!(
+                answer.status == wanted,
+                "{} instead of {wanted}",
+                answer.status
+            );
+            Ok(())
+        })?;
         Ok(Sample {
             values: vec![seen.rate(), seen.latency.percentile(99.0)],
             work: seen.done as f64,
