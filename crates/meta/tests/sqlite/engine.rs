@@ -130,13 +130,14 @@ fn relaxed_commits_alternate_with_synced_ones() {
     let meta = &store.meta;
     runtime().block_on(async {
         let mut levels = Vec::new();
-        for relaxed in [false, true, true, true, true, false, true, false, false] {
+        // The first one never: whoever had the store before may have ended with one that was not synced.
+        for relaxed in [true, false, true, true, true, false, true, false, false] {
             levels.push(match relaxed {
                 true => meta.write(Level::<true>).await.unwrap(),
                 false => meta.write(Level::<false>).await.unwrap(),
             });
         }
-        assert_eq!(levels, [2, 1, 2, 1, 2, 2, 1, 2, 2]);
+        assert_eq!(levels, [2, 2, 1, 2, 1, 2, 1, 2, 2]);
         // Together: those that wait for the disk never ride in a commit that does not.
         let hold = meta.write(Hold(Duration::from_millis(50)));
         let (_, synced, relaxed) =

@@ -52,7 +52,7 @@ use reader::{PendingScan, Scan, Slots};
 use reserve::Reserve;
 use shared::{PAGE, Shared};
 use unread::failed_read;
-use writer::{Commit, Message, Pending, Writer, hook, lost};
+use writer::{Commit, Message, Pending, RELAXED_IN_A_ROW, Writer, hook, lost};
 
 /// What a commit promises.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -188,7 +188,8 @@ impl Engine {
                 max_wal_bytes,
                 logged: HashMap::new(),
                 commits,
-                unsynced: 0,
+                // The process before may have been killed right after such a commit.
+                unsynced: RELAXED_IN_A_ROW,
                 sync_time: Duration::ZERO,
             }
         };
