@@ -64,6 +64,13 @@ impl Key {
         Digest::parse(&format!("{algorithm}:{hex}")).ok()
     }
 
+    /// When it was made, in milliseconds since 1970, by the clock of whoever made it; `None` for a key of another form.
+    pub fn made_at(&self) -> Option<u64> {
+        let (_, generation) = self.0.rsplit_once('.')?;
+        let (seconds, nanos) = Uuid::try_parse(generation).ok()?.get_timestamp()?.to_unix();
+        Some(seconds * 1_000 + u64::from(nanos / 1_000_000))
+    }
+
     /// The folder, for its `fsync`.
     pub(crate) fn folder(&self) -> &str {
         self.0.rsplit_once('/').map_or("", |(folder, _)| folder)
@@ -109,6 +116,19 @@ impl fmt::Display for UploadId {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_fresh_key_says_when_it_was_made() {
+        let now = || {
+            let since = std::time::UNIX_EPOCH.elapsed().unwrap();
+            u64::try_from(since.as_millis()).unwrap()
+        };
+        let digest = Digest::of(wharf_oci::Algorithm::Sha256, b"x");
+        let before = now();
+        let made = Key::fresh(&digest).made_at().unwrap();
+        assert!((before..=now()).contains(&made), "{made}");
+        assert_eq!(Key::parse("blobs/sha256/ab/abcd.1").unwrap().made_at(), None);
+    }
     use proptest::prelude::*;
     use wharf_oci::Algorithm;
 

@@ -108,6 +108,12 @@ pub trait BlobStore: Send + Sync + Debug {
         visit: &'a mut (dyn FnMut(Vec<Stored>) -> bool + Send),
     ) -> BoxFuture<'a, Result<()>>;
 
+    /// Lets the next read of a blob come from where it is kept, and not from a copy in memory, where there is one.
+    fn uncache<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<()>> {
+        let _ = key;
+        Box::pin(async { Ok(()) })
+    }
+
     /// Bytes free for new blobs, where that is known. Fails when nothing can be written.
     fn probe(&self) -> BoxFuture<'_, Result<Option<u64>>>;
 }

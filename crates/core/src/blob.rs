@@ -31,7 +31,9 @@ pub async fn stat(
     repository: &RepositoryName,
     digest: &Digest,
 ) -> Result<u64> {
-    let row = find(registry, repository, digest, false).await?;
+    let row = stays(registry, repository, digest)
+        .await?
+        .ok_or_else(|| unknown(repository, digest))?;
     if is_sound(registry, &row).await {
         Ok(row.size)
     } else {
@@ -45,7 +47,7 @@ pub async fn open(
     repository: &RepositoryName,
     digest: &Digest,
 ) -> Result<Found> {
-    let row = find(registry, repository, digest, true).await?;
+    let row = find(registry, repository, digest).await?;
     let content = match row.place {
         rows::Place::Inline(bytes) => {
             let bytes = bytes.unwrap_or_default();
@@ -128,15 +130,9 @@ async fn mount_from(
     {
         return Ok(false);
     }
-    let row = registry
-        .meta
-        .read(rows::Find {
-            repository: from.clone(),
-            digest: digest.clone(),
-            with_bytes: false,
-        })
-        .await?;
-    let Some(row) = row else { return Ok(false) };
+    let Some(row) = stays(registry, from, digest).await? else {
+        return Ok(false);
+    };
     if !is_sound(registry, &row).await {
         return Ok(false);
     }
@@ -188,7 +184,9 @@ pub(crate) async fn collect(registry: &Registry, key: String) {
         registry.blobs.remove(&Key::parse(&key)?).await?;
         registry
             .meta
-            .write(rows::Collected { key: key.clone() })
+            .write(rows::Collected {
+                keys: vec![key.clone()],
+            })
             .await?;
         Ok::<_, Error>(())
     };
@@ -197,22 +195,11 @@ pub(crate) async fn collect(registry: &Registry, key: String) {
     }
 }
 
-/// Removes all bytes that were replaced and not yet removed. Called at the start and by the upkeep.
+/// Removes all bytes that no row names any more and that are not yet removed. Called when a backup is done.
 pub async fn collect_replaced(registry: &Registry) -> Result<()> {
     let mut after = None;
-    loop {
-        let page = registry
-            .meta
-            .scan(rows::Garbage { after, limit: 100 })
-            .await?;
-        let Some(last) = page.last().cloned() else {
-            return Ok(());
-        };
-        for key in page {
-            collect(registry, key).await;
-        }
-        after = Some(last);
-    }
+    while crate::gc::remove(registry, &mut after).await?.0 != crate::job::Step::Done {}
+    Ok(())
 }
 
 /// Whether the bytes that a row promises are there in full. Contents are the business of `verify`.
@@ -266,18 +253,33 @@ pub(crate) fn is_of(digest: &Digest, bytes: &[u8]) -> bool {
         .is_none_or(|algorithm| Digest::of(algorithm, bytes) == *digest)
 }
 
+/// The row of a blob that the repository holds and that collection is not about to take.
+async fn stays(
+    registry: &Registry,
+    repository: &RepositoryName,
+    digest: &Digest,
+) -> Result<Option<rows::BlobRow>> {
+    Ok(registry
+        .meta
+        .read(rows::Stat {
+            repository: repository.clone(),
+            digest: digest.clone(),
+            fading_before: crate::gc::fading(registry),
+        })
+        .await?)
+}
+
 async fn find(
     registry: &Registry,
     repository: &RepositoryName,
     digest: &Digest,
-    with_bytes: bool,
 ) -> Result<rows::BlobRow> {
     registry
         .meta
         .read(rows::Find {
             repository: repository.clone(),
             digest: digest.clone(),
-            with_bytes,
+            with_bytes: true,
         })
         .await?
         .ok_or_else(|| unknown(repository, digest))

@@ -115,11 +115,41 @@ impl Ages {
                 seconds = ahead / 1_000,
                 "the clock was set forward; nothing is removed for its age before that age has passed"
             );
-            (seen.leap, seen.leapt) = (seen.leap + ahead, steady);
-        } else if steady - seen.leapt >= age {
-            seen.leap = 0;
+            seen.leap(ahead, steady);
         }
-        now - age - seen.leap
+        // Each age has to pass for itself.
+        let leap = match steady - seen.leapt < age {
+            true => seen.leap,
+            false => 0,
+        };
+        now - age - leap
+    }
+
+    /// Time of which nobody knows whether it passed: the process did not run, or the clock was set meanwhile.
+    pub(crate) fn leapt(&self, clock: &dyn Clock, by: i64) {
+        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.leap(by, clock.steady_ms());
+    }
+
+    /// For how long ages do not count yet, by the clock that nobody can set; `None`: they do.
+    pub(crate) fn doubt(&self, clock: &dyn Clock, age: i64) -> Option<i64> {
+        self.older_than(clock, age);
+        let seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let left = age - (clock.steady_ms() - seen.leapt);
+        (seen.leap > 0 && left > 0).then_some(left)
+    }
+}
+
+impl Seen {
+    /// Longer than any age that is asked for, in ms.
+    const LONG: i64 = 400 * 86_400_000;
+
+    fn leap(&mut self, by: i64, steady: i64) {
+        let before = match steady - self.leapt < Self::LONG {
+            true => self.leap,
+            false => 0,
+        };
+        (self.leap, self.leapt) = (before + by, steady);
     }
 }
 
@@ -153,6 +183,19 @@ mod tests {
         assert_eq!(age(&ages), 10 * HOUR);
         clock.set(1_000 * HOUR);
         assert_eq!(age(&ages), 10 * HOUR);
+    }
+
+    #[test]
+    fn a_short_age_that_has_passed_ends_no_doubt_about_a_longer_one() {
+        const HOUR: i64 = 3_600_000;
+        let clock = ManualClock::at(1_000 * HOUR);
+        let ages = Ages::new(&clock);
+        ages.leapt(&clock, 500 * HOUR);
+        clock.advance(2 * HOUR);
+        let age = |hours: i64| clock.now_ms() - ages.older_than(&clock, hours * HOUR);
+        assert_eq!((age(1), age(10)), (HOUR, 510 * HOUR));
+        assert_eq!(ages.doubt(&clock, HOUR), None);
+        assert_eq!(ages.doubt(&clock, 10 * HOUR), Some(8 * HOUR));
     }
 
     #[test]

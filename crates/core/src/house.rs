@@ -25,6 +25,7 @@ pub(crate) struct House {
     folder: PathBuf,
     pub(crate) registry: Registry,
     pub(crate) script: Arc<Script>,
+    pub(crate) clock: Arc<ManualClock>,
 }
 
 impl House {
@@ -45,11 +46,12 @@ impl House {
             ..FsOptions::new(folder)
         });
         let access = Access::open(AccessOptions::default(), meta.clone(), 0).await;
+        let clock = Arc::new(ManualClock::at(1_000));
         let registry = Registry::new(
             meta,
             Arc::new(blobs.unwrap()),
             Arc::new(access.unwrap()),
-            Arc::new(ManualClock::at(1_000)),
+            clock.clone(),
             Limits::default(),
             ContentRules::default(),
         );
@@ -58,6 +60,7 @@ impl House {
             folder: folder.to_owned(),
             registry,
             script,
+            clock,
         }
     }
 
@@ -87,17 +90,36 @@ impl House {
             "layers": [{"mediaType": "application/vnd.oci.image.layer.v1.tar", "digest": digest, "size": layer.len()}],
         });
         let bytes = Bytes::from(manifest.to_string());
+        let digest = self.put(manifest.to_string(), tag).await.unwrap();
+        (digest, bytes)
+    }
+
+    /// Pushes a manifest of these bytes.
+    pub(crate) async fn put(&self, manifest: String, tag: &str) -> crate::Result<Digest> {
         let push = manifest::Push {
             repository: &Self::repository(),
             reference: &Reference::parse(tag).unwrap(),
             content_type: Some("application/vnd.oci.image.manifest.v1+json"),
-            bytes: bytes.clone(),
+            bytes: manifest.into(),
             tags: Vec::new(),
             expect: manifest::Expect::Any,
             actor: "alice",
         };
-        let pushed = manifest::push(&self.registry, push).await.unwrap();
-        (pushed.digest, bytes)
+        Ok(manifest::push(&self.registry, push).await?.digest)
+    }
+
+    /// Runs a job to its end.
+    pub(crate) async fn run<J: crate::job::Job>(&self) -> J {
+        let mut job = J::default();
+        while job.step(&self.registry).await.unwrap() != crate::job::Step::Done {}
+        job
+    }
+
+    /// Sets how long what nobody needs stays.
+    pub(crate) fn rule(&self, change: impl FnOnce(&mut crate::gc::Rules)) {
+        let mut rules = crate::gc::Rules::clone(&self.registry.rules.load());
+        change(&mut rules);
+        self.registry.rules.store(Arc::new(rules));
     }
 
     /// Whether a client that asks is told that the blob is there.

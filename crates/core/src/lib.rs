@@ -10,13 +10,18 @@ pub mod blob;
 mod cache;
 pub mod clock;
 pub mod error;
+pub mod event;
+pub mod gc;
 #[cfg(test)]
 mod house;
+pub mod job;
 pub mod manifest;
 pub mod referrer;
 pub mod registry;
 mod report;
 pub mod repository;
+pub mod restore;
+pub mod scrub;
 pub mod tag;
 pub mod upload;
 pub mod verify;

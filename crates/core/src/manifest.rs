@@ -14,6 +14,7 @@ use wharf_oci::{
 };
 
 use crate::error::{Error, Result};
+use crate::job::{Job, Step};
 use crate::registry::{ContentRule, Registry};
 
 /// Most references that one write may carry; a manifest with more is prepared in steps of this many.
@@ -242,13 +243,15 @@ pub async fn push(registry: &Registry, push: Push<'_>) -> Result<Pushed> {
     })
 }
 
-/// Deletes a manifest with all tags that stand at it (DEL-2). What it references stays.
+/// Deletes a manifest with all tags that stand at it (DEL-2). What it references stays for as long as it can be restored.
 pub async fn delete(
     registry: &Registry,
     repository: &RepositoryName,
     digest: &Digest,
     actor: &str,
 ) -> Result<()> {
+    // One moment for all steps, by which a restore knows the tags that went with the manifest.
+    let at = registry.clock.now_ms();
     loop {
         let deleted = registry
             .meta
@@ -256,7 +259,7 @@ pub async fn delete(
                 repository: repository.clone(),
                 digest: digest.clone(),
                 actor: actor.to_owned(),
-                at: registry.clock.now_ms(),
+                at,
             })
             .await?;
         match deleted {
@@ -292,24 +295,32 @@ fn warnings(manifest: &Manifest) -> Vec<&'static str> {
     warnings
 }
 
-/// Does what deletions of very large manifests, and pushes of them that broke off, left undone; small steps, until
-/// nothing is left. Called by the upkeep.
-pub async fn sweep(registry: &Registry) -> Result<()> {
-    let pending_before = registry.clock.now_ms() - rows::PIN_MS;
-    let mut after = None;
-    loop {
+/// Does what deletions of very large manifests, and pushes of them that broke off, left undone; small steps, until nothing is
+/// left.
+#[derive(Debug, Default, serde::Serialize, serde::Deserialize)]
+pub struct Sweep {
+    #[serde(skip)]
+    after: Option<rows::Unfinished>,
+}
+
+impl Job for Sweep {
+    const KIND: &'static str = "manifest.sweep";
+
+    async fn step(&mut self, registry: &Registry) -> Result<Step> {
         let swept = registry
             .meta
             .write(rows::SweepEdges {
-                after: after.take(),
+                after: self.after.take(),
                 limit: EDGES_PER_WRITE as u32,
-                pending_before,
+                pending_before: registry.clock.now_ms() - rows::PIN_MS,
             })
             .await?;
-        if swept.done == 0 {
-            return Ok(());
-        }
-        after = swept.at;
+        self.after = swept.at;
+        Ok(if swept.done == 0 {
+            Step::Done
+        } else {
+            Step::More
+        })
     }
 }
 

@@ -15,6 +15,7 @@ use wharf_oci::RepositoryName;
 use crate::access::Access;
 use crate::cache::Manifests;
 use crate::clock::{Ages, Clock};
+use crate::gc;
 use crate::upload;
 
 /// Everything that a service needs.
@@ -32,6 +33,10 @@ pub struct Registry {
     pub limits: Limits,
     /// What a manifest must satisfy, by repository. Replaced as a whole when the configuration is read again.
     pub content: ArcSwap<ContentRules>,
+    /// How long what nothing needs stays. Replaced as a whole when the configuration is read again.
+    pub rules: ArcSwap<gc::Rules>,
+    /// What collection has removed since the start.
+    pub freed: gc::Tally,
     /// Backups that are running: bytes that were replaced stay until they are done.
     pub(crate) holds: AtomicUsize,
     /// Manifests that were asked for lately.
@@ -60,6 +65,8 @@ impl Registry {
             clock,
             limits,
             content: ArcSwap::from_pointee(content),
+            rules: ArcSwap::from_pointee(gc::Rules::default()),
+            freed: gc::Tally::default(),
             holds: AtomicUsize::new(0),
             manifests: Manifests::default(),
             uploads: upload::Locks::default(),

@@ -133,9 +133,9 @@ async fn check_blobs(
                 continue;
             };
             tracing::error!(digest = %row.digest, what, "a blob is damaged");
-            report.bad(row.digest.clone(), what);
+            report.bad(row.digest.clone(), what.clone());
             if depth.condemn && proof {
-                sentenced.add(row);
+                sentenced.add(row, what);
             }
         }
         sentenced.carry_out(meta, at, report, false).await?;
@@ -147,15 +147,15 @@ async fn check_blobs(
 /// Blobs that are bad, until it is clear that the store as a whole is not.
 #[derive(Default)]
 struct Sentenced {
-    pending: Vec<rows::BlobRow>,
+    pending: Vec<(rows::BlobRow, String)>,
     /// More than were kept.
     overflow: u64,
 }
 
 impl Sentenced {
-    fn add(&mut self, row: rows::BlobRow) {
+    fn add(&mut self, row: rows::BlobRow, cause: String) {
         if self.pending.len() < PENDING {
-            self.pending.push(row);
+            self.pending.push((row, cause));
         } else {
             self.overflow += 1;
         }
@@ -175,18 +175,8 @@ impl Sentenced {
                 report.withheld += self.pending.len() as u64;
             }
         } else {
-            for row in self.pending.drain(..) {
-                let key = match row.place {
-                    rows::Place::Key(key) => Some(key),
-                    rows::Place::Inline(_) => None,
-                };
-                meta.write(rows::Condemn {
-                    id: row.id,
-                    key,
-                    actor: "verify".to_owned(),
-                    at,
-                })
-                .await?;
+            for (row, cause) in self.pending.drain(..) {
+                condemn(meta, row, cause, at).await?;
             }
         }
         if last {
@@ -196,9 +186,31 @@ impl Sentenced {
     }
 }
 
+/// Puts a blob into quarantine: from now on it is unknown to HEAD and mounts, until it is pushed again.
+pub(crate) async fn condemn(
+    meta: &Meta,
+    row: rows::BlobRow,
+    cause: String,
+    at: i64,
+) -> Result<bool> {
+    let key = match row.place {
+        rows::Place::Key(key) => Some(key),
+        rows::Place::Inline(_) => None,
+    };
+    Ok(meta
+        .write(rows::Condemn {
+            id: row.id,
+            key,
+            cause,
+            actor: "verify".to_owned(),
+            at,
+        })
+        .await?)
+}
+
 /// What is wrong with a blob, and whether that is proven; with the row as it is by now. Looks twice: reading can fail for
 /// reasons that pass, and a push may have healed the blob meanwhile.
-async fn judge(
+pub(crate) async fn judge(
     meta: &Meta,
     blobs: &dyn BlobStore,
     row: rows::BlobRow,

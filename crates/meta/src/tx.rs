@@ -87,6 +87,18 @@ pub trait Tx: Send {
     /// A fresh id that sorts by `at` (milliseconds since 1970). Randomness comes from the engine, not from operations.
     fn id(&mut self, at: i64) -> Id;
 
+    /// The time by which leases are decided, in milliseconds since 1970: the caller's, or that of an engine which several
+    /// processes share.
+    fn now(&mut self, caller: i64) -> impl Future<Output = Result<i64>> + Send {
+        async move { Ok(caller) }
+    }
+
+    /// Events with this id and beyond may still be joined by some with a lower one, from transactions that are under way;
+    /// `None`: there are none such, since one writer gives the ids.
+    fn event_horizon(&mut self) -> impl Future<Output = Result<Option<i64>>> + Send {
+        async { Ok(None) }
+    }
+
     /// The first row of a statement that gives one at most.
     fn row(
         &mut self,

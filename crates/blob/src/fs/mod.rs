@@ -211,6 +211,25 @@ impl BlobStore for Fs {
         Box::pin(scan::scan(&self.engine, part, visit))
     }
 
+    fn uncache<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            let (engine, key) = (self.engine.clone(), key.clone());
+            let job = move || {
+                let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+                let failed = failed("opening", key.as_str());
+                match rustix::fs::openat(&engine.root, key.as_str(), flags, Mode::empty()) {
+                    // Published blobs are synced, so their pages are clean and may go.
+                    Ok(file) => {
+                        rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).map_err(failed)
+                    }
+                    Err(Errno::NOENT) => Ok(()),
+                    Err(errno) => Err(failed(errno)),
+                }
+            };
+            self.engine.read.pool.run(job).await
+        })
+    }
+
     fn probe(&self) -> BoxFuture<'_, Result<Option<u64>>> {
         Box::pin(async move {
             let engine = self.engine.clone();

@@ -94,6 +94,7 @@ async fn a_second_run_adds_what_is_new_and_removes_what_is_gone() {
     let condemn = rows::Condemn {
         id: row.id,
         key: Some(key.to_string()),
+        cause: "a test".into(),
         actor: "test".into(),
         at: 1,
     };

@@ -19,6 +19,7 @@ pub use self::locks::Locks;
 use self::sink::{Content, Finished, Sink};
 use crate::blob::is_genuine;
 use crate::error::{BodyError, Error, Result};
+use crate::job::{Job, Step};
 use crate::registry::Registry;
 
 /// Where the bytes of a request come from. Implemented by the transport.
@@ -213,7 +214,7 @@ pub async fn cancel(
 
 /// Forgets sessions that nobody has touched for `limits.upload_age_ms`; returns how many (UP-6).
 ///
-/// Called by the server's upkeep task. Works in small steps, so that it never holds the writer for long.
+/// Called by the job [`Expire`]. Works in small steps, so that it never holds the writer for long.
 pub async fn expire(registry: &Registry) -> Result<u64> {
     let age = registry.limits.upload_age_ms;
     let before = registry.ages.older_than(&*registry.clock, age);
@@ -244,6 +245,22 @@ pub async fn expire(registry: &Registry) -> Result<u64> {
         if freed == 0 {
             return Ok(count);
         }
+    }
+}
+
+/// Forgets sessions that nobody continues.
+#[derive(Debug, Default, serde::Serialize, serde::Deserialize)]
+pub struct Expire {}
+
+impl Job for Expire {
+    const KIND: &'static str = "upload.expire";
+
+    async fn step(&mut self, registry: &Registry) -> Result<Step> {
+        let count = expire(registry).await?;
+        if count > 0 {
+            tracing::info!(count, "forgotten uploads were cleared away");
+        }
+        Ok(Step::Done)
     }
 }
 
@@ -366,66 +383,47 @@ async fn publish(
         size,
         content: bytes,
     } = finished;
-    let existing = registry
-        .meta
-        .read(blob_rows::Lookup {
-            digest: digest.clone(),
-        })
-        .await?;
-    let trusted = match &existing {
-        Some(row) => is_genuine(registry, row).await?,
-        None => false,
-    };
-
     let in_file = matches!(bytes, Content::File(_));
-    let (content, fresh) = match &bytes {
-        _ if trusted => (blob_rows::Content::Existing, None),
-        Content::Inline(bytes) => (blob_rows::Content::Inline(bytes.clone()), None),
-        Content::Held(_) | Content::File(_) => {
-            let key = Key::fresh(&digest);
-            match &bytes {
-                Content::Held(bytes) => registry.blobs.put(&key, bytes.clone()).await?,
-                _ => registry.blobs.publish(bytes_of, &key).await?,
+    // The stored bytes may be collected between the look and the commit: then those that were sent take their place.
+    if !link_existing(registry, repository, session, actor, &digest, size).await? {
+        let (content, fresh) = match &bytes {
+            Content::Inline(bytes) => (blob_rows::Content::Inline(bytes.clone()), None),
+            Content::Held(_) | Content::File(_) => {
+                let key = Key::fresh(&digest);
+                match &bytes {
+                    Content::Held(bytes) => registry.blobs.put(&key, bytes.clone()).await?,
+                    _ => registry.blobs.publish(bytes_of, &key).await?,
+                }
+                (blob_rows::Content::Key(key.as_str().to_owned()), Some(key))
             }
-            (blob_rows::Content::Key(key.as_str().to_owned()), Some(key))
-        }
-    };
-    let outcome = registry
-        .meta
-        .write(blob_rows::Publish {
-            upload: session.map(ToString::to_string),
-            repository: repository.clone(),
-            digest: digest.clone(),
-            size,
-            content,
-            actor: actor.to_owned(),
-            at: registry.clock.now_ms(),
-        })
-        .await;
-    let published = match outcome {
-        Ok(published) => published,
-        // Certainly rolled back: the key names bytes that no row will ever want. After any other failure the commit
-        // may have happened, so the bytes stay; `storage verify` lists them if it did not.
-        Err(error @ wharf_meta::Error::Full(_)) => {
-            if let Some(key) = fresh {
-                registry.blobs.remove(&key).await?;
+        };
+        let outcome = registry
+            .meta
+            .write(blob_rows::Publish {
+                upload: session.map(ToString::to_string),
+                repository: repository.clone(),
+                digest: digest.clone(),
+                size,
+                content,
+                actor: actor.to_owned(),
+                at: registry.clock.now_ms(),
+            })
+            .await;
+        match outcome {
+            Ok(blob_rows::Published::Done {
+                replaced: Some(old),
+                ..
+            }) => crate::blob::collect(registry, old).await,
+            Ok(_) => {}
+            // Certainly rolled back: the key names bytes that no row will ever want. After any other failure the commit
+            // may have happened, so the bytes stay; `storage verify` lists them if it did not.
+            Err(error @ wharf_meta::Error::Full(_)) => {
+                if let Some(key) = fresh {
+                    registry.blobs.remove(&key).await?;
+                }
+                return Err(error.into());
             }
-            return Err(error.into());
-        }
-        Err(error) => return Err(error.into()),
-    };
-    match published {
-        blob_rows::Published::Done {
-            replaced: Some(old),
-            ..
-        } => crate::blob::collect(registry, old).await,
-        blob_rows::Published::Done { replaced: None, .. } => {}
-        // The blob vanished between the look and the commit. The session still holds the bytes.
-        blob_rows::Published::NoSuchBlob => {
-            return Err(Error::Unavailable {
-                reason: "the blob was removed while it was being pushed; push it again".into(),
-                retry_after: std::time::Duration::from_secs(1),
-            });
+            Err(error) => return Err(error.into()),
         }
     }
     // From here on the push is durable; what is left is tidying, and its failure is not the client's.
@@ -433,6 +431,39 @@ async fn publish(
         tracing::warn!(upload = %bytes_of, %error, "a finished upload file could not be removed");
     }
     Ok(())
+}
+
+/// Links bytes that are stored already, if they have their digest; `false`: there are none such.
+async fn link_existing(
+    registry: &Registry,
+    repository: &RepositoryName,
+    session: Option<&UploadId>,
+    actor: &str,
+    digest: &Digest,
+    size: u64,
+) -> Result<bool> {
+    let lookup = blob_rows::Lookup {
+        digest: digest.clone(),
+    };
+    let Some(row) = registry.meta.read(lookup).await? else {
+        return Ok(false);
+    };
+    if !is_genuine(registry, &row).await? {
+        return Ok(false);
+    }
+    let published = registry
+        .meta
+        .write(blob_rows::Publish {
+            upload: session.map(ToString::to_string),
+            repository: repository.clone(),
+            digest: digest.clone(),
+            size,
+            content: blob_rows::Content::Existing,
+            actor: actor.to_owned(),
+            at: registry.clock.now_ms(),
+        })
+        .await?;
+    Ok(published != blob_rows::Published::NoSuchBlob)
 }
 
 /// Ends a session whose lock the caller holds. The row goes first: bytes without a row are found at the next start,

@@ -7,7 +7,7 @@ use serde_json::json;
 use wharf_oci::{Digest, RepositoryName};
 
 use super::event::{self, Fact, Kind};
-use super::{manifest, repository, upload};
+use super::{candidate, manifest, quarantine, repository, upload};
 use crate::error::{Error, Result};
 use crate::tx::{Counter, Op, ReadOp, Tx};
 use crate::vals;
@@ -69,16 +69,49 @@ impl Op for Find {
     async fn run<T: Tx>(&self, tx: &mut T) -> Result<Self::Out> {
         let sql = if self.with_bytes {
             "SELECT b.id, b.digest, b.size, b.key, i.bytes FROM repository r \
-             JOIN repository_blob l ON l.repository_id = r.id AND l.digest = $2 \
+             JOIN repository_blob l ON l.repository_id = r.id AND l.digest = $2 AND l.hidden = 0 \
              JOIN blob b ON b.digest = l.digest AND b.state = 1 \
              LEFT JOIN blob_inline i ON i.blob_id = b.id WHERE r.name = $1"
         } else {
             "SELECT b.id, b.digest, b.size, b.key FROM repository r \
-             JOIN repository_blob l ON l.repository_id = r.id AND l.digest = $2 \
+             JOIN repository_blob l ON l.repository_id = r.id AND l.digest = $2 AND l.hidden = 0 \
              JOIN blob b ON b.digest = l.digest AND b.state = 1 WHERE r.name = $1"
         };
         let row = tx.row(sql, vals![&self.repository, &self.digest]).await?;
         row.map(|row| blob(row, self.with_bytes)).transpose()
+    }
+}
+
+/// A blob that a repository holds and will go on holding (HEAD, mount): one that collection is about to take counts as absent,
+/// so that nobody relies on it. Cost: as [`Find`]; for a candidate near its end, two rows more.
+#[derive(Clone, Debug)]
+pub struct Stat {
+    /// The repository.
+    pub repository: RepositoryName,
+    /// The blob.
+    pub digest: Digest,
+    /// Candidates since before this are near their end; milliseconds since 1970.
+    pub fading_before: i64,
+}
+
+impl ReadOp for Stat {}
+impl Op for Stat {
+    type Out = Option<BlobRow>;
+    const SINGLE: bool = true;
+
+    async fn run<T: Tx>(&self, tx: &mut T) -> Result<Self::Out> {
+        let row = tx
+            .row(
+                "SELECT b.id, b.digest, b.size, b.key FROM repository r \
+                 JOIN repository_blob l ON l.repository_id = r.id AND l.digest = $2 AND l.hidden = 0 \
+                 JOIN blob b ON b.digest = l.digest AND b.state = 1 WHERE r.name = $1 \
+                 AND (l.candidate_since IS NULL OR l.candidate_since >= $3 OR EXISTS (SELECT 1 FROM manifest_reference e \
+                 WHERE e.repository_id = r.id AND e.target = $2 AND e.live = 1) OR EXISTS (SELECT 1 FROM kept_reference k \
+                 WHERE k.repository_id = r.id AND k.target = $2))",
+                vals![&self.repository, &self.digest, self.fading_before],
+            )
+            .await?;
+        row.map(|row| blob(row, false)).transpose()
     }
 }
 
@@ -100,7 +133,7 @@ impl Op for Holders {
         let rows = tx
             .query(
                 "SELECT r.name FROM repository_blob l JOIN repository r ON r.id = l.repository_id WHERE l.digest = $1 \
-                 LIMIT $2",
+                 AND l.hidden = 0 LIMIT $2",
                 vals![&self.digest, self.limit],
             )
             .await?;
@@ -239,28 +272,54 @@ pub(crate) async fn held<T: Tx>(
     let row = tx
         .row(
             "SELECT b.size FROM repository_blob l JOIN blob b ON b.digest = l.digest AND b.state = 1 \
-             WHERE l.repository_id = $1 AND l.digest = $2 FOR SHARE",
+             WHERE l.repository_id = $1 AND l.digest = $2 AND l.hidden = 0 FOR SHARE",
             vals![repository, digest],
         )
         .await?;
     row.map(|mut row| row.size(0)).transpose()
 }
 
+/// Makes a link, or brings a hidden one back; `true`: the repository did not hold the blob before. A link that nothing is
+/// known to need is a candidate from now on: whoever pushes or mounts has the whole grace to refer to it.
 async fn link<T: Tx>(tx: &mut T, repository: &Id, digest: &Digest, at: i64) -> Result<bool> {
     let made = tx
         .exec(
-            "INSERT INTO repository_blob (repository_id, digest, linked_at) VALUES ($1, $2, $3) \
-             ON CONFLICT (digest, repository_id) DO NOTHING",
+            "INSERT INTO repository_blob (repository_id, digest, linked_at, candidate_since, hidden) \
+             VALUES ($1, $2, $3, $3, 0) ON CONFLICT (digest, repository_id) DO NOTHING",
             vals![repository, digest, at],
         )
         .await?;
-    Ok(made == 1)
+    if made == 1 {
+        candidate::note(tx, repository, digest, at).await?;
+        return Ok(true);
+    }
+    let row = tx
+        .row(
+            "SELECT candidate_since, hidden FROM repository_blob WHERE repository_id = $1 AND digest = $2 FOR UPDATE",
+            vals![repository, digest],
+        )
+        .await?;
+    // PostgreSQL only: it was collected since the insert met it.
+    let mut row = row.ok_or_else(|| Error::Busy("a link was made and collected at once".into()))?;
+    let (since, hidden) = (row.opt_int(0)?, row.flag(1)?);
+    if since.is_none() && !hidden {
+        return Ok(false);
+    }
+    tx.exec(
+        "UPDATE repository_blob SET candidate_since = $3, hidden = 0 WHERE repository_id = $1 AND digest = $2",
+        vals![repository, digest, at],
+    )
+    .await?;
+    if since != Some(at) {
+        candidate::note(tx, repository, digest, at).await?;
+    }
+    Ok(hidden)
 }
 
 /// What became of [`Unlink`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Unlinked {
-    /// The repository holds it no more; the bytes stay for others and for collection.
+    /// The repository shows it no more. The link stays for manifests that can be restored, and until collection.
     Done,
     /// The repository did not hold it.
     Unknown,
@@ -268,8 +327,9 @@ pub enum Unlinked {
     ReferencedBy(Digest),
 }
 
-/// Lets a repository hold a blob no more. Locks the link, which [`manifest::Put`] shares for each blob it refers to.
-/// Cost: three rows, and one for each manifest that refers to it and was deleted but not yet swept.
+/// Takes a blob out of a repository's sight and makes its link a candidate. Locks the link, which [`manifest::Put`] shares
+/// for each blob it refers to. Cost: four rows, and one for each manifest that refers to it and was deleted but not yet
+/// swept.
 #[derive(Clone, Debug)]
 pub struct Unlink {
     /// The repository.
@@ -292,21 +352,25 @@ impl Op for Unlink {
         };
         let link = tx
             .row(
-                "SELECT 1 FROM repository_blob WHERE repository_id = $1 AND digest = $2 FOR UPDATE",
+                "SELECT candidate_since FROM repository_blob WHERE repository_id = $1 AND digest = $2 AND hidden = 0 \
+                 FOR UPDATE",
                 vals![&repository, &self.digest],
             )
             .await?;
-        if link.is_none() {
+        let Some(mut link) = link else {
             return Ok(Unlinked::Unknown);
-        }
+        };
         if let Some(by) = manifest::referenced_by(tx, &repository, &self.digest, self.at).await? {
             return Ok(Unlinked::ReferencedBy(by));
         }
         tx.exec(
-            "DELETE FROM repository_blob WHERE repository_id = $1 AND digest = $2",
-            vals![&repository, &self.digest],
+            "UPDATE repository_blob SET candidate_since = $3, hidden = 1 WHERE repository_id = $1 AND digest = $2",
+            vals![&repository, &self.digest, self.at],
         )
         .await?;
+        if link.opt_int(0)? != Some(self.at) {
+            candidate::note(tx, &repository, &self.digest, self.at).await?;
+        }
         let fact = Fact {
             kind: Kind::BlobDelete,
             repository: Some(&self.repository),
@@ -531,13 +595,15 @@ fn signed(size: u64) -> i64 {
 
 /// Takes a blob whose bytes are lost or wrong out of sight everywhere, until the next push of the same digest heals it
 /// for every repository that held it. `key` must be what the caller looked at (`None`: inline bytes): if it was replaced
-/// meanwhile, nothing happens. `false`: no such live row. Cost: three rows.
+/// meanwhile, nothing happens. `false`: no such live row. Cost: four rows.
 #[derive(Clone, Debug)]
 pub struct Condemn {
     /// The row.
     pub id: Id,
     /// The place that was found bad.
     pub key: Option<String>,
+    /// What is wrong, in words.
+    pub cause: String,
     /// The principal, or the job.
     pub actor: String,
     /// Milliseconds since 1970.
@@ -567,6 +633,7 @@ impl Op for Condemn {
         .await?;
         tx.count(Counter::Blobs, -1).await?;
         tx.count(Counter::BlobBytes, -signed(size)).await?;
+        quarantine::add(tx, &self.id, &digest, size, key.as_deref(), &self.cause, self.at).await?;
         let fact = Fact {
             kind: Kind::BlobCondemn,
             repository: None,
@@ -574,7 +641,7 @@ impl Op for Condemn {
             tag: None,
             actor: &self.actor,
             at: self.at,
-            payload: json!({ "size": size, "key": key }),
+            payload: json!({ "size": size, "key": key, "cause": self.cause }),
         };
         event::record(tx, fact).await?;
         Ok(true)
@@ -607,21 +674,32 @@ impl Op for Garbage {
     }
 }
 
-/// Forgets a key after its bytes were removed. Cost: one row.
+/// Forgets keys after their bytes were removed. Cost: one row for each; at most [`FORGOTTEN`].
 #[derive(Clone, Debug)]
 pub struct Collected {
-    /// The key.
-    pub key: String,
+    /// The keys.
+    pub keys: Vec<String>,
 }
+
+/// So many keys one [`Collected`] takes.
+pub const FORGOTTEN: usize = 200;
 
 impl Op for Collected {
     type Out = ();
-    const SINGLE: bool = true;
     const FREES: bool = true;
 
     async fn run<T: Tx>(&self, tx: &mut T) -> Result<()> {
-        tx.exec("DELETE FROM garbage WHERE key = $1", vals![&self.key])
-            .await?;
+        if self.keys.len() > FORGOTTEN {
+            return Err(Error::TooMuch {
+                what: "keys",
+                got: self.keys.len(),
+                limit: FORGOTTEN,
+            });
+        }
+        for key in &self.keys {
+            tx.exec("DELETE FROM garbage WHERE key = $1", vals![key])
+                .await?;
+        }
         Ok(())
     }
 }

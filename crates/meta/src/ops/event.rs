@@ -7,6 +7,7 @@ use wharf_oci::{Digest, RepositoryName};
 use crate::error::Result;
 use crate::tx::{Op, ReadOp, Tx};
 use crate::vals;
+use crate::value::Row;
 
 /// What happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -19,10 +20,16 @@ pub enum Kind {
     BlobDelete,
     /// A blob's bytes were found to be lost or wrong.
     BlobCondemn,
+    /// Collection took a blob out of a repository that did not need it, or its bytes out of the store.
+    BlobCollect,
     /// A manifest came to be, or came back.
     ManifestPush,
-    /// A manifest went.
+    /// A manifest went; it can be restored for a while.
     ManifestDelete,
+    /// A deleted manifest came back.
+    ManifestRestore,
+    /// A deleted manifest is gone for good.
+    ManifestPurge,
     /// A tag was made or moved.
     TagMove,
     /// A tag went.
@@ -37,8 +44,11 @@ impl Kind {
             Kind::BlobMount => "blob.mount",
             Kind::BlobDelete => "blob.delete",
             Kind::BlobCondemn => "blob.condemn",
+            Kind::BlobCollect => "blob.collect",
             Kind::ManifestPush => "manifest.push",
             Kind::ManifestDelete => "manifest.delete",
+            Kind::ManifestRestore => "manifest.restore",
+            Kind::ManifestPurge => "manifest.purge",
             Kind::TagMove => "tag.move",
             Kind::TagDelete => "tag.delete",
         }
@@ -88,6 +98,19 @@ pub struct EventRow {
     pub payload: String,
 }
 
+fn event(mut row: Row) -> Result<EventRow> {
+    Ok(EventRow {
+        id: row.int(0)?,
+        at: row.int(1)?,
+        kind: row.text(2)?,
+        repository: row.opt_text(3)?,
+        digest: row.opt_text(4)?,
+        tag: row.opt_text(5)?,
+        actor: row.text(6)?,
+        payload: row.text(7)?,
+    })
+}
+
 /// Events after an id, oldest first. Cost: the rows given.
 #[derive(Clone, Copy, Debug)]
 pub struct List {
@@ -110,19 +133,129 @@ impl Op for List {
                 vals![self.after, self.limit],
             )
             .await?;
-        rows.into_iter()
-            .map(|mut row| {
-                Ok(EventRow {
-                    id: row.int(0)?,
-                    at: row.int(1)?,
-                    kind: row.text(2)?,
-                    repository: row.opt_text(3)?,
-                    digest: row.opt_text(4)?,
-                    tag: row.opt_text(5)?,
-                    actor: row.text(6)?,
-                    payload: row.text(7)?,
-                })
-            })
-            .collect()
+        rows.into_iter().map(event).collect()
+    }
+}
+
+/// Events that a consumer has not seen yet, oldest first; a consumer that is new begins with the oldest one there is. Gives none
+/// that a transaction under way may still put another before. Cost: the rows given and one.
+#[derive(Clone, Debug)]
+pub struct Next {
+    /// The consumer.
+    pub consumer: String,
+    /// At most so many.
+    pub limit: u32,
+}
+
+impl ReadOp for Next {}
+impl Op for Next {
+    type Out = Vec<EventRow>;
+
+    async fn run<T: Tx>(&self, tx: &mut T) -> Result<Self::Out> {
+        let horizon = tx.event_horizon().await?.unwrap_or(i64::MAX);
+        let seen = tx
+            .row(
+                "SELECT seen FROM event_cursor WHERE consumer = $1",
+                vals![&self.consumer],
+            )
+            .await?;
+        let seen = seen.map_or(Ok(0), |mut row| row.int(0))?;
+        let rows = tx
+            .query(
+                "SELECT id, at, kind, repository, digest, tag, actor, payload FROM event WHERE id > $1 AND id < $2 ORDER BY id \
+                 LIMIT $3",
+                vals![seen, horizon, self.limit],
+            )
+            .await?;
+        rows.into_iter().map(event).collect()
+    }
+}
+
+/// Moves a consumer's cursor forward, never back: to be called when it is done with all events up to this one. A crash before
+/// that gives it the same events again. Cost: one row.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    /// The consumer.
+    pub consumer: String,
+    /// The last event that it is done with.
+    pub id: i64,
+    /// Milliseconds since 1970.
+    pub at: i64,
+}
+
+impl Op for Seen {
+    type Out = ();
+    const SINGLE: bool = true;
+
+    async fn run<T: Tx>(&self, tx: &mut T) -> Result<()> {
+        tx.exec(
+            "INSERT INTO event_cursor (consumer, seen, moved_at) VALUES ($1, $2, $3) ON CONFLICT (consumer) \
+             DO UPDATE SET seen = excluded.seen, moved_at = excluded.moved_at WHERE event_cursor.seen < excluded.seen",
+            vals![&self.consumer, self.id, self.at],
+        )
+        .await?;
+        Ok(())
+    }
+}
+
+/// Lets events go that are older than a time.
+#[derive(Clone, Copy, Debug)]
+pub struct Trim {
+    /// Milliseconds since 1970.
+    pub before: i64,
+    /// Older than this they go even if a consumer has not seen them.
+    pub unseen_before: i64,
+}
+
+/// What became of [`Trim`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Trimmed {
+    /// Events that went; 0: none is left to go.
+    pub events: u64,
+    /// A consumer that had not seen all of them.
+    pub unseen_by: Option<String>,
+}
+
+impl Op for Trim {
+    type Out = Trimmed;
+    const FREES: bool = true;
+
+    /// Cost: 200 rows.
+    async fn run<T: Tx>(&self, tx: &mut T) -> Result<Trimmed> {
+        let slowest = tx
+            .row(
+                "SELECT consumer, seen FROM event_cursor ORDER BY seen LIMIT 1",
+                vals![],
+            )
+            .await?;
+        let slowest = slowest
+            .map(|mut row| Ok::<_, crate::Error>((row.text(0)?, row.int(1)?)))
+            .transpose()?;
+        let rows = tx
+            .query("SELECT id, at FROM event ORDER BY id LIMIT 200", vals![])
+            .await?;
+        let mut trimmed = Trimmed::default();
+        let mut last = None;
+        for mut row in rows {
+            let (id, at) = (row.int(0)?, row.int(1)?);
+            let unseen = slowest.as_ref().filter(|(_, seen)| id > *seen);
+            let bound = match unseen {
+                Some(_) => self.unseen_before,
+                None => self.before,
+            };
+            if at >= bound {
+                break;
+            }
+            if let Some((consumer, _)) = unseen {
+                trimmed.unseen_by = Some(consumer.clone());
+            }
+            last = Some(id);
+        }
+        if let Some(last) = last {
+            trimmed.events = tx
+                .exec("DELETE FROM event WHERE id <= $1", vals![last])
+                .await?;
+        }
+        Ok(trimmed)
     }
 }

@@ -4,13 +4,18 @@
 //! SHARE`; SQLite's writer is alone anyway), since what looks safe on one writer can race on PostgreSQL. Rights are
 //! decided above; but content is only ever found through the repository that holds it.
 
+pub mod audit;
 pub mod blob;
+pub mod candidate;
 pub mod event;
+pub mod job;
 pub mod manifest;
 pub mod principal;
+pub mod quarantine;
 pub mod referrer;
 pub mod refresh_token;
 pub mod repository;
+pub mod restorable;
 pub mod setting;
 pub mod signing_key;
 pub mod tag;

@@ -190,6 +190,14 @@ pub(crate) async fn find<T: Tx>(tx: &mut T, name: &RepositoryName) -> Result<Opt
     row.map(|mut row| row.id(0)).transpose()
 }
 
+/// The name of a repository.
+pub(crate) async fn name<T: Tx>(tx: &mut T, id: &Id) -> Result<Option<RepositoryName>> {
+    let row = tx
+        .row("SELECT name FROM repository WHERE id = $1", vals![id])
+        .await?;
+    row.map(|mut row| row.repository(0)).transpose()
+}
+
 /// The row of a repository, made if it does not exist.
 pub(crate) async fn ensure<T: Tx>(tx: &mut T, name: &RepositoryName, at: i64) -> Result<Id> {
     if let Some(id) = find(tx, name).await? {

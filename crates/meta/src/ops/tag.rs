@@ -81,6 +81,107 @@ impl Op for Delete {
     }
 }
 
+/// What became of [`Restore`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Restored {
+    /// The tag stands at the manifest.
+    Done,
+    /// The repository has no such manifest.
+    Unknown,
+    /// The tag was moved since it was looked at.
+    Moved,
+}
+
+/// Puts a tag back to a manifest that is there, as a move of its own. Locks the manifest's row and the tag. Cost: six rows.
+#[derive(Clone, Debug)]
+pub struct Restore {
+    /// The repository.
+    pub repository: RepositoryName,
+    /// The tag.
+    pub tag: Tag,
+    /// Where it shall stand.
+    pub digest: Digest,
+    /// Where it must stand now; `None`: it must not be there.
+    pub expect: Option<Digest>,
+    /// The principal.
+    pub actor: String,
+    /// Milliseconds since 1970.
+    pub at: i64,
+}
+
+impl Op for Restore {
+    type Out = Restored;
+
+    async fn run<T: Tx>(&self, tx: &mut T) -> Result<Restored> {
+        let Some(repository) = repository::find(tx, &self.repository).await? else {
+            return Ok(Restored::Unknown);
+        };
+        let manifest = tx
+            .row(
+                "SELECT id FROM manifest WHERE repository_id = $1 AND digest = $2 AND state = 1 FOR UPDATE",
+                vals![&repository, &self.digest],
+            )
+            .await?;
+        let Some(mut manifest) = manifest else {
+            return Ok(Restored::Unknown);
+        };
+        let change = Change {
+            repository: &repository,
+            name: &self.repository,
+            actor: &self.actor,
+            at: self.at,
+        };
+        let current = change.current(tx, self.tag.as_str()).await?;
+        let stands = current.as_ref().map(|current| &current.digest);
+        if stands == Some(&self.digest) {
+            return Ok(Restored::Done);
+        }
+        if stands != self.expect.as_ref() {
+            return Ok(Restored::Moved);
+        }
+        change
+            .point(
+                tx,
+                &self.tag,
+                current.as_ref(),
+                &manifest.id(0)?,
+                &self.digest,
+            )
+            .await?;
+        Ok(Restored::Done)
+    }
+}
+
+/// Tags that went with a manifest when it was deleted. Cost: the moves of that moment.
+#[derive(Clone, Debug)]
+pub struct GoneWith {
+    /// The repository.
+    pub repository: RepositoryName,
+    /// The manifest.
+    pub digest: Digest,
+    /// When it was deleted.
+    pub at: i64,
+    /// At most so many.
+    pub limit: u32,
+}
+
+impl ReadOp for GoneWith {}
+impl Op for GoneWith {
+    type Out = Vec<String>;
+    const SINGLE: bool = true;
+
+    async fn run<T: Tx>(&self, tx: &mut T) -> Result<Self::Out> {
+        let rows = tx
+            .query(
+                "SELECT h.name FROM repository r JOIN tag_history h ON h.repository_id = r.id AND h.moved_at = $3 \
+                 AND h.from_digest = $2 AND h.to_digest IS NULL WHERE r.name = $1 LIMIT $4",
+                vals![&self.repository, &self.digest, self.at, self.limit],
+            )
+            .await?;
+        rows.into_iter().map(|mut row| row.text(0)).collect()
+    }
+}
+
 /// A move of a tag.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Move {

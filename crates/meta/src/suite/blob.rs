@@ -224,6 +224,7 @@ pub async fn condemned_is_healed_by_a_push(meta: Meta) {
     let condemn = |key: &str| Condemn {
         id,
         key: Some(key.into()),
+        cause: "a test".into(),
         actor: "verify".into(),
         at: NOW,
     };
@@ -363,6 +364,7 @@ pub async fn listed_for_backup(meta: Meta) {
     meta.write(Condemn {
         id: dead.id,
         key: Some(key),
+        cause: "a test".into(),
         actor: "verify".into(),
         at: NOW,
     })
@@ -398,7 +400,7 @@ pub async fn garbage_is_kept_until_collected(meta: Meta) {
     assert_eq!(garbage(None).await.unwrap(), ["k1", "k2"]);
     assert_eq!(garbage(Some("k1")).await.unwrap(), ["k2"]);
     for _ in 0..2 {
-        meta.write(Collected { key: "k1".into() }).await.unwrap();
+        meta.write(Collected { keys: vec!["k1".into()] }).await.unwrap();
     }
     assert_eq!(garbage(None).await.unwrap(), ["k2"]);
 }

@@ -4,7 +4,9 @@
 //! test the query plans of all statements that it ran are checked, so that no operation reads more than it gives.
 
 pub mod blob;
+pub mod collect;
 pub mod concurrent;
+pub mod job;
 pub mod manifest;
 pub mod referrer;
 pub mod repository;
@@ -84,6 +86,26 @@ pub const ALLOWED: &[Allowed] = &[
         step: "USE TEMP B-TREE FOR ORDER BY",
         statement: "FROM signing_key",
         reason: "a handful of keys",
+    },
+    Allowed {
+        step: "SCAN quarantine",
+        statement: "COUNT(*) FROM quarantine",
+        reason: "damaged blobs only",
+    },
+    Allowed {
+        step: "SCAN event_cursor",
+        statement: "FROM event_cursor ORDER BY seen",
+        reason: "a handful of consumers",
+    },
+    Allowed {
+        step: "USE TEMP B-TREE FOR ORDER BY",
+        statement: "FROM event_cursor ORDER BY seen",
+        reason: "a handful of consumers",
+    },
+    Allowed {
+        step: "SCAN event",
+        statement: "SELECT id, at FROM event ORDER BY id LIMIT 200",
+        reason: "the oldest ones, which are to go",
     },
     Allowed {
         step: "SCAN principal",
@@ -275,9 +297,12 @@ macro_rules! meta_suite {
             tag: [pages, versions_survive_deletion, history, several_tags_at_once],
             referrer: [pages_and_filters, gone_with_their_manifest],
             repository: [pages_within_prefixes, totals],
-            small: [principals, signing_keys, refresh_tokens, settings, events_are_in_order],
+            small: [principals, signing_keys, refresh_tokens, settings, events_are_in_order,
+                consumers_see_every_event],
             concurrent: [one_tag, one_blob, unlink_against_put, mount_against_unlink, tags_against_delete,
                 claims_of_one_upload],
+            collect: [births, deaths, undelete, large, broken_push, fading, races, last_references],
+            job: [leases, order, ends],
         }
     };
     (@module $name:ident, $make:path, $($noun:ident: [$($test:ident),* $(,)?],)*) => {

@@ -166,3 +166,42 @@ pub async fn events_are_in_order(meta: Meta) {
     assert_eq!((moved.actor.as_str(), moved.at), ("alice", NOW));
     assert!(moved.payload.contains("\"version\":2"), "{}", moved.payload);
 }
+
+/// Each consumer gets every event until it says that it is done with it, and trimming waits for the slowest, but not for ever.
+pub async fn consumers_see_every_event(meta: Meta) {
+    use crate::event::{Next, Seen, Trim};
+    for n in 0..5 {
+        super::push_blob(&meta, "a", format!("x{n}")).await;
+    }
+    let next = |consumer: &str| Next {
+        consumer: consumer.into(),
+        limit: 3,
+    };
+    let first = meta.scan(next("one")).await.unwrap();
+    assert_eq!(first.len(), 3);
+    assert_eq!(meta.scan(next("one")).await.unwrap(), first, "at least once");
+    let seen = |consumer: &str, id| Seen {
+        consumer: consumer.into(),
+        id,
+        at: NOW,
+    };
+    meta.write(seen("one", first[2].id)).await.unwrap();
+    meta.write(seen("one", first[0].id)).await.unwrap();
+    let rest = meta.scan(next("one")).await.unwrap();
+    assert_eq!(rest.len(), 2, "never back");
+    meta.write(seen("one", rest[1].id)).await.unwrap();
+    meta.write(seen("two", first[0].id)).await.unwrap();
+    let trim = |before, unseen_before| Trim {
+        before,
+        unseen_before,
+    };
+    assert_eq!(meta.write(trim(NOW, NOW)).await.unwrap().events, 0);
+    let trimmed = meta.write(trim(NOW + 1, NOW)).await.unwrap();
+    assert_eq!((trimmed.events, trimmed.unseen_by), (1, None));
+    assert_eq!(meta.scan(next("two")).await.unwrap()[0].id, first[1].id);
+    let trimmed = meta.write(trim(NOW + 1, NOW + 1)).await.unwrap();
+    assert_eq!((trimmed.events, trimmed.unseen_by), (4, Some("two".into())));
+    super::push_blob(&meta, "a", "later").await;
+    let later = meta.scan(next("two")).await.unwrap();
+    assert!(later.len() == 1 && later[0].id > rest[1].id, "{later:?}");
+}

@@ -6,6 +6,7 @@
 
 mod client;
 mod server;
+mod upkeep;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -17,6 +18,9 @@ use wharf_core::{Registry, backup, verify};
 
 pub use self::client::{CallError, call};
 pub use self::server::{AdminServer, start};
+pub use self::upkeep::{
+    Deleted, Damaged, Freed, HistoryView, JobView, MoveView, PlanView, PlannedView, SizeView, Upkeep, UpkeepReply,
+};
 
 /// The socket's name in the data folder.
 pub const SOCKET: &str = "admin.sock";
@@ -44,6 +48,8 @@ pub enum Command {
         /// Read every byte.
         deep: bool,
     },
+    /// Jobs, collection, undelete.
+    Upkeep(Upkeep),
 }
 
 impl Command {
@@ -54,6 +60,7 @@ impl Command {
             Self::ResetPassword { .. } => "reset-password",
             Self::BackupCreate { .. } => "backup-create",
             Self::StorageVerify { .. } => "storage-verify",
+            Self::Upkeep(_) => "upkeep",
         }
     }
 }
@@ -89,6 +96,8 @@ pub enum Reply {
     Copied(Copied),
     /// To [`Command::StorageVerify`].
     Verified(Verified),
+    /// To [`Command::Upkeep`].
+    Upkeep(UpkeepReply),
 }
 
 /// What a backup or a restore has done: [`backup::Copied`] on its way through the socket.
@@ -213,6 +222,9 @@ impl Operator {
             }),
             Command::ResetPassword { password } => self.reset_password(password).await,
             Command::BackupCreate { folder } => self.backup(&folder).await,
+            Command::Upkeep(upkeep) => Ok(Reply::Upkeep(
+                upkeep::execute(&self.registry, upkeep).await?,
+            )),
             Command::StorageVerify { deep } => {
                 // Otherwise clients would be told that damaged blobs exist, and never push them again.
                 let depth = verify::Depth {

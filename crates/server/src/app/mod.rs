@@ -5,13 +5,19 @@ mod data;
 mod health;
 mod upkeep;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use wharf_core::access::{Access, AccessError, AccessOptions};
+use wharf_core::gc::{self, Rules};
+use wharf_core::job::{self, Kinds};
 use wharf_core::{Clock, ContentRules, Limits, Registry};
 
 pub use self::data::{Data, DataError, DataOptions};
+pub use self::upkeep::Upkeep;
 use crate::http::body::Body;
 use crate::http::shutdown::Readiness;
 use crate::http::{ApiError, Handler, Request, Response, Route};
@@ -19,6 +25,9 @@ use crate::telemetry::Metrics;
 use crate::telemetry::metrics::Sample;
 use crate::ui;
 use crate::v2::{Challenges, V2};
+
+/// How long running jobs get to come to the end of their step at a shutdown.
+const JOBS_GRACE: Duration = Duration::from_secs(5);
 
 /// Everything that an [`App`] is made of. `config` builds one from the configuration, tests by hand.
 #[derive(Debug)]
@@ -29,6 +38,10 @@ pub struct AppOptions {
     pub limits: Limits,
     /// What manifests must satisfy.
     pub content: ContentRules,
+    /// How long what nobody needs stays.
+    pub rules: Rules,
+    /// How to clean up and repair; `None`: another process does.
+    pub upkeep: Option<Upkeep>,
     /// `server.external_url`: makes links absolute.
     pub external_url: Option<String>,
     /// `auth.challenge = "basic"`.
@@ -53,6 +66,10 @@ pub struct App {
     /// Whether new requests are welcome.
     pub readiness: Readiness,
     stop: CancellationToken,
+    /// All kinds of jobs.
+    kinds: Arc<Kinds>,
+    halt: watch::Sender<bool>,
+    jobs: Mutex<Option<JoinHandle<()>>>,
 }
 
 /// Why there is no [`App`].
@@ -61,6 +78,9 @@ pub enum AppError {
     /// Access cannot be set up.
     #[error(transparent)]
     Access(#[from] AccessError),
+    /// The stores cannot answer.
+    #[error(transparent)]
+    Core(#[from] wharf_core::Error),
 }
 
 impl App {
@@ -80,7 +100,18 @@ impl App {
             options.limits,
             options.content,
         ));
+        registry.rules.store(Arc::new(options.rules));
+        gc::awake(&registry).await?;
         let stop = CancellationToken::new();
+        let kinds = Arc::new(upkeep::kinds(options.upkeep));
+        let (halt, halted) = watch::channel(false);
+        let jobs = options.upkeep.map(|_| {
+            let jobs = job::Options {
+                worker: "local".to_owned(),
+                alone: true,
+            };
+            tokio::spawn(job::run(registry.clone(), kinds.clone(), jobs, halted))
+        });
         tokio::spawn(upkeep::run(registry.clone(), stop.clone()));
         Ok(Arc::new(Self {
             v2: V2::new(
@@ -95,12 +126,27 @@ impl App {
             data,
             readiness: Readiness::new(),
             stop,
+            kinds,
+            halt,
+            jobs: Mutex::new(jobs),
         }))
     }
 
     /// Ends the upkeep and brings everything in the metadata store to the disk. Requests must have ended before.
     pub async fn close(&self) {
         self.stop.cancel();
+        let _ = self.halt.send(true);
+        let jobs = self
+            .jobs
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some(mut jobs) = jobs
+            && tokio::time::timeout(JOBS_GRACE, &mut jobs).await.is_err()
+        {
+            // What a job had not kept is done again.
+            jobs.abort();
+        }
         self.data.meta.close().await;
     }
 }
@@ -157,6 +203,11 @@ impl App {
             .meta
             .read(wharf_meta::repository::GetTotals)
             .await;
+        let quarantined = self
+            .registry
+            .meta
+            .read(wharf_meta::quarantine::Count)
+            .await;
         let access = &self.registry.access;
         let (passwords, tokens) = (access.password_counts(), access.token_counts());
         let text = self.metrics.render(Sample {
@@ -164,6 +215,9 @@ impl App {
             totals: totals.unwrap_or_default(),
             meta: self.registry.meta.stats(),
             blob: self.data.blobs.counts().read(),
+            jobs: self.kinds.figures(),
+            freed: self.registry.freed.read(),
+            quarantined: quarantined.unwrap_or_default(),
             caches: vec![
                 ("password", passwords.remembered, passwords.checked),
                 ("token", tokens.remembered, tokens.checked),

@@ -1,32 +1,56 @@
-//! What happens by itself while Wharf runs: the htpasswd file and signing keys are looked after, forgotten uploads are
-//! cleared away. Each run takes small steps and stops at shutdown.
+//! What happens by itself while Wharf runs: the htpasswd file and signing keys are looked after in each process, all else is
+//! jobs, whose kinds are put together here.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 use wharf_blob::{Part, Stored};
-use wharf_core::{Registry, manifest, upload};
+use wharf_core::job::{self, Kinds, Spec};
+use wharf_core::{Registry, event, gc, manifest, scrub, upload};
 
 /// Between two looks at files and keys.
 const SHORT: Duration = Duration::from_secs(1);
-/// Between two rounds of clearing away.
-const LONG: Duration = Duration::from_secs(10 * 60);
-/// Pages of the database that are given back in one step: well below a millisecond of the writer's time.
-const PAGES: u32 = 64;
-/// Pages without use that stay, so that the next writes need not grow the file again (4 MiB).
-const SPARE: u64 = 1024;
+/// Between two rounds of small things.
+const OFTEN: Duration = Duration::from_secs(10 * 60);
+/// Between two rounds of things that nobody waits for.
+const DAILY: Duration = Duration::from_secs(86_400);
+/// Between two walks over all rows.
+const WEEKLY: Duration = Duration::from_secs(7 * 86_400);
+
+/// How a process that runs jobs does so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Upkeep {
+    /// Time between two looks for what can go.
+    pub collect_every: Duration,
+}
+
+/// All kinds of jobs, the most important first.
+pub(super) fn kinds(upkeep: Option<Upkeep>) -> Kinds {
+    let collect = upkeep.map_or(OFTEN, |upkeep| upkeep.collect_every);
+    Kinds::default()
+        .with::<upload::Expire>(Spec::every(OFTEN))
+        .with::<gc::Purge>(Spec::every(collect))
+        .with::<gc::Collect>(Spec::every(collect))
+        .with::<manifest::Sweep>(Spec::every(OFTEN))
+        .with::<scrub::Settle>(Spec::every(OFTEN))
+        .with::<job::Reclaim>(Spec::every(OFTEN))
+        .with::<event::Trim>(Spec::every(DAILY))
+        .with::<job::Trim>(Spec::every(DAILY))
+        .with::<gc::Audit>(Spec::every(WEEKLY))
+        .with::<gc::Sweep>(Spec::every(DAILY).after(DAILY))
+        .with::<scrub::Scrub>(Spec::every(DAILY).after(OFTEN))
+}
 
 /// Looks after the registry until `stop`. Beside requests, from the first one on: a start takes as long for a store of
 /// millions as for an empty one.
 pub(super) async fn run(registry: Arc<Registry>, stop: CancellationToken) {
     tokio::join!(every(SHORT, &stop, || access(&registry)), async {
         tokio::select! {
-            () = stop.cancelled() => return,
+            () = stop.cancelled() => {}
             () = after_crash(&registry) => {}
         }
-        every(LONG, &stop, || clear(&registry)).await;
-    },);
+    });
 }
 
 async fn every<F: Future<Output = ()>>(
@@ -49,40 +73,6 @@ async fn access(registry: &Registry) {
     if let Err(error) = registry.access.upkeep(registry.clock.now_ms()).await {
         tracing::warn!(%error, "users and keys could not be looked after; trying again");
     }
-}
-
-async fn clear(registry: &Registry) {
-    match upload::expire(registry).await {
-        Ok(0) => {}
-        Ok(count) => tracing::info!(count, "forgotten uploads were cleared away"),
-        Err(error) => {
-            tracing::warn!(%error, "forgotten uploads could not be cleared away; trying again")
-        }
-    }
-    if let Err(error) = manifest::sweep(registry).await {
-        tracing::warn!(%error, "references of deleted manifests could not be cleared away; trying again");
-    }
-    if let Err(error) = wharf_core::blob::collect_replaced(registry).await {
-        tracing::warn!(%error, "replaced blobs could not be removed; trying again");
-    }
-    if let Err(error) = reclaim(registry).await {
-        tracing::warn!(%error, "unused pages of the database could not be given back; trying again");
-    }
-}
-
-/// Gives pages of the database that deletions freed back to the file system; between two steps other writes have their
-/// turn.
-async fn reclaim(registry: &Registry) -> wharf_meta::Result<()> {
-    let mut unused = registry.meta.reclaim(0).await?;
-    while unused > SPARE {
-        let before = unused;
-        unused = registry.meta.reclaim(PAGES).await?;
-        if unused >= before {
-            // Others free faster than this gives back: the next round goes on.
-            return Ok(());
-        }
-    }
-    Ok(())
 }
 
 /// Clears away what a crash can leave behind: upload files without a session.

@@ -119,6 +119,7 @@ impl From<AppError> for Failure {
     fn from(error: AppError) -> Self {
         let exit = match error {
             AppError::Access(_) => Exit::Usage,
+            AppError::Core(_) => Exit::Failure,
         };
         Self::new(exit, error)
     }

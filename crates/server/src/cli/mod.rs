@@ -7,7 +7,10 @@ mod banner;
 mod config;
 mod exit;
 mod flags;
+mod gc;
+mod history;
 mod human;
+mod job;
 mod offline;
 mod page;
 mod serve;
@@ -69,6 +72,21 @@ enum Command {
     /// Check what is stored
     #[command(subcommand)]
     Storage(StorageCommand),
+    /// Look at repositories, and at what was deleted in them
+    #[command(subcommand)]
+    Repo(history::RepoCommand),
+    /// Look at what happened to tags, and bring them back
+    #[command(subcommand)]
+    Tag(history::TagCommand),
+    /// Bring deleted manifests back
+    #[command(subcommand)]
+    Manifest(history::ManifestCommand),
+    /// See and run the collection of what nothing needs
+    #[command(subcommand)]
+    Gc(gc::GcCommand),
+    /// See and steer work in the background
+    #[command(subcommand)]
+    Job(job::JobCommand),
     /// Print what a client needs to trust a self-signed certificate
     Trust(TrustArgs),
     /// Print the version
@@ -155,6 +173,9 @@ enum StorageCommand {
         /// Read and hash every byte
         #[arg(long)]
         deep: bool,
+        /// Only list what is known to be damaged and was not pushed again yet
+        #[arg(long, conflicts_with = "deep")]
+        list: bool,
         #[command(flatten)]
         flags: DataFlags,
     },
@@ -225,9 +246,17 @@ fn dispatch(command: Command) -> Outcome {
         Command::Backup(BackupCommand::Restore { folder, flags }) => {
             storage::restore(&flags.inputs(), &folder)
         }
-        Command::Storage(StorageCommand::Verify { deep, flags }) => {
+        Command::Storage(StorageCommand::Verify {
+            list: true, flags, ..
+        }) => gc::damaged(&flags.inputs()),
+        Command::Storage(StorageCommand::Verify { deep, flags, .. }) => {
             storage::verify(&flags.inputs(), deep)
         }
+        Command::Repo(command) => history::repo(&command),
+        Command::Tag(command) => history::tag(&command),
+        Command::Manifest(command) => history::manifest(&command),
+        Command::Gc(command) => gc::run(&command),
+        Command::Job(command) => job::run(&command),
         Command::Trust(TrustArgs {
             client,
             host,

@@ -77,6 +77,7 @@ async fn alone(config: &Config, command: Command) -> Result<Reply, Failure> {
         config.core_limits(),
         config.content_rules(),
     );
+    registry.rules.store(Arc::new(config.rules()));
     let operator = Operator {
         registry: Arc::new(registry),
         folder: data.folder.clone(),

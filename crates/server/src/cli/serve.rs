@@ -23,6 +23,7 @@ use crate::admin::{self, AdminServer, Operator, PASSWORD_FILE};
 use crate::app::{App, Data, Figures};
 use crate::config::reload::Reloader;
 use crate::config::validate::check_files;
+use crate::config::sections::Part;
 use crate::config::{Config, Inputs, Loaded, Problems, Source, load};
 use crate::http::shutdown::{Pace, Signals, Stopped, stop};
 use crate::http::tls::{SelfSigned, Tls};
@@ -142,7 +143,10 @@ async fn start(loaded: &Loaded, data: Data, files: usize) -> Result<Parts, Failu
     };
     let main = ServerOptions {
         tls: tls.clone(),
-        ..bind(&config.server.listen)?
+        ..bind(match config.server.run.contains(&Part::Web) {
+            true => &config.server.listen,
+            false => &[],
+        })?
     };
     let figures = config
         .server
@@ -452,6 +456,7 @@ async fn reload(reloader: &Arc<Reloader>, parts: &Parts) {
         .registry
         .content
         .store(Arc::new(config.content_rules()));
+    parts.app.registry.rules.store(Arc::new(config.rules()));
     if let Err(error) = config
         .rights()
         .and_then(|rights| parts.app.registry.access.reload(&rights))

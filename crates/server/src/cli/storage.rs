@@ -97,7 +97,10 @@ pub(super) fn restore(inputs: &Inputs, folder: &Path) -> Outcome {
         count(copied.blobs, "blob file"),
         bytes(copied.bytes)
     );
-    let told = format!("Restored to {}: {text}, and the metadata.", data.display());
+    let told = format!(
+        "Restored to {}: {text}, and the metadata.\nNothing is collected there until `wharf gc resume`: look first whether all is as it should be.",
+        data.display()
+    );
     let cure = "everything else is restored; push them again, or restore another backup";
     finish_copy(&told, &copied, cure)
 }
@@ -124,7 +127,7 @@ pub(super) fn verify(inputs: &Inputs, deep: bool) -> Outcome {
     }
 }
 
-fn unexpected(reply: &Reply) -> Failure {
+pub(super) fn unexpected(reply: &Reply) -> Failure {
     let text = format!(
         "the running registry answered something else ({reply:?}); are both of one version?"
     );

@@ -1,15 +1,17 @@
 //! From configuration to the options of the parts. The only place that knows both.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use wharf_core::gc::{Rules, Windows};
 use wharf_core::access::{self, AccessOptions, GrantError, Rights, Who};
 use wharf_core::{Clock, ContentRule, ContentRules, Limits as CoreLimits};
 use wharf_meta::Synchronous as MetaSynchronous;
 
 use super::sections::{
-    AnonymousRole, Challenge, Config, ContentOverride, Grant, LogFormat, Synchronous,
+    AnonymousRole, Challenge, Config, ContentOverride, Grant, LogFormat, Part, Synchronous,
 };
-use crate::app::{AppOptions, DataOptions};
+use crate::app::{AppOptions, DataOptions, Upkeep};
 use crate::http::TrustedProxies;
 use crate::http::limits::{Limits as HttpLimits, Progress};
 use crate::telemetry::Metrics;
@@ -108,6 +110,26 @@ impl Config {
         }
     }
 
+    /// How long what nobody needs stays: live.
+    #[must_use]
+    pub fn rules(&self) -> Rules {
+        let millis = |time: Duration| i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
+        Rules {
+            grace: millis(self.gc.grace),
+            restore: Windows {
+                default: millis(self.restore.window),
+                overrides: self
+                    .restore
+                    .overrides
+                    .iter()
+                    .map(|rule| (bare(&rule.on).to_owned(), millis(rule.window)))
+                    .collect(),
+            },
+            scrub: millis(self.scrub.period),
+            events: millis(self.events.keep),
+        }
+    }
+
     /// Sizes and times that bound what one request can take.
     #[must_use]
     pub fn core_limits(&self) -> CoreLimits {
@@ -172,6 +194,10 @@ impl Config {
             access: self.access_options()?,
             limits: self.core_limits(),
             content: self.content_rules(),
+            rules: self.rules(),
+            upkeep: self.server.run.contains(&Part::Jobs).then(|| Upkeep {
+                collect_every: self.gc.every,
+            }),
             external_url: self.server.external_url.as_ref().map(ToString::to_string),
             basic_challenge: self.auth.challenge == Challenge::Basic,
             clock,
@@ -234,6 +260,7 @@ mod tests {
             format!("{:?}", CoreLimits::default())
         );
         assert_eq!(config.content_rules().default, ContentRule::default());
+        assert_eq!(config.rules(), Rules::default());
         assert_eq!(
             config.data_options().lock_wait,
             DataOptions::new("x").lock_wait

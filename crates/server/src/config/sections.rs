@@ -23,10 +23,24 @@ section! {
         section auth: Auth;
         section content: Content;
         section storage: Storage;
+        section gc: Gc;
+        section restore: Restore;
+        section scrub: Scrub;
+        section events: Events;
         section metadata: Metadata;
         section data: Data;
         section log: Log;
         section metrics: Metrics;
+    }
+}
+
+choice! {
+    /// A part of the work of a registry.
+    pub enum Part {
+        /// Answers requests.
+        Web = "web",
+        /// Cleans up and repairs.
+        Jobs = "jobs",
     }
 }
 
@@ -47,6 +61,8 @@ section! {
         /// Proxies whose `Forwarded` and `X-Forwarded-*` headers are believed. From anybody else these headers are
         /// ignored.
         trusted_proxies: Vec<TrustedProxy> = Vec::new() => restart;
+        /// What this process does: `web` answers requests, `jobs` cleans up and repairs. Each at least somewhere.
+        run: Vec<Part> = vec![Part::Web, Part::Jobs] => restart.flag("run", "PARTS");
         /// Time between `/readyz` turning negative and the addresses being closed at a shutdown. Behind a load balancer
         /// it should exceed the time which that needs to notice.
         shutdown_delay: Duration = Duration::ZERO => restart;
@@ -231,6 +247,52 @@ section! {
         /// Threads that read, and as many that write files, at most: they start when they are needed. Unset: twice the
         /// number of processors, at least 16.
         io_threads: Option<u32> = None => restart;
+    }
+}
+
+section! {
+    /// How what nobody needs goes. It goes while the registry serves.
+    pub struct Gc {
+        /// Time for which a blob stays that no manifest refers to: pushed and not used, or no longer used. A push must be
+        /// finished within it. In its last hour the blob is answered as unknown, so that clients send it again.
+        grace: Duration = Duration::from_secs(86_400) => live;
+        /// Time between two looks for what can go.
+        every: Duration = Duration::from_secs(60) => restart;
+    }
+}
+
+section! {
+    /// How deleted manifests and tags can be brought back.
+    pub struct Restore {
+        /// Time for which a deleted manifest can be restored with all its layers, which take their room as long.
+        window: Duration = Duration::from_secs(7 * 86_400) => live;
+        tables overrides = "override": RestoreOverride;
+    }
+}
+
+section! {
+    /// Another time for some repositories. The longest prefix decides. A change counts for what is deleted after it.
+    pub struct RestoreOverride {
+        /// Prefix of repository names on `/` borders.
+        on: String = String::new() => live.required();
+        /// As in `[restore]`.
+        window: Duration = Duration::from_secs(7 * 86_400) => live.required();
+    }
+}
+
+section! {
+    /// How stored bytes are read again, so that damage is found while it can be healed.
+    pub struct Scrub {
+        /// Time in which every blob is read once; `0s`: never.
+        period: Duration = Duration::from_secs(30 * 86_400) => live;
+    }
+}
+
+section! {
+    /// The record of what happened, which other parts read.
+    pub struct Events {
+        /// Time for which events are kept. A reader that is late keeps them for as long again.
+        keep: Duration = Duration::from_secs(30 * 86_400) => live;
     }
 }
 

@@ -26,6 +26,7 @@ pub(super) fn validate(
     check.access(config);
     check.auth(config);
     check.content(config);
+    check.restore(config);
     check.limits(config);
     check.log(config);
     if passwords_in_the_open(config) {
@@ -222,6 +223,21 @@ impl Check<'_> {
         }
     }
 
+    fn restore(&mut self, config: &Config) {
+        for (index, rule) in config.restore.overrides.iter().enumerate() {
+            let path = format!("restore.override[{index}]");
+            if rule.on.is_empty() {
+                let what = "`on` in this `[[restore.override]]` is empty";
+                self.refuse(
+                    &path,
+                    what,
+                    "name a prefix; for every repository, write `window` in [restore]",
+                );
+            }
+            self.prefix(&path, "restore.override", &rule.on);
+        }
+    }
+
     fn log(&mut self, config: &Config) {
         if let Err(error) = crate::telemetry::log::parse_level(&config.log.level) {
             let what = format!("`log.level`: {error}");
@@ -254,6 +270,8 @@ impl Check<'_> {
                 "auth.password_threads",
                 config.auth.password_threads == Some(0),
             ),
+            ("gc.every", config.gc.every.is_zero()),
+            ("server.run", config.server.run.is_empty()),
             ("storage.io_threads", config.storage.io_threads == Some(0)),
         ];
         for (path, _) in zero.iter().filter(|(_, zero)| *zero) {

@@ -22,6 +22,12 @@ pub struct Sample {
     pub meta: wharf_meta::Stats,
     /// Work of the blob store: name, how often, nanoseconds in all.
     pub blob: Vec<(&'static str, u64, u64)>,
+    /// Kinds of jobs with what they have done.
+    pub jobs: Vec<(&'static str, wharf_core::job::Figures)>,
+    /// What collection has removed.
+    pub freed: wharf_core::gc::Freed,
+    /// Blobs in quarantine.
+    pub quarantined: u64,
     /// Caches: name, hits, misses.
     pub caches: Vec<(&'static str, u64, u64)>,
 }
@@ -107,6 +113,27 @@ impl Collector for Latest {
             .map(|&(kind, _, nanos)| ([("operation", kind)], nanos as f64 / 1e9));
         let help = "Time spent in that work";
         out.counters("blob_operation", help, Some(&Unit::Seconds), seconds)?;
+        let help = "Blobs whose bytes were found lost or wrong, and that no push has healed yet";
+        out.gauge("blobs_quarantined", help, None, sample.quarantined)?;
+        let freed = &sample.freed;
+        let help = "Links of repositories to blobs that collection removed";
+        out.counter("gc_links", help, None, freed.links)?;
+        out.counter("gc_blobs", "Blobs that collection removed", None, freed.blobs)?;
+        let help = "Bytes of the blobs that collection removed";
+        out.counter("gc_freed", help, Some(&Unit::Bytes), freed.bytes)?;
+        let runs = sample.jobs.iter().flat_map(|&(kind, figures)| {
+            [("done", figures.done), ("failed", figures.failed)]
+                .map(|(result, count)| ([("kind", kind), ("result", result)], count))
+        });
+        out.counters("job_runs", "Runs of jobs, by kind and result", None, runs)?;
+        let steps = sample.jobs.iter();
+        let steps = steps.map(|&(kind, figures)| ([("kind", kind)], figures.steps));
+        out.counters("job_steps", "Steps of jobs, by kind", None, steps)?;
+        let seconds = sample.jobs.iter();
+        let seconds =
+            seconds.map(|&(kind, figures)| ([("kind", kind)], figures.millis as f64 / 1e3));
+        let help = "Time spent in steps of jobs, by kind";
+        out.counters("job", help, Some(&Unit::Seconds), seconds)?;
         let lookups = sample.caches.iter().flat_map(|&(cache, hits, misses)| {
             [("hit", hits), ("miss", misses)]
                 .map(|(result, count)| ([("cache", cache), ("result", result)], count))

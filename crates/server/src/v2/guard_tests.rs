@@ -84,6 +84,8 @@ impl House {
             },
             limits: Limits::default(),
             content: ContentRules::default(),
+            rules: wharf_core::gc::Rules::default(),
+            upkeep: None,
             external_url: None,
             basic_challenge: false,
             clock: clock.clone(),

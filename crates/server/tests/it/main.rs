@@ -14,6 +14,7 @@ mod disk_support;
 mod endpoint;
 mod error;
 mod extension;
+mod gc;
 mod hostile;
 mod hostile_h2;
 mod hostile_registry;

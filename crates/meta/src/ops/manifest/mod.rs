@@ -1,10 +1,11 @@
 //! Manifests: their bytes, what they refer to, and their way in and out.
 //!
-//! A manifest belongs to one repository. A deleted one keeps its row, so that a push revives it, but its references no
-//! longer hold blobs. What it refers to is kept by digest, since a target may be absent (sparse indexes, subjects).
+//! A manifest belongs to one repository. A deleted one keeps its row and what it refers to while it can be restored: see
+//! [`super::restorable`]. What it refers to is kept by digest, since a target may be absent (sparse indexes, subjects).
 
 mod delete;
 mod put;
+mod restore;
 
 use wharf_oci::{Digest, EdgeKind, RepositoryName, Tag};
 
@@ -14,6 +15,7 @@ use crate::vals;
 use crate::value::{Id, Row};
 
 pub use delete::{Delete, Deleted, SweepEdges, Swept, Unfinished};
+pub use restore::{Deleted as Gone, GetDeleted, Restore, Restored};
 pub use put::{Expect, Pinned, Put, PutEdges, PutOutcome};
 
 /// So many references one operation may bring; more come through [`PutEdges`] first.

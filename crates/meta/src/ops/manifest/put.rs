@@ -7,7 +7,7 @@ use super::{EdgeRow, MAX_EDGES, MAX_TAGS, PIN_MS, kind_name, state};
 use crate::error::{Error, Result};
 use crate::ops::event::{self, Fact, Kind};
 use crate::ops::tag::Change;
-use crate::ops::{blob, repository};
+use crate::ops::{blob, repository, restorable};
 use crate::tx::{Counter, Op, Tx};
 use crate::vals;
 use crate::value::Id;
@@ -147,6 +147,9 @@ impl Op for Put {
             Some(known) => {
                 if created || known.media_type != self.media_type {
                     self.update(tx, &known.id).await?;
+                }
+                if created {
+                    restorable::forget(tx, &known.id).await?;
                 }
                 known.id
             }

@@ -1,0 +1,406 @@
+use wharf_meta::{blob as rows, event, manifest as manifests, repository::GetTotals};
+use wharf_oci::{Digest, Reference, Tag};
+
+use super::*;
+use crate::clock::Clock as _;
+use crate::error::Error;
+use crate::house::{House, LARGE, noise};
+use crate::{blob, manifest, restore};
+
+const HOUR: i64 = 3_600_000;
+const DAY: i64 = 24 * HOUR;
+
+async fn collect(house: &House) {
+    house.run::<Purge>().await;
+    house.run::<Collect>().await;
+}
+
+/// All files of blobs.
+fn files(house: &House) -> usize {
+    let mut folders = vec![house.folder().join("blobs")];
+    let mut count = 0;
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).into_iter().flatten() {
+            let path = entry.unwrap().path();
+            match path.is_dir() {
+                true => folders.push(path),
+                false => count += 1,
+            }
+        }
+    }
+    count
+}
+
+async fn delete(house: &House, digest: &Digest) {
+    manifest::delete(&house.registry, &House::repository(), digest, "bob")
+        .await
+        .unwrap();
+}
+
+async fn delete_blob(house: &House, digest: &Digest) {
+    blob::delete(&house.registry, &House::repository(), digest, "bob")
+        .await
+        .unwrap();
+}
+
+async fn resolves(house: &House, reference: &str) -> bool {
+    let reference = Reference::parse(reference).unwrap();
+    manifest::get(&house.registry, &House::repository(), &reference, true)
+        .await
+        .is_ok()
+}
+
+/// Kinds and causes of the events so far.
+async fn causes(house: &House) -> Vec<(String, Option<String>)> {
+    let list = event::List {
+        after: 0,
+        limit: 1_000,
+    };
+    let events = house.registry.meta.scan(list).await.unwrap();
+    let cause = |payload: &str| {
+        let payload: serde_json::Value = serde_json::from_str(payload).unwrap();
+        payload["cause"].as_str().map(str::to_owned)
+    };
+    events
+        .into_iter()
+        .map(|event| {
+            let cause = cause(&event.payload);
+            (event.kind, cause)
+        })
+        .collect()
+}
+
+#[tokio::test]
+async fn what_no_manifest_uses_goes_after_its_grace_and_what_one_uses_stays() {
+    let house = House::new().await;
+    let (image, _) = house.push_image("v1", &noise(1, LARGE)).await;
+    let (small, large) = (house.push(b"small").await, house.push(&noise(2, LARGE)).await);
+    house.clock.advance(DAY - 1);
+    collect(&house).await;
+    assert_eq!(files(&house), 2);
+    house.clock.advance(1);
+    collect(&house).await;
+    assert!(!house.has(&small).await && !house.has(&large).await);
+    assert_eq!(files(&house), 1);
+    let totals = house.registry.meta.read(GetTotals).await.unwrap();
+    assert_eq!((totals.blobs, totals.blob_bytes), (2, 2 + LARGE as u64));
+    assert!(resolves(&house, "v1").await && resolves(&house, image.as_str()).await);
+    // Nothing is looked at twice.
+    house.clock.advance(30 * DAY);
+    collect(&house).await;
+    assert!(resolves(&house, "v1").await);
+    assert_eq!(files(&house), 1);
+    let collected = causes(&house).await;
+    let unused = ("blob.collect".to_owned(), Some("unreferenced".to_owned()));
+    assert_eq!(collected.iter().filter(|event| **event == unused).count(), 2);
+}
+
+#[tokio::test]
+async fn in_its_last_hour_a_candidate_is_absent_but_a_manifest_revives_it() {
+    let house = House::new().await;
+    let layer = noise(3, LARGE);
+    let digest = house.push(&layer).await;
+    house.clock.advance(DAY - HOUR - 1);
+    assert!(house.has(&digest).await);
+    house.clock.advance(2);
+    assert!(!house.has(&digest).await);
+    // GET still answers, and so does whoever names it.
+    assert_eq!(house.content(&digest).await, layer);
+    house.push(b"{}").await;
+    let manifest = serde_json::json!({
+        "schemaVersion": 2,
+        "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "config": {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": house.push(b"{}").await, "size": 2},
+        "layers": [{"mediaType": "application/vnd.oci.image.layer.v1.tar", "digest": digest, "size": layer.len()}],
+    });
+    house.put(manifest.to_string(), "v1").await.unwrap();
+    assert!(house.has(&digest).await);
+    house.clock.advance(3 * DAY);
+    collect(&house).await;
+    assert!(house.has(&digest).await && resolves(&house, "v1").await);
+}
+
+#[tokio::test]
+async fn a_push_of_what_fades_begins_its_grace_anew() {
+    let house = House::new().await;
+    let layer = noise(4, LARGE);
+    let digest = house.push(&layer).await;
+    house.clock.advance(DAY - 1);
+    assert!(!house.has(&digest).await);
+    house.push(&layer).await;
+    assert!(house.has(&digest).await);
+    house.clock.advance(DAY - 2 * HOUR);
+    collect(&house).await;
+    assert!(house.has(&digest).await);
+    house.clock.advance(2 * HOUR);
+    collect(&house).await;
+    assert!(!house.has(&digest).await);
+    assert_eq!(files(&house), 0);
+}
+
+#[tokio::test]
+async fn a_deleted_manifest_keeps_its_layers_until_its_window_ends_and_then_all_goes() {
+    let house = House::new().await;
+    let layer = noise(5, LARGE);
+    let (digest, bytes) = house.push_image("v1", &layer).await;
+    let layer_digest = Digest::of(wharf_oci::Algorithm::Sha256, &layer);
+    house.clock.advance(2 * DAY);
+    collect(&house).await;
+    delete(&house, &digest).await;
+    // As conformance asks, blobs can be deleted after their manifest; a restore brings them back all the same.
+    delete_blob(&house, &layer_digest).await;
+    assert!(!house.has(&layer_digest).await && !resolves(&house, "v1").await);
+    house.clock.advance(7 * DAY - 1);
+    collect(&house).await;
+    let restored = restore::manifest(&house.registry, &House::repository(), &digest, "carol")
+        .await
+        .unwrap();
+    assert_eq!(restored.tags, ["v1"]);
+    assert!(resolves(&house, "v1").await && house.has(&layer_digest).await);
+    assert_eq!(house.content(&layer_digest).await, layer);
+    house.clock.advance(30 * DAY);
+    collect(&house).await;
+    assert!(resolves(&house, "v1").await && house.has(&layer_digest).await);
+
+    delete(&house, &digest).await;
+    house.clock.advance(7 * DAY);
+    collect(&house).await;
+    let gone = restore::manifest(&house.registry, &House::repository(), &digest, "carol").await;
+    assert!(matches!(gone, Err(restore::RestoreError::NoManifest { .. })), "{gone:?}");
+    // Its layers have their own grace from then on.
+    assert!(house.has(&layer_digest).await);
+    house.clock.advance(DAY);
+    collect(&house).await;
+    assert!(!house.has(&layer_digest).await);
+    assert_eq!(files(&house), 0);
+    let totals = house.registry.meta.read(GetTotals).await.unwrap();
+    assert_eq!((totals.blobs, totals.blob_bytes, totals.manifests, totals.tags), (0, 0, 0, 0));
+    // And all can be pushed again.
+    let (again, _) = house.push_image("v1", &layer).await;
+    assert_eq!(again, digest);
+    assert_eq!(house.content(&layer_digest).await, layer);
+    drop(bytes);
+}
+
+#[tokio::test]
+async fn a_push_brings_a_deleted_manifest_back_for_good() {
+    let house = House::new().await;
+    let (digest, bytes) = house.push_image("v1", &noise(6, LARGE)).await;
+    delete(&house, &digest).await;
+    house.clock.advance(DAY);
+    house.put(String::from_utf8(bytes.to_vec()).unwrap(), "v2").await.unwrap();
+    house.clock.advance(30 * DAY);
+    collect(&house).await;
+    assert!(resolves(&house, "v2").await);
+    assert_eq!(files(&house), 1);
+}
+
+#[tokio::test]
+async fn windows_go_by_the_longest_prefix() {
+    let house = House::new().await;
+    house.rule(|rules| {
+        rules.restore.overrides = vec![("team".into(), DAY), ("team/app".into(), 2 * DAY)];
+    });
+    let (digest, _) = house.push_image("v1", &noise(7, LARGE)).await;
+    delete(&house, &digest).await;
+    house.clock.advance(2 * DAY - 1);
+    collect(&house).await;
+    let plan = plan(&house.registry).await.unwrap();
+    assert_eq!((plan.manifest_count, plan.blob_count), (1, 0));
+    house.clock.advance(DAY);
+    collect(&house).await;
+    let plan = super::plan(&house.registry).await.unwrap();
+    assert_eq!((plan.manifest_count, plan.blob_count, plan.blob_bytes), (0, 2, 2 + LARGE as u64));
+}
+
+#[tokio::test]
+async fn a_tag_goes_back_to_where_it_stood() {
+    let house = House::new().await;
+    let (one, _) = house.push_image("v1", &noise(8, LARGE)).await;
+    let (two, _) = house.push_image("v1", &noise(9, LARGE)).await;
+    let (repository, tag) = (House::repository(), Tag::parse("v1").unwrap());
+    let refused = restore::tag(&house.registry, &repository, &tag, None, "carol").await;
+    assert!(matches!(refused, Err(restore::RestoreError::Exists { .. })));
+    let back = restore::tag(&house.registry, &repository, &tag, Some(1), "carol").await;
+    assert_eq!(back.unwrap().digest, one);
+    crate::tag::delete(&house.registry, &repository, &tag, "bob").await.unwrap();
+    delete(&house, &one).await;
+    // The manifest comes back with its tag.
+    let back = restore::tag(&house.registry, &repository, &tag, None, "carol").await.unwrap();
+    assert_eq!((back.digest, back.manifest), (one.clone(), true));
+    assert!(resolves(&house, "v1").await);
+    let history = restore::history(&house.registry, &repository, Some(&tag), 100).await.unwrap();
+    let moves: Vec<_> = history.moves.iter().map(|one| one.to.clone()).collect();
+    assert_eq!(moves, [Some(one.clone()), None, Some(one.clone()), Some(two), Some(one)]);
+}
+
+#[tokio::test]
+async fn without_any_grace_a_crash_between_mark_and_removal_leaves_nothing() {
+    let house = House::new().await;
+    house.rule(|rules| rules.grace = 0);
+    let layer = noise(10, LARGE);
+    let digest = house.push(&layer).await;
+    let old = house.file(&digest).await;
+    // The mark alone: the process dies before it comes to the bytes.
+    let collected = house
+        .registry
+        .meta
+        .write(wharf_meta::candidate::Collect {
+            due: house.registry.clock.now_ms(),
+            limit: 25,
+            at: house.registry.clock.now_ms(),
+        })
+        .await
+        .unwrap();
+    assert_eq!((collected.links, collected.blobs), (1, 1));
+    assert!(old.exists() && !house.has(&digest).await);
+    // The same bytes come again, under a key of their own.
+    house.push(&layer).await;
+    let new = house.file(&digest).await;
+    assert_ne!(old, new);
+    let mut after = None;
+    while remove(&house.registry, &mut after).await.unwrap().0 != crate::job::Step::Done {}
+    assert!(!old.exists() && new.exists());
+    assert_eq!(house.content(&digest).await, layer);
+    collect(&house).await;
+    assert_eq!(files(&house), 0);
+}
+
+#[tokio::test]
+async fn a_clock_that_leaps_or_a_long_absence_begins_every_grace_anew() {
+    let house = House::new().await;
+    let digest = house.push(&noise(11, LARGE)).await;
+    awake(&house.registry).await.unwrap();
+    house.clock.set(1_000 + 400 * DAY);
+    collect(&house).await;
+    assert!(house.has(&digest).await);
+    let told = plan(&house.registry).await.unwrap().paused.unwrap();
+    assert!(told.contains("clock"), "{told}");
+    house.clock.advance(DAY);
+    collect(&house).await;
+    assert!(!house.has(&digest).await);
+
+    let digest = house.push(&noise(12, LARGE)).await;
+    awake(&house.registry).await.unwrap();
+    // A process that begins after ten days.
+    let folder = house.folder().to_owned();
+    house.registry.meta.close().await;
+    let again = House::open(&folder).await;
+    again.clock.set(house.clock.now_ms() + 10 * DAY);
+    let registry = &again.registry;
+    // As if it had been opened at that time.
+    registry.ages.older_than(&*registry.clock, DAY);
+    awake(registry).await.unwrap();
+    collect(&again).await;
+    assert!(again.has(&digest).await);
+}
+
+#[tokio::test]
+async fn nothing_goes_while_paused() {
+    let house = House::new().await;
+    let digest = house.push(&noise(13, LARGE)).await;
+    pause(&house.registry.meta, "a backup was restored").await.unwrap();
+    house.clock.advance(2 * DAY);
+    collect(&house).await;
+    house.run::<Sweep>().await;
+    house.run::<Audit>().await;
+    assert_eq!(files(&house), 1);
+    resume(&house.registry).await.unwrap();
+    collect(&house).await;
+    assert!(!house.has(&digest).await);
+    assert_eq!(files(&house), 0);
+}
+
+#[tokio::test]
+async fn freeing_now_takes_all_that_nothing_needs_and_nothing_else() {
+    let house = House::new().await;
+    let (kept, _) = house.push_image("v1", &noise(14, LARGE)).await;
+    let (gone, _) = house.push_image("v2", &noise(15, LARGE)).await;
+    house.push(&noise(16, LARGE)).await;
+    delete(&house, &gone).await;
+    let freed = free_now(&house.registry, false).await.unwrap();
+    assert_eq!(freed, Freed::default());
+    let freed = free_now(&house.registry, true).await.unwrap();
+    assert_eq!((freed.manifests, freed.blobs, freed.keys), (1, 2, 2));
+    assert_eq!(freed.bytes, 2 * LARGE as u64);
+    assert!(resolves(&house, kept.as_str()).await);
+    assert_eq!(files(&house), 1);
+}
+
+#[tokio::test]
+async fn the_audit_finds_what_older_versions_left_and_counts() {
+    let house = House::new().await;
+    house.push_image("v1", &noise(17, LARGE)).await;
+    house.clock.advance(2 * DAY);
+    collect(&house).await;
+    house.run::<Audit>().await;
+    let sizes = wharf_meta::audit::Sizes {
+        after: None,
+        limit: 9,
+    };
+    let sizes = house.registry.meta.scan(sizes).await.unwrap();
+    let usage = sizes[0].usage;
+    assert_eq!(usage.blobs, 2);
+    assert!(usage.logical > LARGE as u64 + 2 && usage.own == usage.logical);
+    assert_eq!(sizes[0].at, Some(house.clock.now_ms()));
+    assert!(resolves(&house, "v1").await);
+}
+
+#[tokio::test]
+async fn the_sweep_takes_files_without_a_row_and_none_that_are_young() {
+    let house = House::new().await;
+    let kept = house.push(&noise(18, LARGE)).await;
+    let stray = noise(19, LARGE);
+    let digest = Digest::of(wharf_oci::Algorithm::Sha256, &stray);
+    let key = wharf_blob::Key::fresh(&digest);
+    house.registry.blobs.put(&key, stray.into()).await.unwrap();
+    let made = i64::try_from(key.made_at().unwrap()).unwrap();
+    house.clock.set(made + DAY - 1);
+    house.run::<Sweep>().await;
+    house.run::<Collect>().await;
+    assert_eq!(files(&house), 2);
+    // The clock was set, so a day has to pass for real.
+    house.clock.set(made + 2 * DAY);
+    house.run::<Sweep>().await;
+    assert_eq!(files(&house), 2);
+    house.rule(|rules| rules.grace = 400 * DAY);
+    house.clock.advance(DAY);
+    house.run::<Sweep>().await;
+    house.run::<Collect>().await;
+    assert_eq!(files(&house), 1);
+    assert!(house.has(&kept).await);
+}
+
+#[tokio::test]
+async fn a_blob_of_two_repositories_goes_with_the_last_one() {
+    let house = House::new().await;
+    let layer = noise(20, LARGE);
+    let (digest, _) = house.push_image("v1", &layer).await;
+    let other = wharf_oci::RepositoryName::parse("team/other").unwrap();
+    let mount = rows::Mount {
+        repository: other.clone(),
+        from: House::repository(),
+        digest: Digest::of(wharf_oci::Algorithm::Sha256, &layer),
+        actor: "alice".into(),
+        at: house.clock.now_ms(),
+    };
+    let layer_digest = mount.digest.clone();
+    assert!(house.registry.meta.write(mount).await.unwrap());
+    house.clock.advance(DAY);
+    collect(&house).await;
+    // Nobody used the mount.
+    let unknown = blob::stat(&house.registry, &other, &layer_digest).await;
+    assert!(matches!(unknown, Err(Error::BlobUnknown { .. })), "{unknown:?}");
+    assert!(house.has(&layer_digest).await);
+    delete(&house, &digest).await;
+    house.clock.advance(9 * DAY);
+    collect(&house).await;
+    house.clock.advance(9 * DAY);
+    collect(&house).await;
+    assert_eq!(files(&house), 0);
+    let get = manifests::GetDeleted {
+        repository: House::repository(),
+        digest,
+    };
+    assert_eq!(house.registry.meta.read(get).await.unwrap(), None);
+}

@@ -1,0 +1,268 @@
+//! Takes jobs that are due and works them off.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use wharf_meta::job as rows;
+
+use super::kinds::{Entry, Kinds};
+use super::pace::{back_off, pause};
+use super::{Step, kinds::Work};
+use crate::error::{Error, Result};
+use crate::registry::Registry;
+
+/// Jobs of this process at once.
+const AT_ONCE: usize = 4;
+/// How long a worker that is not heard of keeps a job.
+const LEASE: Duration = Duration::from_secs(60);
+/// Between two looks at what is due.
+const LOOK: Duration = Duration::from_millis(250);
+/// After a store could not answer.
+const AFTER_ERROR: Duration = Duration::from_secs(5);
+
+/// How jobs are run in this process.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Its name, unlike that of any other process on the same store.
+    pub worker: String,
+    /// No other process uses the store: jobs that run by their row ended with the process before.
+    pub alone: bool,
+}
+
+/// Runs jobs until `stop` is true; what runs then goes on at the next start where it stood.
+pub async fn run(
+    registry: Arc<Registry>,
+    kinds: Arc<Kinds>,
+    options: Options,
+    mut stop: watch::Receiver<bool>,
+) {
+    let mut begun = false;
+    let mut running = JoinSet::new();
+    while !*stop.borrow() {
+        while running.try_join_next().is_some() {}
+        let mut wait = LOOK;
+        let outcome = async {
+            if !begun {
+                begin(&registry, &kinds, &options).await?;
+                begun = true;
+            }
+            while running.len() < AT_ONCE {
+                let Some(row) = take(&registry, &kinds, &options).await? else {
+                    break;
+                };
+                let (registry, kinds, stop) = (registry.clone(), kinds.clone(), stop.clone());
+                running.spawn(async move { one(&registry, &kinds, row, stop).await });
+            }
+            Ok::<_, Error>(())
+        };
+        if let Err(error) = outcome.await {
+            tracing::warn!(%error, "jobs cannot be taken; trying again");
+            wait = AFTER_ERROR;
+        }
+        tokio::select! {
+            _ = stop.changed() => {}
+            () = tokio::time::sleep(wait) => {}
+        }
+    }
+    while running.join_next().await.is_some() {}
+}
+
+/// Puts the schedules in order.
+async fn begin(registry: &Registry, kinds: &Kinds, options: &Options) -> Result<()> {
+    let at = registry.clock.now_ms();
+    for entry in &kinds.entries {
+        let kind = entry.kind.to_owned();
+        if options.alone {
+            let worker = options.worker.clone();
+            let kind = kind.clone();
+            registry.meta.write(rows::Release { kind, worker }).await?;
+        }
+        match entry.spec.every {
+            Some(every) => {
+                let schedule = rows::Schedule {
+                    kind,
+                    payload: (entry.fresh)(),
+                    every: millis(every),
+                    run_at: at + millis(entry.spec.first),
+                    at,
+                };
+                registry.meta.write(schedule).await?;
+            }
+            None => registry.meta.write(rows::Unschedule { kind }).await?,
+        }
+    }
+    Ok(())
+}
+
+async fn take(
+    registry: &Registry,
+    kinds: &Kinds,
+    options: &Options,
+) -> Result<Option<rows::JobRow>> {
+    let wanted: Vec<rows::Wanted> = kinds
+        .entries
+        .iter()
+        .map(|entry| rows::Wanted {
+            kind: entry.kind.to_owned(),
+            limit: entry.spec.limit.into(),
+        })
+        .collect();
+    let at = registry.clock.now_ms();
+    let due = rows::IsDue {
+        kinds: wanted.clone(),
+        at,
+    };
+    if !registry.meta.read(due).await? {
+        return Ok(None);
+    }
+    let take = rows::Take {
+        kinds: wanted,
+        worker: options.worker.clone(),
+        lease: millis(LEASE),
+        at,
+    };
+    Ok(registry.meta.write(take).await?)
+}
+
+/// How a run ended.
+enum Ended {
+    Well(Step),
+    Failed(String, bool),
+    /// Another worker has it, or it was cancelled.
+    Lost,
+}
+
+async fn one(registry: &Registry, kinds: &Kinds, row: rows::JobRow, stop: watch::Receiver<bool>) {
+    let Some(entry) = kinds.find(&row.kind) else {
+        return;
+    };
+    let (payload, ended) = match (entry.read)(&row.payload) {
+        Ok(mut work) => {
+            let ended = work_off(registry, entry, &row, &mut *work, stop).await;
+            // The next run of a schedule begins afresh.
+            let over = row.every.is_some() && matches!(ended, Ended::Well(Step::Done));
+            let payload = if over {
+                (entry.fresh)()
+            } else {
+                work.payload()
+            };
+            (payload, ended)
+        }
+        Err(error) => {
+            let what = format!("its payload cannot be read: {error}");
+            ((entry.fresh)(), Ended::Failed(what, false))
+        }
+    };
+    let (end, error) = match ended {
+        Ended::Lost => return,
+        Ended::Well(Step::Done) => {
+            entry.counts.done.fetch_add(1, Ordering::Relaxed);
+            (rows::End::Done, None)
+        }
+        Ended::Well(Step::Again(wait)) => (rows::End::Again(millis(wait)), None),
+        Ended::Well(Step::More) => (rows::End::Again(0), None),
+        Ended::Failed(error, may_pass) => {
+            entry.counts.failed.fetch_add(1, Ordering::Relaxed);
+            let schedule = row.every.is_some();
+            let last = !may_pass || (!schedule && row.attempts >= row.max_attempts);
+            tracing::warn!(kind = entry.kind, id = %row.id, attempts = row.attempts, error, "a job failed");
+            let end = if last {
+                rows::End::Dead
+            } else {
+                let random = uuid::Uuid::new_v4().as_fields().0;
+                let wait = millis(back_off(row.attempts, random));
+                // A schedule that fails is as late as its period, not later.
+                rows::End::Retry(row.every.map_or(wait, |every| wait.min(every)))
+            };
+            (end, Some(error))
+        }
+    };
+    let finish = rows::Finish {
+        id: row.id,
+        fence: row.fence,
+        payload,
+        end,
+        error,
+        at: registry.clock.now_ms(),
+    };
+    if let Err(error) = registry.meta.write(finish).await {
+        tracing::warn!(kind = entry.kind, %error, "the end of a job could not be kept; it runs again");
+    }
+}
+
+/// Steps until the end, the lease renewed on the way.
+async fn work_off(
+    registry: &Registry,
+    entry: &Entry,
+    row: &rows::JobRow,
+    work: &mut dyn Work,
+    stop: watch::Receiver<bool>,
+) -> Ended {
+    let mut renewed = Instant::now();
+    loop {
+        if *stop.borrow() {
+            return Ended::Well(Step::More);
+        }
+        let payload = work.payload();
+        let begun = Instant::now();
+        let outcome = {
+            let step = work.step(registry);
+            let mut step = std::pin::pin!(step);
+            loop {
+                let due = (LEASE / 4).saturating_sub(renewed.elapsed());
+                tokio::select! {
+                    biased;
+                    outcome = &mut step => break outcome,
+                    () = tokio::time::sleep(due) => {
+                        if !beat(registry, row, &payload).await {
+                            return Ended::Lost;
+                        }
+                        renewed = Instant::now();
+                    }
+                }
+            }
+        };
+        let took = begun.elapsed();
+        entry.counts.steps.fetch_add(1, Ordering::Relaxed);
+        let spent = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        entry.counts.millis.fetch_add(spent, Ordering::Relaxed);
+        match outcome {
+            Ok(Step::More) => {}
+            Ok(step) => return Ended::Well(step),
+            Err(error) => return Ended::Failed(error.to_string(), true),
+        }
+        if renewed.elapsed() >= LEASE / 4 {
+            if !beat(registry, row, &work.payload()).await {
+                return Ended::Lost;
+            }
+            renewed = Instant::now();
+        }
+        let meta = &registry.meta;
+        tokio::time::sleep(pause(took, meta.stats().waiting, meta.is_full())).await;
+    }
+}
+
+/// Renews the lease. A store that cannot answer just now is no reason to stop: the fence decides in the end.
+async fn beat(registry: &Registry, row: &rows::JobRow, payload: &str) -> bool {
+    let beat = rows::Heartbeat {
+        id: row.id,
+        fence: row.fence,
+        payload: payload.to_owned(),
+        lease: millis(LEASE),
+        at: registry.clock.now_ms(),
+    };
+    match registry.meta.write(beat).await {
+        Ok(held) => held,
+        Err(error) => {
+            tracing::warn!(kind = row.kind, %error, "a job's lease could not be renewed");
+            true
+        }
+    }
+}
+
+fn millis(time: Duration) -> i64 {
+    i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
+}

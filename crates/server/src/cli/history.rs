@@ -1,0 +1,242 @@
+//! `wharf repo`, `wharf tag` and `wharf manifest`: what happened, and back again.
+
+use clap::Subcommand;
+
+use super::exit::{Exit, Failure, Outcome};
+use super::flags::DataFlags;
+use super::gc::{ask, time, unexpected};
+use super::human::{bytes, count};
+use super::print;
+use crate::admin::{HistoryView, SizeView, Upkeep, UpkeepReply};
+use crate::config::Inputs;
+
+/// What can be done with repositories.
+#[derive(Debug, Subcommand)]
+pub(super) enum RepoCommand {
+    /// List repositories
+    List {
+        /// With what each takes up, as it was counted last, and the sum
+        #[arg(long)]
+        size: bool,
+        /// Only below this prefix, on `/` borders
+        #[arg(long, value_name = "PREFIX")]
+        within: Option<String>,
+        #[command(flatten)]
+        flags: DataFlags,
+    },
+    /// Show moves of tags and deleted manifests of a repository, the latest first
+    History {
+        /// The repository
+        repository: String,
+        /// At most so many of each
+        #[arg(long, default_value_t = 50)]
+        limit: u32,
+        #[command(flatten)]
+        flags: DataFlags,
+    },
+}
+
+/// What can be done with tags.
+#[derive(Debug, Subcommand)]
+pub(super) enum TagCommand {
+    /// Show where a tag stood, the latest first; without a tag, all moves in the repository
+    History {
+        /// REPOSITORY or REPOSITORY:TAG
+        reference: String,
+        /// At most so many
+        #[arg(long, default_value_t = 50)]
+        limit: u32,
+        #[command(flatten)]
+        flags: DataFlags,
+    },
+    /// Put a tag back to where it stood
+    ///
+    /// A deleted tag goes back to its last place. With --version any tag goes to where it stood from that version on, as
+    /// `wharf tag history` shows it. A manifest that was deleted comes back with it.
+    Restore {
+        /// REPOSITORY:TAG
+        reference: String,
+        /// Back to this version
+        #[arg(long)]
+        version: Option<i64>,
+        #[command(flatten)]
+        flags: DataFlags,
+    },
+}
+
+/// What can be done with manifests.
+#[derive(Debug, Subcommand)]
+pub(super) enum ManifestCommand {
+    /// Bring a deleted manifest back, with the tags that went with it
+    Restore {
+        /// REPOSITORY@DIGEST, as `wharf repo history` shows it
+        reference: String,
+        #[command(flatten)]
+        flags: DataFlags,
+    },
+}
+
+pub(super) fn repo(command: &RepoCommand) -> Outcome {
+    match command {
+        RepoCommand::List {
+            size,
+            within,
+            flags,
+        } => {
+            let within = within.clone();
+            match ask(&flags.inputs(), Upkeep::RepoList { within })? {
+                UpkeepReply::Sizes(sizes) if *size => print(&sized(&sizes)),
+                UpkeepReply::Sizes(sizes) => {
+                    print(&sizes.iter().map(|row| row.name.clone() + "\n").collect::<String>())
+                }
+                other => Err(unexpected(other)),
+            }
+        }
+        RepoCommand::History {
+            repository,
+            limit,
+            flags,
+        } => history(&flags.inputs(), repository, None, *limit),
+    }
+}
+
+fn sized(sizes: &[SizeView]) -> String {
+    let mut text = format!(
+        "{:>12}{:>12}{:>12}{:>9}  REPOSITORY\n",
+        "SIZE", "OWN", "SHARED", "BLOBS"
+    );
+    for row in sizes {
+        let name = match row.at {
+            Some(_) => row.name.clone(),
+            None => format!("{} (not counted yet)", row.name),
+        };
+        text.push_str(&format!(
+            "{:>12}{:>12}{:>12}{:>9}  {name}\n",
+            bytes(row.logical),
+            bytes(row.own),
+            bytes(row.logical.saturating_sub(row.own)),
+            row.blobs
+        ));
+    }
+    let sum = |of: fn(&SizeView) -> u64| sizes.iter().map(of).sum::<u64>();
+    let (logical, own) = (sum(|row| row.logical), sum(|row| row.own));
+    text.push_str(&format!(
+        "{:>12}{:>12}{:>12}{:>9}  {}\n",
+        bytes(logical),
+        bytes(own),
+        bytes(logical.saturating_sub(own)),
+        sum(|row| row.blobs),
+        count(sizes.len() as u64, "repository")
+    ));
+    if let Some(oldest) = sizes.iter().filter_map(|row| row.at).min() {
+        text.push_str(&format!(
+            "Counted {} or later; `wharf job run gc.audit` counts again.\n",
+            time(oldest)
+        ));
+    }
+    text
+}
+
+pub(super) fn tag(command: &TagCommand) -> Outcome {
+    match command {
+        TagCommand::History {
+            reference,
+            limit,
+            flags,
+        } => match reference.split_once(':') {
+            Some((repository, tag)) => history(&flags.inputs(), repository, Some(tag), *limit),
+            None => history(&flags.inputs(), reference, None, *limit),
+        },
+        TagCommand::Restore {
+            reference,
+            version,
+            flags,
+        } => {
+            let (repository, tag) = parts(reference, ':', "REPOSITORY:TAG")?;
+            let restore = Upkeep::TagRestore {
+                repository,
+                tag,
+                version: *version,
+            };
+            restored(&flags.inputs(), restore)
+        }
+    }
+}
+
+pub(super) fn manifest(command: &ManifestCommand) -> Outcome {
+    let ManifestCommand::Restore { reference, flags } = command;
+    let (repository, digest) = parts(reference, '@', "REPOSITORY@DIGEST")?;
+    let restore = Upkeep::ManifestRestore { repository, digest };
+    restored(&flags.inputs(), restore)
+}
+
+fn parts(reference: &str, border: char, form: &str) -> Result<(String, String), Failure> {
+    match reference.split_once(border) {
+        Some((repository, rest)) => Ok((repository.to_owned(), rest.to_owned())),
+        None => Err(Failure::text(
+            Exit::Usage,
+            format!("`{reference}` is not of the form {form}"),
+        )),
+    }
+}
+
+fn restored(inputs: &Inputs, restore: Upkeep) -> Outcome {
+    match ask(inputs, restore)? {
+        UpkeepReply::Restored {
+            digest,
+            manifest,
+            tags,
+        } => {
+            let mut text = String::new();
+            if manifest {
+                text.push_str(&format!("Restored manifest {digest}.\n"));
+            }
+            for tag in tags {
+                text.push_str(&format!("Tag {tag} stands at {digest}.\n"));
+            }
+            print(&text)
+        }
+        other => Err(unexpected(other)),
+    }
+}
+
+fn history(inputs: &Inputs, repository: &str, tag: Option<&str>, limit: u32) -> Outcome {
+    let ask_for = Upkeep::History {
+        repository: repository.to_owned(),
+        tag: tag.map(str::to_owned),
+        limit,
+    };
+    match ask(inputs, ask_for)? {
+        UpkeepReply::History(history) => print(&told(&history)),
+        other => Err(unexpected(other)),
+    }
+}
+
+fn told(history: &HistoryView) -> String {
+    let mut text = String::new();
+    for one in &history.moves {
+        let place = |digest: &Option<String>| digest.clone().unwrap_or_else(|| "nowhere".to_owned());
+        text.push_str(&format!(
+            "{}  {} version {}: {} -> {} by {}\n",
+            time(one.at),
+            one.tag,
+            one.version,
+            place(&one.from),
+            place(&one.to),
+            one.actor
+        ));
+    }
+    for one in &history.deleted {
+        text.push_str(&format!(
+            "{}  manifest {} deleted by {}, can be restored until {}\n",
+            time(one.at),
+            one.digest,
+            one.actor,
+            time(one.until)
+        ));
+    }
+    if text.is_empty() {
+        text.push_str("Nothing happened there, or nothing is known of it.\n");
+    }
+    text
+}
