@@ -24,6 +24,7 @@ pub mod suite;
 
 #[cfg(feature = "suite")]
 pub use engine::sqlite::{Bulk, Steps};
+pub use engine::postgres::PostgresOptions;
 pub use engine::sqlite::{SqliteOptions, Synchronous};
 pub use error::{Error, Result};
 pub use folder::{Found, inspect};
@@ -31,7 +32,7 @@ pub use fresh::Stamp;
 pub use meta::{Meta, Opened};
 pub use migration::SCHEMA;
 pub use ops::{
-    blob, event, manifest, principal, referrer, refresh_token, repository, setting, signing_key,
+    blob, counter, event, manifest, principal, referrer, refresh_token, repository, setting, signing_key,
     tag, upload,
 };
 pub use stats::{Slow, Stats};

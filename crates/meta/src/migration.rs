@@ -17,16 +17,23 @@ pub(crate) struct Migration {
     pub(crate) number: u32,
     /// The file's name without number.
     pub(crate) name: &'static str,
-    /// PostgreSQL's dialect, with `/*sqlite … */` where SQLite needs more.
+    /// PostgreSQL's dialect, with `/*sqlite … */` where SQLite needs more and `/*postgres … */` for what it lacks.
     pub(crate) sql: &'static str,
 }
 
 /// All of them in order.
-pub(crate) const ALL: &[Migration] = &[Migration {
-    number: 1,
-    name: "start",
-    sql: include_str!("migrations/0001_start.sql"),
-}];
+pub(crate) const ALL: &[Migration] = &[
+    Migration {
+        number: 1,
+        name: "start",
+        sql: include_str!("migrations/0001_start.sql"),
+    },
+    Migration {
+        number: 2,
+        name: "replicas",
+        sql: include_str!("migrations/0002_replicas.sql"),
+    },
+];
 
 /// The schema that this binary knows: the number of the last migration.
 pub const SCHEMA: u32 = ALL[ALL.len() - 1].number;

@@ -93,7 +93,7 @@ impl Op for List {
             let from = if low.as_str() > after {
                 low
             } else {
-                format!("{after}\0")
+                format!("{after}\u{1}")
             };
             let left = (limit - names.len()) as u64;
             let rows = tx
@@ -123,7 +123,8 @@ fn ranges(prefixes: &[String]) -> Vec<(String, String)> {
             .match_indices('/')
             .any(|(at, _)| prefixes.binary_search(&&prefix[..at]).is_ok());
         if !covered {
-            ranges.push(((*prefix).to_owned(), format!("{prefix}\0")));
+            // The least text behind the prefix that PostgreSQL takes; no name holds the character.
+            ranges.push(((*prefix).to_owned(), format!("{prefix}\u{1}")));
             // '0' follows '/'.
             ranges.push((format!("{prefix}/"), format!("{prefix}0")));
         }
@@ -149,7 +150,7 @@ pub struct Totals {
     pub uploads: u64,
 }
 
-/// Reads the totals. Cost: one row for each counter.
+/// Reads the totals. Cost: one row for each counter and for each change that [`super::counter::Fold`] has not seen.
 #[derive(Clone, Copy, Debug)]
 pub struct GetTotals;
 
@@ -161,7 +162,11 @@ impl Op for GetTotals {
     async fn run<T: Tx>(&self, tx: &mut T) -> Result<Totals> {
         let mut totals = Totals::default();
         for mut row in tx
-            .query("SELECT name, value FROM counter ORDER BY name", &[])
+            .query(
+                "SELECT name, CAST(SUM(part) AS BIGINT) FROM (SELECT name, value AS part FROM counter UNION ALL \
+                 SELECT name, delta FROM counter_delta) AS parts GROUP BY name",
+                &[],
+            )
             .await?
         {
             let name = row.text(0)?;
