@@ -128,7 +128,10 @@ impl Meta {
         match &self.engine {
             Engine::Sqlite(engine) => engine.report_damage(what),
             Engine::Postgres(_) => {
-                tracing::error!(what, "a row of the metadata database is not what was written");
+                tracing::error!(
+                    what,
+                    "a row of the metadata database is not what was written"
+                );
             }
         }
     }

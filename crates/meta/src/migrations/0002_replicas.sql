@@ -8,6 +8,7 @@ CREATE TABLE counter_delta (
     name TEXT COLLATE "C" NOT NULL,
     delta BIGINT NOT NULL
 ) /*sqlite STRICT */;
+CREATE INDEX counter_delta_name ON counter_delta (name);
 
 -- By which transaction an event was written. Ids are given out before commits, in another order than these: whoever
 -- reads in the order (transaction_id, id) below the oldest running transaction misses nothing.

@@ -160,30 +160,30 @@ impl Op for GetTotals {
     const SINGLE: bool = true;
 
     async fn run<T: Tx>(&self, tx: &mut T) -> Result<Totals> {
-        let mut totals = Totals::default();
+        let mut sums = [0_i64; Counter::ALL.len()];
         for mut row in tx
             .query(
-                "SELECT name, CAST(SUM(part) AS BIGINT) FROM (SELECT name, value AS part FROM counter UNION ALL \
-                 SELECT name, delta FROM counter_delta) AS parts GROUP BY name",
+                "SELECT name, value FROM counter UNION ALL \
+                 SELECT name, CAST(SUM(delta) AS BIGINT) FROM counter_delta GROUP BY name",
                 &[],
             )
             .await?
         {
             let name = row.text(0)?;
-            let value = u64::try_from(row.int(1)?).unwrap_or(0);
-            let slot = match Counter::ALL.into_iter().find(|c| c.as_str() == name) {
-                Some(Counter::Repositories) => &mut totals.repositories,
-                Some(Counter::Manifests) => &mut totals.manifests,
-                Some(Counter::Tags) => &mut totals.tags,
-                Some(Counter::Blobs) => &mut totals.blobs,
-                Some(Counter::BlobBytes) => &mut totals.blob_bytes,
-                Some(Counter::Uploads) => &mut totals.uploads,
-                // A newer binary counts more.
-                None => continue,
-            };
-            *slot = value;
+            // A newer binary counts more.
+            if let Some(counter) = Counter::ALL.into_iter().find(|c| c.as_str() == name) {
+                sums[counter.index()] += row.int(1)?;
+            }
         }
-        Ok(totals)
+        let sum = |counter: Counter| u64::try_from(sums[counter.index()]).unwrap_or(0);
+        Ok(Totals {
+            repositories: sum(Counter::Repositories),
+            manifests: sum(Counter::Manifests),
+            tags: sum(Counter::Tags),
+            blobs: sum(Counter::Blobs),
+            blob_bytes: sum(Counter::BlobBytes),
+            uploads: sum(Counter::Uploads),
+        })
     }
 }
 

@@ -183,7 +183,10 @@ impl Change<'_> {
             // manifest that it pointed to before, which no longer fits.
             None => {
                 let moved = tx
-                    .row("SELECT digest FROM manifest WHERE id = $1", vals![&manifest])
+                    .row(
+                        "SELECT digest FROM manifest WHERE id = $1",
+                        vals![&manifest],
+                    )
                     .await?;
                 match moved {
                     Some(mut row) => row.digest(0)?,

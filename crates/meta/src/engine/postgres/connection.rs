@@ -129,9 +129,7 @@ impl Connection {
             .map(|value| (value as &(dyn ToSql + Sync), type_of(value)))
             .collect();
         let rows = self.within(self.client.query_typed(sql, &typed)).await?;
-        rows.iter()
-            .map(|r| row(r).map_err(Fault::Final))
-            .collect()
+        rows.iter().map(|r| row(r).map_err(Fault::Final)).collect()
     }
 
     /// The statement as the server knows it; asks once for each connection.
@@ -223,9 +221,7 @@ impl Drop for Connection {
     }
 }
 
-async fn collect(
-    rows: RowStream,
-) -> Result<Result<(Vec<Row>, u64), Fault>, tokio_postgres::Error> {
+async fn collect(rows: RowStream) -> Result<Result<(Vec<Row>, u64), Fault>, tokio_postgres::Error> {
     let mut rows = pin!(rows);
     let mut all = Vec::new();
     while let Some(next) = poll_fn(|context| rows.as_mut().poll_next(context)).await {

@@ -112,7 +112,7 @@ fn is_io(error: &(dyn std::error::Error + 'static)) -> bool {
 }
 
 /// The error with its causes: the driver's own text is "error connecting to server".
-pub(super) fn source(error: &dyn std::error::Error) -> String {
+pub(crate) fn source(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(inner) = cause {

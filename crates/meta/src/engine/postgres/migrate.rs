@@ -9,8 +9,8 @@ use super::pool::Pool;
 use crate::error::{Error, Result};
 use crate::meta::Opened;
 use crate::migration::{self, Migration, Version};
-use crate::value::Row;
 use crate::vals;
+use crate::value::Row;
 
 /// The oldest PostgreSQL whose functions and statements are used.
 const OLDEST_SERVER: i64 = 130_000;
@@ -19,8 +19,7 @@ const OLDEST_SERVER: i64 = 130_000;
 const LOCK: &str = "SELECT pg_advisory_xact_lock(7305790119563071079)";
 
 /// What runs while nobody else may change the schema. Waiting for tables in use must not hold up those who use them.
-const BEGIN: &str =
-    "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout TO '20s'; SET LOCAL statement_timeout TO 0";
+const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout TO '20s'; SET LOCAL statement_timeout TO 0";
 
 fn refuse(problem: impl Into<String>, cure: impl Into<String>) -> Error {
     Error::Setup {
@@ -287,7 +286,10 @@ async fn migrate(connection: &Connection, name: &str, all: &[Migration]) -> Resu
         let oldest = migration.oldest().ok_or_else(|| {
             Fault::Final(Error::Bug {
                 op: "migrate".to_owned(),
-                reason: format!("migration {} does not say the oldest schema", migration.number),
+                reason: format!(
+                    "migration {} does not say the oldest schema",
+                    migration.number
+                ),
             })
         })?;
         connection.batch(&dialect(migration.sql)).await?;

@@ -28,8 +28,10 @@ use crate::migration::ALL;
 use crate::stats::Stats;
 use crate::tx::{Op, ReadOp};
 use fault::Fault;
-pub use options::PostgresOptions;
+#[cfg(feature = "test-server")]
+pub(crate) use fault::source;
 use options::Connector;
+pub use options::PostgresOptions;
 use pool::{Pool, jitter};
 use tx::{Mode, PgTx};
 
@@ -278,20 +280,16 @@ impl Inner {
             Err(fault) => return Attempt::Failed(fault),
         };
         let options = self.pool.options();
-        let limits = (!options.prepared).then(|| {
-            (
-                options.statement_timeout.as_millis(),
-                options.lock_timeout.as_millis(),
-            )
-        });
+        let limits = (!options.prepared).then_some((
+            options.statement_timeout.as_millis(),
+            options.lock_timeout.as_millis(),
+        ));
         let mut tx = PgTx::new(&lease, mode, limits);
         let out = op.run(&mut tx).await;
         let outcome = match (tx.fault(), out) {
             (Some(fault), _) => Err(Attempt::Failed(fault)),
             // What an operation finds to have changed under its feet.
-            (None, Err(error @ Error::Busy(_))) => {
-                Err(Attempt::Failed(Fault::Conflict(error)))
-            }
+            (None, Err(error @ Error::Busy(_))) => Err(Attempt::Failed(Fault::Conflict(error))),
             (None, Err(error)) => Err(Attempt::Done(Err(error))),
             (None, Ok(out)) => Ok(out),
         };

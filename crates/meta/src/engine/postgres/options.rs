@@ -135,7 +135,10 @@ impl Connector {
             }
             config.options(session);
         }
-        let local = config.get_hosts().iter().all(|h| matches!(h, Host::Unix(_)));
+        let local = config
+            .get_hosts()
+            .iter()
+            .all(|h| matches!(h, Host::Unix(_)));
         let mode = parameters.mode.as_deref().unwrap_or("prefer");
         let verify = match mode {
             "disable" => None,
@@ -158,7 +161,10 @@ impl Connector {
             Some(verify) if !local => Some(tls::connector(
                 verify,
                 parameters.root.as_deref(),
-                parameters.certificate.as_deref().zip(parameters.key.as_deref()),
+                parameters
+                    .certificate
+                    .as_deref()
+                    .zip(parameters.key.as_deref()),
             )?),
             _ => None,
         };
@@ -307,7 +313,10 @@ mod tests {
             "postgres://u@h1:1,h2:2/d?sslmode=verify-full&target_session_attrs=read-write&sslrootcert=%2Fa%20b",
         )
         .unwrap();
-        assert_eq!(url, "postgres://u@h1:1,h2:2/d?target_session_attrs=read-write");
+        assert_eq!(
+            url,
+            "postgres://u@h1:1,h2:2/d?target_session_attrs=read-write"
+        );
         assert_eq!(parameters.mode.as_deref(), Some("verify-full"));
         assert_eq!(parameters.root.as_deref(), Some("/a b"));
     }
@@ -329,7 +338,10 @@ mod tests {
             ("postgres://u@h/d?sslmode=maybe", "sslmode=maybe"),
             ("postgres://u@h/d?sslcert=/a", "belong together"),
             ("postgres://u@h/d?nonsense=1", "nonsense"),
-            ("postgres://u:secret@h/d?sslmode=verify-ca&sslrootcert=/absent", "/absent"),
+            (
+                "postgres://u:secret@h/d?sslmode=verify-ca&sslrootcert=/absent",
+                "/absent",
+            ),
         ] {
             let error = refused(url);
             assert!(

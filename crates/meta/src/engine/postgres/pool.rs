@@ -54,7 +54,9 @@ impl Pool {
     pub(super) fn new(options: PostgresOptions, connector: Connector) -> Pool {
         Pool {
             places: Semaphore::new(options.connections.max(1) as usize),
-            shared: (0..options.readers.max(1)).map(|_| RwLock::default()).collect(),
+            shared: (0..options.readers.max(1))
+                .map(|_| RwLock::default())
+                .collect(),
             options,
             connector,
             counts: Arc::default(),
@@ -118,7 +120,11 @@ impl Pool {
             }
         };
         loop {
-            let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+            let idle = self
+                .idle
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .pop();
             match idle {
                 Some(connection) if connection.is_usable() => {
                     return Ok(Lease {
@@ -184,8 +190,7 @@ impl Pool {
                 return Err(Fault::Lost(down.why.clone()));
             }
         }
-        let made =
-            Connection::open(&self.options, &self.connector, &self.counts, &self.seen).await;
+        let made = Connection::open(&self.options, &self.connector, &self.counts, &self.seen).await;
         let mut down = self.down.lock().unwrap_or_else(PoisonError::into_inner);
         match &made {
             Ok(_) => {
@@ -230,9 +235,7 @@ impl Pool {
             .unwrap_or_else(PoisonError::into_inner)
             .clear();
         for slot in &self.shared {
-            slot.write()
-                .unwrap_or_else(PoisonError::into_inner)
-                .take();
+            slot.write().unwrap_or_else(PoisonError::into_inner).take();
         }
     }
 }

@@ -76,8 +76,8 @@ pub(super) fn connector(
         None => builder.with_no_client_auth(),
         Some((certificate, key)) => {
             let chain = certificates(certificate, "sslcert")?;
-            let private =
-                PrivateKeyDer::from_pem_slice(&read(key, "sslkey")?).map_err(|e| bad("sslkey", key, &e))?;
+            let private = PrivateKeyDer::from_pem_slice(&read(key, "sslkey")?)
+                .map_err(|e| bad("sslkey", key, &e))?;
             builder
                 .with_client_auth_cert(chain, private)
                 .map_err(|e| bad("sslcert", certificate, &e))?
@@ -118,12 +118,22 @@ fn roots(root: Option<&str>) -> Result<RootCertStore> {
         _ => SYSTEM
             .into_iter()
             .find(|path| Path::new(path).exists())
-            .ok_or_else(|| bad("sslrootcert", "system", &"this system has no list of authorities"))?,
+            .ok_or_else(|| {
+                bad(
+                    "sslrootcert",
+                    "system",
+                    &"this system has no list of authorities",
+                )
+            })?,
     };
     let mut store = RootCertStore::empty();
     let (added, _) = store.add_parsable_certificates(certificates(file, "sslrootcert")?);
     if added == 0 {
-        return Err(bad("sslrootcert", file, &"it holds no certificate of an authority"));
+        return Err(bad(
+            "sslrootcert",
+            file,
+            &"it holds no certificate of an authority",
+        ));
     }
     Ok(store)
 }

@@ -107,8 +107,10 @@ impl<'c> PgTx<'c> {
                 Err(fault) => Err(fault),
                 Ok(()) => {
                     self.begun = true;
-                    let (begun, outcome) =
-                        tokio::join!(self.connection.text(&begin), self.connection.run(sql, values));
+                    let (begun, outcome) = tokio::join!(
+                        self.connection.text(&begin),
+                        self.connection.run(sql, values)
+                    );
                     match begun {
                         Ok(transaction) => {
                             self.transaction = transaction;
