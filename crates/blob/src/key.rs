@@ -127,7 +127,10 @@ mod tests {
         let before = now();
         let made = Key::fresh(&digest).made_at().unwrap();
         assert!((before..=now()).contains(&made), "{made}");
-        assert_eq!(Key::parse("blobs/sha256/ab/abcd.1").unwrap().made_at(), None);
+        assert_eq!(
+            Key::parse("blobs/sha256/ab/abcd.1").unwrap().made_at(),
+            None
+        );
     }
     use proptest::prelude::*;
     use wharf_oci::Algorithm;

@@ -245,7 +245,11 @@ pub async fn restore(
         let blobs = Fs::open(read_only(folder))?;
         let copied = copy::named(&snapshot, &blobs, data, progress).await?;
         // What is old by these rows may be in use elsewhere: whoever restored looks first.
-        crate::gc::pause(&snapshot, "a backup was restored; look whether all is as it should be").await?;
+        crate::gc::pause(
+            &snapshot,
+            "a backup was restored; look whether all is as it should be",
+        )
+        .await?;
         Ok(copied)
     }
     .await;

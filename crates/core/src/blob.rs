@@ -47,34 +47,41 @@ pub async fn open(
     repository: &RepositoryName,
     digest: &Digest,
 ) -> Result<Found> {
-    let row = find(registry, repository, digest).await?;
-    let content = match row.place {
-        rows::Place::Inline(bytes) => {
-            let bytes = bytes.unwrap_or_default();
-            if !is_of(digest, &bytes) {
-                return Err(damaged_row(
-                    registry,
-                    &format!("the bytes of blob {digest}"),
-                ));
-            }
-            Blob::Memory(bytes.into())
-        }
-        rows::Place::Key(key) => {
-            let damaged = |error: &dyn std::fmt::Display| {
-                tracing::error!(%digest, %error, "a blob's file is not what its row says");
-                Error::BlobDamaged {
-                    digest: digest.clone(),
+    let mut row = find(registry, repository, digest).await?;
+    let content = loop {
+        let key = match row.place {
+            rows::Place::Inline(bytes) => {
+                let bytes = bytes.unwrap_or_default();
+                if !is_of(digest, &bytes) {
+                    return Err(damaged_row(
+                        registry,
+                        &format!("the bytes of blob {digest}"),
+                    ));
                 }
-            };
-            let key = Key::parse(&key).map_err(|error| damaged(&error))?;
-            match registry.blobs.open(&key, row.size).await {
-                Ok(blob) => blob,
-                Err(
-                    error @ (wharf_blob::Error::Missing { .. }
-                    | wharf_blob::Error::WrongSize { .. }),
-                ) => return Err(damaged(&error)),
-                Err(error) => return Err(error.into()),
+                break Blob::Memory(bytes.into());
             }
+            rows::Place::Key(key) => key,
+        };
+        let damaged = |error: &dyn std::fmt::Display| {
+            tracing::error!(%digest, %error, "a blob's file is not what its row says");
+            Error::BlobDamaged {
+                digest: digest.clone(),
+            }
+        };
+        let name = Key::parse(&key).map_err(|error| damaged(&error))?;
+        match registry.blobs.open(&name, row.size).await {
+            Ok(blob) => break blob,
+            Err(
+                error @ (wharf_blob::Error::Missing { .. } | wharf_blob::Error::WrongSize { .. }),
+            ) => {
+                // It may have been collected, or replaced, since its row was read.
+                let again = find(registry, repository, digest).await?;
+                if again.place == rows::Place::Key(key) {
+                    return Err(damaged(&error));
+                }
+                row = again;
+            }
+            Err(error) => return Err(error.into()),
         }
     };
     Ok(Found {

@@ -1,5 +1,5 @@
-//! The outbox from its readers' side: each consumer has a cursor of its own and gets every event at least once, in the order of
-//! their ids; of one tag that is the order of its versions.
+//! The outbox from its readers' side: each consumer has a cursor of its own and gets every event at least once, and those of one
+//! tag in the order of its versions.
 //!
 //! Events are trimmed after `events.keep`. A consumer that has not seen one yet keeps it for as long again; then it goes all the
 //! same, and the log says whose it was.
@@ -18,10 +18,11 @@ pub async fn next(registry: &Registry, consumer: &str, limit: u32) -> Result<Vec
 }
 
 /// A consumer is done with all events up to this one.
-pub async fn seen(registry: &Registry, consumer: &str, id: i64) -> Result<()> {
+pub async fn seen(registry: &Registry, consumer: &str, last: &rows::EventRow) -> Result<()> {
     let seen = rows::Seen {
         consumer: consumer.to_owned(),
-        id,
+        transaction: last.transaction,
+        id: last.id,
         at: registry.clock.now_ms(),
     };
     Ok(registry.meta.write(seen).await?)

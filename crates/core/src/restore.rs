@@ -30,7 +30,9 @@ pub enum RestoreError {
         digest: Digest,
     },
     /// The tag has no past.
-    #[error("{repository} never had a tag {tag}, or not with that version; `wharf tag history {repository}:{tag}` lists its moves")]
+    #[error(
+        "{repository} never had a tag {tag}, or not with that version; `wharf tag history {repository}:{tag}` lists its moves"
+    )]
     NoMove {
         /// Where.
         repository: RepositoryName,
@@ -38,7 +40,9 @@ pub enum RestoreError {
         tag: Tag,
     },
     /// The tag is there.
-    #[error("tag {tag} of {repository} exists; name the version that it shall go back to with --version")]
+    #[error(
+        "tag {tag} of {repository} exists; name the version that it shall go back to with --version"
+    )]
     Exists {
         /// Where.
         repository: RepositoryName,

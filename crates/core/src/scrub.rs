@@ -181,7 +181,9 @@ mod tests {
         assert!(house.has(&turned).await);
         house.run::<Settle>().await;
         assert!(house.registry.meta.scan(list).await.unwrap().is_empty());
-        crate::blob::collect_replaced(&house.registry).await.unwrap();
+        crate::blob::collect_replaced(&house.registry)
+            .await
+            .unwrap();
         assert!(!file.exists() && house.has(&turned).await);
     }
 

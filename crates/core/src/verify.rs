@@ -408,7 +408,13 @@ async fn convict(meta: &Meta, suspects: &mut Vec<Stored>, report: &mut Report) -
 
 async fn is_wanted(meta: &Meta, stored: &Stored) -> Result<bool> {
     match stored {
-        Stored::Blob(key, _) => is_named(meta, key).await,
+        Stored::Blob(key, _) => {
+            // What is marked for removal goes by itself.
+            let marked = rows::IsGarbage {
+                key: key.as_str().to_owned(),
+            };
+            Ok(is_named(meta, key).await? || meta.read(marked).await?)
+        }
         Stored::Upload(id, _) => is_session(meta, id).await,
         Stored::Stray(_) => Ok(false),
     }

@@ -197,7 +197,11 @@ impl Looker<'_> {
             let history = self.world.history.tell(key, self.view);
             self.fault(format!("{target} has wrong bytes\n  {history}"));
         }
-        let possible = self.world.history.possible(key, self.view);
+        let mut possible = self.world.history.possible(key, self.view);
+        if self.world.greedy && key.kind == Kind::Blob {
+            // Whether a manifest needs it is looked at for all manifests together.
+            possible.insert(None);
+        }
         if !possible.contains(&value) {
             let history = self.world.history.tell(key, self.view);
             self.fault(format!(

@@ -1,7 +1,8 @@
 //! `kill -9` at random moments under load, again and again, and a look at everything after each.
 //!
 //! A *life* is one data folder: some hundred rounds, so that what has to be looked at stays bounded, and so that first
-//! starts are killed as well. Its folder is kept when a promise was broken.
+//! starts are killed as well. Its folder is kept when a promise was broken. In every second life a collector without any grace
+//! runs beside the clients: nothing that a manifest needs may go, and in the end nothing else may be left.
 
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -20,6 +21,14 @@ use super::work::{Client, Sizes, World, lock};
 const CLIENTS: u64 = 12;
 /// Rounds over one data folder.
 const LIFE: usize = 100;
+/// What makes the collector greedy in every second life: no grace, nothing that can be restored, and no rest.
+const GREEDY: [(&str, &str); 3] = [
+    ("WHARF__GC__GRACE", "0s"),
+    ("WHARF__GC__EVERY", "1ms"),
+    ("WHARF__RESTORE__WINDOW", "0s"),
+];
+/// Longest wait for a greedy collector to come to its end.
+const QUIET: Duration = Duration::from_secs(60);
 /// Registers of earlier rounds that are looked at after each kill.
 const SAMPLE: usize = 60;
 /// Sessions that are resumed after each kill.
@@ -48,7 +57,8 @@ pub(crate) fn run(binary: &Path, folder: &Path, kills: usize, seed: u64) -> Resu
     while tally.kills < kills {
         let place = folder.join(format!("life-{life}"));
         std::fs::create_dir(&place)?;
-        let rounds = LIFE.min(kills - tally.kills);
+        // At least two lives, so that one of them has a greedy collector.
+        let rounds = LIFE.min(kills.div_ceil(2)).min(kills - tally.kills);
         let start = Instant::now();
         Life::new(binary, &place, seed, life)?
             .live(rounds, &mut tally)
@@ -82,9 +92,18 @@ struct Life {
 impl Life {
     fn new(binary: &Path, place: &Path, seed: u64, life: u64) -> Result<Life> {
         let seed = seed.wrapping_mul(1_000_003).wrapping_add(life);
+        let greedy = life % 2 == 1;
+        let mut site = Site::new(binary, place)?;
+        if greedy {
+            let own = |(key, value): (&str, &str)| (key.to_owned(), value.to_owned());
+            site = site.with_environment(&GREEDY.map(own));
+        }
         Ok(Life {
-            site: Site::new(binary, place)?,
-            world: Mutex::new(World::new()),
+            site,
+            world: Mutex::new(World {
+                greedy,
+                ..World::new()
+            }),
             random: Random::new(seed, u64::MAX),
             seed,
             descriptors: None,
@@ -101,6 +120,9 @@ impl Life {
         let registry = self.start()?;
         let keys = lock(&self.world).history.keys();
         self.look(keys, tally).context("at the end")?;
+        if lock(&self.world).greedy {
+            self.nothing_is_left()?;
+        }
         self.verified(true, tally)?;
         registry.stop()?;
         // Offline as well.
@@ -222,6 +244,21 @@ impl Life {
         Ok(())
     }
 
+    /// Waits until a greedy collector has nothing more to do: what no manifest needs must be gone then.
+    fn nothing_is_left(&self) -> Result<()> {
+        let begun = Instant::now();
+        loop {
+            let told = self.site.plan().context("wharf gc plan")?;
+            if told.contains("0 blobs in 0 B that") && told.contains("0 deleted manifests") {
+                return Ok(());
+            }
+            if begun.elapsed() > QUIET {
+                bail!("a collector without grace leaves this behind:\n{told}");
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
     fn verified(&self, deep: bool, tally: &mut Tally) -> Result<()> {
         let told = self.site.verify(deep).context("wharf storage verify")?;
         tally.verified += 1;
@@ -244,7 +281,8 @@ fn orphans(told: &str) -> usize {
         .unwrap_or(0)
 }
 
-fn broken(faults: Vec<String>) -> Result<()> {
+/// An error that shows the first of these.
+pub(crate) fn broken(faults: Vec<String>) -> Result<()> {
     if faults.is_empty() {
         return Ok(());
     }

@@ -219,9 +219,8 @@ impl BlobStore for Fs {
                 let failed = failed("opening", key.as_str());
                 match rustix::fs::openat(&engine.root, key.as_str(), flags, Mode::empty()) {
                     // Published blobs are synced, so their pages are clean and may go.
-                    Ok(file) => {
-                        rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).map_err(failed)
-                    }
+                    Ok(file) => rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)
+                        .map_err(failed),
                     Err(Errno::NOENT) => Ok(()),
                     Err(errno) => Err(failed(errno)),
                 }

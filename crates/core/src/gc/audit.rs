@@ -62,7 +62,11 @@ impl Job for Audit {
                     .collect();
                 let end = page.is_empty();
                 for link in page {
-                    if self.last.first().is_some_and(|last| last.digest != link.digest) {
+                    if self
+                        .last
+                        .first()
+                        .is_some_and(|last| last.digest != link.digest)
+                    {
                         self.count();
                     }
                     self.last.push(link);
@@ -122,7 +126,10 @@ impl Job for Audit {
                 let some: Vec<Id> = self.usage.keys().take(rows::BATCH).copied().collect();
                 if some.is_empty() {
                     if self.found > 0 {
-                        tracing::info!(found = self.found, "the audit found what nothing refers to");
+                        tracing::info!(
+                            found = self.found,
+                            "the audit found what nothing refers to"
+                        );
                     }
                     return Ok(Step::Done);
                 }

@@ -121,10 +121,7 @@ async fn decide(registry: &Registry, due: i64) -> Result<candidate::Collected> {
 }
 
 /// Removes the bytes of some keys in the list of garbage, unless a running backup may still need them.
-pub(crate) async fn remove(
-    registry: &Registry,
-    after: &mut Option<String>,
-) -> Result<(Step, u64)> {
+pub(crate) async fn remove(registry: &Registry, after: &mut Option<String>) -> Result<(Step, u64)> {
     let page = rows::Garbage {
         after: after.take(),
         limit: KEYS,
@@ -145,7 +142,9 @@ pub(crate) async fn remove(
         match removed {
             Ok(()) => keys.push(key),
             // It stays in the list and is tried again by the next run.
-            Err(error) => tracing::warn!(key, %error, "bytes that nothing needs could not be removed"),
+            Err(error) => {
+                tracing::warn!(key, %error, "bytes that nothing needs could not be removed")
+            }
         }
     }
     let count = keys.len() as u64;

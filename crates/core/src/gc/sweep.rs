@@ -83,5 +83,7 @@ async fn is_needed(registry: &Registry, key: &Key) -> Result<bool> {
         return Ok(true);
     };
     let held = registry.meta.read(quarantine::Of { digest }).await?;
-    Ok(held.iter().any(|row| row.key.as_deref() == Some(key.as_str())))
+    Ok(held
+        .iter()
+        .any(|row| row.key.as_deref() == Some(key.as_str())))
 }

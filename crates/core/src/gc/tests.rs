@@ -74,7 +74,10 @@ async fn causes(house: &House) -> Vec<(String, Option<String>)> {
 async fn what_no_manifest_uses_goes_after_its_grace_and_what_one_uses_stays() {
     let house = House::new().await;
     let (image, _) = house.push_image("v1", &noise(1, LARGE)).await;
-    let (small, large) = (house.push(b"small").await, house.push(&noise(2, LARGE)).await);
+    let (small, large) = (
+        house.push(b"small").await,
+        house.push(&noise(2, LARGE)).await,
+    );
     house.clock.advance(DAY - 1);
     collect(&house).await;
     assert_eq!(files(&house), 2);
@@ -92,7 +95,10 @@ async fn what_no_manifest_uses_goes_after_its_grace_and_what_one_uses_stays() {
     assert_eq!(files(&house), 1);
     let collected = causes(&house).await;
     let unused = ("blob.collect".to_owned(), Some("unreferenced".to_owned()));
-    assert_eq!(collected.iter().filter(|event| **event == unused).count(), 2);
+    assert_eq!(
+        collected.iter().filter(|event| **event == unused).count(),
+        2
+    );
 }
 
 #[tokio::test]
@@ -166,7 +172,10 @@ async fn a_deleted_manifest_keeps_its_layers_until_its_window_ends_and_then_all_
     house.clock.advance(7 * DAY);
     collect(&house).await;
     let gone = restore::manifest(&house.registry, &House::repository(), &digest, "carol").await;
-    assert!(matches!(gone, Err(restore::RestoreError::NoManifest { .. })), "{gone:?}");
+    assert!(
+        matches!(gone, Err(restore::RestoreError::NoManifest { .. })),
+        "{gone:?}"
+    );
     // Its layers have their own grace from then on.
     assert!(house.has(&layer_digest).await);
     house.clock.advance(DAY);
@@ -174,7 +183,15 @@ async fn a_deleted_manifest_keeps_its_layers_until_its_window_ends_and_then_all_
     assert!(!house.has(&layer_digest).await);
     assert_eq!(files(&house), 0);
     let totals = house.registry.meta.read(GetTotals).await.unwrap();
-    assert_eq!((totals.blobs, totals.blob_bytes, totals.manifests, totals.tags), (0, 0, 0, 0));
+    assert_eq!(
+        (
+            totals.blobs,
+            totals.blob_bytes,
+            totals.manifests,
+            totals.tags
+        ),
+        (0, 0, 0, 0)
+    );
     // And all can be pushed again.
     let (again, _) = house.push_image("v1", &layer).await;
     assert_eq!(again, digest);
@@ -188,7 +205,10 @@ async fn a_push_brings_a_deleted_manifest_back_for_good() {
     let (digest, bytes) = house.push_image("v1", &noise(6, LARGE)).await;
     delete(&house, &digest).await;
     house.clock.advance(DAY);
-    house.put(String::from_utf8(bytes.to_vec()).unwrap(), "v2").await.unwrap();
+    house
+        .put(String::from_utf8(bytes.to_vec()).unwrap(), "v2")
+        .await
+        .unwrap();
     house.clock.advance(30 * DAY);
     collect(&house).await;
     assert!(resolves(&house, "v2").await);
@@ -210,7 +230,10 @@ async fn windows_go_by_the_longest_prefix() {
     house.clock.advance(DAY);
     collect(&house).await;
     let plan = super::plan(&house.registry).await.unwrap();
-    assert_eq!((plan.manifest_count, plan.blob_count, plan.blob_bytes), (0, 2, 2 + LARGE as u64));
+    assert_eq!(
+        (plan.manifest_count, plan.blob_count, plan.blob_bytes),
+        (0, 2, 2 + LARGE as u64)
+    );
 }
 
 #[tokio::test]
@@ -223,15 +246,30 @@ async fn a_tag_goes_back_to_where_it_stood() {
     assert!(matches!(refused, Err(restore::RestoreError::Exists { .. })));
     let back = restore::tag(&house.registry, &repository, &tag, Some(1), "carol").await;
     assert_eq!(back.unwrap().digest, one);
-    crate::tag::delete(&house.registry, &repository, &tag, "bob").await.unwrap();
+    crate::tag::delete(&house.registry, &repository, &tag, "bob")
+        .await
+        .unwrap();
     delete(&house, &one).await;
     // The manifest comes back with its tag.
-    let back = restore::tag(&house.registry, &repository, &tag, None, "carol").await.unwrap();
+    let back = restore::tag(&house.registry, &repository, &tag, None, "carol")
+        .await
+        .unwrap();
     assert_eq!((back.digest, back.manifest), (one.clone(), true));
     assert!(resolves(&house, "v1").await);
-    let history = restore::history(&house.registry, &repository, Some(&tag), 100).await.unwrap();
+    let history = restore::history(&house.registry, &repository, Some(&tag), 100)
+        .await
+        .unwrap();
     let moves: Vec<_> = history.moves.iter().map(|one| one.to.clone()).collect();
-    assert_eq!(moves, [Some(one.clone()), None, Some(one.clone()), Some(two), Some(one)]);
+    assert_eq!(
+        moves,
+        [
+            Some(one.clone()),
+            None,
+            Some(one.clone()),
+            Some(two),
+            Some(one)
+        ]
+    );
 }
 
 #[tokio::test]
@@ -299,7 +337,9 @@ async fn a_clock_that_leaps_or_a_long_absence_begins_every_grace_anew() {
 async fn nothing_goes_while_paused() {
     let house = House::new().await;
     let digest = house.push(&noise(13, LARGE)).await;
-    pause(&house.registry.meta, "a backup was restored").await.unwrap();
+    pause(&house.registry.meta, "a backup was restored")
+        .await
+        .unwrap();
     house.clock.advance(2 * DAY);
     collect(&house).await;
     house.run::<Sweep>().await;
@@ -390,7 +430,10 @@ async fn a_blob_of_two_repositories_goes_with_the_last_one() {
     collect(&house).await;
     // Nobody used the mount.
     let unknown = blob::stat(&house.registry, &other, &layer_digest).await;
-    assert!(matches!(unknown, Err(Error::BlobUnknown { .. })), "{unknown:?}");
+    assert!(
+        matches!(unknown, Err(Error::BlobUnknown { .. })),
+        "{unknown:?}"
+    );
     assert!(house.has(&layer_digest).await);
     delete(&house, &digest).await;
     house.clock.advance(9 * DAY);

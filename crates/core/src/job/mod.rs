@@ -51,7 +51,10 @@ impl Job for Trim {
 
     async fn step(&mut self, registry: &Registry) -> Result<Step> {
         let before = registry.ages.older_than(&*registry.clock, KEPT);
-        let trimmed = registry.meta.write(wharf_meta::job::Trim { before }).await?;
+        let trimmed = registry
+            .meta
+            .write(wharf_meta::job::Trim { before })
+            .await?;
         Ok(if trimmed == 0 { Step::Done } else { Step::More })
     }
 }

@@ -65,7 +65,9 @@ impl Op for Links {
             links.push(Link {
                 lost: !candidate && !candidate::is_held(tx, &repository, &digest).await?,
                 hidden: row.flag(3)?,
-                size: row.opt_int(4)?.map_or(0, |size| size.max(0).cast_unsigned()),
+                size: row
+                    .opt_int(4)?
+                    .map_or(0, |size| size.max(0).cast_unsigned()),
                 digest,
                 repository,
             });
@@ -286,10 +288,7 @@ impl Op for Adopt {
             let Some(mut row) = row else { continue };
             let (repository, digest, at) = (row.id(0)?, row.digest(1)?, row.int(2)?);
             let known = tx
-                .row(
-                    "SELECT 1 FROM restorable WHERE manifest_id = $1",
-                    vals![id],
-                )
+                .row("SELECT 1 FROM restorable WHERE manifest_id = $1", vals![id])
                 .await?;
             if known.is_none() {
                 restorable::add(tx, id, &repository, &digest, "unknown", at).await?;

@@ -633,7 +633,16 @@ impl Op for Condemn {
         .await?;
         tx.count(Counter::Blobs, -1).await?;
         tx.count(Counter::BlobBytes, -signed(size)).await?;
-        quarantine::add(tx, &self.id, &digest, size, key.as_deref(), &self.cause, self.at).await?;
+        quarantine::add(
+            tx,
+            &self.id,
+            &digest,
+            size,
+            key.as_deref(),
+            &self.cause,
+            self.at,
+        )
+        .await?;
         let fact = Fact {
             kind: Kind::BlobCondemn,
             repository: None,
@@ -671,6 +680,26 @@ impl Op for Garbage {
             )
             .await?;
         rows.into_iter().map(|mut row| row.text(0)).collect()
+    }
+}
+
+/// Whether the bytes under a key are about to be removed. Cost: one row.
+#[derive(Clone, Debug)]
+pub struct IsGarbage {
+    /// The key.
+    pub key: String,
+}
+
+impl ReadOp for IsGarbage {}
+impl Op for IsGarbage {
+    type Out = bool;
+    const SINGLE: bool = true;
+
+    async fn run<T: Tx>(&self, tx: &mut T) -> Result<bool> {
+        let row = tx
+            .row("SELECT 1 FROM garbage WHERE key = $1", vals![&self.key])
+            .await?;
+        Ok(row.is_some())
     }
 }
 

@@ -258,11 +258,8 @@ pub(crate) async fn remove_blob<T: Tx>(
         }
     }
     tx.count(Counter::Blobs, -1).await?;
-    tx.count(
-        Counter::BlobBytes,
-        -i64::try_from(size).unwrap_or(i64::MAX),
-    )
-    .await
+    tx.count(Counter::BlobBytes, -i64::try_from(size).unwrap_or(i64::MAX))
+        .await
 }
 
 /// A candidate as the plan shows it.

@@ -96,6 +96,8 @@ pub struct EventRow {
     pub actor: String,
     /// JSON object with what else is known.
     pub payload: String,
+    /// Which transaction wrote it; 0 where one writer writes. Consumers go by this before they go by the id.
+    pub transaction: i64,
 }
 
 fn event(mut row: Row) -> Result<EventRow> {
@@ -108,6 +110,7 @@ fn event(mut row: Row) -> Result<EventRow> {
         tag: row.opt_text(5)?,
         actor: row.text(6)?,
         payload: row.text(7)?,
+        transaction: row.int(8)?,
     })
 }
 
@@ -128,8 +131,8 @@ impl Op for List {
     async fn run<T: Tx>(&self, tx: &mut T) -> Result<Self::Out> {
         let rows = tx
             .query(
-                "SELECT id, at, kind, repository, digest, tag, actor, payload FROM event WHERE id > $1 ORDER BY id \
-                 LIMIT $2",
+                "SELECT id, at, kind, repository, digest, tag, actor, payload, transaction_id FROM event WHERE id > $1 \
+                 ORDER BY id LIMIT $2",
                 vals![self.after, self.limit],
             )
             .await?;
@@ -152,19 +155,21 @@ impl Op for Next {
     type Out = Vec<EventRow>;
 
     async fn run<T: Tx>(&self, tx: &mut T) -> Result<Self::Out> {
-        let horizon = tx.event_horizon().await?.unwrap_or(i64::MAX);
-        let seen = tx
+        let before = tx.oldest_transaction().await?.unwrap_or(i64::MAX);
+        let cursor = tx
             .row(
-                "SELECT seen FROM event_cursor WHERE consumer = $1",
+                "SELECT seen_transaction, seen FROM event_cursor WHERE consumer = $1",
                 vals![&self.consumer],
             )
             .await?;
-        let seen = seen.map_or(Ok(0), |mut row| row.int(0))?;
+        let (transaction, id) = cursor.map_or(Ok((0, 0)), |mut row| {
+            Ok::<_, crate::Error>((row.int(0)?, row.int(1)?))
+        })?;
         let rows = tx
             .query(
-                "SELECT id, at, kind, repository, digest, tag, actor, payload FROM event WHERE id > $1 AND id < $2 ORDER BY id \
-                 LIMIT $3",
-                vals![seen, horizon, self.limit],
+                "SELECT id, at, kind, repository, digest, tag, actor, payload, transaction_id FROM event \
+                 WHERE (transaction_id, id) > ($1, $2) AND transaction_id < $3 ORDER BY transaction_id, id LIMIT $4",
+                vals![transaction, id, before, self.limit],
             )
             .await?;
         rows.into_iter().map(event).collect()
@@ -177,7 +182,9 @@ impl Op for Next {
 pub struct Seen {
     /// The consumer.
     pub consumer: String,
-    /// The last event that it is done with.
+    /// The transaction of the last event that it is done with.
+    pub transaction: i64,
+    /// Its id.
     pub id: i64,
     /// Milliseconds since 1970.
     pub at: i64,
@@ -189,9 +196,11 @@ impl Op for Seen {
 
     async fn run<T: Tx>(&self, tx: &mut T) -> Result<()> {
         tx.exec(
-            "INSERT INTO event_cursor (consumer, seen, moved_at) VALUES ($1, $2, $3) ON CONFLICT (consumer) \
-             DO UPDATE SET seen = excluded.seen, moved_at = excluded.moved_at WHERE event_cursor.seen < excluded.seen",
-            vals![&self.consumer, self.id, self.at],
+            "INSERT INTO event_cursor (consumer, seen_transaction, seen, moved_at) VALUES ($1, $2, $3, $4) \
+             ON CONFLICT (consumer) DO UPDATE SET seen_transaction = excluded.seen_transaction, seen = excluded.seen, \
+             moved_at = excluded.moved_at WHERE (event_cursor.seen_transaction, event_cursor.seen) < \
+             (excluded.seen_transaction, excluded.seen)",
+            vals![&self.consumer, self.transaction, self.id, self.at],
         )
         .await?;
         Ok(())
@@ -224,21 +233,25 @@ impl Op for Trim {
     async fn run<T: Tx>(&self, tx: &mut T) -> Result<Trimmed> {
         let slowest = tx
             .row(
-                "SELECT consumer, seen FROM event_cursor ORDER BY seen LIMIT 1",
+                "SELECT consumer, seen_transaction, seen FROM event_cursor ORDER BY seen_transaction, seen LIMIT 1",
                 vals![],
             )
             .await?;
         let slowest = slowest
-            .map(|mut row| Ok::<_, crate::Error>((row.text(0)?, row.int(1)?)))
+            .map(|mut row| Ok::<_, crate::Error>((row.text(0)?, (row.int(1)?, row.int(2)?))))
             .transpose()?;
         let rows = tx
-            .query("SELECT id, at FROM event ORDER BY id LIMIT 200", vals![])
+            .query(
+                "SELECT id, at, transaction_id FROM event ORDER BY transaction_id, id LIMIT 200",
+                vals![],
+            )
             .await?;
         let mut trimmed = Trimmed::default();
-        let mut last = None;
         for mut row in rows {
-            let (id, at) = (row.int(0)?, row.int(1)?);
-            let unseen = slowest.as_ref().filter(|(_, seen)| id > *seen);
+            let (id, at, transaction) = (row.int(0)?, row.int(1)?, row.int(2)?);
+            let unseen = slowest
+                .as_ref()
+                .filter(|(_, seen)| (transaction, id) > *seen);
             let bound = match unseen {
                 Some(_) => self.unseen_before,
                 None => self.before,
@@ -249,11 +262,8 @@ impl Op for Trim {
             if let Some((consumer, _)) = unseen {
                 trimmed.unseen_by = Some(consumer.clone());
             }
-            last = Some(id);
-        }
-        if let Some(last) = last {
-            trimmed.events = tx
-                .exec("DELETE FROM event WHERE id <= $1", vals![last])
+            trimmed.events += tx
+                .exec("DELETE FROM event WHERE id = $1", vals![id])
                 .await?;
         }
         Ok(trimmed)

@@ -552,7 +552,7 @@ impl Op for RunNow {
         let at = tx.now(self.at).await?;
         let changed = tx
             .exec(
-                "UPDATE job SET run_at = $2 WHERE unique_key = $1 AND state = 0",
+                "UPDATE job SET run_at = $2 WHERE unique_key = $1 AND state <= 1 AND state = 0",
                 vals![&self.kind, at],
             )
             .await?;

@@ -160,11 +160,8 @@ impl Op for Settle {
         if live.is_none() && linked.is_some() {
             return Ok(false);
         }
-        tx.exec(
-            "DELETE FROM quarantine WHERE blob_id = $1",
-            vals![&self.id],
-        )
-        .await?;
+        tx.exec("DELETE FROM quarantine WHERE blob_id = $1", vals![&self.id])
+            .await?;
         tx.exec(
             "DELETE FROM blob WHERE id = $1 AND state = 0",
             vals![&self.id],

@@ -119,9 +119,7 @@ impl Op for Page {
     const SINGLE: bool = true;
 
     async fn run<T: Tx>(&self, tx: &mut T) -> Result<Self::Out> {
-        let (look_at, manifest) = self
-            .after
-            .unwrap_or((i64::MIN, Id::from_bytes([0; 16])));
+        let (look_at, manifest) = self.after.unwrap_or((i64::MIN, Id::from_bytes([0; 16])));
         let rows = tx
             .query(
                 "SELECT d.manifest_id, r.name, d.digest, d.deleted_at, d.actor, d.look_at, d.purging FROM restorable d \

@@ -400,7 +400,11 @@ pub async fn garbage_is_kept_until_collected(meta: Meta) {
     assert_eq!(garbage(None).await.unwrap(), ["k1", "k2"]);
     assert_eq!(garbage(Some("k1")).await.unwrap(), ["k2"]);
     for _ in 0..2 {
-        meta.write(Collected { keys: vec!["k1".into()] }).await.unwrap();
+        meta.write(Collected {
+            keys: vec!["k1".into()],
+        })
+        .await
+        .unwrap();
     }
     assert_eq!(garbage(None).await.unwrap(), ["k2"]);
 }

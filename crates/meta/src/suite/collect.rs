@@ -188,7 +188,11 @@ pub async fn large(meta: Meta) {
     for edges in edges[..400].chunks(200) {
         meta.write(part(edges)).await.unwrap();
     }
-    assert_eq!(collect(&meta, NOW).await.links, 100, "the rest was not announced");
+    assert_eq!(
+        collect(&meta, NOW).await.links,
+        100,
+        "the rest was not announced"
+    );
     for edge in &edges[400..] {
         let n: usize = 400 + edges[400..].iter().position(|other| other == edge).unwrap();
         push_blob(&meta, "a", format!("part {n}")).await;
@@ -198,7 +202,10 @@ pub async fn large(meta: Meta) {
         pinned: 400,
         ..put("a", "large", &["t"])
     };
-    assert_eq!(meta.write(whole).await.unwrap(), PutOutcome::Stored { created: true });
+    assert_eq!(
+        meta.write(whole).await.unwrap(),
+        PutOutcome::Stored { created: true }
+    );
     assert_eq!(collect(&meta, i64::MAX).await.links, 0);
     delete(&meta, "a", &digest("large")).await;
     // Before and after the rest of its references is marked.
@@ -278,7 +285,10 @@ pub async fn fading(meta: Meta) {
     delete(&meta, "a", &digest("m")).await;
     assert!(meta.read(stat(NOW + 1)).await.unwrap().is_some());
     collect(&meta, NOW).await;
-    assert!(meta.read(stat(i64::MAX)).await.unwrap().is_some(), "it is no candidate");
+    assert!(
+        meta.read(stat(i64::MAX)).await.unwrap().is_some(),
+        "it is no candidate"
+    );
 }
 
 /// Busy is an honest answer; callers come again.

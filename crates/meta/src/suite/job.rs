@@ -3,8 +3,8 @@
 use super::NOW;
 use crate::Meta;
 use crate::job::{
-    Add, Cancel, End, Finish, Get, Heartbeat, IsDue, JobRow, List, Release, Retry, RunNow, Schedule, State,
-    Take, Trim, Wanted,
+    Add, Cancel, End, Finish, Get, Heartbeat, IsDue, JobRow, List, Release, Retry, RunNow,
+    Schedule, State, Take, Trim, Wanted,
 };
 
 fn add(kind: &str, key: Option<&str>) -> Add {
@@ -56,7 +56,11 @@ async fn state(meta: &Meta, row: &JobRow) -> State {
 pub async fn leases(meta: Meta) {
     let kinds = [wanted("a", 1)];
     meta.write(add("a", Some("k"))).await.unwrap().unwrap();
-    assert_eq!(meta.write(add("a", Some("k"))).await.unwrap(), None, "its key is taken");
+    assert_eq!(
+        meta.write(add("a", Some("k"))).await.unwrap(),
+        None,
+        "its key is taken"
+    );
     assert!(take(&meta, &kinds, NOW - 1).await.is_none(), "not yet");
     let due = |at| IsDue {
         kinds: kinds.to_vec(),
@@ -81,7 +85,10 @@ pub async fn leases(meta: Meta) {
     assert_eq!(state(&meta, &second).await, State::Running);
     assert!(finish(&meta, &second, End::Done, NOW + 1_904).await);
     assert_eq!(state(&meta, &second).await, State::Done);
-    assert!(meta.write(add("a", Some("k"))).await.unwrap().is_some(), "its key is free");
+    assert!(
+        meta.write(add("a", Some("k"))).await.unwrap().is_some(),
+        "its key is free"
+    );
 }
 
 /// Kinds have their order and their limits, jobs of a kind their priorities.
@@ -149,7 +156,11 @@ pub async fn ends(meta: Meta) {
     };
     assert!(meta.write(cancel).await.unwrap());
     assert!(!finish(&meta, &row, End::Done, NOW + 5_300).await);
-    assert_eq!(state(&meta, &row).await, State::Waiting, "a schedule is not ended by that");
+    assert_eq!(
+        state(&meta, &row).await,
+        State::Waiting,
+        "a schedule is not ended by that"
+    );
 
     meta.write(add("once", Some("k"))).await.unwrap();
     let kinds = [wanted("once", 1)];

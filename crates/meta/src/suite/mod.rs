@@ -78,6 +78,16 @@ pub const ALLOWED: &[Allowed] = &[
         reason: "as many rows as there are counters",
     },
     Allowed {
+        step: "SCAN parts",
+        statement: "FROM counter_delta",
+        reason: "the counters and what a step has not folded yet",
+    },
+    Allowed {
+        step: "SCAN counter_delta",
+        statement: "FROM counter_delta",
+        reason: "what a step has not folded yet",
+    },
+    Allowed {
         step: "SCAN signing_key",
         statement: "FROM signing_key",
         reason: "a handful of keys",
@@ -94,17 +104,17 @@ pub const ALLOWED: &[Allowed] = &[
     },
     Allowed {
         step: "SCAN event_cursor",
-        statement: "FROM event_cursor ORDER BY seen",
+        statement: "FROM event_cursor ORDER BY seen_transaction",
         reason: "a handful of consumers",
     },
     Allowed {
         step: "USE TEMP B-TREE FOR ORDER BY",
-        statement: "FROM event_cursor ORDER BY seen",
+        statement: "FROM event_cursor ORDER BY seen_transaction",
         reason: "a handful of consumers",
     },
     Allowed {
         step: "SCAN event",
-        statement: "SELECT id, at FROM event ORDER BY id LIMIT 200",
+        statement: "FROM event ORDER BY transaction_id, id LIMIT 200",
         reason: "the oldest ones, which are to go",
     },
     Allowed {
@@ -169,12 +179,16 @@ pub fn full_scans(meta: &Meta) -> Vec<String> {
     let listed = words(&listed);
     let mut bad = Vec::new();
     for statement in meta.statements() {
+        if !listed.contains(&words(&statement)) {
+            bad.push(format!("not in docs/reference/queries.md: {statement}"));
+        }
+        if meta.is_shared() {
+            // Plans of PostgreSQL depend on how much a table holds.
+            continue;
+        }
         let plan = plan(meta, &statement).unwrap_or_else(|e| panic!("{statement}: {e}"));
         for step in plan.suspects {
             bad.push(format!("{step}\n    in {statement}"));
-        }
-        if !listed.contains(&words(&statement)) {
-            bad.push(format!("not in docs/reference/queries.md: {statement}"));
         }
     }
     bad

@@ -179,18 +179,23 @@ pub async fn consumers_see_every_event(meta: Meta) {
     };
     let first = meta.scan(next("one")).await.unwrap();
     assert_eq!(first.len(), 3);
-    assert_eq!(meta.scan(next("one")).await.unwrap(), first, "at least once");
-    let seen = |consumer: &str, id| Seen {
+    assert_eq!(
+        meta.scan(next("one")).await.unwrap(),
+        first,
+        "at least once"
+    );
+    let seen = |consumer: &str, event: &event::EventRow| Seen {
         consumer: consumer.into(),
-        id,
+        transaction: event.transaction,
+        id: event.id,
         at: NOW,
     };
-    meta.write(seen("one", first[2].id)).await.unwrap();
-    meta.write(seen("one", first[0].id)).await.unwrap();
+    meta.write(seen("one", &first[2])).await.unwrap();
+    meta.write(seen("one", &first[0])).await.unwrap();
     let rest = meta.scan(next("one")).await.unwrap();
     assert_eq!(rest.len(), 2, "never back");
-    meta.write(seen("one", rest[1].id)).await.unwrap();
-    meta.write(seen("two", first[0].id)).await.unwrap();
+    meta.write(seen("one", &rest[1])).await.unwrap();
+    meta.write(seen("two", &first[0])).await.unwrap();
     let trim = |before, unseen_before| Trim {
         before,
         unseen_before,

@@ -11,7 +11,9 @@ use wharf_meta::manifest::{
     SweepEdges,
 };
 use wharf_meta::suite::{NOW, digest, edge, publish, publish_key, put, repo, tag};
-use wharf_meta::{Bulk, Op, Steps, blob, event, referrer, repository, tag as tags, upload};
+use wharf_meta::{
+    Bulk, Op, Steps, blob, candidate, event, referrer, repository, restorable, tag as tags, upload,
+};
 use wharf_oci::EdgeKind;
 
 const SMALL: u32 = 200;
@@ -349,4 +351,87 @@ fn no_operation_holds_the_writer_for_longer_than_it_may() {
     let names = ["part of a push", "push", "removal of a manifest", "sweep"];
     let worst = names.map(|name| (name, worst(name)));
     assert!(worst.iter().all(|(_, most)| *most <= BOUND), "{worst:?}");
+}
+
+/// What it takes to collect a hundred dead blobs among so many live ones, from the deletion of their manifest on.
+fn collection(live: u32) -> Steps {
+    let folder = tempfile::tempdir().unwrap();
+    let mut bulk = Bulk::open(&folder.path().join("meta.db"), 64).unwrap();
+    let image = |bulk: &mut Bulk, n: u32| {
+        let mut edges = Vec::new();
+        for layer in 0..100 {
+            let bytes = format!("blob {n} {layer}");
+            bulk.run(&publish_key("main", &bytes, &format!("k{n}-{layer}")))
+                .unwrap();
+            edges.push(edge(EdgeKind::Layer, &digest(&bytes), bytes.len() as u64));
+        }
+        let op = Put {
+            edges,
+            ..put("main", format!("manifest {n}"), &[&format!("t{n}")])
+        };
+        bulk.run(&op).unwrap();
+    };
+    for n in 0..live / 100 {
+        image(&mut bulk, n);
+    }
+    image(&mut bulk, u32::MAX);
+    let collect = candidate::Collect {
+        due: NOW,
+        limit: candidate::BATCH,
+        at: NOW,
+    };
+    // From birth on all of them are candidates: each is looked at once, whatever comes later.
+    while bulk.run(&collect).unwrap().looked_at > 0 {}
+    let delete = Delete {
+        repository: repo("main"),
+        digest: digest(format!("manifest {}", u32::MAX)),
+        actor: "alice".into(),
+        at: NOW,
+    };
+    assert_eq!(bulk.run(&delete).unwrap(), Deleted::Done);
+    let mut all = Steps::default();
+    let due = restorable::Due {
+        look_before: NOW,
+        limit: 9,
+    };
+    let (rows, steps) = bulk.measure(&due).unwrap();
+    all += steps;
+    let purge = restorable::Purge {
+        manifest: rows[0].manifest,
+        deleted_at: NOW,
+        cause: "a test",
+        at: NOW,
+    };
+    loop {
+        let (purged, steps) = bulk.measure(&purge).unwrap();
+        assert!(steps.instructions <= BOUND, "{steps:?}");
+        all += steps;
+        if purged == restorable::Purged::Done {
+            break;
+        }
+    }
+    let mut blobs = 0;
+    loop {
+        let (collected, steps) = bulk.measure(&collect).unwrap();
+        assert!(steps.instructions <= BOUND, "{steps:?}");
+        all += steps;
+        blobs += collected.blobs;
+        if collected.looked_at == 0 {
+            break;
+        }
+    }
+    assert_eq!(blobs, 100);
+    bulk.finish().unwrap();
+    all
+}
+
+#[test]
+fn collection_costs_what_there_is_to_collect_and_not_what_is_stored() {
+    let (small, large) = (collection(500), collection(20_000));
+    assert_eq!((large.scanned, large.sorts), (small.scanned, 0));
+    // A few more or less: whether a search ends at a row or behind it.
+    assert!(
+        large.instructions < small.instructions + small.instructions / 20,
+        "{small:?}, {large:?}"
+    );
 }

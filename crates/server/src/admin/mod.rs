@@ -19,7 +19,8 @@ use wharf_core::{Registry, backup, verify};
 pub use self::client::{CallError, call};
 pub use self::server::{AdminServer, start};
 pub use self::upkeep::{
-    Deleted, Damaged, Freed, HistoryView, JobView, MoveView, PlanView, PlannedView, SizeView, Upkeep, UpkeepReply,
+    Damaged, Deleted, Freed, HistoryView, JobView, MoveView, PlanView, PlannedView, SizeView,
+    Upkeep, UpkeepReply,
 };
 
 /// The socket's name in the data folder.

@@ -300,9 +300,8 @@ pub(super) async fn execute(registry: &Registry, command: Upkeep) -> Result<Upke
             did(meta.write(job::Cancel { id, at }).await, cure)
         }
         Upkeep::JobRetry { id } => {
-            let cure = format!(
-                "job {id} is neither dead nor cancelled, or another one does the same now"
-            );
+            let cure =
+                format!("job {id} is neither dead nor cancelled, or another one does the same now");
             let id = parse_id(&id)?;
             did(meta.write(job::Retry { id, at }).await, cure)
         }
@@ -346,8 +345,8 @@ pub(super) async fn execute(registry: &Registry, command: Upkeep) -> Result<Upke
         }
         Upkeep::ManifestRestore { repository, digest } => {
             let repository = parse_repository(&repository)?;
-            let digest =
-                Digest::parse(&digest).map_err(|error| Refusal::Wrong(format!("{digest}: {error}")))?;
+            let digest = Digest::parse(&digest)
+                .map_err(|error| Refusal::Wrong(format!("{digest}: {error}")))?;
             restored(restore::manifest(registry, &repository, &digest, ACTOR).await)
         }
         Upkeep::Damaged => damaged(registry).await,

@@ -203,11 +203,7 @@ impl App {
             .meta
             .read(wharf_meta::repository::GetTotals)
             .await;
-        let quarantined = self
-            .registry
-            .meta
-            .read(wharf_meta::quarantine::Count)
-            .await;
+        let quarantined = self.registry.meta.read(wharf_meta::quarantine::Count).await;
         let access = &self.registry.access;
         let (passwords, tokens) = (access.password_counts(), access.token_counts());
         let text = self.metrics.render(Sample {

@@ -173,7 +173,9 @@ fn list(text: &mut String, planned: &[PlannedView], all: u64, now: i64) {
             true => "now".to_owned(),
             false => time(one.at),
         };
-        let size = one.size.map_or_else(String::new, |size| format!(" ({})", bytes(size)));
+        let size = one
+            .size
+            .map_or_else(String::new, |size| format!(" ({})", bytes(size)));
         text.push_str(&format!(
             "  {when:<21} {}@{}{size}: {}\n",
             one.repository, one.digest, one.why

@@ -86,9 +86,12 @@ pub(super) fn repo(command: &RepoCommand) -> Outcome {
             let within = within.clone();
             match ask(&flags.inputs(), Upkeep::RepoList { within })? {
                 UpkeepReply::Sizes(sizes) if *size => print(&sized(&sizes)),
-                UpkeepReply::Sizes(sizes) => {
-                    print(&sizes.iter().map(|row| row.name.clone() + "\n").collect::<String>())
-                }
+                UpkeepReply::Sizes(sizes) => print(
+                    &sizes
+                        .iter()
+                        .map(|row| row.name.clone() + "\n")
+                        .collect::<String>(),
+                ),
                 other => Err(unexpected(other)),
             }
         }
@@ -215,7 +218,8 @@ fn history(inputs: &Inputs, repository: &str, tag: Option<&str>, limit: u32) -> 
 fn told(history: &HistoryView) -> String {
     let mut text = String::new();
     for one in &history.moves {
-        let place = |digest: &Option<String>| digest.clone().unwrap_or_else(|| "nowhere".to_owned());
+        let place =
+            |digest: &Option<String>| digest.clone().unwrap_or_else(|| "nowhere".to_owned());
         text.push_str(&format!(
             "{}  {} version {}: {} -> {} by {}\n",
             time(one.at),

@@ -27,7 +27,12 @@ pub(super) fn count(number: u64, noun: &str) -> String {
 
 /// A span of milliseconds in its largest whole unit: `30s`, `7d`.
 pub(super) fn span(millis: i64) -> String {
-    const UNITS: [(i64, &str); 4] = [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1_000, "s")];
+    const UNITS: [(i64, &str); 4] = [
+        (86_400_000, "d"),
+        (3_600_000, "h"),
+        (60_000, "m"),
+        (1_000, "s"),
+    ];
     for (length, unit) in UNITS {
         if millis >= length && millis % length == 0 {
             return format!("{}{unit}", millis / length);
@@ -57,7 +62,12 @@ mod tests {
 
     #[test]
     fn spans_have_one_unit() {
-        let cases = [(1, "1ms"), (60_000, "1m"), (90_000, "90s"), (604_800_000, "7d")];
+        let cases = [
+            (1, "1ms"),
+            (60_000, "1m"),
+            (90_000, "90s"),
+            (604_800_000, "7d"),
+        ];
         for (millis, text) in cases {
             assert_eq!(span(millis), text);
         }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use wharf_core::gc::{Rules, Windows};
 use wharf_core::access::{self, AccessOptions, GrantError, Rights, Who};
+use wharf_core::gc::{Rules, Windows};
 use wharf_core::{Clock, ContentRule, ContentRules, Limits as CoreLimits};
 use wharf_meta::Synchronous as MetaSynchronous;
 

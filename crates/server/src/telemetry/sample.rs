@@ -118,7 +118,12 @@ impl Collector for Latest {
         let freed = &sample.freed;
         let help = "Links of repositories to blobs that collection removed";
         out.counter("gc_links", help, None, freed.links)?;
-        out.counter("gc_blobs", "Blobs that collection removed", None, freed.blobs)?;
+        out.counter(
+            "gc_blobs",
+            "Blobs that collection removed",
+            None,
+            freed.blobs,
+        )?;
         let help = "Bytes of the blobs that collection removed";
         out.counter("gc_freed", help, Some(&Unit::Bytes), freed.bytes)?;
         let runs = sample.jobs.iter().flat_map(|&(kind, figures)| {

@@ -60,7 +60,11 @@ async fn push(client: &Client, name: &str, tag: &str, image: &Image) {
 }
 
 async fn is_whole(client: &Client, name: &str, tag: &str, image: &Image) {
-    let got = client.get(&manifest(name, tag)).send().await.expect_status(200);
+    let got = client
+        .get(&manifest(name, tag))
+        .send()
+        .await
+        .expect_status(200);
     assert_eq!(got.body, image.manifest.bytes);
     for content in image.blobs() {
         assert!(holds(client, name, content).await, "{}", content.digest);
@@ -130,7 +134,11 @@ async fn a_greedy_collector_takes_nothing_that_is_referred_to_and_leaves_nothing
                 is_whole(&client, &name, &tag, image).await;
                 if round % 3 == 2 {
                     let digest = &image.manifest.digest;
-                    client.delete(&manifest(&name, digest)).send().await.expect_status(202);
+                    client
+                        .delete(&manifest(&name, digest))
+                        .send()
+                        .await
+                        .expect_status(202);
                 }
             }
         }));
@@ -142,14 +150,31 @@ async fn a_greedy_collector_takes_nothing_that_is_referred_to_and_leaves_nothing
     for at in 0..4 {
         let name = format!("team/r{at}");
         for image in &images {
-            let answer = client.delete(&manifest(&name, &image.manifest.digest)).send().await;
+            let answer = client
+                .delete(&manifest(&name, &image.manifest.digest))
+                .send()
+                .await;
             assert!(matches!(answer.status.as_u16(), 202 | 404), "{answer}");
         }
     }
-    until("no files", async || files(&server.folder().join("data/blobs")).is_empty()).await;
-    let totals = server.app().registry.meta.read(wharf_meta::repository::GetTotals).await.unwrap();
+    until("no files", async || {
+        files(&server.folder().join("data/blobs")).is_empty()
+    })
+    .await;
+    let totals = server
+        .app()
+        .registry
+        .meta
+        .read(wharf_meta::repository::GetTotals)
+        .await
+        .unwrap();
     assert_eq!(
-        (totals.blobs, totals.blob_bytes, totals.manifests, totals.tags),
+        (
+            totals.blobs,
+            totals.blob_bytes,
+            totals.manifests,
+            totals.tags
+        ),
         (0, 0, 0, 0)
     );
 }
@@ -166,7 +191,11 @@ async fn kills_between_mark_and_removal_lose_nothing_and_leave_nothing() {
             push(&client, "team/app", "other", image).await;
         }
         let gone = &images[(round + 1) % images.len()].manifest;
-        client.delete(&manifest("team/app", &gone.digest)).send().await.expect_status(202);
+        client
+            .delete(&manifest("team/app", &gone.digest))
+            .send()
+            .await
+            .expect_status(202);
         // At another moment of the collector's work each time.
         tokio::time::sleep(Duration::from_millis(37 * round as u64)).await;
         server.kill();
@@ -175,7 +204,10 @@ async fn kills_between_mark_and_removal_lose_nothing_and_leave_nothing() {
     }
     let client = server.admin(Version::Http1);
     for image in &images {
-        let answer = client.delete(&manifest("team/app", &image.manifest.digest)).send().await;
+        let answer = client
+            .delete(&manifest("team/app", &image.manifest.digest))
+            .send()
+            .await;
         assert!(matches!(answer.status.as_u16(), 202 | 404), "{answer}");
     }
     let blobs = server.folder().join("data/blobs");
@@ -219,17 +251,33 @@ async fn an_operator_undoes_a_deletion_and_frees_the_disk() {
         .expect_status(202);
     let told = expect(&wharf(&server, &["repo", "history", "team/app"]).await, 0);
     let digest = image.manifest.address().to_owned();
-    assert!(told.contains(&format!("manifest {digest} deleted by admin")), "{told}");
+    assert!(
+        told.contains(&format!("manifest {digest} deleted by admin")),
+        "{told}"
+    );
     let reference = format!("team/app@{digest}");
-    let told = expect(&wharf(&server, &["manifest", "restore", &reference]).await, 0);
+    let told = expect(
+        &wharf(&server, &["manifest", "restore", &reference]).await,
+        0,
+    );
     assert!(told.contains("Tag v1 stands at"), "{told}");
     is_whole(&client, "team/app", "v1", &image).await;
-    let told = expect(&wharf(&server, &["manifest", "restore", &reference]).await, 2);
+    let told = expect(
+        &wharf(&server, &["manifest", "restore", &reference]).await,
+        2,
+    );
     assert!(told.contains("wharf repo history"), "{told}");
 
-    client.delete(&manifest("team/app", "v1")).send().await.expect_status(202);
+    client
+        .delete(&manifest("team/app", "v1"))
+        .send()
+        .await
+        .expect_status(202);
     let told = expect(&wharf(&server, &["tag", "history", "team/app:v1"]).await, 0);
-    assert!(told.contains("version 4") && told.contains("nowhere"), "{told}");
+    assert!(
+        told.contains("version 4") && told.contains("nowhere"),
+        "{told}"
+    );
     let told = expect(&wharf(&server, &["tag", "restore", "team/app:v1"]).await, 0);
     assert!(told.contains("Tag v1 stands at"), "{told}");
     is_whole(&client, "team/app", "v1", &image).await;
@@ -242,12 +290,18 @@ async fn an_operator_undoes_a_deletion_and_frees_the_disk() {
         .await
         .expect_status(202);
     let told = expect(&wharf(&server, &["gc", "plan"]).await, 0);
-    assert!(told.contains(unused.address()) && told.contains("no manifest refers to it"), "{told}");
+    assert!(
+        told.contains(unused.address()) && told.contains("no manifest refers to it"),
+        "{told}"
+    );
     assert!(told.contains("1 deleted manifest"), "{told}");
     let told = expect(&wharf(&server, &["gc", "run"]).await, 0);
     assert!(told.contains("0 blobs"), "{told}");
     let told = expect(&wharf(&server, &["gc", "run", "--now"]).await, 2);
-    assert!(told.contains("cannot be undone") && told.contains("--yes"), "{told}");
+    assert!(
+        told.contains("cannot be undone") && told.contains("--yes"),
+        "{told}"
+    );
     let told = expect(&wharf(&server, &["gc", "run", "--now", "--yes"]).await, 0);
     assert!(told.contains("1 deleted manifest can no longer"), "{told}");
     assert!(files(&server.folder().join("data/blobs")).is_empty());
@@ -263,9 +317,15 @@ async fn an_operator_undoes_a_deletion_and_frees_the_disk() {
     let told = expect(&wharf(&server, &["repo", "list", "--size"]).await, 0);
     assert!(told.contains("team/app"), "{told}");
     expect(&wharf(&server, &["storage", "verify", "--list"]).await, 0);
-    expect(&wharf(&server, &["gc", "pause", "--reason", "a test"]).await, 0);
+    expect(
+        &wharf(&server, &["gc", "pause", "--reason", "a test"]).await,
+        0,
+    );
     let told = expect(&wharf(&server, &["gc", "run"]).await, 2);
-    assert!(told.contains("a test") && told.contains("wharf gc resume"), "{told}");
+    assert!(
+        told.contains("a test") && told.contains("wharf gc resume"),
+        "{told}"
+    );
     expect(&wharf(&server, &["gc", "resume"]).await, 0);
     expect(&wharf(&server, &["gc", "run"]).await, 0);
 }

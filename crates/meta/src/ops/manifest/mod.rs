@@ -15,8 +15,8 @@ use crate::vals;
 use crate::value::{Id, Row};
 
 pub use delete::{Delete, Deleted, SweepEdges, Swept, Unfinished};
-pub use restore::{Deleted as Gone, GetDeleted, Restore, Restored};
 pub use put::{Expect, Pinned, Put, PutEdges, PutOutcome};
+pub use restore::{Deleted as Gone, GetDeleted, Restore, Restored};
 
 /// So many references one operation may bring; more come through [`PutEdges`] first.
 pub const MAX_EDGES: usize = 200;

@@ -90,9 +90,10 @@ CREATE TABLE repository_usage (
     counted_at BIGINT NOT NULL
 ) /*sqlite STRICT, WITHOUT ROWID */;
 
--- How far each consumer of events has come.
+-- How far each consumer of events has come, in the order (transaction_id, id).
 CREATE TABLE event_cursor (
     consumer TEXT COLLATE "C" NOT NULL PRIMARY KEY,
+    seen_transaction BIGINT NOT NULL,
     seen BIGINT NOT NULL,
     moved_at BIGINT NOT NULL
 ) /*sqlite STRICT, WITHOUT ROWID */;
