@@ -7,11 +7,14 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use wharf_blob::{Part, Stored};
 use wharf_core::{Registry, manifest, upload};
+use wharf_meta::counter::{Fold, MAX_FOLD};
 
 /// Between two looks at files and keys.
 const SHORT: Duration = Duration::from_secs(1);
 /// Between two rounds of clearing away.
 const LONG: Duration = Duration::from_secs(10 * 60);
+/// Between two times that changes of counters are added up, where they are kept apart.
+const FOLD: Duration = Duration::from_secs(20);
 /// Pages of the database that are given back in one step: well below a millisecond of the writer's time.
 const PAGES: u32 = 64;
 /// Pages without use that stay, so that the next writes need not grow the file again (4 MiB).
@@ -20,13 +23,17 @@ const SPARE: u64 = 1024;
 /// Looks after the registry until `stop`. Beside requests, from the first one on: a start takes as long for a store of
 /// millions as for an empty one.
 pub(super) async fn run(registry: Arc<Registry>, stop: CancellationToken) {
-    tokio::join!(every(SHORT, &stop, || access(&registry)), async {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = after_crash(&registry) => {}
-        }
-        every(LONG, &stop, || clear(&registry)).await;
-    },);
+    tokio::join!(
+        every(SHORT, &stop, || access(&registry)),
+        every(FOLD, &stop, || fold(&registry)),
+        async {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = after_crash(&registry) => {}
+            }
+            every(LONG, &stop, || clear(&registry)).await;
+        },
+    );
 }
 
 async fn every<F: Future<Output = ()>>(
@@ -48,6 +55,24 @@ async fn every<F: Future<Output = ()>>(
 async fn access(registry: &Registry) {
     if let Err(error) = registry.access.upkeep(registry.clock.now_ms()).await {
         tracing::warn!(%error, "users and keys could not be looked after; trying again");
+    }
+}
+
+/// Adds up what each write to a shared database counted by itself.
+async fn fold(registry: &Registry) {
+    if !registry.meta.is_shared() {
+        return;
+    }
+    let step = Fold { limit: MAX_FOLD };
+    loop {
+        match registry.meta.write(step).await {
+            Ok(folded) if folded >= MAX_FOLD => {}
+            Ok(_) => return,
+            Err(error) => {
+                tracing::warn!(%error, "counters could not be added up; trying again");
+                return;
+            }
+        }
     }
 }
 
