@@ -21,11 +21,12 @@ enum Trouble {
     Unreadable,
     Refusing,
     Damaged,
+    Unreachable,
     Other,
 }
 
 impl Trouble {
-    const COUNT: usize = 6;
+    const COUNT: usize = 7;
 
     fn sentence(self) -> &'static str {
         match self {
@@ -40,6 +41,9 @@ impl Trouble {
             }
             Self::Damaged => {
                 "the registry's metadata is damaged, so nothing is written; its operator has to restore a backup"
+            }
+            Self::Unreachable => {
+                "the registry's metadata database cannot be reached; nothing is lost, try again in a moment"
             }
             Self::Other => "a store of the registry failed; its log says why",
         }
@@ -114,6 +118,7 @@ pub(crate) fn meta(error: &wharf_meta::Error) -> Error {
         wharf_meta::Error::Io(_) => Trouble::Unreadable,
         wharf_meta::Error::Refusing(_) => Trouble::Refusing,
         wharf_meta::Error::Corrupt(_) => Trouble::Damaged,
+        wharf_meta::Error::Unreachable(_) => Trouble::Unreachable,
         _ => Trouble::Other,
     };
     outcome("metadata", trouble, error)

@@ -14,6 +14,7 @@ pub mod server;
 pub use ca::Ca;
 pub use client::{Client, Connection, Request, Response, Version};
 pub use content::{Content, Image, ImageSpec};
-pub use options::TestOptions;
+pub use options::{TestOptions, on_postgres};
 pub use process::Process;
 pub use server::TestServer;
+pub use wharf_meta::test_server;

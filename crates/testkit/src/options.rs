@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use wharf_core::clock::ManualClock;
+use wharf_meta::test_server::{self, TestDatabase};
 
 use crate::ca::Ca;
 
@@ -12,6 +13,14 @@ use crate::ca::Ca;
 pub const ADMIN: &str = "admin";
 /// Its password.
 pub const ADMIN_PASSWORD: &str = "correct-horse-battery";
+
+/// Set to `postgres`, this variable has every server under test keep its metadata there, in a database of its own.
+pub const METADATA: &str = "WHARF_TEST_METADATA";
+
+/// Whether servers under test keep their metadata in PostgreSQL unless a test says otherwise.
+pub fn on_postgres() -> bool {
+    std::env::var_os(METADATA).is_some_and(|engine| engine == "postgres")
+}
 
 /// What differs from a server that was started without any configuration.
 #[derive(Clone, Debug, Default)]
@@ -30,6 +39,8 @@ pub struct TestOptions {
     pub config: String,
     /// Time as the test wants it. Only for servers in this process.
     pub clock: Option<Arc<ManualClock>>,
+    /// Where the metadata is kept; none: as [`METADATA`] says.
+    pub database: Option<Arc<TestDatabase>>,
 }
 
 /// One flag of `wharf serve`: its configuration key, its name, its value.
@@ -82,9 +93,20 @@ impl TestOptions {
         flags
     }
 
+    /// The same with a database, if this run of the tests wants one.
+    pub(crate) fn with_database(mut self) -> TestOptions {
+        if self.database.is_none() && on_postgres() {
+            self.database = Some(Arc::new(test_server::shared().database()));
+        }
+        self
+    }
+
     /// Variables of the environment.
     pub(crate) fn environment(&self) -> Vec<(&'static str, String)> {
         let mut variables = vec![("WHARF_ADMIN_PASSWORD", ADMIN_PASSWORD.to_owned())];
+        if let Some(database) = &self.database {
+            variables.push(("WHARF_METADATA_URL", database.url()));
+        }
         if let Some(role) = self.htpasswd_role {
             variables.push(("WHARF__ACCESS__HTPASSWD__ROLE", role.into()));
         }

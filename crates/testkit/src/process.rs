@@ -45,7 +45,7 @@ impl Process {
         prepare(folder.path());
         let mut process = Process {
             binary: binary.into(),
-            options,
+            options: options.with_database(),
             ca: Ca::new(),
             folder,
             addr,

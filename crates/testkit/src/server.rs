@@ -44,7 +44,7 @@ impl TestServer {
         let folder = tempfile::tempdir().expect("a folder");
         let addr = SocketAddr::from(([127, 0, 0, 1], 0));
         let mut server = TestServer {
-            options,
+            options: options.with_database(),
             ca: Ca::new(),
             folder,
             addr,
@@ -77,7 +77,9 @@ impl TestServer {
             .unwrap_or_else(|problems| panic!("{problems}"))
             .config;
         let metrics = Arc::new(Metrics::new(config.metrics.repository_label));
-        let data = Data::open(&config.data_options(), |_| ()).expect("the data folder opens");
+        let data = Data::open(&config.data_options(), |_| ())
+            .await
+            .expect("the data folder opens");
         let clock: Arc<dyn Clock> = match &self.options.clock {
             Some(clock) => clock.clone(),
             None => Arc::new(SystemClock),

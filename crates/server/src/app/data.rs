@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use wharf_blob::{Fs, FsOptions};
 use wharf_meta::lock::{self, FolderLock, LockError};
-use wharf_meta::{Meta, Opened, SqliteOptions, Synchronous};
+use wharf_meta::{Meta, Opened, PostgresOptions, SqliteOptions, Synchronous};
 
 /// The metadata store's file.
 const DATABASE: &str = "wharf.db";
@@ -26,6 +26,8 @@ pub struct DataOptions {
     pub lock_wait: Duration,
     /// Whether each commit is synced to the disk.
     pub synchronous: Synchronous,
+    /// The database for the metadata, instead of a file in the folder.
+    pub postgres: Option<PostgresOptions>,
     /// Threads for blob input and output at most; 0: the store chooses.
     pub io_threads: usize,
 }
@@ -37,11 +39,12 @@ impl DataOptions {
             folder: folder.into(),
             lock_wait: Duration::from_secs(30),
             synchronous: Synchronous::Full,
+            postgres: None,
             io_threads: 0,
         }
     }
 
-    /// The metadata store's file.
+    /// The metadata store's file, when it is one.
     pub fn database(&self) -> PathBuf {
         self.folder.join(DATABASE)
     }
@@ -85,17 +88,29 @@ pub struct Data {
 }
 
 impl Data {
-    /// Opens the folder. Blocks while another process holds it; `waiting` hears once who that is.
-    pub fn open(options: &DataOptions, waiting: impl FnMut(&str)) -> Result<Self, DataError> {
+    /// Opens the folder and, if there is one, the database. Blocks while another process holds it; `waiting` hears once who that is.
+    pub async fn open(options: &DataOptions, waiting: impl FnMut(&str)) -> Result<Self, DataError> {
         let folder = make(&options.folder)?;
         // Before even the lock file is made: a folder that is refused stays as it was found.
         wharf_meta::inspect(&folder.join(DATABASE))?;
         let lock = lock::acquire(&folder, options.lock_wait, waiting)?;
-        let (meta, opened) = Meta::open(SqliteOptions {
-            synchronous: options.synchronous,
-            reserve_bytes: RESERVE,
-            ..SqliteOptions::new(folder.join(DATABASE))
-        })?;
+        let (meta, opened) = match &options.postgres {
+            Some(postgres) => {
+                if folder.join(DATABASE).exists() {
+                    tracing::warn!(
+                        folder = %folder.display(),
+                        "metadata.url is set, so {DATABASE} in the data folder is not used; `wharf metadata copy` moves \
+                         what it holds"
+                    );
+                }
+                Meta::connect(postgres.clone()).await?
+            }
+            None => Meta::open(SqliteOptions {
+                synchronous: options.synchronous,
+                reserve_bytes: RESERVE,
+                ..SqliteOptions::new(folder.join(DATABASE))
+            })?,
+        };
         let blobs = Fs::open(FsOptions {
             threads: options.io_threads,
             ..FsOptions::new(&folder)

@@ -42,6 +42,8 @@ pub(super) async fn ready(app: &App, request: &Request) -> Response {
         "refusing writes: a commit could not be brought to the disk".to_owned()
     } else if stats.full {
         "the disk is full; deletes are accepted".to_owned()
+    } else if app.registry.meta.is_shared() {
+        database(app).await
     } else {
         format!("ok, {} operation(s) waiting", stats.waiting)
     };
@@ -55,6 +57,27 @@ pub(super) async fn ready(app: &App, request: &Request) -> Response {
         status,
         format!("{word}\nmetadata: {metadata}\nblobs: {blobs}\n"),
     )
+}
+
+/// How the database server is. Does not touch readiness: all replicas would leave at once, and clients would only see
+/// refused connections instead of what is wrong.
+async fn database(app: &App) -> String {
+    match app
+        .registry
+        .meta
+        .read(wharf_meta::repository::GetTotals)
+        .await
+    {
+        Ok(_) => {
+            let stats = app.registry.meta.stats();
+            format!(
+                "ok, {} operation(s) waiting, {} connection(s) in use",
+                stats.waiting, stats.connections
+            )
+        }
+        // The cause names addresses; the log has it.
+        Err(error) => wharf_core::Error::from(error).to_string(),
+    }
 }
 
 fn text(status: StatusCode, text: String) -> Response {

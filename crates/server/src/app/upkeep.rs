@@ -8,11 +8,14 @@ use tokio_util::sync::CancellationToken;
 use wharf_blob::{Part, Stored};
 use wharf_core::job::{self, Kinds, Spec};
 use wharf_core::{Registry, event, gc, manifest, scrub, upload};
+use wharf_meta::counter::{Fold, MAX_FOLD};
 
 /// Between two looks at files and keys.
 const SHORT: Duration = Duration::from_secs(1);
 /// Between two rounds of small things.
 const OFTEN: Duration = Duration::from_secs(10 * 60);
+/// Between two times that changes of counters are added up, where they are kept apart.
+const FOLD: Duration = Duration::from_secs(20);
 /// Between two rounds of things that nobody waits for.
 const DAILY: Duration = Duration::from_secs(86_400);
 /// Between two walks over all rows.
@@ -45,12 +48,16 @@ pub(super) fn kinds(upkeep: Option<Upkeep>) -> Kinds {
 /// Looks after the registry until `stop`. Beside requests, from the first one on: a start takes as long for a store of
 /// millions as for an empty one.
 pub(super) async fn run(registry: Arc<Registry>, stop: CancellationToken) {
-    tokio::join!(every(SHORT, &stop, || access(&registry)), async {
-        tokio::select! {
-            () = stop.cancelled() => {}
-            () = after_crash(&registry) => {}
-        }
-    });
+    tokio::join!(
+        every(SHORT, &stop, || access(&registry)),
+        every(FOLD, &stop, || fold(&registry)),
+        async {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = after_crash(&registry) => {}
+            }
+        },
+    );
 }
 
 async fn every<F: Future<Output = ()>>(
@@ -72,6 +79,24 @@ async fn every<F: Future<Output = ()>>(
 async fn access(registry: &Registry) {
     if let Err(error) = registry.access.upkeep(registry.clock.now_ms()).await {
         tracing::warn!(%error, "users and keys could not be looked after; trying again");
+    }
+}
+
+/// Adds up what each write to a shared database counted by itself.
+async fn fold(registry: &Registry) {
+    if !registry.meta.is_shared() {
+        return;
+    }
+    let step = Fold { limit: MAX_FOLD };
+    loop {
+        match registry.meta.write(step).await {
+            Ok(folded) if folded >= MAX_FOLD => {}
+            Ok(_) => return,
+            Err(error) => {
+                tracing::warn!(%error, "counters could not be added up; trying again");
+                return;
+            }
+        }
     }
 }
 

@@ -33,7 +33,7 @@ pub(super) fn runtime() -> Result<Runtime, Failure> {
 pub(super) fn perform(config: &Config, command: Command) -> Result<Reply, Failure> {
     let folder = &config.server.data;
     let database = config.data_options().database();
-    if !database.exists() {
+    if config.metadata.url.is_none() && !database.exists() {
         let hint = "name the data folder with --data, or the configuration that does with --config";
         return Err(Failure::text(
             Exit::Data,
@@ -58,9 +58,11 @@ pub(super) fn absolute(path: &Path) -> Result<std::path::PathBuf, Failure> {
 
 async fn alone(config: &Config, command: Command) -> Result<Reply, Failure> {
     // Blocks, which is fine: nothing else runs.
-    let data = Data::open(&config.data_options(), |holder| {
+    let options = config.data_options();
+    let data = Data::open(&options, |holder| {
         eprintln!("waiting for the data folder, which {holder} has");
-    })?;
+    })
+    .await?;
     // Files that the configuration names are of no interest here, and may be missing where this runs.
     let options = AccessOptions {
         htpasswd: None,

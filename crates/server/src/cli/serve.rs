@@ -50,11 +50,13 @@ pub(super) fn run(inputs: &Inputs) -> Outcome {
     }
     let files = raise_open_files();
     let options = config.data_options();
-    let data = Data::open(&options, |holder| {
+    let runtime = runtime()?;
+    // Blocks, which is fine: nothing else runs.
+    let data = runtime.block_on(Data::open(&options, |holder| {
         let seconds = options.lock_wait.as_secs();
         tracing::warn!("the data folder is in use by {holder}; waiting up to {seconds} s for it");
-    })?;
-    let outcome = runtime()?.block_on(serve(inputs, &loaded, data, files));
+    }))?;
+    let outcome = runtime.block_on(serve(inputs, &loaded, data, files));
     log::flush();
     outcome
 }

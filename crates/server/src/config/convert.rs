@@ -6,7 +6,7 @@ use std::time::Duration;
 use wharf_core::access::{self, AccessOptions, GrantError, Rights, Who};
 use wharf_core::gc::{Rules, Windows};
 use wharf_core::{Clock, ContentRule, ContentRules, Limits as CoreLimits};
-use wharf_meta::Synchronous as MetaSynchronous;
+use wharf_meta::{PostgresOptions, Synchronous as MetaSynchronous};
 
 use super::sections::{
     AnonymousRole, Challenge, Config, ContentOverride, Grant, LogFormat, Part, Synchronous,
@@ -177,8 +177,24 @@ impl Config {
                 .storage
                 .io_threads
                 .map_or(0, |threads| threads as usize),
+            postgres: self.postgres_options(),
             ..defaults
         }
+    }
+
+    /// The database of `metadata.url`, if there is one.
+    #[must_use]
+    pub fn postgres_options(&self) -> Option<PostgresOptions> {
+        let metadata = &self.metadata;
+        let url = metadata.url.as_ref()?;
+        Some(PostgresOptions {
+            password_file: metadata.password_file.clone(),
+            connections: metadata.connections,
+            prepared: metadata.prepared_statements,
+            statement_timeout: metadata.statement_timeout,
+            lock_timeout: metadata.lock_timeout,
+            ..PostgresOptions::new(url.expose())
+        })
     }
 
     /// What the registry is made of.

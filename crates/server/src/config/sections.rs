@@ -312,6 +312,22 @@ section! {
         /// `full`: each answer of success survives a power loss. `normal`: the last moments before one may be forgotten,
         /// nothing is damaged.
         synchronous: Synchronous = Synchronous::Full => restart;
+        /// PostgreSQL database to keep the metadata in, so that several replicas can share it:
+        /// `postgres://USER@HOST:PORT/DATABASE`. Several hosts are separated by commas, with `target_session_attrs=read-write`
+        /// among the parameters. `sslmode` is `disable`, `prefer`, `require`, `verify-ca` or `verify-full`; `sslrootcert`,
+        /// `sslcert` and `sslkey` name PEM files. Unset: SQLite, in the data folder.
+        url: Option<Secret> = None => restart.env("WHARF_METADATA_URL").secret();
+        /// File whose first line is the database user's password; read at each connection.
+        password_file: Option<PathBuf> = None => restart;
+        /// Connections to PostgreSQL for transactions, at most. Two more are shared by all point reads.
+        connections: u32 = 16 => restart;
+        /// Whether statements are prepared by name on PostgreSQL. Turn it off behind a PgBouncer in transaction mode, unless
+        /// that is 1.21 or newer with `max_prepared_statements`, and allows the startup parameter `options`.
+        prepared_statements: bool = true => restart;
+        /// Time that PostgreSQL may work on one statement.
+        statement_timeout: Duration = Duration::from_secs(15) => restart;
+        /// Time that a statement may wait for a row which another transaction holds.
+        lock_timeout: Duration = Duration::from_secs(5) => restart;
     }
 }
 

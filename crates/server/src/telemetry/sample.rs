@@ -70,6 +70,21 @@ impl Collector for Latest {
         out.gauge("meta_refusing", help, None, u64::from(meta.refusing))?;
         let help = "1 while the disk is too full for what was last to be written";
         out.gauge("meta_full", help, None, u64::from(meta.full))?;
+        let help = "1 while the metadata database cannot be reached";
+        out.gauge(
+            "meta_unreachable",
+            help,
+            None,
+            u64::from(meta.unreachable.is_some()),
+        )?;
+        let help = "Connections to the metadata database that transactions use";
+        out.gauge("meta_connections", help, None, meta.connections)?;
+        let help = "Connections to the metadata database that were made";
+        out.counter("meta_connected", help, None, meta.connected)?;
+        let help = "Times that somebody waited for an answer of the metadata database";
+        out.counter("meta_round_trips", help, None, meta.round_trips)?;
+        let help = "Operations that were tried again on the metadata database";
+        out.counter("meta_retries", help, None, meta.retries)?;
         let help = "1 since damage was met in the metadata database; nothing is written";
         out.gauge("meta_damaged", help, None, u64::from(meta.damaged))?;
         let help = "Checkpoints, which move the write-ahead log into the database";

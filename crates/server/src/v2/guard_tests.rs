@@ -92,7 +92,9 @@ impl House {
             metrics: Arc::new(Metrics::new(false)),
         };
         change(&mut options);
-        let data = Data::open(&DataOptions::new(folder.path().join("data")), |_| {}).unwrap();
+        let data = Data::open(&DataOptions::new(folder.path().join("data")), |_| {})
+            .await
+            .unwrap();
         let app = App::open(data, options).await.unwrap();
         app.registry
             .access
