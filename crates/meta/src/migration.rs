@@ -38,6 +38,11 @@ pub(crate) const ALL: &[Migration] = &[
         name: "upkeep",
         sql: include_str!("migrations/0003_upkeep.sql"),
     },
+    Migration {
+        number: 4,
+        name: "replica",
+        sql: include_str!("migrations/0004_replica.sql"),
+    },
 ];
 
 /// The schema that this binary knows: the number of the last migration.

@@ -15,6 +15,7 @@ pub mod principal;
 pub mod quarantine;
 pub mod referrer;
 pub mod refresh_token;
+pub mod replica;
 pub mod repository;
 pub mod restorable;
 pub mod setting;

@@ -210,3 +210,28 @@ pub async fn consumers_see_every_event(meta: Meta) {
     let later = meta.scan(next("two")).await.unwrap();
     assert!(later.len() == 1 && later[0].id > rest[1].id, "{later:?}");
 }
+
+/// What processes say of themselves is there for the others, until they go.
+pub async fn replicas(meta: Meta) {
+    use crate::replica::{Beat, Leave, List, Said};
+    let said = |id: &str, load: &str| Said {
+        id: id.into(),
+        address: "127.0.0.1:5000".into(),
+        version: "1".into(),
+        settings: "{}".into(),
+        load: load.into(),
+    };
+    for (id, load) in [("a", "1"), ("b", "2"), ("a", "3")] {
+        let said = said(id, load);
+        meta.write(Beat { said, at: NOW }).await.unwrap();
+    }
+    let list = || async { meta.scan(List { at: NOW }).await.unwrap() };
+    let rows = list().await;
+    assert_eq!(
+        rows.iter().map(|row| row.said.clone()).collect::<Vec<_>>(),
+        [said("a", "3"), said("b", "2")]
+    );
+    assert!(rows.iter().all(|row| row.silent_for < 60_000), "{rows:?}");
+    meta.write(Leave { id: "a".into() }).await.unwrap();
+    assert_eq!(list().await.len(), 1);
+}

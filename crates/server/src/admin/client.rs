@@ -107,6 +107,7 @@ mod tests {
             Reply::Status {
                 process: 7,
                 version: "0.1.0".into()
+                health: None,
             }
         );
         let wrong =

@@ -6,6 +6,7 @@
 
 mod client;
 mod server;
+mod status;
 mod upkeep;
 
 use std::fmt;
@@ -18,6 +19,7 @@ use wharf_core::{Registry, backup, verify};
 
 pub use self::client::{CallError, call};
 pub use self::server::{AdminServer, start};
+pub use self::status::{Health, ReplicaView};
 pub use self::upkeep::{
     Damaged, Deleted, Freed, HistoryView, JobView, MoveView, PlanView, PlannedView, SizeView,
     Upkeep, UpkeepReply,
@@ -87,6 +89,8 @@ pub enum Reply {
         process: u32,
         /// Wharf's version.
         version: String,
+        /// How the registry is; `None` for a process that only says that it is there.
+        health: Option<Health>,
     },
     /// To [`Command::ResetPassword`].
     Password {
@@ -220,6 +224,7 @@ impl Operator {
             Command::Status => Ok(Reply::Status {
                 process: std::process::id(),
                 version: env!("CARGO_PKG_VERSION").to_owned(),
+                health: Some(status::health(&self.registry, &self.folder).await),
             }),
             Command::ResetPassword { password } => self.reset_password(password).await,
             Command::BackupCreate { folder } => self.backup(&folder).await,

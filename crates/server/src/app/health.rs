@@ -3,6 +3,8 @@
 use http::StatusCode;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 
+use wharf_core::Registry;
+
 use super::App;
 use crate::http::body::Body;
 use crate::http::{Request, Response};
@@ -35,41 +37,42 @@ pub(super) async fn ready(app: &App, request: &Request) -> Response {
     {
         return text(status, format!("{word}\n"));
     }
-    let stats = app.registry.meta.stats();
-    let metadata = if stats.damaged {
-        "damaged: nothing is written; restore the last backup".to_owned()
-    } else if stats.refusing {
-        "refusing writes: a commit could not be brought to the disk".to_owned()
-    } else if stats.full {
-        "the disk is full; deletes are accepted".to_owned()
-    } else if app.registry.meta.is_shared() {
-        database(app).await
-    } else {
-        format!("ok, {} operation(s) waiting", stats.waiting)
-    };
-    let blobs = match app.registry.blobs.probe().await {
-        Ok(Some(free)) => format!("ok, {} MiB free", free >> 20),
-        Ok(None) => "ok".to_owned(),
-        // The cause names paths; the log has it.
-        Err(error) => format!("cannot be written: {}", wharf_core::Error::from(error)),
-    };
+    let (metadata, blobs) = stores(&app.registry).await;
     text(
         status,
         format!("{word}\nmetadata: {metadata}\nblobs: {blobs}\n"),
     )
 }
 
+/// How the stores are: metadata, then blobs.
+pub(crate) async fn stores(registry: &Registry) -> (String, String) {
+    let stats = registry.meta.stats();
+    let metadata = if stats.damaged {
+        "damaged: nothing is written; restore the last backup".to_owned()
+    } else if stats.refusing {
+        "refusing writes: a commit could not be brought to the disk".to_owned()
+    } else if stats.full {
+        "the disk is full; deletes are accepted".to_owned()
+    } else if registry.meta.is_shared() {
+        database(registry).await
+    } else {
+        format!("ok, {} operation(s) waiting", stats.waiting)
+    };
+    let blobs = match registry.blobs.probe().await {
+        Ok(Some(free)) => format!("ok, {} MiB free", free >> 20),
+        Ok(None) => "ok".to_owned(),
+        // The cause names paths; the log has it.
+        Err(error) => format!("cannot be written: {}", wharf_core::Error::from(error)),
+    };
+    (metadata, blobs)
+}
+
 /// How the database server is. Does not touch readiness: all replicas would leave at once, and clients would only see
 /// refused connections instead of what is wrong.
-async fn database(app: &App) -> String {
-    match app
-        .registry
-        .meta
-        .read(wharf_meta::repository::GetTotals)
-        .await
-    {
+async fn database(registry: &Registry) -> String {
+    match registry.meta.read(wharf_meta::repository::GetTotals).await {
         Ok(_) => {
-            let stats = app.registry.meta.stats();
+            let stats = registry.meta.stats();
             format!(
                 "ok, {} operation(s) waiting, {} connection(s) in use",
                 stats.waiting, stats.connections

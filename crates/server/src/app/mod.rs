@@ -2,10 +2,10 @@
 //! part that answers it.
 
 mod data;
-mod health;
+pub(crate) mod health;
 mod upkeep;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use wharf_core::access::{Access, AccessError, AccessOptions};
 use wharf_core::gc::{self, Rules};
 use wharf_core::job::{self, Kinds};
+use wharf_core::replica::{self, Me};
 use wharf_core::{Clock, ContentRules, Limits, Registry};
 
 pub use self::data::{Data, DataError, DataOptions};
@@ -26,6 +27,8 @@ use crate::telemetry::metrics::Sample;
 use crate::ui;
 use crate::v2::{Challenges, V2};
 
+/// How long a process that ends tries to tell the others so.
+const LEAVE: Duration = Duration::from_secs(1);
 /// How long running jobs get to come to the end of their step at a shutdown.
 const JOBS_GRACE: Duration = Duration::from_secs(5);
 
@@ -66,6 +69,8 @@ pub struct App {
     /// Whether new requests are welcome.
     pub readiness: Readiness,
     stop: CancellationToken,
+    /// How this process shows itself to others over the same store, once it serves.
+    me: OnceLock<Me>,
     /// All kinds of jobs.
     kinds: Arc<Kinds>,
     halt: watch::Sender<bool>,
@@ -107,8 +112,11 @@ impl App {
         let (halt, halted) = watch::channel(false);
         let jobs = options.upkeep.map(|_| {
             let jobs = job::Options {
-                worker: "local".to_owned(),
-                alone: true,
+                worker: match registry.meta.is_shared() {
+                    true => format!("{}", uuid::Uuid::now_v7().simple()),
+                    false => "local".to_owned(),
+                },
+                alone: !registry.meta.is_shared(),
             };
             tokio::spawn(job::run(registry.clone(), kinds.clone(), jobs, halted))
         });
@@ -126,10 +134,30 @@ impl App {
             data,
             readiness: Readiness::new(),
             stop,
+            me: OnceLock::new(),
             kinds,
             halt,
             jobs: Mutex::new(jobs),
         }))
+    }
+
+    /// Shows this process to the others over the same store, until it ends; says what they have set up otherwise.
+    pub async fn join(&self, me: Me) {
+        if !self.registry.meta.is_shared() {
+            return;
+        }
+        match replica::list(&self.registry).await {
+            Ok(others) => {
+                for difference in replica::differences(&me, &others) {
+                    tracing::error!("{difference}");
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the other replicas could not be asked for their settings")
+            }
+        }
+        let me = self.me.get_or_init(|| me).clone();
+        tokio::spawn(upkeep::beats(self.registry.clone(), me, self.stop.clone()));
     }
 
     /// Ends the upkeep and brings everything in the metadata store to the disk. Requests must have ended before.
@@ -146,6 +174,10 @@ impl App {
         {
             // What a job had not kept is done again.
             jobs.abort();
+        }
+        if let Some(me) = self.me.get() {
+            // Else the others forget it by themselves.
+            let _ = tokio::time::timeout(LEAVE, replica::leave(&self.registry, me)).await;
         }
         self.data.meta.close().await;
     }

@@ -7,11 +7,14 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use wharf_blob::{Part, Stored};
 use wharf_core::job::{self, Kinds, Spec};
+use wharf_core::replica::{self, Me};
 use wharf_core::{Registry, event, gc, manifest, scrub, upload};
 use wharf_meta::counter::{Fold, MAX_FOLD};
 
 /// Between two looks at files and keys.
 const SHORT: Duration = Duration::from_secs(1);
+/// Between two words to the other replicas.
+const BEAT: Duration = Duration::from_secs(5);
 /// Between two rounds of small things.
 const OFTEN: Duration = Duration::from_secs(10 * 60);
 /// Between two times that changes of counters are added up, where they are kept apart.
@@ -58,6 +61,16 @@ pub(super) async fn run(registry: Arc<Registry>, stop: CancellationToken) {
             }
         },
     );
+}
+
+/// Tells the others that this process is there, until `stop`.
+pub(super) async fn beats(registry: Arc<Registry>, me: Me, stop: CancellationToken) {
+    every(BEAT, &stop, || async {
+        if let Err(error) = replica::beat(&registry, &me).await {
+            tracing::debug!(%error, "the other replicas could not be told of this one");
+        }
+    })
+    .await;
 }
 
 async fn every<F: Future<Output = ()>>(

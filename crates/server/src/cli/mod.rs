@@ -14,6 +14,7 @@ mod job;
 mod offline;
 mod page;
 mod serve;
+mod status;
 mod storage;
 mod trust;
 
@@ -63,6 +64,8 @@ enum Command {
     /// Check or print the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Show how the registry is, and which replicas serve from the same store
+    Status(DataFlags),
     /// Manage the administrator
     #[command(subcommand)]
     Admin(AdminCommand),
@@ -257,6 +260,7 @@ fn dispatch(command: Command) -> Outcome {
         Command::Manifest(command) => history::manifest(&command),
         Command::Gc(command) => gc::run(&command),
         Command::Job(command) => job::run(&command),
+        Command::Status(flags) => status::run(&flags),
         Command::Trust(TrustArgs {
             client,
             host,

@@ -12,6 +12,7 @@ use std::time::{Duration, SystemTime};
 use tokio::signal::unix::{SignalKind, signal};
 use wharf_core::access::{ADMIN, AdminError, Bootstrap, Password};
 use wharf_core::clock::SystemClock;
+use wharf_core::replica::Me;
 use wharf_meta::principal;
 use wharf_meta::repository::GetTotals;
 
@@ -178,6 +179,17 @@ async fn start(loaded: &Loaded, data: Data, files: usize) -> Result<Parts, Failu
     app.readiness.set(true);
 
     let addresses = servers[0].addrs().to_vec();
+    let listens: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+    app.join(Me {
+        id: uuid::Uuid::now_v7().simple().to_string(),
+        address: match machine_name() {
+            Some(machine) => format!("{machine} {}", listens.join(" ")),
+            None => listens.join(" "),
+        },
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        settings: config.shared_settings(),
+    })
+    .await;
     let figures = servers
         .get(1)
         .map(|server| server.addrs().to_vec())
@@ -296,10 +308,14 @@ async fn administrator(
                 ),
             )
         })?;
-        access
+        let made = access
             .bootstrap_admin(Some(password), now)
             .await
             .map_err(refused)?;
+        if !matches!(made, Bootstrap::Created(_)) {
+            // Another replica was faster: the password that counts is in its folder.
+            let _ = std::fs::remove_file(&file);
+        }
     }
     Ok(if file.exists() {
         AdminPassword::Written(file)

@@ -182,6 +182,16 @@ impl Config {
         }
     }
 
+    /// The settings that all replicas over one store must share, for them to compare. No secrets.
+    #[must_use]
+    pub fn shared_settings(&self) -> std::collections::BTreeMap<String, String> {
+        let url = self.server.external_url.as_ref().map(ToString::to_string);
+        std::collections::BTreeMap::from([(
+            "server.external_url".to_owned(),
+            url.unwrap_or_else(|| "unset".to_owned()),
+        )])
+    }
+
     /// The database of `metadata.url`, if there is one.
     #[must_use]
     pub fn postgres_options(&self) -> Option<PostgresOptions> {
