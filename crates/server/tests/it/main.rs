@@ -35,6 +35,7 @@ mod model;
 mod mount;
 mod operator;
 mod ping;
+mod postgres;
 mod probes;
 mod race;
 mod referrer;
