@@ -128,7 +128,10 @@ async fn by_tag(
     let stamp = meta.stamp(repository, tag.as_str());
     let reference = rows::Ref::Tag(tag.clone());
     let found = read(registry, repository, reference, with_bytes).await?;
-    if let Some(stored) = &found {
+    // Where others write too, nothing that is kept would ever be fresh.
+    if let Some(stored) = &found
+        && !meta.is_shared()
+    {
         registry
             .manifests
             .keep_tag(stamp, repository, tag, &stored.digest);
@@ -149,7 +152,9 @@ async fn by_digest(
     let stamp = meta.stamp(repository, digest.as_str());
     let reference = rows::Ref::Digest(digest.clone());
     let found = read(registry, repository, reference, with_bytes).await?;
-    if let Some(stored) = &found {
+    if let Some(stored) = &found
+        && !meta.is_shared()
+    {
         manifests.keep_manifest(stamp, repository, stored);
     }
     Ok(found)

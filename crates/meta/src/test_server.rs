@@ -70,6 +70,23 @@ impl TestDatabase {
         self.server
     }
 
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Makes a table that is none of Wharf's.
+    pub fn make_foreign(&self) {
+        self.sql("CREATE TABLE somebody_elses (a INT)");
+    }
+
+    /// The names of its tables.
+    pub fn tables(&self) -> String {
+        let ask = "SELECT string_agg(relname, ' ' ORDER BY relname) FROM pg_class \
+                   WHERE relnamespace = 'public'::regnamespace AND relkind = 'r'";
+        self.server.text(&self.name, ask).unwrap_or_default()
+    }
+
     /// Runs statements as the superuser.
     pub fn sql(&self, sql: &str) {
         self.server.sql(&self.name, sql).expect("statements");

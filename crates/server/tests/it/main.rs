@@ -36,6 +36,7 @@ mod model;
 mod mount;
 mod operator;
 mod ping;
+mod postgres;
 mod probes;
 mod race;
 mod referrer;
