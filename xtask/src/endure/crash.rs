@@ -100,10 +100,7 @@ impl Life {
         }
         Ok(Life {
             site,
-            world: Mutex::new(World {
-                greedy,
-                ..World::new()
-            }),
+            world: Mutex::new(World::new().with_greed(greedy)),
             random: Random::new(seed, u64::MAX),
             seed,
             descriptors: None,

@@ -110,6 +110,11 @@ impl World {
             ..World::default()
         }
     }
+
+    /// The same, with a collector without grace, or not.
+    pub(crate) fn with_greed(self, greedy: bool) -> World {
+        World { greedy, ..self }
+    }
 }
 
 impl<'a> Client<'a> {

@@ -179,7 +179,9 @@ pub fn full_scans(meta: &Meta) -> Vec<String> {
     let listed = words(&listed);
     let mut bad = Vec::new();
     for statement in meta.statements() {
-        if !listed.contains(&words(&statement)) {
+        // An engine's own questions about its clock and transactions read no table.
+        let own = statement.contains("clock_timestamp") || statement.contains("pg_snapshot_xmin");
+        if !own && !listed.contains(&words(&statement)) {
             bad.push(format!("not in docs/reference/queries.md: {statement}"));
         }
         if meta.is_shared() {

@@ -112,7 +112,8 @@ async fn a_full_disk_reads_and_deletes_and_takes_pushes_again_when_there_is_room
         let deleted = client.delete(&blob(name, &content.digest)).send().await;
         deleted.expect_status(202);
     }
-    let refused = post(&client, name, &Content::random(3_000_000)).await;
+    // More than the log had, whose room a start gives back.
+    let refused = post(&client, name, &Content::random(12_000_000)).await;
     refused.expect_error(507, "UNAVAILABLE");
 
     std::fs::remove_file(filler).unwrap();

@@ -284,7 +284,7 @@ impl Inner {
             options.statement_timeout.as_millis(),
             options.lock_timeout.as_millis(),
         ));
-        let mut tx = PgTx::new(&lease, mode, limits);
+        let mut tx = PgTx::new(&lease, mode, limits).with_clock(options.caller_clock);
         let out = op.run(&mut tx).await;
         let outcome = match (tx.fault(), out) {
             (Some(fault), _) => Err(Attempt::Failed(fault)),

@@ -37,6 +37,8 @@ pub struct PostgresOptions {
     pub start_patience: Duration,
     /// How long an operation goes on trying while the database cannot be reached.
     pub patience: Duration,
+    /// The caller's time decides about leases instead of the server's: for tests, which let it stand or pass.
+    pub caller_clock: bool,
 }
 
 impl PostgresOptions {
@@ -53,6 +55,7 @@ impl PostgresOptions {
             connect_timeout: Duration::from_secs(5),
             start_patience: Duration::from_secs(30),
             patience: Duration::from_secs(3),
+            caller_clock: false,
         }
     }
 }

@@ -37,6 +37,7 @@ pub(super) struct PgTx<'c> {
     transaction: Option<String>,
     counts: [i64; Counter::ALL.len()],
     fault: Option<Fault>,
+    caller_clock: bool,
 }
 
 impl<'c> PgTx<'c> {
@@ -55,6 +56,15 @@ impl<'c> PgTx<'c> {
             transaction: None,
             counts: [0; Counter::ALL.len()],
             fault: None,
+            caller_clock: false,
+        }
+    }
+
+    /// The same, by the caller's clock if that is so.
+    pub(super) fn with_clock(self, caller_clock: bool) -> PgTx<'c> {
+        PgTx {
+            caller_clock,
+            ..self
         }
     }
 
@@ -182,7 +192,10 @@ impl Tx for PgTx<'_> {
         Ok(())
     }
 
-    async fn now(&mut self, _: i64) -> Result<i64> {
+    async fn now(&mut self, caller: i64) -> Result<i64> {
+        if self.caller_clock {
+            return Ok(caller);
+        }
         let row = self
             .row(
                 "SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT)",
