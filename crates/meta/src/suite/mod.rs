@@ -6,6 +6,7 @@
 pub mod blob;
 pub mod concurrent;
 pub mod manifest;
+pub mod pairs;
 pub mod referrer;
 pub mod repository;
 pub mod small;
@@ -290,6 +291,7 @@ macro_rules! meta_suite {
             referrer: [pages_and_filters, gone_with_their_manifest],
             repository: [pages_within_prefixes, totals],
             small: [principals, signing_keys, refresh_tokens, settings, events_are_in_order],
+            pairs: [serially],
             concurrent: [one_tag, one_blob, unlink_against_put, mount_against_unlink, tags_against_delete,
                 claims_of_one_upload],
         }

@@ -37,6 +37,9 @@ pub struct PostgresOptions {
     pub start_patience: Duration,
     /// How long an operation goes on trying while the database cannot be reached.
     pub patience: Duration,
+    /// Holds transactions before each statement.
+    #[cfg(feature = "suite")]
+    pub gate: Option<std::sync::Arc<super::gate::Gate>>,
 }
 
 impl PostgresOptions {
@@ -53,6 +56,8 @@ impl PostgresOptions {
             connect_timeout: Duration::from_secs(5),
             start_patience: Duration::from_secs(30),
             patience: Duration::from_secs(3),
+            #[cfg(feature = "suite")]
+            gate: None,
         }
     }
 }
