@@ -24,6 +24,8 @@ pub mod suite;
 #[cfg(feature = "test-server")]
 pub mod test_server;
 
+#[cfg(feature = "suite")]
+pub use engine::postgres::Gate;
 pub use engine::postgres::PostgresOptions;
 #[cfg(feature = "suite")]
 pub use engine::sqlite::{Bulk, Steps};

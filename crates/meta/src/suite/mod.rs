@@ -8,6 +8,7 @@ pub mod collect;
 pub mod concurrent;
 pub mod job;
 pub mod manifest;
+pub mod pairs;
 pub mod referrer;
 pub mod repository;
 pub mod small;
@@ -315,6 +316,7 @@ macro_rules! meta_suite {
             repository: [pages_within_prefixes, totals],
             small: [replicas, principals, signing_keys, refresh_tokens, settings, events_are_in_order,
                 consumers_see_every_event],
+            pairs: [serially],
             concurrent: [one_tag, one_blob, unlink_against_put, mount_against_unlink, tags_against_delete,
                 claims_of_one_upload],
             collect: [births, deaths, undelete, large, broken_push, fading, races, last_references],

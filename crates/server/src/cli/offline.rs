@@ -33,16 +33,23 @@ pub(super) fn runtime() -> Result<Runtime, Failure> {
 pub(super) fn perform(config: &Config, command: Command) -> Result<Reply, Failure> {
     let folder = &config.server.data;
     let database = config.data_options().database();
-    if config.metadata.url.is_none() && !database.exists() {
+    // What runs there may know better where its metadata is.
+    let absent = || {
         let hint = "name the data folder with --data, or the configuration that does with --config";
-        return Err(Failure::text(
+        Failure::text(
             Exit::Data,
             format!("there is no registry in {}: {hint}", folder.display()),
-        ));
+        )
+    };
+    if !folder.exists() {
+        return Err(absent());
     }
     let folder = absolute(folder)?;
     match call(&folder, &command) {
         Ok(reply) => Ok(reply),
+        Err(CallError::Stopped) if config.metadata.url.is_none() && !database.exists() => {
+            Err(absent())
+        }
         Err(CallError::Stopped) => runtime()?.block_on(alone(config, command)),
         Err(CallError::Refused(refusal)) => Err(refusal.into()),
         Err(error @ CallError::NotYours { .. }) => Err(Failure::new(Exit::Data, error)),

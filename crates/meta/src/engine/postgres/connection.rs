@@ -40,6 +40,8 @@ pub(super) struct Connection {
     limit: Duration,
     counts: Arc<Counts>,
     seen: Arc<Mutex<Vec<&'static str>>>,
+    #[cfg(feature = "suite")]
+    gate: Option<Arc<super::gate::Gate>>,
 }
 
 impl std::fmt::Debug for Connection {
@@ -83,7 +85,17 @@ impl Connection {
             limit: options.statement_timeout + GRACE,
             counts: Arc::clone(counts),
             seen: Arc::clone(seen),
+            #[cfg(feature = "suite")]
+            gate: options.gate.clone(),
         })
+    }
+
+    /// Where a test holds whoever is about to run a statement of a transaction.
+    #[cfg(feature = "suite")]
+    pub(super) async fn pause(&self) {
+        if let Some(gate) = &self.gate {
+            gate.pass().await;
+        }
     }
 
     /// Whether anything can still be asked on it.

@@ -11,6 +11,8 @@
 
 mod connection;
 mod fault;
+#[cfg(feature = "suite")]
+mod gate;
 mod migrate;
 mod options;
 mod pool;
@@ -30,6 +32,8 @@ use crate::tx::{Op, ReadOp};
 use fault::Fault;
 #[cfg(feature = "test-server")]
 pub(crate) use fault::source;
+#[cfg(feature = "suite")]
+pub use gate::Gate;
 use options::Connector;
 pub use options::PostgresOptions;
 use pool::{Pool, jitter};

@@ -39,6 +39,9 @@ pub struct PostgresOptions {
     pub patience: Duration,
     /// The caller's time decides about leases instead of the server's: for tests, which let it stand or pass.
     pub caller_clock: bool,
+    /// Holds transactions before each statement.
+    #[cfg(feature = "suite")]
+    pub gate: Option<std::sync::Arc<super::gate::Gate>>,
 }
 
 impl PostgresOptions {
@@ -56,6 +59,8 @@ impl PostgresOptions {
             start_patience: Duration::from_secs(30),
             patience: Duration::from_secs(3),
             caller_clock: false,
+            #[cfg(feature = "suite")]
+            gate: None,
         }
     }
 }

@@ -111,6 +111,8 @@ impl<'c> PgTx<'c> {
                 reason: "an operation that is SINGLE ran two statements".to_owned(),
             });
         }
+        #[cfg(feature = "suite")]
+        self.connection.pause().await;
         let outcome = match self.begin().filter(|_| !self.begun) {
             None => self.connection.run(sql, values).await,
             Some(begin) => match self.connection.prepare(sql, values).await {
@@ -168,6 +170,8 @@ impl<'c> PgTx<'c> {
             commit.push_str("; ");
         }
         commit.push_str("COMMIT");
+        #[cfg(feature = "suite")]
+        self.connection.pause().await;
         self.connection.batch(&commit).await
     }
 }

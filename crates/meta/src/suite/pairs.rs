@@ -1,0 +1,332 @@
+//! Every pair of operations that can be in each other's way.
+//!
+//! An engine whose transactions run beside each other must give, for each way in which their statements can follow each
+//! other, what one of the two orders gives. [`serially`] runs both orders on any engine; PostgreSQL's own tests run each
+//! pair statement by statement on two connections.
+
+use std::fmt::Debug;
+use std::future::Future;
+use std::pin::Pin;
+
+use wharf_oci::{Digest, EdgeKind};
+
+use super::{NOW, digest, edge, publish_key, push, push_blob, put, repo, tag};
+use crate::blob::{Condemn, Find, Garbage, Lookup, Mount, Place, Unlink};
+use crate::manifest::{Delete, Expect, Get, Put, PutEdges, Ref};
+use crate::upload::{Claim, Create, Take};
+use crate::{Error, Meta, Op, principal, tag as tags, upload};
+
+/// Something done to a store, with what came of it as text.
+pub type Doing = Pin<Box<dyn Future<Output = String> + Send>>;
+
+/// Two operations, what they find, and what is seen afterwards. `label` keeps runs apart: it is in each name.
+pub struct Pair {
+    /// What it is about.
+    pub name: &'static str,
+    /// Makes what they find.
+    pub prepare: fn(Meta, String) -> Doing,
+    /// The one.
+    pub one: fn(Meta, String) -> Doing,
+    /// The other.
+    pub other: fn(Meta, String) -> Doing,
+}
+
+/// Runs an operation; busy is an honest answer, after which callers come again.
+async fn told<O: Op + Clone>(meta: Meta, op: O) -> String
+where
+    O::Out: Debug,
+{
+    loop {
+        match meta.write(op.clone()).await {
+            Ok(out) => return format!("{out:?}"),
+            Err(Error::Busy(_)) => tokio::task::yield_now().await,
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+fn doing(work: impl Future<Output = String> + Send + 'static) -> Doing {
+    Box::pin(work)
+}
+
+fn blob(label: &str) -> Digest {
+    digest(format!("{label} blob"))
+}
+
+fn with_layer(label: &str, name: &str, tags: &[&str]) -> Put {
+    let layer = blob(label);
+    Put {
+        edges: vec![edge(EdgeKind::Layer, &layer, label.len() as u64 + 5)],
+        ..put(label, format!("{label} {name}"), tags)
+    }
+}
+
+fn plain(label: &str, name: &str, tags: &[&str]) -> Put {
+    put(label, format!("{label} {name}"), tags)
+}
+
+fn unlink(label: &str) -> Unlink {
+    Unlink {
+        repository: repo(label),
+        digest: blob(label),
+        actor: "bob".into(),
+        at: NOW,
+    }
+}
+
+fn mount(label: &str) -> Mount {
+    Mount {
+        repository: repo(&format!("{label}/to")),
+        from: repo(label),
+        digest: blob(label),
+        actor: "bob".into(),
+        at: NOW,
+    }
+}
+
+fn delete(label: &str, name: &str) -> Delete {
+    Delete {
+        repository: repo(label),
+        digest: digest(format!("{label} {name}")),
+        actor: "bob".into(),
+        at: NOW,
+    }
+}
+
+fn delete_tag(label: &str) -> tags::Delete {
+    tags::Delete {
+        repository: repo(label),
+        tag: tag("t"),
+        actor: "bob".into(),
+        at: NOW,
+    }
+}
+
+fn claim(label: &str, hash: u8) -> Claim {
+    Claim {
+        id: label.to_owned(),
+        epoch: 0,
+        from: 0,
+        to: 1,
+        hash: vec![hash],
+        append: Some(vec![hash]),
+        in_file: false,
+        at: NOW,
+    }
+}
+
+fn key(label: &str, name: &str) -> crate::blob::Publish {
+    publish_key(label, format!("{label} blob"), &format!("{label}-{name}"))
+}
+
+async fn condemn(meta: Meta, label: String) -> String {
+    let op = Lookup {
+        digest: blob(&label),
+    };
+    let id = match meta.read(op).await.expect("a blob") {
+        Some(row) => row.id,
+        None => return "none".to_owned(),
+    };
+    let op = Condemn {
+        id,
+        key: Some(format!("{label}-old")),
+        actor: "job".into(),
+        at: NOW,
+    };
+    told(meta, op).await
+}
+
+async fn open(meta: &Meta, label: &str) {
+    let create = Create {
+        id: label.to_owned(),
+        repository: repo(label),
+        owner: "alice".into(),
+        algorithm: None,
+        at: NOW,
+    };
+    meta.write(create).await.expect("a session");
+}
+
+macro_rules! pairs {
+    ($($name:literal: |$meta:ident, $label:ident| $prepare:expr; $one:expr; $other:expr;)*) => {
+        /// All of them.
+        pub const PAIRS: &[Pair] = &[$(Pair {
+            name: $name,
+            prepare: |$meta, $label| doing(async move { $prepare; String::new() }),
+            one: |$meta, $label| doing(async move { $one.await }),
+            other: |$meta, $label| doing(async move { $other.await }),
+        }),*];
+    };
+}
+
+pairs! {
+    "put a manifest, unlink its blob": |meta, label| push_blob(&meta, &label, format!("{label} blob")).await;
+        told(meta, with_layer(&label, "m1", &["t"])); told(meta, unlink(&label));
+    "pin references, unlink their blob": |meta, label| push_blob(&meta, &label, format!("{label} blob")).await;
+        told(meta, PutEdges { repository: repo(&label), digest: digest(format!("{label} m1")),
+            edges: with_layer(&label, "m1", &[]).edges, check_sizes: true, at: NOW });
+        told(meta, unlink(&label));
+    "mount a blob, unlink its source": |meta, label| push_blob(&meta, &label, format!("{label} blob")).await;
+        told(meta, mount(&label)); told(meta, unlink(&label));
+    "publish a blob, publish the same": |meta, label| drop((meta, label));
+        told(meta, key(&label, "a")); told(meta, key(&label, "b"));
+    "replace a blob, replace it as well": |meta, label| meta.write(key(&label, "old")).await.expect("a blob");
+        told(meta, key(&label, "a")); told(meta, key(&label, "b"));
+    "publish a blob, unlink it": |meta, label| meta.write(key(&label, "old")).await.expect("a blob");
+        told(meta, key(&label, "a")); told(meta, unlink(&label));
+    "condemn a blob, publish it": |meta, label| meta.write(key(&label, "old")).await.expect("a blob");
+        condemn(meta, label); told(meta, key(&label, "a"));
+    "condemn a blob, mount it": |meta, label| meta.write(key(&label, "old")).await.expect("a blob");
+        condemn(meta, label); told(meta, mount(&label));
+    "make a tag, make it as well": |meta, label| push(&meta, plain(&label, "m0", &[])).await;
+        told(meta, plain(&label, "m1", &["t"])); told(meta, plain(&label, "m2", &["t"]));
+    "make a tag that must be absent, make it as well": |meta, label| push(&meta, plain(&label, "m0", &[])).await;
+        told(meta, Put { expect: Expect::Absent, ..plain(&label, "m1", &["t"]) });
+        told(meta, Put { expect: Expect::Absent, ..plain(&label, "m2", &["t"]) });
+    "move a tag, move it as well": |meta, label| push(&meta, plain(&label, "m0", &["t"])).await;
+        told(meta, plain(&label, "m1", &["t"])); told(meta, plain(&label, "m2", &["t"]));
+    "move a tag that must stand, move it as well": |meta, label| push(&meta, plain(&label, "m0", &["t"])).await;
+        told(meta, Put { expect: Expect::Digest(digest(format!("{label} m0"))), ..plain(&label, "m1", &["t"]) });
+        told(meta, Put { expect: Expect::Digest(digest(format!("{label} m0"))), ..plain(&label, "m2", &["t"]) });
+    "move a tag, delete it": |meta, label| push(&meta, plain(&label, "m0", &["t"])).await;
+        told(meta, plain(&label, "m1", &["t"])); told(meta, delete_tag(&label));
+    "delete a tag, delete it as well": |meta, label| push(&meta, plain(&label, "m0", &["t"])).await;
+        told(meta, delete_tag(&label)); told(meta, delete_tag(&label));
+    "push the first manifest, push it as well": |meta, label| drop((meta, label));
+        told(meta, plain(&label, "m1", &["t"])); told(meta, plain(&label, "m1", &["t"]));
+    "delete a manifest, tag it": |meta, label| push(&meta, plain(&label, "m1", &["old"])).await;
+        told(meta, delete(&label, "m1")); told(meta, plain(&label, "m1", &["t"]));
+    "delete a manifest, move its tag away": |meta, label| push(&meta, plain(&label, "m1", &["t"])).await;
+        told(meta, delete(&label, "m1")); told(meta, plain(&label, "m2", &["t"]));
+    "delete a manifest, delete it as well": |meta, label| push(&meta, plain(&label, "m1", &["t"])).await;
+        told(meta, delete(&label, "m1")); told(meta, delete(&label, "m1"));
+    "claim bytes, claim others": |meta, label| open(&meta, &label).await;
+        told(meta, claim(&label, 1)); told(meta, claim(&label, 2));
+    "claim bytes, take the session over": |meta, label| open(&meta, &label).await;
+        told(meta, claim(&label, 1)); told(meta, Take { id: label, epoch: 0, at: NOW });
+    "claim bytes, end the session": |meta, label| open(&meta, &label).await;
+        told(meta, claim(&label, 1)); told(meta, upload::Delete { id: label });
+    "claim bytes, publish them": |meta, label| open(&meta, &label).await;
+        told(meta, claim(&label, 1));
+        told(meta, crate::blob::Publish { upload: Some(label.clone()), ..key(&label, "a") });
+    "make the administrator, make it as well": |meta, label| drop((meta, label));
+        told(meta, principal::Create { name: label, kind: "a".into(), secret_hash: None, at: NOW });
+        told(meta, principal::Create { name: label, kind: "b".into(), secret_hash: None, at: NOW });
+}
+
+/// Everything of a run that anybody can see.
+pub async fn seen(meta: &Meta, label: &str) -> String {
+    let mut seen = Vec::new();
+    for name in ["t", "old"] {
+        let get = Get {
+            repository: repo(label),
+            reference: Ref::Tag(tag(name)),
+            with_bytes: true,
+        };
+        let row = meta.read(get).await.expect("a read");
+        seen.push(format!("{:?}", row.map(|row| (row.digest, row.bytes))));
+    }
+    for name in ["m0", "m1", "m2"] {
+        let get = Get {
+            repository: repo(label),
+            reference: Ref::Digest(digest(format!("{label} {name}"))),
+            with_bytes: true,
+        };
+        let found = meta.read(get).await.expect("a read");
+        seen.push(format!("{name} {}", found.is_some()));
+    }
+    for repository in [label.to_owned(), format!("{label}/to")] {
+        let find = Find {
+            repository: repo(&repository),
+            digest: blob(label),
+            with_bytes: false,
+        };
+        let place = meta.read(find).await.expect("a read").map(|row| row.place);
+        seen.push(match place {
+            Some(Place::Key(key)) => key,
+            Some(Place::Inline(_)) => "inline".to_owned(),
+            None => "none".to_owned(),
+        });
+    }
+    let garbage = Garbage {
+        after: Some(format!("{label}-")),
+        limit: 10,
+    };
+    let garbage = meta.scan(garbage).await.expect("a scan");
+    seen.extend(
+        garbage
+            .into_iter()
+            .filter(|key| key.starts_with(&format!("{label}-"))),
+    );
+    let history = tags::History {
+        repository: repo(label),
+        tag: Some(tag("t")),
+        limit: 10,
+    };
+    for step in meta.scan(history).await.expect("a scan") {
+        seen.push(format!("{} {:?} {:?}", step.version, step.from, step.to));
+    }
+    let session = upload::Get {
+        id: label.to_owned(),
+    };
+    if let Some(row) = meta.read(session).await.expect("a read") {
+        let chunks = upload::Chunks {
+            id: label.to_owned(),
+        };
+        let bytes = meta.read(chunks).await.expect("a read");
+        seen.push(format!(
+            "{} {} {:?} {bytes:?}",
+            row.offset, row.epoch, row.hash
+        ));
+    }
+    let who = principal::Get {
+        name: label.to_owned(),
+    };
+    if let Some(row) = meta.read(who).await.expect("a read") {
+        seen.push(row.kind);
+    }
+    neutral(&seen.join("\n"), label)
+}
+
+/// The text without what differs from run to run.
+pub fn neutral(text: &str, label: &str) -> String {
+    let mut text = text.to_owned();
+    for name in ["m0", "m1", "m2", "blob"] {
+        let bytes = format!("{label} {name}");
+        text = text.replace(
+            &format!("{:?}", bytes.as_bytes()),
+            &format!("bytes of {name}"),
+        );
+        text = text.replace(digest(bytes).as_str(), &format!("digest of {name}"));
+    }
+    text.replace(label, "LABEL")
+}
+
+/// What both orders of a pair give.
+pub async fn orders(meta: &Meta, pair: &Pair, label: &str) -> [String; 2] {
+    let mut results = [String::new(), String::new()];
+    for (turn, result) in results.iter_mut().enumerate() {
+        let label = format!("{label}o{turn}");
+        (pair.prepare)(meta.clone(), label.clone()).await;
+        let one = || (pair.one)(meta.clone(), label.clone());
+        let other = || (pair.other)(meta.clone(), label.clone());
+        let (one, other) = if turn == 0 {
+            let one = one().await;
+            (one, other().await)
+        } else {
+            let other = other().await;
+            (one().await, other)
+        };
+        *result = neutral(&format!("{one}\n{other}\n"), &label) + &seen(meta, &label).await;
+    }
+    results
+}
+
+/// Each pair in both orders: every operation finds what the one before left.
+pub async fn serially(meta: Meta) {
+    for (at, pair) in PAIRS.iter().enumerate() {
+        let again = orders(&meta, pair, &format!("again{at}n")).await;
+        let results = orders(&meta, pair, &format!("pair{at}n")).await;
+        assert_eq!(results, again, "{}: not the same twice", pair.name);
+    }
+}
