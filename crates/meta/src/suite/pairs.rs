@@ -132,6 +132,7 @@ async fn condemn(meta: Meta, label: String) -> String {
         key: Some(format!("{label}-old")),
         actor: "job".into(),
         at: NOW,
+        cause: "it was changed".into(),
     };
     told(meta, op).await
 }

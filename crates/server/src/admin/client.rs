@@ -106,7 +106,7 @@ mod tests {
             ok.unwrap(),
             Reply::Status {
                 process: 7,
-                version: "0.1.0".into()
+                version: "0.1.0".into(),
                 health: None,
             }
         );

@@ -221,7 +221,7 @@ impl Config {
             limits: self.core_limits(),
             content: self.content_rules(),
             rules: self.rules(),
-            upkeep: self.server.run.contains(&Part::Jobs).then(|| Upkeep {
+            upkeep: self.server.run.contains(&Part::Jobs).then_some(Upkeep {
                 collect_every: self.gc.every,
             }),
             external_url: self.server.external_url.as_ref().map(ToString::to_string),
