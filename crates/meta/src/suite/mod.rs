@@ -89,6 +89,11 @@ pub const ALLOWED: &[Allowed] = &[
         reason: "what a step has not folded yet",
     },
     Allowed {
+        step: "SCAN replica",
+        statement: "FROM replica",
+        reason: "the processes over this store",
+    },
+    Allowed {
         step: "SCAN signing_key",
         statement: "FROM signing_key",
         reason: "a handful of keys",
