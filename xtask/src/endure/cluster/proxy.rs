@@ -112,18 +112,19 @@ fn serve(client: TcpStream, shared: &Arc<Shared>) -> std::io::Result<()> {
     let server = TcpStream::connect(("127.0.0.1", shared.target))?;
     client.set_nodelay(true)?;
     server.set_nodelay(true)?;
+    let muted = Arc::new(AtomicBool::new(false));
     let back = {
         let (from, to) = (server.try_clone()?, client.try_clone()?);
-        let shared = Arc::clone(shared);
-        std::thread::spawn(move || pass(from, to, &shared, false))
+        let (shared, muted) = (Arc::clone(shared), Arc::clone(&muted));
+        std::thread::spawn(move || pass(from, to, &shared, &muted, false))
     };
-    pass(client, server, shared, true);
+    pass(client, server, shared, &muted, true);
     let _ = back.join();
     Ok(())
 }
 
-/// Passes bytes on in one direction until either side ends.
-fn pass(mut from: TcpStream, mut to: TcpStream, shared: &Shared, asks: bool) {
+/// Passes bytes on in one direction until either side ends. `muted`: what the server says nobody hears.
+fn pass(mut from: TcpStream, mut to: TcpStream, shared: &Shared, muted: &AtomicBool, asks: bool) {
     let mut buffer = vec![0; 64 << 10];
     let mut seen = 0_usize;
     loop {
@@ -154,8 +155,9 @@ fn pass(mut from: TcpStream, mut to: TcpStream, shared: &Shared, asks: bool) {
             }
             Mode::Cut => {}
             Mode::Forget if asks && bytes.windows(6).any(|word| word == b"COMMIT") => {
+                muted.store(true, Ordering::SeqCst);
                 let _ = to.write_all(bytes);
-                // The server has it; what it says to it nobody hears.
+                // So that the server has it and does it.
                 std::thread::sleep(Duration::from_millis(5));
                 shared.cut.fetch_add(1, Ordering::Relaxed);
                 let _ = from.shutdown(Shutdown::Both);
@@ -167,7 +169,8 @@ fn pass(mut from: TcpStream, mut to: TcpStream, shared: &Shared, asks: bool) {
                 break;
             }
         }
-        if to.write_all(bytes).is_err() {
+        let heard = asks || !muted.load(Ordering::SeqCst);
+        if !heard || to.write_all(bytes).is_err() {
             break;
         }
     }
