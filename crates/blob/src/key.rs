@@ -123,7 +123,7 @@ mod tests {
             let since = std::time::UNIX_EPOCH.elapsed().unwrap();
             u64::try_from(since.as_millis()).unwrap()
         };
-        let digest = Digest::of(wharf_oci::Algorithm::Sha256, b"x");
+        let digest = Digest::of(Algorithm::Sha256, b"x");
         let before = now();
         let made = Key::fresh(&digest).made_at().unwrap();
         assert!((before..=now()).contains(&made), "{made}");

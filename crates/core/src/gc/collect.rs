@@ -161,8 +161,10 @@ pub(crate) async fn remove(registry: &Registry, after: &mut Option<String>) -> R
 /// Collects at once, without waiting for requests: what is due or, with `all`, every candidate and everything that could
 /// still be restored.
 pub async fn free_now(registry: &Registry, all: bool) -> Result<Freed> {
-    let mut freed = Freed::default();
-    freed.manifests = super::purge::all_due(registry, all).await?;
+    let mut freed = Freed {
+        manifests: super::purge::all_due(registry, all).await?,
+        ..Freed::default()
+    };
     let due = if all {
         registry.clock.now_ms()
     } else {

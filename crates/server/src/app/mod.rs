@@ -106,9 +106,14 @@ impl App {
         let kinds = Arc::new(upkeep::kinds(options.upkeep));
         let (halt, halted) = watch::channel(false);
         let jobs = options.upkeep.map(|_| {
+            // On a store of its own a process is known by the same name at every start, and can take up what it had.
+            let alone = !data.meta.is_shared();
             let jobs = job::Options {
-                worker: "local".to_owned(),
-                alone: true,
+                worker: match alone {
+                    true => "local".to_owned(),
+                    false => format!("{}-{}", std::process::id(), uuid::Uuid::new_v4().simple()),
+                },
+                alone,
             };
             tokio::spawn(job::run(registry.clone(), kinds.clone(), jobs, halted))
         });
