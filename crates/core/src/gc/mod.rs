@@ -16,6 +16,7 @@ mod rules;
 mod sweep;
 #[cfg(test)]
 mod tests;
+mod untagged;
 
 pub use self::audit::Audit;
 pub(crate) use self::collect::remove;
@@ -25,6 +26,7 @@ pub use self::purge::Purge;
 pub(crate) use self::rules::fading;
 pub use self::rules::{Rules, Windows};
 pub use self::sweep::Sweep;
+pub use self::untagged::Untagged;
 
 use wharf_meta::setting;
 
@@ -74,7 +76,10 @@ pub async fn awake(registry: &Registry) -> Result<()> {
         );
         registry.ages.leapt(&*registry.clock, absent);
     }
-    remember(registry, now).await
+    if let Err(error) = remember(registry, now).await {
+        tracing::warn!(%error, "the time of this start could not be noted");
+    }
+    Ok(())
 }
 
 async fn remember(registry: &Registry, now: i64) -> Result<()> {
@@ -88,8 +93,11 @@ async fn is_awake(registry: &Registry) -> Result<()> {
     let now = registry.clock.now_ms();
     let seen = registry.meta.read(setting::Get { key }).await?;
     let seen = seen.and_then(|seen| seen.parse::<i64>().ok()).unwrap_or(0);
-    if now.saturating_sub(seen) >= SEEN_EVERY {
-        remember(registry, now).await?;
+    if now.saturating_sub(seen) >= SEEN_EVERY
+        && let Err(error) = remember(registry, now).await
+    {
+        // On a full disk this has no room, and what frees it must go on.
+        tracing::debug!(%error, "the time could not be noted");
     }
     Ok(())
 }

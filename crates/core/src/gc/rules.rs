@@ -36,6 +36,8 @@ pub struct Rules {
     pub grace: i64,
     /// How long a deleted manifest can be restored.
     pub restore: Windows,
+    /// How long a manifest stays without a tag, an index or a subject that keeps it, in milliseconds; `None`: for good.
+    pub untagged: Option<i64>,
     /// Period in which all bytes are read again, in milliseconds; 0: never.
     pub scrub: i64,
     /// How long events are kept, in milliseconds.
@@ -51,6 +53,7 @@ impl Default for Rules {
                 default: 7 * DAY,
                 overrides: Vec::new(),
             },
+            untagged: None,
             scrub: 30 * DAY,
             events: 30 * DAY,
         }

@@ -447,3 +447,46 @@ async fn a_blob_of_two_repositories_goes_with_the_last_one() {
     };
     assert_eq!(house.registry.meta.read(get).await.unwrap(), None);
 }
+
+#[tokio::test]
+async fn manifests_without_a_tag_go_only_where_that_is_wanted_and_can_come_back() {
+    let house = House::new().await;
+    let (old, _) = house.push_image("v1", &noise(30, LARGE)).await;
+    let (new, _) = house.push_image("v1", &noise(31, LARGE)).await;
+    house.clock.advance(30 * DAY);
+    house.run::<Untagged>().await;
+    assert!(resolves(&house, old.as_str()).await, "it is off");
+    house.rule(|rules| rules.untagged = Some(2 * DAY));
+    // Where something is about a manifest, that is no reason to keep the manifest; but it keeps what is about it.
+    let about = serde_json::json!({
+        "schemaVersion": 2,
+        "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "artifactType": "application/x-signature",
+        "config": {"mediaType": "application/vnd.oci.empty.v1+json", "digest": house.push(b"{}").await, "size": 2},
+        "layers": [],
+        "subject": {"mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": new, "size": 1},
+    });
+    let signature = house.put(about.to_string(), "signature").await.unwrap();
+    let tag = Tag::parse("signature").unwrap();
+    crate::tag::delete(&house.registry, &House::repository(), &tag, "bob")
+        .await
+        .unwrap();
+    house.clock.advance(2 * DAY - 1);
+    house.run::<Untagged>().await;
+    assert!(resolves(&house, signature.as_str()).await);
+    assert!(!resolves(&house, old.as_str()).await && resolves(&house, new.as_str()).await);
+    house.clock.advance(1);
+    house.run::<Untagged>().await;
+    assert!(
+        resolves(&house, signature.as_str()).await,
+        "its subject is there"
+    );
+    delete(&house, &new).await;
+    house.clock.advance(2 * DAY);
+    house.run::<Untagged>().await;
+    assert!(!resolves(&house, signature.as_str()).await);
+    restore::manifest(&house.registry, &House::repository(), &signature, "carol")
+        .await
+        .unwrap();
+    assert!(resolves(&house, signature.as_str()).await);
+}

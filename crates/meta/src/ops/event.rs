@@ -207,6 +207,28 @@ impl Op for Seen {
     }
 }
 
+/// Forgets a consumer, so that nothing waits for it. Cost: one row.
+#[derive(Clone, Debug)]
+pub struct Leave {
+    /// The consumer.
+    pub consumer: String,
+}
+
+impl Op for Leave {
+    type Out = ();
+    const SINGLE: bool = true;
+    const FREES: bool = true;
+
+    async fn run<T: Tx>(&self, tx: &mut T) -> Result<()> {
+        tx.exec(
+            "DELETE FROM event_cursor WHERE consumer = $1",
+            vals![&self.consumer],
+        )
+        .await?;
+        Ok(())
+    }
+}
+
 /// Lets events go that are older than a time.
 #[derive(Clone, Copy, Debug)]
 pub struct Trim {

@@ -111,12 +111,14 @@ impl App {
         let kinds = Arc::new(upkeep::kinds(options.upkeep));
         let (halt, halted) = watch::channel(false);
         let jobs = options.upkeep.map(|_| {
+            // On a store of its own a process is known by the same name at every start, and can take up what it had.
+            let alone = !data.meta.is_shared();
             let jobs = job::Options {
-                worker: match registry.meta.is_shared() {
-                    true => format!("{}", uuid::Uuid::now_v7().simple()),
-                    false => "local".to_owned(),
+                worker: match alone {
+                    true => "local".to_owned(),
+                    false => format!("{}-{}", std::process::id(), uuid::Uuid::new_v4().simple()),
                 },
-                alone: !registry.meta.is_shared(),
+                alone,
             };
             tokio::spawn(job::run(registry.clone(), kinds.clone(), jobs, halted))
         });

@@ -38,6 +38,7 @@ pub(super) fn kinds(upkeep: Option<Upkeep>) -> Kinds {
         .with::<upload::Expire>(Spec::every(OFTEN))
         .with::<gc::Purge>(Spec::every(collect))
         .with::<gc::Collect>(Spec::every(collect))
+        .with::<gc::Untagged>(Spec::every(OFTEN))
         .with::<manifest::Sweep>(Spec::every(OFTEN))
         .with::<scrub::Settle>(Spec::every(OFTEN))
         .with::<job::Reclaim>(Spec::every(OFTEN))

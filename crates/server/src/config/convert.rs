@@ -125,6 +125,7 @@ impl Config {
                     .map(|rule| (bare(&rule.on).to_owned(), millis(rule.window)))
                     .collect(),
             },
+            untagged: self.gc.untagged.map(millis),
             scrub: millis(self.scrub.period),
             events: millis(self.events.keep),
         }

@@ -256,6 +256,9 @@ section! {
         /// Time for which a blob stays that no manifest refers to: pushed and not used, or no longer used. A push must be
         /// finished within it. In its last hour the blob is answered as unknown, so that clients send it again.
         grace: Duration = Duration::from_secs(86_400) => live;
+        /// Time for which a manifest stays that has no tag, is in no index, and is about no manifest that is there. It can be
+        /// restored then. Unset: it stays for good, since it can be pulled by its digest.
+        untagged: Option<Duration> = None => live;
         /// Time between two looks for what can go.
         every: Duration = Duration::from_secs(60) => restart;
     }

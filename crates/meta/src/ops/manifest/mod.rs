@@ -6,6 +6,7 @@
 mod delete;
 mod put;
 mod restore;
+mod untagged;
 
 use wharf_oci::{Digest, EdgeKind, RepositoryName, Tag};
 
@@ -17,6 +18,7 @@ use crate::value::{Id, Row};
 pub use delete::{Delete, Deleted, SweepEdges, Swept, Unfinished};
 pub use put::{Expect, Pinned, Put, PutEdges, PutOutcome};
 pub use restore::{Deleted as Gone, GetDeleted, Restore, Restored};
+pub use untagged::{DeleteUntagged, DependentsOf};
 
 /// So many references one operation may bring; more come through [`PutEdges`] first.
 pub const MAX_EDGES: usize = 200;
