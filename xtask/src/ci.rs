@@ -66,6 +66,8 @@ fn steps() -> Result<Vec<Step>> {
             ],
             &[],
         ),
+        // What the tests themselves start.
+        step("database", &[&xtask, "clients", "postgresql"], &[]),
         step("test", &["cargo", "test", "--locked", "--workspace"], &[]),
         step(
             "doc",

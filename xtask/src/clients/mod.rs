@@ -80,6 +80,11 @@ const CLIENTS: &[Client] = &[
         "nginx",
         "a proxy with TLS in front, and a rival in benchmarks",
     ),
+    debian(
+        "postgresql",
+        "pg_ctlcluster",
+        "the metadata store of several replicas",
+    ),
     debian("wrk", "wrk", "benchmarks: small reads"),
     debian("strace", "strace", "benchmarks: flushes counted and slowed"),
     debian(

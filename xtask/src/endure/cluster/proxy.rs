@@ -224,7 +224,7 @@ mod tests {
         assert_eq!(ask(proxy.port, "abc"), None);
         proxy.set(Mode::Closed);
         assert_eq!(ask(proxy.port, "abc"), None);
-        assert_eq!(proxy.cut(), 4);
+        assert!(proxy.cut() >= 4);
         proxy.set(Mode::Honest);
         assert_eq!(ask(proxy.port, "abc").as_deref(), Some("abc"));
     }
