@@ -67,7 +67,7 @@ fn steps() -> Result<Vec<Step>> {
             &[],
         ),
         // What the tests themselves start.
-        step("database", &[&xtask, "clients", "postgresql"], &[]),
+        step("database", &[&xtask, "clients", "pg_ctlcluster"], &[]),
         step("test", &["cargo", "test", "--locked", "--workspace"], &[]),
         step(
             "doc",
