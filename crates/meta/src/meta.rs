@@ -108,7 +108,7 @@ impl Meta {
             Engine::Sqlite(engine) => engine.snapshot_into(path).await,
             Engine::Postgres(_) => Err(Error::Unsupported {
                 what: "a snapshot into a file",
-                instead: "use pg_dump, or wharf metadata copy",
+                instead: "use pg_dump, and copy the blobs after it; docs/how-to/postgresql.md says how",
             }),
         }
     }

@@ -99,8 +99,7 @@ impl Data {
                 if folder.join(DATABASE).exists() {
                     tracing::warn!(
                         folder = %folder.display(),
-                        "metadata.url is set, so {DATABASE} in the data folder is not used; `wharf metadata copy` moves \
-                         what it holds"
+                        "metadata.url is set, so {DATABASE} in the data folder is not used: what it holds is not served"
                     );
                 }
                 Meta::connect(postgres.clone()).await?

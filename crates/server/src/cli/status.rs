@@ -53,9 +53,11 @@ fn told(process: u32, version: &str, health: &Health) -> String {
         "REPLICA", "VERSION", "SINCE", "HEARD OF"
     ));
     for replica in &health.replicas {
+        // Whole seconds: nobody needs more.
+        let ago = span(replica.silent_for / 1_000 * 1_000);
         let heard = match replica.there {
-            true => format!("{} ago", span(replica.silent_for)),
-            false => format!("gone, {}", span(replica.silent_for)),
+            true => format!("{ago} ago"),
+            false => format!("gone, {ago}"),
         };
         text.push_str(&format!(
             "{:<32}{:<10}{:<22}{heard:<16}{}\n",
