@@ -142,15 +142,16 @@ fn pass(mut from: TcpStream, mut to: TcpStream, shared: &Shared, muted: &AtomicB
                     "HTTP/1.1 503 Slow Down\r\nContent-Type: application/xml\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{BUSY}",
                     BUSY.len()
                 );
-                let _ = from.write_all(answer.as_bytes());
+                // Before anybody can have heard of it.
                 shared.cut.fetch_add(1, Ordering::Relaxed);
+                let _ = from.write_all(answer.as_bytes());
                 break;
             }
             Mode::Busy => {}
             // Half of it, so that the other side holds a part of a message.
             Mode::Cut if seen.is_multiple_of(3) => {
-                let _ = to.write_all(&bytes[..read / 2]);
                 shared.cut.fetch_add(1, Ordering::Relaxed);
+                let _ = to.write_all(&bytes[..read / 2]);
                 break;
             }
             Mode::Cut => {}
