@@ -156,11 +156,11 @@ fn pass(mut from: TcpStream, mut to: TcpStream, shared: &Shared, muted: &AtomicB
             }
             Mode::Cut => {}
             Mode::Forget if asks && bytes.windows(6).any(|word| word == b"COMMIT") => {
+                shared.cut.fetch_add(1, Ordering::Relaxed);
                 muted.store(true, Ordering::SeqCst);
                 let _ = to.write_all(bytes);
                 // So that the server has it and does it.
                 std::thread::sleep(Duration::from_millis(5));
-                shared.cut.fetch_add(1, Ordering::Relaxed);
                 let _ = from.shutdown(Shutdown::Both);
                 break;
             }
