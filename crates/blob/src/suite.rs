@@ -542,6 +542,7 @@ pub async fn random_histories_give_the_digest_of_what_was_sent(fixture: &mut dyn
         let key = Key::fresh(&digest);
         fixture.store().publish(&id, &key).await.unwrap();
         fixture.store().discard(&id).await.unwrap();
+        drop(writer);
         fixture.restart();
         assert_eq!(
             content(&*fixture.store(), &key, kept.len()).await,

@@ -74,6 +74,12 @@ pub struct Fs {
 }
 
 impl Fs {
+    /// Whether nothing is under way: no writer, no reader, no work of one that was dropped.
+    #[cfg(feature = "suite")]
+    pub fn is_quiet(&self) -> bool {
+        Arc::strong_count(&self.engine) == 1
+    }
+
     /// Opens the folder. Blocks: makes folders durable that a crash may have left in the cache only.
     pub fn open(options: FsOptions) -> Result<Self> {
         let engine = Engine::open(options)?;
