@@ -228,7 +228,7 @@ fn front(folder: &Path, port: u16, replicas: &[Replica]) -> Result<Daemon> {
         "daemon off; {user} worker_processes 1; pid {shown}/pid; error_log {shown}/error.log crit;
 events {{ worker_connections 2000; }}
 http {{
-  access_log off; client_max_body_size 0; proxy_request_buffering off; proxy_buffering off; proxy_http_version 1.1;
+  access_log off; keepalive_requests 1000000; keepalive_timeout 600s; client_max_body_size 0; proxy_request_buffering off; proxy_buffering off; proxy_http_version 1.1;
   client_body_temp_path {shown}/b; proxy_temp_path {shown}/p; fastcgi_temp_path {shown}/f;
   uwsgi_temp_path {shown}/u; scgi_temp_path {shown}/s;
   upstream wharf {{ {servers} }}
