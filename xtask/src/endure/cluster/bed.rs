@@ -1,5 +1,5 @@
 //! What a cluster is made of: PostgreSQL, an S3 server, replicas of Wharf that share nothing else, and nginx before them
-//! without stickiness. Both stores are reached through a [`Proxy`].
+//! without stickiness; a single replica keeps its blobs in files instead. The stores are reached through a [`Proxy`].
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -99,9 +99,10 @@ pub(crate) struct Bed {
     pub(crate) port: u16,
     pub(crate) postgres: TestServer,
     pub(crate) to_postgres: Proxy,
-    pub(crate) to_s3: Proxy,
+    /// None: one replica keeps blobs in its folder.
+    pub(crate) to_s3: Option<Proxy>,
     _front: Daemon,
-    _s3: Daemon,
+    _s3: Option<Daemon>,
 }
 
 impl Bed {
@@ -109,9 +110,14 @@ impl Bed {
     pub(crate) fn start(binary: &Path, folder: &Path, replicas: usize) -> Result<Bed> {
         let postgres = TestServer::start(&[]);
         let to_postgres = Proxy::start(postgres.port())?;
-        let (s3, s3_port) = s3(folder)?;
-        let to_s3 = Proxy::start(s3_port)?;
-        let environment = environment(to_postgres.port, to_s3.port);
+        let (s3, to_s3) = match replicas {
+            1 => (None, None),
+            _ => {
+                let (daemon, port) = s3(folder)?;
+                (Some(daemon), Some(Proxy::start(port)?))
+            }
+        };
+        let environment = environment(to_postgres.port, to_s3.as_ref().map(|proxy| proxy.port));
         let mut sites = Vec::new();
         for number in 0..replicas {
             let folder = folder.join(format!("replica-{number}"));
@@ -150,20 +156,22 @@ impl Bed {
     }
 }
 
-fn environment(postgres: u16, s3: u16) -> Vec<(String, String)> {
-    let pairs = [
-        (
-            "METADATA__URL",
-            format!("postgres://wharf@127.0.0.1:{postgres}/postgres?sslmode=disable"),
-        ),
-        ("STORAGE__KIND", "s3".to_owned()),
-        ("STORAGE__S3__BUCKET", BUCKET.to_owned()),
-        ("STORAGE__S3__REGION", "us-east-1".to_owned()),
-        ("STORAGE__S3__PATH_STYLE", "true".to_owned()),
-        ("STORAGE__S3__ENDPOINT", format!("http://127.0.0.1:{s3}")),
-        ("STORAGE__S3__ACCESS_KEY_ID", KEY.to_owned()),
-        ("STORAGE__S3__SECRET_ACCESS_KEY", SECRET.to_owned()),
-    ];
+fn environment(postgres: u16, s3: Option<u16>) -> Vec<(String, String)> {
+    let mut pairs = vec![(
+        "METADATA__URL",
+        format!("postgres://wharf@127.0.0.1:{postgres}/postgres?sslmode=disable"),
+    )];
+    if let Some(port) = s3 {
+        pairs.extend([
+            ("STORAGE__KIND", "s3".to_owned()),
+            ("STORAGE__S3__BUCKET", BUCKET.to_owned()),
+            ("STORAGE__S3__REGION", "us-east-1".to_owned()),
+            ("STORAGE__S3__PATH_STYLE", "true".to_owned()),
+            ("STORAGE__S3__ENDPOINT", format!("http://127.0.0.1:{port}")),
+            ("STORAGE__S3__ACCESS_KEY_ID", KEY.to_owned()),
+            ("STORAGE__S3__SECRET_ACCESS_KEY", SECRET.to_owned()),
+        ]);
+    }
     pairs
         .into_iter()
         .map(|(key, value)| (format!("WHARF__{key}"), value))
@@ -220,7 +228,7 @@ fn front(folder: &Path, port: u16, replicas: &[Replica]) -> Result<Daemon> {
         "daemon off; {user} worker_processes 1; pid {shown}/pid; error_log {shown}/error.log crit;
 events {{ worker_connections 2000; }}
 http {{
-  access_log off; client_max_body_size 0; proxy_request_buffering off; proxy_buffering off; proxy_http_version 1.1;
+  access_log off; keepalive_requests 1000000; keepalive_timeout 600s; client_max_body_size 0; proxy_request_buffering off; proxy_buffering off; proxy_http_version 1.1;
   client_body_temp_path {shown}/b; proxy_temp_path {shown}/p; fastcgi_temp_path {shown}/f;
   uwsgi_temp_path {shown}/u; scgi_temp_path {shown}/s;
   upstream wharf {{ {servers} }}
