@@ -1,7 +1,7 @@
 //! Candidates: links that nothing is known to need, and what becomes of them.
 //!
 //! A link is one from birth, and again when its last holding reference goes; the transaction that makes it so calls
-//! [`note`] or [`mark`]. A push of a manifest does not clear the mark of each thing it refers to: candidates are hints, and
+//! `note` or `mark`. A push of a manifest does not clear the mark of each thing it refers to: candidates are hints, and
 //! [`Collect`] looks again under a lock. What holds a link: a reference of a manifest of its repository that is live, being
 //! pushed, or can be restored. A blob goes with its last link, in the same transaction, and its key into the list of
 //! garbage; only who finds it there removes bytes.
