@@ -18,6 +18,7 @@ pub mod registry;
 mod report;
 pub mod repository;
 pub mod tag;
+pub mod transfer;
 pub mod upload;
 pub mod verify;
 mod walk;

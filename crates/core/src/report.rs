@@ -21,11 +21,13 @@ enum Trouble {
     Unreadable,
     Refusing,
     Damaged,
+    Away,
+    Forbidden,
     Other,
 }
 
 impl Trouble {
-    const COUNT: usize = 6;
+    const COUNT: usize = 8;
 
     fn sentence(self) -> &'static str {
         match self {
@@ -40,6 +42,12 @@ impl Trouble {
             }
             Self::Damaged => {
                 "the registry's metadata is damaged, so nothing is written; its operator has to restore a backup"
+            }
+            Self::Away => {
+                "the registry's object store does not answer; what it was asked for works again when it does"
+            }
+            Self::Forbidden => {
+                "the registry's object store refuses it; its operator has to look at credentials and rights"
             }
             Self::Other => "a store of the registry failed; its log says why",
         }
@@ -101,6 +109,8 @@ pub(crate) fn blob(error: &wharf_blob::Error) -> Error {
     let trouble = match error {
         wharf_blob::Error::NoSpace => Trouble::Full,
         wharf_blob::Error::Io { source, .. } => Trouble::of_system(source),
+        wharf_blob::Error::Unreachable { .. } | wharf_blob::Error::Resting => Trouble::Away,
+        wharf_blob::Error::Refused { .. } => Trouble::Forbidden,
         _ => Trouble::Other,
     };
     outcome("blobs", trouble, error)

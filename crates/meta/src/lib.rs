@@ -31,8 +31,8 @@ pub use fresh::Stamp;
 pub use meta::{Meta, Opened};
 pub use migration::SCHEMA;
 pub use ops::{
-    blob, event, manifest, principal, referrer, refresh_token, repository, setting, signing_key,
-    tag, upload,
+    blob, event, manifest, multipart, principal, referrer, refresh_token, repository, setting,
+    signing_key, tag, upload,
 };
 pub use stats::{Slow, Stats};
 pub use tx::{Counter, Op, ReadOp, Tx};

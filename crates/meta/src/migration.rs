@@ -22,11 +22,18 @@ pub(crate) struct Migration {
 }
 
 /// All of them in order.
-pub(crate) const ALL: &[Migration] = &[Migration {
-    number: 1,
-    name: "start",
-    sql: include_str!("migrations/0001_start.sql"),
-}];
+pub(crate) const ALL: &[Migration] = &[
+    Migration {
+        number: 1,
+        name: "start",
+        sql: include_str!("migrations/0001_start.sql"),
+    },
+    Migration {
+        number: 2,
+        name: "parts",
+        sql: include_str!("migrations/0002_parts.sql"),
+    },
+];
 
 /// The schema that this binary knows: the number of the last migration.
 pub const SCHEMA: u32 = ALL[ALL.len() - 1].number;

@@ -9,6 +9,7 @@ pub mod content;
 pub mod options;
 pub mod process;
 pub mod raw;
+pub mod s3;
 pub mod server;
 
 pub use ca::Ca;
@@ -16,4 +17,5 @@ pub use client::{Client, Connection, Request, Response, Version};
 pub use content::{Content, Image, ImageSpec};
 pub use options::TestOptions;
 pub use process::Process;
+pub use s3::S3;
 pub use server::TestServer;

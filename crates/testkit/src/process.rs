@@ -44,7 +44,7 @@ impl Process {
         prepare(folder.path());
         let mut process = Process {
             binary: binary.into(),
-            options,
+            options: options.on_chosen_store().await,
             ca: Ca::new(),
             folder,
             addr,

@@ -7,6 +7,7 @@
 pub mod blob;
 pub mod event;
 pub mod manifest;
+pub mod multipart;
 pub mod principal;
 pub mod referrer;
 pub mod refresh_token;

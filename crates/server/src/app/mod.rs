@@ -11,14 +11,14 @@ use tokio_util::sync::CancellationToken;
 use wharf_core::access::{Access, AccessError, AccessOptions};
 use wharf_core::{Clock, ContentRules, Limits, Registry};
 
-pub use self::data::{Data, DataError, DataOptions};
+pub use self::data::{Data, DataError, DataOptions, target};
 use crate::http::body::Body;
 use crate::http::shutdown::Readiness;
 use crate::http::{ApiError, Handler, Request, Response, Route};
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::Sample;
 use crate::ui;
-use crate::v2::{Challenges, V2};
+use crate::v2::{Challenges, RedirectRule, V2};
 
 /// Everything that an [`App`] is made of. `config` builds one from the configuration, tests by hand.
 #[derive(Debug)]
@@ -33,6 +33,8 @@ pub struct AppOptions {
     pub external_url: Option<String>,
     /// `auth.challenge = "basic"`.
     pub basic_challenge: bool,
+    /// Who reads blobs from the object store itself.
+    pub redirect: RedirectRule,
     /// What time it is.
     pub clock: Arc<dyn Clock>,
     /// Where figures are counted.
@@ -61,11 +63,15 @@ pub enum AppError {
     /// Access cannot be set up.
     #[error(transparent)]
     Access(#[from] AccessError),
+    /// The bucket is not this installation's, or cannot be used.
+    #[error(transparent)]
+    Storage(#[from] DataError),
 }
 
 impl App {
     /// Puts the registry together over an open data folder and starts its upkeep.
     pub async fn open(data: Data, options: AppOptions) -> Result<Arc<Self>, AppError> {
+        data.own().await?;
         let now = options.clock.now_ms();
         let access = Access::open(options.access, data.meta.clone(), now).await?;
         let challenges = Challenges {
@@ -88,6 +94,7 @@ impl App {
                 challenges,
                 options.metrics.clone(),
                 options.external_url.as_deref(),
+                options.redirect,
             ),
             authority: options.external_url.as_deref().and_then(authority),
             metrics: options.metrics,
@@ -163,7 +170,7 @@ impl App {
             // A store that cannot answer shows in its own figures; the others are still worth having.
             totals: totals.unwrap_or_default(),
             meta: self.registry.meta.stats(),
-            blob: self.data.blobs.counts().read(),
+            blob: self.data.blobs.figures(),
             caches: vec![
                 ("password", passwords.remembered, passwords.checked),
                 ("token", tokens.remembered, tokens.checked),

@@ -119,6 +119,7 @@ impl From<AppError> for Failure {
     fn from(error: AppError) -> Self {
         let exit = match error {
             AppError::Access(_) => Exit::Usage,
+            AppError::Storage(_) => Exit::Data,
         };
         Self::new(exit, error)
     }

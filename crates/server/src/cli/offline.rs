@@ -61,6 +61,7 @@ async fn alone(config: &Config, command: Command) -> Result<Reply, Failure> {
     let data = Data::open(&config.data_options(), |holder| {
         eprintln!("waiting for the data folder, which {holder} has");
     })?;
+    data.own().await?;
     // Files that the configuration names are of no interest here, and may be missing where this runs.
     let options = AccessOptions {
         htpasswd: None,

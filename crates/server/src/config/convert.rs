@@ -155,6 +155,7 @@ impl Config {
                 .storage
                 .io_threads
                 .map_or(0, |threads| threads as usize),
+            object: self.object_options(),
             ..defaults
         }
     }
@@ -174,6 +175,7 @@ impl Config {
             content: self.content_rules(),
             external_url: self.server.external_url.as_ref().map(ToString::to_string),
             basic_challenge: self.auth.challenge == Challenge::Basic,
+            redirect: self.redirect_rule(),
             clock,
             metrics,
         })

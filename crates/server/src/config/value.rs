@@ -479,6 +479,29 @@ impl Value for Role {
     }
 }
 
+/// The beginning of repository names, on `/` borders.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RepositoryPrefix(pub String);
+
+impl Value for RepositoryPrefix {
+    fn expects() -> String {
+        "the beginning of a repository's name, such as \"team/a\"".to_owned()
+    }
+    fn example() -> String {
+        quote("team/a")
+    }
+    fn parse(text: &str) -> Result<Self, String> {
+        let bare = text.strip_suffix('/').unwrap_or(text);
+        match wharf_oci::RepositoryName::parse(bare) {
+            Ok(_) => Ok(Self(bare.to_owned())),
+            Err(_) => Err(format!("`{text}` begins no repository's name")),
+        }
+    }
+    fn to_toml(&self) -> Option<String> {
+        Some(quote(&self.0))
+    }
+}
+
 /// The address under which clients reach this registry: scheme and host, nothing else.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExternalUrl {

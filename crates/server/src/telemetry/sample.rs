@@ -20,8 +20,8 @@ pub struct Sample {
     pub totals: wharf_meta::repository::Totals,
     /// Figures of its engine.
     pub meta: wharf_meta::Stats,
-    /// Work of the blob store: name, how often, nanoseconds in all.
-    pub blob: Vec<(&'static str, u64, u64)>,
+    /// Work of the blob store.
+    pub blob: wharf_blob::Figures,
     /// Caches: name, hits, misses.
     pub caches: Vec<(&'static str, u64, u64)>,
 }
@@ -92,7 +92,7 @@ impl Collector for Latest {
             meta.database_bytes,
         )?;
 
-        let works = &sample.blob;
+        let works = &sample.blob.work;
         let times = works
             .iter()
             .map(|&(kind, times, _)| ([("operation", kind)], times));
@@ -107,6 +107,14 @@ impl Collector for Latest {
             .map(|&(kind, _, nanos)| ([("operation", kind)], nanos as f64 / 1e9));
         let help = "Time spent in that work";
         out.counters("blob_operation", help, Some(&Unit::Seconds), seconds)?;
+        let help = "Requests to the object store that failed after all repetitions";
+        out.counter("blob_failed_requests", help, None, sample.blob.failed)?;
+        let help =
+            "Requests to the object store that were not tried, because those before them failed";
+        out.counter("blob_refused_requests", help, None, sample.blob.refused)?;
+        let help = "1 while the object store is left alone because it failed again and again";
+        let open = u64::from(sample.blob.open_circuit);
+        out.gauge("blob_circuit_open", help, None, open)?;
         let lookups = sample.caches.iter().flat_map(|&(cache, hits, misses)| {
             [("hit", hits), ("miss", misses)]
                 .map(|(result, count)| ([("cache", cache), ("result", result)], count))

@@ -86,6 +86,7 @@ impl House {
             content: ContentRules::default(),
             external_url: None,
             basic_challenge: false,
+            redirect: crate::v2::RedirectRule::default(),
             clock: clock.clone(),
             metrics: Arc::new(Metrics::new(false)),
         };
