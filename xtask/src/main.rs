@@ -43,6 +43,8 @@ enum Task {
     Ci(ci::Args),
     /// Install the real clients that the end-to-end tests use
     Clients(clients::Args),
+    /// Run replicas over PostgreSQL and S3 while each part fails in turn
+    Cluster(endure::cluster::Args),
     /// Build a release archive
     Dist,
     /// Run the real clients against the release binary
@@ -67,6 +69,7 @@ fn main() -> ExitCode {
         Task::BenchPipeline(args) => bench::pipeline(&args),
         Task::Ci(args) => ci::main(&args),
         Task::Clients(args) => clients::main(&args),
+        Task::Cluster(args) => endure::cluster::main(&args),
         Task::Dist => dist::main(),
         Task::E2e(args) => e2e::main(&args),
         Task::Endure(args) => endure::main(&args),

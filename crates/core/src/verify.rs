@@ -11,7 +11,7 @@
 use std::io;
 
 use wharf_blob::{Blob, BlobStore, Hasher, Key, Part, Stored, UploadId};
-use wharf_meta::{Meta, blob as rows, manifest, upload};
+use wharf_meta::{Meta, blob as rows, manifest, multipart, upload};
 use wharf_oci::Digest;
 
 use crate::error::{Error, Result};
@@ -408,7 +408,15 @@ async fn is_wanted(meta: &Meta, stored: &Stored) -> Result<bool> {
 
 /// Whether a live row has its bytes under this key.
 pub(crate) async fn is_named(meta: &Meta, key: &Key) -> Result<bool> {
-    let Some(digest) = key.digest() else {
+    let digest = match key.digest() {
+        Some(digest) => Some(digest),
+        // Chosen before the digest was known.
+        None => {
+            let key = key.to_string();
+            meta.read(multipart::DigestOf { key }).await?
+        }
+    };
+    let Some(digest) = digest else {
         return Ok(false);
     };
     let row = meta.read(rows::Lookup { digest }).await?;

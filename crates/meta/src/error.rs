@@ -79,6 +79,25 @@ pub enum Error {
         "metadata writes are refused since a commit failed ({0}); they resume once a checkpoint is synced to disk"
     )]
     Refusing(String),
+    /// The database server cannot be reached, or does not answer.
+    #[error("the metadata database (metadata.url) cannot be reached: {0}")]
+    Unreachable(String),
+    /// The database server or what it holds cannot be used as it is set up.
+    #[error("metadata.url: {problem}; {cure}")]
+    Setup {
+        /// What is wrong.
+        problem: String,
+        /// The way out.
+        cure: String,
+    },
+    /// The engine in use has no such thing.
+    #[error("{what} is not for a PostgreSQL store: {instead}")]
+    Unsupported {
+        /// What was asked for.
+        what: &'static str,
+        /// What serves the same purpose.
+        instead: &'static str,
+    },
     /// The store is closed or closing.
     #[error("the metadata store is closed")]
     Closed,
@@ -105,6 +124,9 @@ pub enum Error {
 impl Error {
     /// Whether the same call may succeed later without anybody changing anything.
     pub fn is_transient(&self) -> bool {
-        matches!(self, Error::Busy(_) | Error::Full(_) | Error::Refusing(_))
+        matches!(
+            self,
+            Error::Busy(_) | Error::Full(_) | Error::Refusing(_) | Error::Unreachable(_)
+        )
     }
 }

@@ -20,6 +20,11 @@ pub struct Stamp {
     count: u64,
 }
 
+impl Stamp {
+    /// One that is stale from the start: where others write too, nothing that was read stays so.
+    pub(crate) const STALE: Stamp = Stamp { slot: 0, count: 1 };
+}
+
 /// Counts for what may be served under a tag or digest: odd while a commit that changes it is under way.
 #[derive(Debug)]
 pub(crate) struct Fresh {

@@ -21,7 +21,10 @@ mod value;
 
 #[cfg(feature = "suite")]
 pub mod suite;
+#[cfg(feature = "test-server")]
+pub mod test_server;
 
+pub use engine::postgres::PostgresOptions;
 #[cfg(feature = "suite")]
 pub use engine::sqlite::{Bulk, Steps};
 pub use engine::sqlite::{SqliteOptions, Synchronous};
@@ -31,8 +34,8 @@ pub use fresh::Stamp;
 pub use meta::{Meta, Opened};
 pub use migration::SCHEMA;
 pub use ops::{
-    blob, event, manifest, multipart, principal, referrer, refresh_token, repository, setting,
-    signing_key, tag, upload,
+    blob, counter, event, manifest, multipart, principal, referrer, refresh_token, repository,
+    setting, signing_key, tag, upload,
 };
 pub use stats::{Slow, Stats};
 pub use tx::{Counter, Op, ReadOp, Tx};

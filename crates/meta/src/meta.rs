@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use wharf_oci::RepositoryName;
 
-use crate::engine::sqlite::{Engine, SqliteOptions};
-use crate::error::Result;
+use crate::engine::postgres::{self, PostgresOptions};
+use crate::engine::sqlite::{self, SqliteOptions};
+use crate::error::{Error, Result};
 use crate::fresh::Stamp;
 use crate::stats::Stats;
 use crate::tx::{Op, ReadOp};
@@ -14,15 +15,22 @@ use crate::tx::{Op, ReadOp};
 /// The metadata store. Cheap to clone; the last clone closes it when [`Meta::close`] did not.
 #[derive(Clone, Debug)]
 pub struct Meta {
-    engine: Arc<Engine>,
+    engine: Engine,
 }
 
-/// What [`Meta::open`] found.
+/// What runs the operations.
+#[derive(Clone, Debug)]
+enum Engine {
+    Sqlite(Arc<sqlite::Engine>),
+    Postgres(Arc<postgres::Engine>),
+}
+
+/// What [`Meta::open`] or [`Meta::connect`] found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Opened {
-    /// There was no database: it was made.
+    /// There was no database, or an empty one: it was made.
     pub fresh: bool,
-    /// The schema before, when migrations ran. A snapshot of that state lies beside the database.
+    /// The schema before, when migrations ran. With SQLite, a snapshot of that state lies beside the database.
     pub migrated_from: Option<u32>,
 }
 
@@ -32,85 +40,151 @@ impl Meta {
     /// The caller holds the data folder's [`crate::lock`]. Refuses a folder or file it must not use, before it touched
     /// anything: see [`crate::inspect`].
     pub fn open(options: SqliteOptions) -> Result<(Meta, Opened)> {
-        let (engine, opened) = Engine::open(options)?;
-        Ok((
-            Meta {
-                engine: Arc::new(engine),
-            },
-            opened,
-        ))
+        let (engine, opened) = sqlite::Engine::open(options)?;
+        let engine = Engine::Sqlite(Arc::new(engine));
+        Ok((Meta { engine }, opened))
+    }
+
+    /// Connects to a PostgreSQL database, making its tables or migrating them. Any number of processes may do so.
+    ///
+    /// Waits for a server that does not answer yet. Refuses one that cannot keep what is promised, and a database that
+    /// holds something else, before it touched anything.
+    pub async fn connect(options: PostgresOptions) -> Result<(Meta, Opened)> {
+        let (engine, opened) = postgres::Engine::open(options).await?;
+        let engine = Engine::Postgres(Arc::new(engine));
+        Ok((Meta { engine }, opened))
+    }
+
+    /// Whether other processes may write to the same store.
+    pub fn is_shared(&self) -> bool {
+        matches!(self.engine, Engine::Postgres(_))
     }
 
     /// Runs an operation; when this gives `Ok`, it is durable. An operation whose future is dropped may still happen.
     pub async fn write<O: Op>(&self, op: O) -> Result<O::Out> {
-        self.engine.write(op).await
+        match &self.engine {
+            Engine::Sqlite(engine) => engine.write(op).await,
+            Engine::Postgres(engine) => Box::pin(engine.write(op)).await,
+        }
     }
 
-    /// Runs a short read at once, on this thread: for point reads only, since it blocks for their time (microseconds).
-    /// Sees every write that was acknowledged before.
+    /// Runs a short read: for point reads only. SQLite does it at once on this thread and blocks for microseconds.
+    /// Sees every write that was acknowledged before, by whatever process.
     pub async fn read<O: ReadOp>(&self, op: O) -> Result<O::Out> {
-        self.engine.read(&op)
+        match &self.engine {
+            Engine::Sqlite(engine) => engine.read(&op),
+            Engine::Postgres(engine) => Box::pin(engine.read(op)).await,
+        }
     }
 
-    /// Runs a read that passes over many rows on the threads made for that.
+    /// Runs a read that passes over many rows where it holds nobody up.
     pub async fn scan<O: ReadOp>(&self, op: O) -> Result<O::Out> {
-        self.engine.scan(op).await
+        match &self.engine {
+            Engine::Sqlite(engine) => engine.scan(op).await,
+            Engine::Postgres(engine) => Box::pin(engine.scan(op)).await,
+        }
     }
 
     /// When the tag or digest of a repository was looked at: to be taken before a read, and kept with what it gave.
     pub fn stamp(&self, repository: &RepositoryName, reference: &str) -> Stamp {
-        self.engine.fresh().stamp(repository, reference)
+        match &self.engine {
+            Engine::Sqlite(engine) => engine.fresh().stamp(repository, reference),
+            Engine::Postgres(_) => Stamp::STALE,
+        }
     }
 
     /// Whether what was read after the stamp was taken is what a read would give now. Exact: false from before the
-    /// commit of a change is visible to any reader.
+    /// commit of a change is visible to any reader. Where other processes write too, never.
     pub fn is_fresh(&self, stamp: Stamp) -> bool {
-        self.engine.fresh().is_fresh(stamp)
+        match &self.engine {
+            Engine::Sqlite(engine) => engine.fresh().is_fresh(stamp),
+            Engine::Postgres(_) => false,
+        }
     }
 
     /// Writes a consistent copy of the database to a file that does not exist yet, while serving, and syncs it.
     pub async fn snapshot_into(&self, path: &Path) -> Result<()> {
-        self.engine.snapshot_into(path).await
+        match &self.engine {
+            Engine::Sqlite(engine) => engine.snapshot_into(path).await,
+            Engine::Postgres(_) => Err(Error::Unsupported {
+                what: "a snapshot into a file",
+                instead: "use pg_dump, or wharf metadata copy",
+            }),
+        }
     }
 
-    /// What is wrong inside the database itself, at most 20 findings; empty when it is whole. Reads all of it.
+    /// What is wrong inside the database itself, at most 20 findings; empty when it is whole. Reads all of it. PostgreSQL
+    /// looks after its own (data checksums, pg_amcheck): nothing is found here.
     pub async fn integrity(&self) -> Result<Vec<String>> {
-        self.engine.integrity().await
+        match &self.engine {
+            Engine::Sqlite(engine) => engine.integrity().await,
+            Engine::Postgres(_) => Ok(Vec::new()),
+        }
     }
 
     /// A row turned out not to be what it was: nothing is written from now on, as after damage that SQLite finds itself.
+    /// With PostgreSQL it is only logged: other replicas would write on.
     pub fn report_damage(&self, what: String) {
-        self.engine.report_damage(what);
+        match &self.engine {
+            Engine::Sqlite(engine) => engine.report_damage(what),
+            Engine::Postgres(_) => {
+                tracing::error!(
+                    what,
+                    "a row of the metadata database is not what was written"
+                );
+            }
+        }
     }
 
-    /// Whether the disk is so full that only deletes are accepted.
+    /// Whether the disk is so full that only deletes are accepted. A server of its own knows about its disk.
     pub fn is_full(&self) -> bool {
-        self.engine.is_full()
+        match &self.engine {
+            Engine::Sqlite(engine) => engine.is_full(),
+            Engine::Postgres(_) => false,
+        }
     }
 
     /// The store's figures.
     pub fn stats(&self) -> Stats {
-        self.engine.stats()
+        match &self.engine {
+            Engine::Sqlite(engine) => engine.stats(),
+            Engine::Postgres(engine) => engine.stats(),
+        }
     }
 
     /// Gives at most so many pages that nothing uses any more back to the file system, as part of the writer's work; tells
-    /// how many are left. Bounded: some microseconds for each page.
+    /// how many are left. Bounded: some microseconds for each page. PostgreSQL vacuums by itself: none are left.
     pub async fn reclaim(&self, pages: u32) -> Result<u64> {
-        self.engine.reclaim(pages).await
+        match &self.engine {
+            Engine::Sqlite(engine) => engine.reclaim(pages).await,
+            Engine::Postgres(_) => Ok(0),
+        }
     }
 
     /// Every statement that was prepared so far, as its operation wrote it; for the record of query plans.
     pub fn statements(&self) -> Vec<String> {
-        self.engine.statements()
+        match &self.engine {
+            Engine::Sqlite(engine) => engine.statements(),
+            Engine::Postgres(engine) => engine.statements(),
+        }
     }
 
-    /// How the engine would run a statement of an operation: one line for each step.
+    /// How SQLite would run a statement of an operation: one line for each step.
     pub fn explain(&self, statement: &str) -> Result<Vec<String>> {
-        self.engine.explain(statement)
+        match &self.engine {
+            Engine::Sqlite(engine) => engine.explain(statement),
+            Engine::Postgres(_) => Err(Error::Unsupported {
+                what: "explaining a statement",
+                instead: "use EXPLAIN in psql",
+            }),
+        }
     }
 
     /// Finishes what was accepted, moves the log into the database and closes. Later calls give [`crate::Error::Closed`].
     pub async fn close(&self) {
-        self.engine.close().await;
+        match &self.engine {
+            Engine::Sqlite(engine) => engine.close().await,
+            Engine::Postgres(engine) => engine.close(),
+        }
     }
 }

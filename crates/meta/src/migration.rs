@@ -17,7 +17,7 @@ pub(crate) struct Migration {
     pub(crate) number: u32,
     /// The file's name without number.
     pub(crate) name: &'static str,
-    /// PostgreSQL's dialect, with `/*sqlite … */` where SQLite needs more.
+    /// PostgreSQL's dialect, with `/*sqlite … */` where SQLite needs more and `/*postgres … */` for what it lacks.
     pub(crate) sql: &'static str,
 }
 
@@ -30,8 +30,13 @@ pub(crate) const ALL: &[Migration] = &[
     },
     Migration {
         number: 2,
+        name: "replicas",
+        sql: include_str!("migrations/0002_replicas.sql"),
+    },
+    Migration {
+        number: 3,
         name: "parts",
-        sql: include_str!("migrations/0002_parts.sql"),
+        sql: include_str!("migrations/0003_parts.sql"),
     },
 ];
 

@@ -39,6 +39,16 @@ pub struct Stats {
     pub reads: u64,
     /// Reads that went to the reader threads.
     pub scans: u64,
+    /// PostgreSQL: why it cannot be reached; none while it can.
+    pub unreachable: Option<String>,
+    /// PostgreSQL: connections that transactions use now.
+    pub connections: u64,
+    /// PostgreSQL: connections that were made.
+    pub connected: u64,
+    /// PostgreSQL: times that somebody waited for an answer of the server.
+    pub round_trips: u64,
+    /// PostgreSQL: operations that were tried again since others were in the way or the connection was lost.
+    pub retries: u64,
     /// Operations that held the writer for longer than they may, by name.
     pub slow: Vec<Slow>,
 }

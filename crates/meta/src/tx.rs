@@ -1,8 +1,9 @@
 //! The wall between operations and engines: an operation is written once and runs on each.
 //!
-//! SQLite runs operations on its writer thread, many in one commit; PostgreSQL will await them in a transaction of
-//! their own. An operation may therefore await nothing but its [`Tx`], must not keep state outside it, and must give
-//! the same result when it is run again: the answer to a commit can be lost.
+//! SQLite runs operations on its writer thread, many in one commit; PostgreSQL awaits them in a transaction of their own
+//! (READ COMMITTED), and runs them anew when others are in the way. An operation may therefore await nothing but its
+//! [`Tx`] and must not keep state outside it. One that is [`Op::SINGLE`] and writes must give the same result when it is
+//! run again, since the answer to it can be lost; of the others the engine finds out.
 
 use std::future::Future;
 
@@ -102,12 +103,14 @@ pub trait Tx: Send {
 ///
 /// Bound: no more than 5 ms or 500 rows; larger work is cut into several operations by the caller. An `Err` undoes all
 /// that the operation did; outcomes that a caller expects are variants of `Out`, and must come before the first write.
-pub trait Op: Send + 'static {
+pub trait Op: Send + Sync + 'static {
     /// What it gives.
     type Out: Send + 'static;
 
     /// At most one statement that writes, so that the engine needs no savepoint; of a [`ReadOp`]: one statement at all, so
-    /// that it needs no transaction. The engine holds operations to it.
+    /// that it needs no transaction. The engine holds operations to it. PostgreSQL runs it outside of a transaction: it
+    /// must be one statement at all that counts nothing, unless it is [`Op::RELAXED`], and its outcome the same when it is
+    /// repeated.
     const SINGLE: bool = false;
 
     /// It gives room back, so it is let through on a full disk, on room that was set aside for that.

@@ -14,6 +14,14 @@ use crate::error::{Error, Result};
 pub struct Id([u8; 16]);
 
 impl Id {
+    /// A fresh one that sorts by `at` (milliseconds since 1970).
+    pub(crate) fn new(at: i64) -> Id {
+        let ms = u64::try_from(at).unwrap_or(0);
+        let time =
+            uuid::Timestamp::from_unix(uuid::NoContext, ms / 1000, (ms % 1000) as u32 * 1_000_000);
+        Id(uuid::Uuid::new_v7(time).into_bytes())
+    }
+
     /// The id with these bytes.
     pub const fn from_bytes(bytes: [u8; 16]) -> Id {
         Id(bytes)

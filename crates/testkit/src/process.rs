@@ -19,7 +19,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub struct Process {
     binary: PathBuf,
     options: TestOptions,
-    ca: Ca,
+    /// Whoever signed its certificate.
+    pub ca: Ca,
     folder: TempDir,
     addr: SocketAddr,
     child: Option<Child>,

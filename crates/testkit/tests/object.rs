@@ -9,7 +9,8 @@ use wharf_blob::{BlobStore, Checkpoint, Error, Key, Object, blob_suite};
 use wharf_oci::{Algorithm, Digest};
 use wharf_testkit::s3::{ACCESS_KEY, BUCKET, Fault, Kind, S3, SECRET_KEY};
 
-const PART: u64 = 100_000;
+/// The least that the service takes.
+const PART: u64 = 5 << 20;
 
 fn options(endpoint: String, bucket: &str, access_key: &str, secret: &str) -> ObjectOptions {
     ObjectOptions {
@@ -79,7 +80,8 @@ impl Fixture for House {
 
 blob_suite!(s3, House::new().await);
 
-const LENGTH: usize = 450_000;
+/// Five parts.
+const LENGTH: usize = 22_000_000;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upload_costs_one_request_for_each_part_and_two() {

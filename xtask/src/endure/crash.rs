@@ -244,7 +244,8 @@ fn orphans(told: &str) -> usize {
         .unwrap_or(0)
 }
 
-fn broken(faults: Vec<String>) -> Result<()> {
+/// An error that shows the first of these.
+pub(crate) fn broken(faults: Vec<String>) -> Result<()> {
     if faults.is_empty() {
         return Ok(());
     }

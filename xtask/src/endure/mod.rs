@@ -5,6 +5,7 @@
 //! prints the seed, the round and the history of what is wrong, and keeps the data folder.
 
 mod check;
+pub(crate) mod cluster;
 mod crash;
 mod history;
 mod http;
@@ -13,7 +14,7 @@ mod random;
 mod registry;
 mod work;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
@@ -53,19 +54,7 @@ enum What {
 
 /// Runs the task.
 pub(crate) fn main(args: &Args) -> Result<()> {
-    let binary = match &args.binary {
-        Some(binary) => std::path::absolute(binary)?,
-        None => {
-            run::check(Command::new("cargo").current_dir(workspace::root()).args([
-                "build",
-                "--locked",
-                "--release",
-                "--package",
-                "wharf",
-            ]))?;
-            workspace::target_dir().join("release/wharf")
-        }
-    };
+    let binary = binary(args.binary.as_deref())?;
     let start = Instant::now();
     match &args.what {
         What::Crash { kills } => {
@@ -108,4 +97,19 @@ pub(crate) fn main(args: &Args) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// The program under test: the one that was given, or a release that is built now.
+fn binary(given: Option<&Path>) -> Result<PathBuf> {
+    if let Some(given) = given {
+        return Ok(std::path::absolute(given)?);
+    }
+    run::check(Command::new("cargo").current_dir(workspace::root()).args([
+        "build",
+        "--locked",
+        "--release",
+        "--package",
+        "wharf",
+    ]))?;
+    Ok(workspace::target_dir().join("release/wharf"))
 }

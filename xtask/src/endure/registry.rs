@@ -22,6 +22,8 @@ pub(crate) struct Site {
     pub(crate) data: PathBuf,
     pub(crate) log: PathBuf,
     pub(crate) port: u16,
+    /// Its configuration beyond what all have.
+    environment: Vec<(String, String)>,
 }
 
 /// A server that runs. It is killed when this is dropped.
@@ -43,12 +45,21 @@ impl Site {
             data: folder.join("data"),
             log: folder.join("server.log"),
             port,
+            environment: Vec::new(),
         })
     }
 
     /// The same, with its output elsewhere.
     pub(crate) fn logging_to(self, log: PathBuf) -> Site {
         Site { log, ..self }
+    }
+
+    /// The same, with these variables.
+    pub(crate) fn with_environment(self, environment: &[(String, String)]) -> Site {
+        Site {
+            environment: environment.to_vec(),
+            ..self
+        }
     }
 
     /// Starts the server and does not wait for it. `tracer` is put before its command line.
@@ -70,6 +81,7 @@ impl Site {
             // Requests keep the ids that the clients give them.
             .env("WHARF__SERVER__TRUSTED_PROXIES", "127.0.0.1")
             .env("WHARF__LOG__LEVEL", "warn")
+            .envs(self.environment.iter().map(|(key, value)| (key, value)))
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log);
@@ -143,6 +155,11 @@ impl Registry {
             i32::try_from(self.child.id())?
         };
         Pid::from_raw(number).context("a process number")
+    }
+
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, signal: Signal) -> Result<()> {
+        Ok(kill_process(self.process()?, signal)?)
     }
 
     /// How many file descriptors it has open.

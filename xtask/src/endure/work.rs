@@ -66,6 +66,8 @@ pub(crate) struct World {
     pushed: Vec<Vec<String>>,
     /// What must never happen.
     pub(crate) faults: Vec<String>,
+    /// A proxy stands before the server: 502 and 504 are its words, and what it gave up may still happen.
+    pub(crate) behind_a_front: bool,
     /// Answers by status.
     pub(crate) answers: HashMap<u16, usize>,
 }
@@ -191,21 +193,26 @@ impl<'a> Client<'a> {
             }
         };
         *world.answers.entry(answer.status).or_default() += 1;
+        let given_up = world.behind_a_front && matches!(answer.status, 502 | 504);
         let outcome = match answer.status {
             200..300 => Outcome::Done,
             400..500 => Outcome::Refused,
             _ => Outcome::Unknown,
         };
-        world.history.end(number, outcome);
-        self.last = Some(number);
+        if !given_up {
+            world.history.end(number, outcome);
+            self.last = Some(number);
+        }
         // A refusal may be right when others delete meanwhile; what is never right is the server's own error, 503 aside.
         let wrong = match answer.status {
             200..300 | 404 | 503 => false,
+            502 | 504 => !given_up,
             400 => method != "PUT" || !target.contains("/manifests/"),
             405 | 409 | 412 => method != "DELETE",
             _ => true,
         };
-        if wrong {
+        let silent = answer.status == 503 && answer.header("retry-after").is_none();
+        if wrong || silent {
             let body = String::from_utf8_lossy(&answer.body).into_owned();
             world.faults.push(format!(
                 "{method} {target} was answered {}: {body}",

@@ -247,7 +247,9 @@ fn mass_deletion(sites: &[Site]) -> Result<Vec<Figure>> {
         quiet.push(quiet_times?);
         stop.store(false, Ordering::Relaxed);
         let count = DELETED.min(site.shape.manifests / 10);
-        let first = site.shape.manifests / 4 + site.run % 2 * count;
+        // Where no other request looks, and a stretch that the runs before have left.
+        let stretches = [60, 70, 80, 25, 35];
+        let first = site.shape.manifests / 100 * stretches[site.run as usize % stretches.len()];
         let next = AtomicU64::new(0);
         let begun = Instant::now();
         let (pushed, deleted) = std::thread::scope(|scope| {
@@ -329,7 +331,7 @@ fn of_times(name: &str, times: Vec<Vec<Duration>>) -> Figure {
     Figure {
         name: name.to_owned(),
         unit: "ms",
-        values: times.iter_mut().map(|times| ms(median(times))).collect(),
+        values: times.iter_mut().map(|times| ms(quartile(times))).collect(),
         p99: times
             .iter()
             .filter(|times| times.len() >= 100)
@@ -337,6 +339,13 @@ fn of_times(name: &str, times: Vec<Vec<Duration>>) -> Figure {
             .collect(),
         flat: true,
     }
+}
+
+/// A quarter of the times are below it: whether a processor had to wake for an answer makes two humps of the short ones,
+/// and the median jumps from one to the other. The times are sorted afterwards.
+fn quartile(times: &mut [Duration]) -> Duration {
+    times.sort_unstable();
+    times[times.len() / 4]
 }
 
 /// The median; the times are sorted afterwards.

@@ -69,7 +69,7 @@ pub(super) fn write(table: &str, sizes: &[u64]) -> Result<()> {
          connection, unless the line says otherwise; the three stores are served at once and asked in turn, so their \
          ratio means something although the machine's speed drifts. Columns: manifests in the store, each with five blobs \
          and a tag, all in one repository; beside them as many further repositories, and a tenth as many referrers of one \
-         manifest. Medians, with the 99th percentile in brackets.\n\n{table}\n{MARK}{below}",
+         manifest. First quartiles, with the 99th percentile in brackets; starts are medians of three.\n\n{table}\n{MARK}{below}",
         sizes.join(","),
         machine(),
     );

@@ -225,8 +225,18 @@ fn is_denied(words: &str) -> bool {
     .any(|word| words.contains(word))
 }
 
-/// The end of a chain of causes says most; an XML document says nothing after some hundred bytes.
+/// What a service says in its XML, or else the beginning of the words.
 fn short(words: &str) -> String {
+    let tagged = |tag: &str| {
+        let (_, rest) = words.split_once(&format!("<{tag}>"))?;
+        Some(rest.split_once("</")?.0)
+    };
+    if let Some(code) = tagged("Code") {
+        return match tagged("Message") {
+            Some(message) => format!("{code}: {message}"),
+            None => code.to_owned(),
+        };
+    }
     let flat = words.split_whitespace().collect::<Vec<_>>().join(" ");
     flat.chars().take(300).collect()
 }

@@ -388,7 +388,7 @@ impl Op for Publish {
 
     async fn run<T: Tx>(&self, tx: &mut T) -> Result<Published> {
         if let Content::Multipart(key) = &self.content
-            && !multipart::publish(tx, key).await?
+            && !multipart::publish(tx, key, &self.digest).await?
             && !self.was_done(tx, key).await?
         {
             return Ok(Published::GivenUp);
@@ -626,7 +626,7 @@ impl Op for Garbage {
     }
 }
 
-/// Forgets a key after its bytes were removed. Cost: one row.
+/// Forgets a key after its bytes were removed. Cost: two rows.
 #[derive(Clone, Debug)]
 pub struct Collected {
     /// The key.
@@ -635,10 +635,11 @@ pub struct Collected {
 
 impl Op for Collected {
     type Out = ();
-    const SINGLE: bool = true;
     const FREES: bool = true;
 
     async fn run<T: Tx>(&self, tx: &mut T) -> Result<()> {
+        tx.exec("DELETE FROM unnamed WHERE key = $1", vals![&self.key])
+            .await?;
         tx.exec("DELETE FROM garbage WHERE key = $1", vals![&self.key])
             .await?;
         Ok(())

@@ -5,6 +5,7 @@
 //! decided above; but content is only ever found through the repository that holds it.
 
 pub mod blob;
+pub mod counter;
 pub mod event;
 pub mod manifest;
 pub mod multipart;

@@ -1,5 +1,7 @@
 //! Multipart uploads of an object store: noted before they get a byte, so that each ends as a blob or is given up.
 
+use wharf_oci::Digest;
+
 use crate::error::Result;
 use crate::tx::{Op, ReadOp, Tx};
 use crate::vals;
@@ -362,14 +364,45 @@ impl Op for Forget {
     }
 }
 
+/// The digest that a key without one was published for. Whether a live blob still has that key is for
+/// [`super::blob::Lookup`] to say. Cost: one row.
+#[derive(Clone, Debug)]
+pub struct DigestOf {
+    /// The key.
+    pub key: String,
+}
+
+impl ReadOp for DigestOf {}
+impl Op for DigestOf {
+    type Out = Option<Digest>;
+    const SINGLE: bool = true;
+
+    async fn run<T: Tx>(&self, tx: &mut T) -> Result<Self::Out> {
+        let row = tx
+            .row(
+                "SELECT digest FROM unnamed WHERE key = $1",
+                vals![&self.key],
+            )
+            .await?;
+        row.map(|mut row| row.digest(0)).transpose()
+    }
+}
+
 /// Takes the multipart upload for a blob's; `false`: it was given up, or is unknown.
-pub(crate) async fn publish<T: Tx>(tx: &mut T, key: &str) -> Result<bool> {
+pub(crate) async fn publish<T: Tx>(tx: &mut T, key: &str, digest: &Digest) -> Result<bool> {
     let taken = tx
         .exec(
             "UPDATE multipart SET state = $2 WHERE key = $1 AND state = $3",
             vals![key, OVER, OPEN],
         )
         .await?;
+    if taken == 1 {
+        tx.exec(
+            "INSERT INTO unnamed (key, digest) VALUES ($1, $2) ON CONFLICT (key) DO NOTHING",
+            vals![key, digest],
+        )
+        .await?;
+    }
     Ok(taken == 1)
 }
 

@@ -78,7 +78,6 @@ pub struct Create {
 
 impl Op for Create {
     type Out = bool;
-    const SINGLE: bool = true;
 
     async fn run<T: Tx>(&self, tx: &mut T) -> Result<bool> {
         let made = tx

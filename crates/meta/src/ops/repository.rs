@@ -93,7 +93,7 @@ impl Op for List {
             let from = if low.as_str() > after {
                 low
             } else {
-                format!("{after}\0")
+                format!("{after}\u{1}")
             };
             let left = (limit - names.len()) as u64;
             let rows = tx
@@ -123,7 +123,8 @@ fn ranges(prefixes: &[String]) -> Vec<(String, String)> {
             .match_indices('/')
             .any(|(at, _)| prefixes.binary_search(&&prefix[..at]).is_ok());
         if !covered {
-            ranges.push(((*prefix).to_owned(), format!("{prefix}\0")));
+            // The least text behind the prefix that PostgreSQL takes; no name holds the character.
+            ranges.push(((*prefix).to_owned(), format!("{prefix}\u{1}")));
             // '0' follows '/'.
             ranges.push((format!("{prefix}/"), format!("{prefix}0")));
         }
@@ -149,7 +150,7 @@ pub struct Totals {
     pub uploads: u64,
 }
 
-/// Reads the totals. Cost: one row for each counter.
+/// Reads the totals. Cost: one row for each counter and for each change that [`super::counter::Fold`] has not seen.
 #[derive(Clone, Copy, Debug)]
 pub struct GetTotals;
 
@@ -159,26 +160,30 @@ impl Op for GetTotals {
     const SINGLE: bool = true;
 
     async fn run<T: Tx>(&self, tx: &mut T) -> Result<Totals> {
-        let mut totals = Totals::default();
+        let mut sums = [0_i64; Counter::ALL.len()];
         for mut row in tx
-            .query("SELECT name, value FROM counter ORDER BY name", &[])
+            .query(
+                "SELECT name, value FROM counter UNION ALL \
+                 SELECT name, CAST(SUM(delta) AS BIGINT) FROM counter_delta GROUP BY name",
+                &[],
+            )
             .await?
         {
             let name = row.text(0)?;
-            let value = u64::try_from(row.int(1)?).unwrap_or(0);
-            let slot = match Counter::ALL.into_iter().find(|c| c.as_str() == name) {
-                Some(Counter::Repositories) => &mut totals.repositories,
-                Some(Counter::Manifests) => &mut totals.manifests,
-                Some(Counter::Tags) => &mut totals.tags,
-                Some(Counter::Blobs) => &mut totals.blobs,
-                Some(Counter::BlobBytes) => &mut totals.blob_bytes,
-                Some(Counter::Uploads) => &mut totals.uploads,
-                // A newer binary counts more.
-                None => continue,
-            };
-            *slot = value;
+            // A newer binary counts more.
+            if let Some(counter) = Counter::ALL.into_iter().find(|c| c.as_str() == name) {
+                sums[counter.index()] += row.int(1)?;
+            }
         }
-        Ok(totals)
+        let sum = |counter: Counter| u64::try_from(sums[counter.index()]).unwrap_or(0);
+        Ok(Totals {
+            repositories: sum(Counter::Repositories),
+            manifests: sum(Counter::Manifests),
+            tags: sum(Counter::Tags),
+            blobs: sum(Counter::Blobs),
+            blob_bytes: sum(Counter::BlobBytes),
+            uploads: sum(Counter::Uploads),
+        })
     }
 }
 

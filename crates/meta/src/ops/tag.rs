@@ -170,19 +170,35 @@ impl Change<'_> {
     pub(crate) async fn current<T: Tx>(&self, tx: &mut T, tag: &str) -> Result<Option<Current>> {
         let row = tx
             .row(
-                "SELECT t.manifest_id, m.digest, t.version FROM tag t JOIN manifest m ON m.id = t.manifest_id \
+                "SELECT t.manifest_id, m.digest, t.version FROM tag t LEFT JOIN manifest m ON m.id = t.manifest_id \
                  WHERE t.repository_id = $1 AND t.name = $2 FOR UPDATE OF t",
                 vals![self.repository, tag],
             )
             .await?;
-        row.map(|mut row| {
-            Ok(Current {
-                manifest: row.id(0)?,
-                digest: row.digest(1)?,
-                version: row.int(2)?,
-            })
-        })
-        .transpose()
+        let Some(mut row) = row else { return Ok(None) };
+        let (manifest, digest, version) = (row.id(0)?, row.opt_digest(1)?, row.int(2)?);
+        let digest = match digest {
+            Some(digest) => digest,
+            // PostgreSQL only: the tag was moved while this waited for it. It gives the tag as it is now, beside the
+            // manifest that it pointed to before, which no longer fits.
+            None => {
+                let moved = tx
+                    .row(
+                        "SELECT digest FROM manifest WHERE id = $1",
+                        vals![&manifest],
+                    )
+                    .await?;
+                match moved {
+                    Some(mut row) => row.digest(0)?,
+                    None => return Err(Error::Corrupt("a tag points to no manifest".into())),
+                }
+            }
+        };
+        Ok(Some(Current {
+            manifest,
+            digest,
+            version,
+        }))
     }
 
     /// Points a tag to a manifest; nothing happens when it does so already. `current` is what [`Change::current`] gave in

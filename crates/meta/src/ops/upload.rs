@@ -168,7 +168,6 @@ pub struct Take {
 
 impl Op for Take {
     type Out = Option<i64>;
-    const SINGLE: bool = true;
 
     async fn run<T: Tx>(&self, tx: &mut T) -> Result<Self::Out> {
         let row = tx
@@ -363,7 +362,7 @@ impl Op for Expired {
     }
 }
 
-/// How many sessions are open. Cost: one row, the counter's.
+/// How many sessions are open. Cost: the counter's row, and each change that [`super::counter::Fold`] has not seen.
 #[derive(Clone, Copy, Debug)]
 pub struct CountOpen;
 
@@ -375,7 +374,8 @@ impl Op for CountOpen {
     async fn run<T: Tx>(&self, tx: &mut T) -> Result<u64> {
         let row = tx
             .row(
-                "SELECT value FROM counter WHERE name = $1",
+                "SELECT CAST(COALESCE(SUM(part), 0) AS BIGINT) FROM (SELECT value AS part FROM counter WHERE name = $1 \
+                 UNION ALL SELECT delta FROM counter_delta WHERE name = $1) AS parts",
                 vals![Counter::Uploads.as_str()],
             )
             .await?;

@@ -77,6 +77,16 @@ pub const ALLOWED: &[Allowed] = &[
         reason: "as many rows as there are counters",
     },
     Allowed {
+        step: "SCAN parts",
+        statement: "FROM counter_delta",
+        reason: "the counters and what a step has not folded yet",
+    },
+    Allowed {
+        step: "SCAN counter_delta",
+        statement: "FROM counter_delta",
+        reason: "what a step has not folded yet",
+    },
+    Allowed {
         step: "SCAN signing_key",
         statement: "FROM signing_key",
         reason: "a handful of keys",
@@ -148,12 +158,16 @@ pub fn full_scans(meta: &Meta) -> Vec<String> {
     let listed = words(&listed);
     let mut bad = Vec::new();
     for statement in meta.statements() {
+        if !listed.contains(&words(&statement)) {
+            bad.push(format!("not in docs/reference/queries.md: {statement}"));
+        }
+        if meta.is_shared() {
+            // Plans of PostgreSQL depend on how much a table holds.
+            continue;
+        }
         let plan = plan(meta, &statement).unwrap_or_else(|e| panic!("{statement}: {e}"));
         for step in plan.suspects {
             bad.push(format!("{step}\n    in {statement}"));
-        }
-        if !listed.contains(&words(&statement)) {
-            bad.push(format!("not in docs/reference/queries.md: {statement}"));
         }
     }
     bad

@@ -1,11 +1,11 @@
 //! Multipart uploads: each ends as a blob or is given up, whoever holds it.
 
-use super::{NOW, publish, repo};
+use super::{NOW, digest, publish, repo};
 use crate::Meta;
-use crate::blob::{Content, Publish, Published};
+use crate::blob::{Collected, Content, Publish, Published};
 use crate::multipart::{
-    Abandoned, Begin, Claim, ClaimedParts, Forget, GiveUp, List, Lose, MultipartRow, Over, PAGE,
-    PartRow,
+    Abandoned, Begin, Claim, ClaimedParts, DigestOf, Forget, GiveUp, List, Lose, MultipartRow,
+    Over, PAGE, PartRow,
 };
 use crate::upload::{Chunks, Create, Delete, Get, Take};
 
@@ -156,7 +156,10 @@ pub async fn a_publish_needs_its_parts(meta: Meta) {
         linked: true,
         replaced: None,
     };
+    let digest_of = || meta.read(DigestOf { key: other.into() });
+    assert_eq!(digest_of().await.unwrap(), None);
     assert_eq!(meta.write(of("v", other)).await.unwrap(), done);
+    assert_eq!(digest_of().await.unwrap(), Some(digest("bytes")));
     let again = Published::Done {
         linked: false,
         replaced: None,
@@ -170,6 +173,9 @@ pub async fn a_publish_needs_its_parts(meta: Meta) {
     assert_eq!(meta.scan(Over { limit: 9 }).await.unwrap(), [other]);
     assert!(!meta.write(Forget { key: other.into() }).await.unwrap());
     assert_eq!(meta.scan(Over { limit: 9 }).await.unwrap(), [""; 0]);
+    let key = other.to_owned();
+    meta.write(Collected { key }).await.unwrap();
+    assert_eq!(digest_of().await.unwrap(), None);
 }
 
 /// What has no session is abandoned when it is old; what has one ends with it, unless somebody took it over.

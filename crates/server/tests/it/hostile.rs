@@ -7,7 +7,12 @@ use std::time::Duration;
 
 use tokio::task::block_in_place;
 
-use crate::hostile_support::{MIB, Stage, Target, ask, connections, drain, scaled, until};
+use crate::hostile_support::{
+    KEPT, MIB, SPARE, Stage, Target, ask, connect, connections, drain, scaled, until,
+};
+
+/// A request whose answer has no body.
+const HEAD: &str = "HEAD /v2/team/app/manifests/v1 HTTP/1.1\r\nHost: wharf\r\n\r\n";
 
 /// Limits that an attack runs into within seconds.
 const HASTY: &str = "[limits]\nheader_time = '2s'\nprogress_window = '2s'\nhandshake_time = '2s'\n";
@@ -139,6 +144,45 @@ async fn ten_thousand_idle_connections_cost_little_and_stay() {
                 socket.read_exact(&mut byte).expect("it is still open");
             }
         })
+    });
+}
+
+/// The state of TLS is what such a connection costs; a start and an end of many handshakes at once leaves nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn idle_connections_over_tls_cost_little_and_stay() {
+    let target = Target::start_with_tls().await;
+    let count = connections(scaled(300, 5_000));
+    let mut config = target.process.ca.client_config();
+    config.resumption = rustls::client::Resumption::disabled();
+    let config = std::sync::Arc::new(config);
+    block_in_place(|| {
+        let (files, before) = (target.files(), target.memory());
+        let mut streams: Vec<_> = (0..count)
+            .map(|_| {
+                let name = "localhost".try_into().unwrap();
+                let session = rustls::ClientConnection::new(config.clone(), name).unwrap();
+                let socket = connect(target.addr);
+                let mut stream = rustls::StreamOwned::new(session, socket);
+                let answer = ask(&mut stream, HEAD).unwrap();
+                assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+                stream
+            })
+            .collect();
+        let bound = before + 32 * MIB + count * 40 * 1024;
+        until("idle TLS connections hold more than 40 KiB", || {
+            target.memory() <= bound
+        });
+        println!(
+            "{count} idle TLS connections: {} KiB for each",
+            target.memory().saturating_sub(before) / 1024 / count
+        );
+        for stream in &mut streams {
+            let answer = ask(stream, HEAD).expect("it is still open");
+            assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        }
+        drop(streams);
+        until("files stay open", || target.files() <= files + SPARE);
+        until("memory is kept", || target.memory() <= before + KEPT);
     });
 }
 

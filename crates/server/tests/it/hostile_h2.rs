@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use tokio::task::block_in_place;
 
-use crate::hostile_support::{MIB, Stage, Target, scaled, until};
+use crate::hostile_support::{MIB, Stage, Target, connections, scaled, until};
 
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
@@ -67,22 +67,38 @@ impl Frames {
         self.send(HEADERS, flags, stream, &block).then_some(stream)
     }
 
-    /// The next frame's kind, stream and payload; nothing when the server has closed.
-    fn read(&mut self) -> Option<(u8, u32, Vec<u8>)> {
+    /// The next frame's kind, flags, stream and payload; nothing when the server has closed.
+    fn read(&mut self) -> Option<(u8, u8, u32, Vec<u8>)> {
         let mut head = [0; 9];
         self.socket.read_exact(&mut head).ok()?;
         let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
         let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
         let mut payload = vec![0; length as usize];
         self.socket.read_exact(&mut payload).ok()?;
-        Some((head[3], stream, payload))
+        Some((head[3], head[4], stream, payload))
+    }
+
+    /// Whether a request gets an answer whose stream ends.
+    fn is_served(&mut self) -> bool {
+        let stream = self.request(2, "/v2/", END_STREAM | END_HEADERS);
+        loop {
+            match self.read() {
+                Some((GOAWAY, ..)) | None => return false,
+                Some((HEADERS | DATA, flags, answered, _))
+                    if Some(answered) == stream && flags & END_STREAM != 0 =>
+                {
+                    return true;
+                }
+                Some(_) => {}
+            }
+        }
     }
 
     /// Whether the server ends the connection, by GOAWAY or at once.
     fn is_ended(&mut self) -> bool {
         loop {
             match self.read() {
-                Some((GOAWAY, _, _)) | None => return true,
+                Some((GOAWAY, ..)) | None => return true,
                 Some(_) => {}
             }
         }
@@ -99,6 +115,30 @@ fn ended_early(stage: &Stage<'_>, most: usize, mut flood: impl FnMut(&mut Frames
         let taken = (0..most).take_while(|_| flood(&mut frames)).count();
         assert!(taken < most, "{taken} frames were taken");
     }
+}
+
+/// Each is asked once, rests, and is asked again.
+#[tokio::test(flavor = "multi_thread")]
+async fn idle_connections_cost_little_and_stay() {
+    let target = Target::start("").await;
+    let count = connections(scaled(500, 5_000));
+    // Most of it is what h2 keeps to read and write, while the connection lives.
+    let bound = 48 * MIB + count * 40 * 1024;
+    block_in_place(|| {
+        target.survives(bound, |stage| {
+            let mut open: Vec<Frames> = (0..count)
+                .map(|_| {
+                    let mut frames = Frames::open(stage, &[]);
+                    assert!(frames.is_served());
+                    frames
+                })
+                .collect();
+            stage.hold();
+            for frames in &mut open {
+                assert!(frames.is_served(), "it was closed");
+            }
+        })
+    });
 }
 
 /// CVE-2023-44487.
@@ -210,7 +250,7 @@ async fn empty_data_frames_do_not_count_as_progress() {
                             .set_read_timeout(Some(Duration::from_secs(5)))
                             .unwrap();
                         *ended = match frames.read() {
-                            Some((HEADERS | RST_STREAM, 1, _)) | Some((GOAWAY, _, _)) | None => {
+                            Some((HEADERS | RST_STREAM, _, 1, _)) | Some((GOAWAY, ..)) | None => {
                                 true
                             }
                             Some(_) => false,

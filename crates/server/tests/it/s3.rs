@@ -99,6 +99,18 @@ async fn requests_to_the_store_are_as_few_as_documented() {
         assert_eq!(cost(&s3), HashMap::from([(Kind::Get, 2)]));
     }
     assert_eq!(s3.loose_parts(), 0);
+
+    // Every object belongs to a row, whatever its key says.
+    let app = server.app();
+    let (meta, blobs) = (&app.registry.meta, &*app.registry.blobs);
+    let depth = wharf_core::verify::Depth {
+        deep: true,
+        condemn: false,
+    };
+    let report = wharf_core::verify::verify(meta, blobs, depth, 0, &mut |_| ())
+        .await
+        .unwrap();
+    assert!(report.is_sound() && report.orphans == 0, "{report:?}");
 }
 
 /// Each chunk is shorter than a part: parts go out when they are full, the rest waits in rows.
@@ -166,7 +178,10 @@ async fn faults_of_the_store_lose_nothing_and_are_clear_in_the_end() {
     let client = server.admin(Version::Http1);
     for fault in [Fault::SlowDown, Fault::Refuse, Fault::LoseAnswer] {
         for kind in [Kind::Begin, Kind::Part, Kind::Complete] {
-            s3.fault(kind, 0, 1, fault);
+            // An upload that was begun without anybody hearing of it is for the bucket's own rule to abort.
+            if !matches!((kind, fault), (Kind::Begin, Fault::LoseAnswer)) {
+                s3.fault(kind, 0, 1, fault);
+            }
         }
         let content = Content::random(LARGE);
         stream(&client, &content).await;
@@ -286,7 +301,7 @@ async fn an_upload_goes_on_after_kill_9_from_its_rows_alone() {
     assert_eq!(s3.loose_parts(), 0);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_bucket_of_another_installation_is_refused_at_the_start() {
     let s3 = bucket().await;
     let _first = process(&s3).await;
@@ -319,7 +334,7 @@ fn storage_environment(s3: &S3) -> [(&'static str, String); 6] {
     ]
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn large_blobs_are_redirected_and_nothing_else() {
     let s3 = bucket().await;
     let server = start(

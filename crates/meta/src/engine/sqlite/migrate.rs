@@ -14,6 +14,10 @@ use crate::migration::{self, ALL, Migration, Version};
 
 /// Makes a database aside and puts it in place when it is complete and durable, so that a crash leaves none or all.
 pub(super) fn create(path: &Path) -> Result<()> {
+    make(path, ALL)
+}
+
+fn make(path: &Path, all: &[Migration]) -> Result<()> {
     let new = beside(path, ".new");
     for leftover in ["", "-journal"] {
         match std::fs::remove_file(beside(&new, leftover)) {
@@ -38,7 +42,7 @@ pub(super) fn create(path: &Path) -> Result<()> {
                 super::shared::PAGE
             ))
             .map_err(fail)?;
-        apply(&connection, ALL, 0)?;
+        apply(&connection, all, 0)?;
         keep_log(&connection, path)?;
         connection.close().map_err(|(_, e)| fail(e))?;
     }
@@ -217,7 +221,7 @@ mod tests {
     fn old() -> (tempfile::TempDir, std::path::PathBuf) {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("meta.db");
-        create(&path).unwrap();
+        make(&path, &ALL[..1]).unwrap();
         let connection = rusqlite::Connection::open(&path).unwrap();
         connection
             .execute_batch("INSERT INTO setting (key, value) VALUES ('k', 'v')")

@@ -373,6 +373,7 @@ impl Engine {
             reads: counts.reads.load(Ordering::Relaxed),
             scans: counts.scans.load(Ordering::Relaxed),
             slow: self.shared.slow_list(),
+            ..Stats::default()
         }
     }
 

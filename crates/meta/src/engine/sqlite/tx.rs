@@ -141,10 +141,7 @@ impl Tx for SqliteTx<'_> {
     }
 
     fn id(&mut self, at: i64) -> Id {
-        let ms = u64::try_from(at).unwrap_or(0);
-        let time =
-            uuid::Timestamp::from_unix(uuid::NoContext, ms / 1000, (ms % 1000) as u32 * 1_000_000);
-        Id::from_bytes(uuid::Uuid::new_v7(time).into_bytes())
+        Id::new(at)
     }
 }
 

@@ -28,3 +28,10 @@ CREATE TABLE upload_part (
     tag TEXT NOT NULL,
     PRIMARY KEY (key, number)
 ) /*sqlite STRICT, WITHOUT ROWID */;
+
+-- Which blob has a key that does not name its digest: that of a multipart upload, chosen before the digest was known. For
+-- whoever finds the object and asks whether a row wants it.
+CREATE TABLE unnamed (
+    key TEXT COLLATE "C" NOT NULL PRIMARY KEY,
+    digest TEXT COLLATE "C" NOT NULL
+) /*sqlite STRICT, WITHOUT ROWID */;

@@ -1,0 +1,365 @@
+//! PostgreSQL: transactions over a bounded pool, point reads over a few connections that all share.
+//!
+//! ```text
+//! write → a task of its own: connection → BEGIN + first statement → … → COMMIT → answer
+//! read  → one statement on a shared connection, pipelined with those of others
+//! scan  → connection → BEGIN READ ONLY … COMMIT, or one statement
+//! ```
+//! Invariants: an operation whose COMMIT was sent is never run again before the server has said what became of it. No
+//! connection on which a transaction is open is ever used by the next operation. Nothing here knows what an operation
+//! means.
+
+mod connection;
+mod fault;
+mod migrate;
+mod options;
+mod pool;
+mod tls;
+mod tx;
+mod value;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::error::{Error, Result};
+use crate::meta::Opened;
+use crate::migration::ALL;
+use crate::stats::Stats;
+use crate::tx::{Op, ReadOp};
+use fault::Fault;
+#[cfg(feature = "test-server")]
+pub(crate) use fault::source;
+use options::Connector;
+pub use options::PostgresOptions;
+use pool::{Pool, jitter};
+use tx::{Mode, PgTx};
+
+/// So often an operation is tried when others are in its way.
+const ATTEMPTS: u32 = 30;
+/// The longest pause between two such attempts.
+const LONGEST_PAUSE: Duration = Duration::from_millis(100);
+
+/// The engine.
+#[derive(Debug)]
+pub(crate) struct Engine {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    pool: Pool,
+    counts: Counts,
+}
+
+/// Since the start of the process.
+#[derive(Debug, Default)]
+struct Counts {
+    operations: AtomicU64,
+    failed: AtomicU64,
+    commits: AtomicU64,
+    commit_nanos: AtomicU64,
+    reads: AtomicU64,
+    scans: AtomicU64,
+    retries: AtomicU64,
+    waiting: AtomicU64,
+}
+
+/// What came of one attempt.
+enum Attempt<T> {
+    Done(Result<T>),
+    /// Nothing happened.
+    Failed(Fault),
+    /// Committed or not: this transaction tells.
+    Unknown(Fault, T, Option<String>),
+}
+
+impl Engine {
+    /// See [`crate::Meta::connect`].
+    pub(crate) async fn open(options: PostgresOptions) -> Result<(Engine, Opened)> {
+        let connector = Connector::new(&options)?;
+        let pool = Pool::new(options, connector);
+        let opened = open(&pool).await?;
+        let inner = Inner {
+            pool,
+            counts: Counts::default(),
+        };
+        Ok((
+            Engine {
+                inner: Arc::new(inner),
+            },
+            opened,
+        ))
+    }
+
+    /// See [`crate::Meta::write`]. In a task of its own: the caller may go away at any time, and half a transaction would
+    /// hold its locks and cost its connection.
+    pub(crate) async fn write<O: Op>(&self, op: O) -> Result<O::Out> {
+        let inner = Arc::clone(&self.inner);
+        inner.counts.waiting.fetch_add(1, Ordering::Relaxed);
+        let mode = if O::SINGLE && !O::RELAXED {
+            Mode::Alone
+        } else {
+            Mode::Write {
+                relaxed: O::RELAXED,
+            }
+        };
+        joined::<O>(tokio::spawn(async move {
+            let out = inner.run(&op, mode).await;
+            inner.counts.waiting.fetch_sub(1, Ordering::Relaxed);
+            let counter = if out.is_ok() {
+                &inner.counts.operations
+            } else {
+                &inner.counts.failed
+            };
+            counter.fetch_add(1, Ordering::Relaxed);
+            out
+        }))
+        .await
+    }
+
+    /// See [`crate::Meta::read`].
+    pub(crate) async fn read<O: ReadOp>(&self, op: O) -> Result<O::Out> {
+        self.inner.counts.reads.fetch_add(1, Ordering::Relaxed);
+        if !O::SINGLE {
+            return self.transaction(op).await;
+        }
+        let pool = &self.inner.pool;
+        let started = Instant::now();
+        let mut attempt = 0;
+        loop {
+            let fault = match pool.shared().await {
+                Err(fault) => fault,
+                Ok(connection) => {
+                    let mut tx = PgTx::new(&connection, Mode::Alone, None);
+                    let out = op.run(&mut tx).await;
+                    match tx.fault() {
+                        None => return out,
+                        Some(fault) => {
+                            if fault.is_lost() {
+                                connection.give_up();
+                            }
+                            fault
+                        }
+                    }
+                }
+            };
+            self.inner.again(fault, &mut attempt, started).await?;
+        }
+    }
+
+    /// See [`crate::Meta::scan`].
+    pub(crate) async fn scan<O: ReadOp>(&self, op: O) -> Result<O::Out> {
+        self.inner.counts.scans.fetch_add(1, Ordering::Relaxed);
+        self.transaction(op).await
+    }
+
+    /// A read on a connection of its own.
+    async fn transaction<O: ReadOp>(&self, op: O) -> Result<O::Out> {
+        let inner = Arc::clone(&self.inner);
+        let mode = if O::SINGLE {
+            Mode::Alone
+        } else {
+            Mode::Snapshot
+        };
+        joined::<O>(tokio::spawn(async move { inner.run(&op, mode).await })).await
+    }
+
+    /// See [`crate::Meta::stats`].
+    pub(crate) fn stats(&self) -> Stats {
+        let counts = &self.inner.counts;
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Stats {
+            operations: load(&counts.operations),
+            failed: load(&counts.failed),
+            commits: load(&counts.commits),
+            commit_time: Duration::from_nanos(load(&counts.commit_nanos)),
+            waiting: load(&counts.waiting),
+            reads: load(&counts.reads),
+            scans: load(&counts.scans),
+            unreachable: self.inner.pool.down(),
+            connections: self.inner.pool.in_use(),
+            connected: load(&self.inner.pool.counts().connected),
+            round_trips: load(&self.inner.pool.counts().round_trips),
+            retries: load(&counts.retries),
+            ..Stats::default()
+        }
+    }
+
+    /// See [`crate::Meta::statements`].
+    pub(crate) fn statements(&self) -> Vec<String> {
+        self.inner.pool.statements()
+    }
+
+    /// See [`crate::Meta::close`].
+    pub(crate) fn close(&self) {
+        self.inner.pool.close();
+    }
+}
+
+/// Waits for the database to come, unless it refuses this user, and makes it usable.
+async fn open(pool: &Pool) -> Result<Opened> {
+    let started = Instant::now();
+    loop {
+        let tried = async {
+            let lease = pool.get().await?;
+            let opened = migrate::open(&lease, &pool.connector().describe(), ALL).await?;
+            lease.give_back();
+            Ok(opened)
+        };
+        let fault: Fault = match tried.await {
+            Ok(opened) => return Ok(opened),
+            Err(fault) => fault,
+        };
+        if !fault.is_lost() || fault.refuses() || started.elapsed() > pool.options().start_patience
+        {
+            return Err(migrate::unreachable(pool, &fault));
+        }
+        tokio::time::sleep(jitter(Duration::from_millis(500))).await;
+    }
+}
+
+/// What the task of an operation gave.
+async fn joined<O: Op>(task: tokio::task::JoinHandle<Result<O::Out>>) -> Result<O::Out> {
+    match task.await {
+        Ok(out) => out,
+        Err(error) if error.is_cancelled() => Err(Error::Closed),
+        Err(_) => Err(Error::Bug {
+            op: O::name().to_owned(),
+            reason: "it panicked".to_owned(),
+        }),
+    }
+}
+
+impl Inner {
+    /// Runs an operation until it is done, refused, or nothing more can be hoped for.
+    async fn run<O: Op>(&self, op: &O, mode: Mode) -> Result<O::Out> {
+        let started = Instant::now();
+        let mut attempt = 0;
+        loop {
+            let fault = match self.attempt(op, mode).await {
+                Attempt::Done(out) => return out,
+                Attempt::Failed(fault) => fault,
+                Attempt::Unknown(fault, out, transaction) => {
+                    if self.was_committed(transaction, fault.clone()).await? {
+                        return Ok(out);
+                    }
+                    fault
+                }
+            };
+            self.again(fault, &mut attempt, started).await?;
+        }
+    }
+
+    /// Waits until trying again makes sense, or gives the error that ends the trying.
+    async fn again(&self, fault: Fault, attempt: &mut u32, started: Instant) -> Result<()> {
+        let pause = match &fault {
+            Fault::Final(_) => return Err(fault.into_error()),
+            Fault::Conflict(_) | Fault::Stale(_) if *attempt >= ATTEMPTS => {
+                return Err(fault.into_error());
+            }
+            Fault::Stale(_) => Duration::ZERO,
+            Fault::Conflict(_) => Duration::from_millis(1 << (*attempt).min(7)).min(LONGEST_PAUSE),
+            Fault::Lost(_)
+                if !self.pool.worth_waiting()
+                    || started.elapsed() > self.pool.options().patience =>
+            {
+                return Err(fault.into_error());
+            }
+            Fault::Lost(_) => Duration::from_millis(20 << (*attempt).min(4)),
+        };
+        self.counts.retries.fetch_add(1, Ordering::Relaxed);
+        *attempt += 1;
+        tokio::time::sleep(jitter(pause)).await;
+        Ok(())
+    }
+
+    async fn attempt<O: Op>(&self, op: &O, mode: Mode) -> Attempt<O::Out> {
+        let lease = match self.pool.get().await {
+            Ok(lease) => lease,
+            Err(fault) => return Attempt::Failed(fault),
+        };
+        let options = self.pool.options();
+        let limits = (!options.prepared).then_some((
+            options.statement_timeout.as_millis(),
+            options.lock_timeout.as_millis(),
+        ));
+        let mut tx = PgTx::new(&lease, mode, limits);
+        let out = op.run(&mut tx).await;
+        let outcome = match (tx.fault(), out) {
+            (Some(fault), _) => Err(Attempt::Failed(fault)),
+            // What an operation finds to have changed under its feet.
+            (None, Err(error @ Error::Busy(_))) => Err(Attempt::Failed(Fault::Conflict(error))),
+            (None, Err(error)) => Err(Attempt::Done(Err(error))),
+            (None, Ok(out)) => Ok(out),
+        };
+        match outcome {
+            Ok(out) => {
+                let began = Instant::now();
+                let committed = tx.commit().await;
+                let transaction = tx.transaction().map(str::to_owned);
+                match committed {
+                    Ok(()) => {
+                        lease.give_back();
+                        self.counts.commits.fetch_add(1, Ordering::Relaxed);
+                        let nanos = u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX);
+                        self.counts.commit_nanos.fetch_add(nanos, Ordering::Relaxed);
+                        Attempt::Done(Ok(out))
+                    }
+                    Err(fault) => Attempt::Unknown(fault, out, transaction),
+                }
+            }
+            Err(failed) => {
+                let lost = matches!(&failed, Attempt::Failed(fault) if fault.is_lost());
+                if !lost && tx.roll_back().await.is_ok() {
+                    lease.give_back();
+                }
+                failed
+            }
+        }
+    }
+
+    /// Asks what became of a transaction whose answer was lost. Its process on the server may still be at it.
+    async fn was_committed(&self, transaction: Option<String>, fault: Fault) -> Result<bool> {
+        let Some(transaction) = transaction else {
+            // It only read.
+            return Ok(false);
+        };
+        if !fault.is_lost() {
+            // The server answered, and what it answered was no.
+            return Ok(false);
+        }
+        let started = Instant::now();
+        let mut attempt = 0;
+        loop {
+            let fault = match self.pool.get().await {
+                Err(fault) => fault,
+                Ok(lease) => {
+                    let ask = format!("SELECT pg_xact_status('{transaction}'::xid8)");
+                    match lease.text(&ask).await {
+                        Ok(status) => {
+                            lease.give_back();
+                            match status.as_deref() {
+                                Some("committed") => return Ok(true),
+                                Some("aborted") => return Ok(false),
+                                _ => Fault::Lost(Error::Unreachable(
+                                    "what became of a write is not known yet".to_owned(),
+                                )),
+                            }
+                        }
+                        Err(fault) => fault,
+                    }
+                }
+            };
+            let fault = match fault {
+                Fault::Lost(error) => Fault::Lost(error),
+                // A transaction "in the future": this server never saw it, since it took over from one that lost it.
+                other => Fault::Final(Error::Unreachable(format!(
+                    "what became of a write is not known: {}",
+                    other.into_error()
+                ))),
+            };
+            self.again(fault, &mut attempt, started).await?;
+        }
+    }
+}

@@ -1,0 +1,247 @@
+//! What a cluster is made of: PostgreSQL, an S3 server, replicas of Wharf that share nothing else, and nginx before them
+//! without stickiness. Both stores are reached through a [`Proxy`].
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use wharf_meta::test_server::TestServer;
+
+use super::proxy::Proxy;
+use crate::e2e::process::Daemon;
+use crate::endure::http::{Body, Connection};
+use crate::endure::registry::{Registry, Site};
+use crate::run;
+
+/// The bucket.
+const BUCKET: &str = "wharf";
+/// Who may use it.
+const KEY: &str = "wharf-cluster";
+const SECRET: &str = "wharf-cluster-secret";
+
+/// A replica, and whether it runs.
+pub(crate) struct Replica {
+    site: Site,
+    running: Option<Registry>,
+    frozen: bool,
+}
+
+impl Replica {
+    /// Its own address, past nginx.
+    pub(crate) fn port(&self) -> u16 {
+        self.site.port
+    }
+
+    /// `kill -9`.
+    pub(crate) fn kill(&mut self) -> Result<()> {
+        self.frozen = false;
+        self.running.take().map_or(Ok(()), Registry::kill)
+    }
+
+    /// SIGTERM; running requests are finished first.
+    pub(crate) fn stop(&mut self) -> Result<()> {
+        self.thaw()?;
+        self.running.take().map_or(Ok(()), Registry::stop)
+    }
+
+    /// SIGSTOP: it knows nothing of the time that passes.
+    pub(crate) fn freeze(&mut self) -> Result<()> {
+        if let Some(running) = &self.running {
+            running.signal(rustix::process::Signal::STOP)?;
+            self.frozen = true;
+        }
+        Ok(())
+    }
+
+    /// SIGCONT.
+    pub(crate) fn thaw(&mut self) -> Result<()> {
+        if let Some(running) = self.running.as_ref().filter(|_| self.frozen) {
+            running.signal(rustix::process::Signal::CONT)?;
+        }
+        self.frozen = false;
+        Ok(())
+    }
+
+    /// Starts it if it does not run, without waiting.
+    pub(crate) fn start(&mut self) -> Result<()> {
+        if self.running.is_none() {
+            self.running = Some(self.site.start(&[])?);
+        }
+        Ok(())
+    }
+
+    /// Waits until it serves. One that ended by itself, since a store was away when it started, is started again.
+    fn ready(&mut self) -> Result<()> {
+        let begun = Instant::now();
+        loop {
+            self.start()?;
+            let Some(running) = &mut self.running else {
+                continue;
+            };
+            match running.ready() {
+                Ok(()) => return Ok(()),
+                Err(error) if begun.elapsed() > Duration::from_secs(60) => return Err(error),
+                Err(_) => {
+                    self.kill()?;
+                    std::thread::sleep(Duration::from_millis(200));
+                }
+            }
+        }
+    }
+}
+
+/// All of it. Dropped, it ends everything.
+pub(crate) struct Bed {
+    pub(crate) replicas: Vec<Replica>,
+    /// Where clients go.
+    pub(crate) port: u16,
+    pub(crate) postgres: TestServer,
+    pub(crate) to_postgres: Proxy,
+    pub(crate) to_s3: Proxy,
+    _front: Daemon,
+    _s3: Daemon,
+}
+
+impl Bed {
+    /// A cluster of so many replicas in a folder.
+    pub(crate) fn start(binary: &Path, folder: &Path, replicas: usize) -> Result<Bed> {
+        let postgres = TestServer::start(&[]);
+        let to_postgres = Proxy::start(postgres.port())?;
+        let (s3, s3_port) = s3(folder)?;
+        let to_s3 = Proxy::start(s3_port)?;
+        let environment = environment(to_postgres.port, to_s3.port);
+        let mut sites = Vec::new();
+        for number in 0..replicas {
+            let folder = folder.join(format!("replica-{number}"));
+            std::fs::create_dir(&folder)?;
+            sites.push(Replica {
+                site: Site::new(binary, &folder)?.with_environment(&environment),
+                running: None,
+                frozen: false,
+            });
+        }
+        let port = free_port()?;
+        let front = front(folder, port, &sites)?;
+        let mut bed = Bed {
+            replicas: sites,
+            port,
+            postgres,
+            to_postgres,
+            to_s3,
+            _front: front,
+            _s3: s3,
+        };
+        // All at once on an empty database: whoever comes first makes it.
+        for replica in &mut bed.replicas {
+            replica.start()?;
+        }
+        bed.ready()?;
+        Ok(bed)
+    }
+
+    /// Starts what does not run and waits until every replica serves.
+    pub(crate) fn ready(&mut self) -> Result<()> {
+        for replica in &mut self.replicas {
+            replica.ready()?;
+        }
+        Ok(())
+    }
+}
+
+fn environment(postgres: u16, s3: u16) -> Vec<(String, String)> {
+    let pairs = [
+        (
+            "METADATA__URL",
+            format!("postgres://wharf@127.0.0.1:{postgres}/postgres?sslmode=disable"),
+        ),
+        ("STORAGE__KIND", "s3".to_owned()),
+        ("STORAGE__S3__BUCKET", BUCKET.to_owned()),
+        ("STORAGE__S3__REGION", "us-east-1".to_owned()),
+        ("STORAGE__S3__PATH_STYLE", "true".to_owned()),
+        ("STORAGE__S3__ENDPOINT", format!("http://127.0.0.1:{s3}")),
+        ("STORAGE__S3__ACCESS_KEY_ID", KEY.to_owned()),
+        ("STORAGE__S3__SECRET_ACCESS_KEY", SECRET.to_owned()),
+    ];
+    pairs
+        .into_iter()
+        .map(|(key, value)| (format!("WHARF__{key}"), value))
+        .collect()
+}
+
+fn free_port() -> Result<u16> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}
+
+fn program(name: &str) -> Result<PathBuf> {
+    run::find(name).with_context(|| format!("{name} is missing: cargo xtask clients {name}"))
+}
+
+/// MinIO with an empty bucket.
+fn s3(folder: &Path) -> Result<(Daemon, u16)> {
+    let (port, data) = (free_port()?, folder.join("s3"));
+    std::fs::create_dir_all(data.join(BUCKET))?;
+    let mut command = Command::new(program("minio")?);
+    command
+        .args(["server", "--quiet", "--address"])
+        .arg(format!("127.0.0.1:{port}"))
+        .arg(&data)
+        .env("MINIO_ROOT_USER", KEY)
+        .env("MINIO_ROOT_PASSWORD", SECRET)
+        .env("MINIO_BROWSER", "off");
+    let mut daemon = Daemon::start("minio", &mut command, &folder.join("s3.log"))?;
+    daemon.wait_until(|| answers(port, "/minio/health/ready"))?;
+    Ok((daemon, port))
+}
+
+fn answers(port: u16, path: &str) -> bool {
+    Connection::open(port)
+        .and_then(|mut open| open.send("GET", path, &[], Body::None))
+        .is_ok_and(|answer| answer.status == 200)
+}
+
+/// nginx: each request to the next replica. It asks nobody twice, so that a request has one outcome; a replica that does
+/// not answer costs its client a 502 or 504.
+fn front(folder: &Path, port: u16, replicas: &[Replica]) -> Result<Daemon> {
+    let place = folder.join("front");
+    std::fs::create_dir(&place)?;
+    let shown = place.display();
+    let user = if rustix::process::geteuid().is_root() {
+        "user root;"
+    } else {
+        ""
+    };
+    let servers: String = replicas
+        .iter()
+        .map(|replica| format!("server 127.0.0.1:{} max_fails=0; ", replica.port()))
+        .collect();
+    let config = format!(
+        "daemon off; {user} worker_processes 1; pid {shown}/pid; error_log {shown}/error.log crit;
+events {{ worker_connections 2000; }}
+http {{
+  access_log off; client_max_body_size 0; proxy_request_buffering off; proxy_buffering off; proxy_http_version 1.1;
+  client_body_temp_path {shown}/b; proxy_temp_path {shown}/p; fastcgi_temp_path {shown}/f;
+  uwsgi_temp_path {shown}/u; scgi_temp_path {shown}/s;
+  upstream wharf {{ {servers} }}
+  server {{
+    listen 127.0.0.1:{port};
+    location / {{
+      proxy_pass http://wharf; proxy_set_header Host $http_host; proxy_next_upstream off;
+      proxy_connect_timeout 2s; proxy_read_timeout 20s; proxy_send_timeout 20s;
+    }}
+  }}
+}}
+"
+    );
+    let file = place.join("nginx.conf");
+    std::fs::write(&file, config)?;
+    let mut command = Command::new(program("nginx")?);
+    command.arg("-p").arg(&place).arg("-c").arg(&file);
+    let mut daemon = Daemon::start("nginx", &mut command, &place.join("log"))?;
+    daemon.wait_until(|| std::net::TcpStream::connect(("127.0.0.1", port)).is_ok())?;
+    if replicas.is_empty() {
+        bail!("a cluster needs a replica");
+    }
+    Ok(daemon)
+}
