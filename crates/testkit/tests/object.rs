@@ -76,6 +76,11 @@ impl Fixture for House {
     fn is_remote(&self) -> bool {
         true
     }
+
+    // The service makes a file name of each key, and one with a sha512 in it is too long for that.
+    fn algorithms(&self) -> [Algorithm; 2] {
+        [Algorithm::Sha256; 2]
+    }
 }
 
 blob_suite!(s3, House::new().await);
