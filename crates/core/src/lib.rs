@@ -24,6 +24,7 @@ pub mod repository;
 pub mod restore;
 pub mod scrub;
 pub mod tag;
+pub mod transfer;
 pub mod upload;
 pub mod verify;
 mod walk;

@@ -17,7 +17,7 @@ use wharf_core::job::{self, Kinds};
 use wharf_core::replica::{self, Me};
 use wharf_core::{Clock, ContentRules, Limits, Registry};
 
-pub use self::data::{Data, DataError, DataOptions};
+pub use self::data::{Data, DataError, DataOptions, target};
 pub use self::upkeep::Upkeep;
 use crate::http::body::Body;
 use crate::http::shutdown::Readiness;
@@ -25,7 +25,7 @@ use crate::http::{ApiError, Handler, Request, Response, Route};
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::Sample;
 use crate::ui;
-use crate::v2::{Challenges, V2};
+use crate::v2::{Challenges, RedirectRule, V2};
 
 /// How long a process that ends tries to tell the others so.
 const LEAVE: Duration = Duration::from_secs(1);
@@ -49,6 +49,8 @@ pub struct AppOptions {
     pub external_url: Option<String>,
     /// `auth.challenge = "basic"`.
     pub basic_challenge: bool,
+    /// Who reads blobs from the object store itself.
+    pub redirect: RedirectRule,
     /// What time it is.
     pub clock: Arc<dyn Clock>,
     /// Where figures are counted.
@@ -86,11 +88,15 @@ pub enum AppError {
     /// The stores cannot answer.
     #[error(transparent)]
     Core(#[from] wharf_core::Error),
+    /// The bucket is not this installation's, or cannot be used.
+    #[error(transparent)]
+    Storage(#[from] DataError),
 }
 
 impl App {
     /// Puts the registry together over an open data folder and starts its upkeep.
     pub async fn open(data: Data, options: AppOptions) -> Result<Arc<Self>, AppError> {
+        data.own().await?;
         let now = options.clock.now_ms();
         let access = Access::open(options.access, data.meta.clone(), now).await?;
         let challenges = Challenges {
@@ -129,6 +135,7 @@ impl App {
                 challenges,
                 options.metrics.clone(),
                 options.external_url.as_deref(),
+                options.redirect,
             ),
             authority: options.external_url.as_deref().and_then(authority),
             metrics: options.metrics,
@@ -244,7 +251,7 @@ impl App {
             // A store that cannot answer shows in its own figures; the others are still worth having.
             totals: totals.unwrap_or_default(),
             meta: self.registry.meta.stats(),
-            blob: self.data.blobs.counts().read(),
+            blob: self.data.blobs.figures(),
             jobs: self.kinds.figures(),
             freed: self.registry.freed.read(),
             quarantined: quarantined.unwrap_or_default(),
