@@ -25,6 +25,7 @@ pub mod restore;
 pub mod scrub;
 pub mod tag;
 pub mod upload;
+pub mod usage;
 pub mod verify;
 mod walk;
 

@@ -37,7 +37,7 @@ pub use meta::{Meta, Opened};
 pub use migration::SCHEMA;
 pub use ops::{
     audit, blob, candidate, counter, event, job, manifest, principal, quarantine, referrer,
-    refresh_token, replica, repository, restorable, setting, signing_key, tag, upload,
+    refresh_token, replica, repository, restorable, setting, signing_key, tag, upload, usage,
 };
 pub use stats::{Slow, Stats};
 pub use tx::{Counter, Op, ReadOp, Tx};
