@@ -23,3 +23,4 @@ pub mod setting;
 pub mod signing_key;
 pub mod tag;
 pub mod upload;
+pub mod usage;
