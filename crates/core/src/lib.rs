@@ -24,6 +24,7 @@ pub mod repository;
 pub mod restore;
 pub mod scrub;
 pub mod tag;
+pub mod transfer;
 pub mod upload;
 pub mod usage;
 pub mod verify;

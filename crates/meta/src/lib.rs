@@ -36,8 +36,9 @@ pub use fresh::Stamp;
 pub use meta::{Meta, Opened};
 pub use migration::SCHEMA;
 pub use ops::{
-    audit, blob, candidate, counter, event, job, manifest, principal, quarantine, referrer,
-    refresh_token, replica, repository, restorable, setting, signing_key, tag, upload, usage,
+    audit, blob, candidate, counter, event, job, manifest, multipart, principal, quarantine,
+    referrer, refresh_token, replica, repository, restorable, setting, signing_key, tag, upload,
+    usage,
 };
 pub use stats::{Slow, Stats};
 pub use tx::{Counter, Op, ReadOp, Tx};

@@ -45,8 +45,13 @@ pub(crate) const ALL: &[Migration] = &[
     },
     Migration {
         number: 5,
+        name: "parts",
+        sql: include_str!("migrations/0005_parts.sql"),
+    },
+    Migration {
+        number: 6,
         name: "usage",
-        sql: include_str!("migrations/0005_usage.sql"),
+        sql: include_str!("migrations/0006_usage.sql"),
     },
 ];
 

@@ -11,6 +11,7 @@ pub mod counter;
 pub mod event;
 pub mod job;
 pub mod manifest;
+pub mod multipart;
 pub mod principal;
 pub mod quarantine;
 pub mod referrer;

@@ -4,6 +4,24 @@ use crate::error::Result;
 use crate::tx::{Op, ReadOp, Tx};
 use crate::vals;
 
+/// The time that all who use this store go by, in milliseconds since 1970: the database's, or the caller's where one process
+/// uses it. Cost: none.
+#[derive(Clone, Copy, Debug)]
+pub struct Now {
+    /// The caller's.
+    pub at: i64,
+}
+
+impl ReadOp for Now {}
+impl Op for Now {
+    type Out = i64;
+    const SINGLE: bool = true;
+
+    async fn run<T: Tx>(&self, tx: &mut T) -> Result<i64> {
+        tx.now(self.at).await
+    }
+}
+
 /// A value. Cost: one row.
 #[derive(Clone, Debug)]
 pub struct Get {
@@ -44,5 +62,30 @@ impl Op for Put {
         )
         .await?;
         Ok(())
+    }
+}
+
+/// Sets a value unless there is one, and gives what stands then; the first one wins. Cost: one row.
+#[derive(Clone, Debug)]
+pub struct Ensure {
+    /// Its key.
+    pub key: String,
+    /// The value, if there is none.
+    pub value: String,
+}
+
+impl Op for Ensure {
+    type Out = String;
+
+    async fn run<T: Tx>(&self, tx: &mut T) -> Result<String> {
+        tx.exec(
+            "INSERT INTO setting (key, value) VALUES ($1, $2) ON CONFLICT (key) DO NOTHING",
+            vals![&self.key, &self.value],
+        )
+        .await?;
+        let row = tx
+            .row("SELECT value FROM setting WHERE key = $1", vals![&self.key])
+            .await?;
+        row.map_or(Ok(self.value.clone()), |mut row| row.text(0))
     }
 }

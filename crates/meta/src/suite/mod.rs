@@ -8,6 +8,7 @@ pub mod collect;
 pub mod concurrent;
 pub mod job;
 pub mod manifest;
+pub mod multipart;
 pub mod pairs;
 pub mod referrer;
 pub mod repository;
@@ -88,6 +89,11 @@ pub const ALLOWED: &[Allowed] = &[
         step: "SCAN counter_delta",
         statement: "FROM counter_delta",
         reason: "what a step has not folded yet",
+    },
+    Allowed {
+        step: "SCAN k",
+        statement: "FROM job_kind k ORDER BY k.kind",
+        reason: "a handful of kinds",
     },
     Allowed {
         step: "SCAN usage_delta",
@@ -316,6 +322,7 @@ macro_rules! meta_suite {
         $crate::meta_suite! { @module $name, $make,
             upload: [create_is_idempotent, claims_compare_and_swap, inline_chunks_and_move_to_file,
                 take_over_fences, many_chunks_are_joined, expired_are_listed, delete_forgets],
+            multipart: [claims_of_parts, a_publish_needs_its_parts, nothing_is_left_behind],
             blob: [inline_and_key, visible_only_through_links, publish_ends_the_upload, publish_replaces,
                 existing_needs_a_row, condemned_is_healed_by_a_push, mount_and_holders, unlink_respects_manifests,
                 listed_for_backup, garbage_is_kept_until_collected],
@@ -331,7 +338,7 @@ macro_rules! meta_suite {
             concurrent: [one_tag, one_blob, unlink_against_put, mount_against_unlink, tags_against_delete,
                 claims_of_one_upload],
             collect: [births, deaths, undelete, large, broken_push, fading, races, last_references],
-            job: [leases, order, ends],
+            job: [leases, order, begins, ends],
             usage: [sums_are_what_a_walk_finds, many_at_once, counting_again, corrections],
         }
     };

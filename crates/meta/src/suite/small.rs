@@ -142,6 +142,15 @@ pub async fn settings(meta: Meta) {
         .unwrap();
         assert_eq!(get().await.unwrap().as_deref(), Some(value));
     }
+    for (key, value, stands) in [
+        ("k", "three", "two"),
+        ("l", "one", "one"),
+        ("l", "two", "one"),
+    ] {
+        let (key, value) = (key.to_owned(), value.to_owned());
+        let ensured = meta.write(setting::Ensure { key, value }).await.unwrap();
+        assert_eq!(ensured, stands);
+    }
 }
 
 /// Consumers go on after the last id they saw.

@@ -12,12 +12,13 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use wharf_core::access::{Access, AccessError, AccessOptions};
+use wharf_core::clock::SharedClock;
 use wharf_core::gc::{self, Rules};
 use wharf_core::job::{self, Kinds};
 use wharf_core::replica::{self, Me};
 use wharf_core::{Clock, ContentRules, Limits, Registry};
 
-pub use self::data::{Data, DataError, DataOptions};
+pub use self::data::{Data, DataError, DataOptions, target};
 pub use self::upkeep::Upkeep;
 use crate::http::body::Body;
 use crate::http::shutdown::Readiness;
@@ -25,7 +26,7 @@ use crate::http::{ApiError, Handler, Request, Response, Route};
 use crate::telemetry::metrics::Sample;
 use crate::telemetry::{self, Metrics};
 use crate::ui;
-use crate::v2::{Challenges, V2};
+use crate::v2::{Challenges, RedirectRule, V2};
 
 /// How long a process that ends tries to tell the others so.
 const LEAVE: Duration = Duration::from_secs(1);
@@ -49,6 +50,8 @@ pub struct AppOptions {
     pub external_url: Option<String>,
     /// `auth.challenge = "basic"`.
     pub basic_challenge: bool,
+    /// Who reads blobs from the object store itself.
+    pub redirect: RedirectRule,
     /// What time it is.
     pub clock: Arc<dyn Clock>,
     /// Where figures are counted.
@@ -86,12 +89,24 @@ pub enum AppError {
     /// The stores cannot answer.
     #[error(transparent)]
     Core(#[from] wharf_core::Error),
+    /// The bucket is not this installation's, or cannot be used.
+    #[error(transparent)]
+    Storage(#[from] DataError),
 }
 
 impl App {
     /// Puts the registry together over an open data folder and starts its upkeep.
     pub async fn open(data: Data, options: AppOptions) -> Result<Arc<Self>, AppError> {
-        let now = options.clock.now_ms();
+        data.own().await?;
+        let shared = match data.meta.is_shared() {
+            true => Some(Arc::new(shared_clock(options.clock.clone(), &data).await?)),
+            false => None,
+        };
+        let clock: Arc<dyn Clock> = match &shared {
+            Some(shared) => shared.clone(),
+            None => options.clock,
+        };
+        let now = clock.now_ms();
         let access = Access::open(options.access, data.meta.clone(), now).await?;
         let challenges = Challenges {
             service: access.service().to_owned(),
@@ -101,7 +116,7 @@ impl App {
             data.meta.clone(),
             data.blobs.clone(),
             Arc::new(access),
-            options.clock,
+            clock,
             options.limits,
             options.content,
         ));
@@ -122,13 +137,14 @@ impl App {
             };
             tokio::spawn(job::run(registry.clone(), kinds.clone(), jobs, halted))
         });
-        tokio::spawn(upkeep::run(registry.clone(), stop.clone()));
+        tokio::spawn(upkeep::run(registry.clone(), shared, stop.clone()));
         Ok(Arc::new(Self {
             v2: V2::new(
                 registry.clone(),
                 challenges,
                 options.metrics.clone(),
                 options.external_url.as_deref(),
+                options.redirect,
             ),
             authority: options.external_url.as_deref().and_then(authority),
             metrics: options.metrics,
@@ -183,6 +199,12 @@ impl App {
         }
         self.data.meta.close().await;
     }
+}
+
+/// All replicas go by the time of the database.
+async fn shared_clock(own: Arc<dyn Clock>, data: &Data) -> Result<SharedClock, wharf_core::Error> {
+    let clock = SharedClock::new(own, &data.meta).await;
+    clock.map_err(wharf_core::Error::from)
 }
 
 impl Handler for App {
@@ -248,7 +270,7 @@ impl App {
             // A store that cannot answer shows in its own figures; the others are still worth having.
             totals: totals.unwrap_or_default(),
             meta: self.registry.meta.stats(),
-            blob: self.data.blobs.counts().read(),
+            blob: self.data.blobs.figures(),
             jobs: self.kinds.figures(),
             freed: self.registry.freed.read(),
             quarantined: quarantined.unwrap_or_default(),

@@ -79,6 +79,26 @@ pub(super) fn backup(inputs: &Inputs, folder: &Path) -> Outcome {
     }
 }
 
+/// Copies the blobs into another store.
+pub(super) fn copy(inputs: &Inputs, to: &Path) -> Outcome {
+    let config = load(inputs)?.config;
+    let to = absolute(to)?;
+    match perform(&config, Command::StorageCopy { to: to.clone() })? {
+        Reply::Copied(copied) => {
+            let told = format!(
+                "{} in {} are in the store of {}; {} of them were copied now.",
+                count(copied.blobs, "blob"),
+                bytes(copied.bytes),
+                to.display(),
+                copied.added
+            );
+            let cure = "run `wharf storage verify --deep`, push them again, then copy once more";
+            finish_copy(&told, &copied, cure)
+        }
+        other => Err(unexpected(&other)),
+    }
+}
+
 /// Makes a data folder out of a backup.
 pub(super) fn restore(inputs: &Inputs, folder: &Path) -> Outcome {
     let config = load(inputs)?.config;
