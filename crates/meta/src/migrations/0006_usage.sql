@@ -1,5 +1,5 @@
 -- oldest: 1
--- What repositories and prefixes take up, counted as it changes; jobs at a time of day. Only new tables and columns with a constant, so that this
+-- What repositories and prefixes take up, counted as it changes. Only new tables and columns with a constant, so that this
 -- takes no longer for a large store; what was there before is counted by the recount, a job.
 
 -- counted: so many of its bytes are in the sum of its repository, to be taken off with it.
@@ -30,6 +30,3 @@ CREATE TABLE prefix_usage (
     counted_at BIGINT
 ) /*sqlite STRICT, WITHOUT ROWID */;
 CREATE INDEX prefix_usage_bytes ON prefix_usage (bytes);
-
--- A schedule with a phase runs when the time, modulo every, is the phase: at a time of day.
-ALTER TABLE job ADD COLUMN phase BIGINT;

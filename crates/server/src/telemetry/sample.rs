@@ -32,10 +32,10 @@ pub struct Sample {
     pub freed: wharf_core::gc::Freed,
     /// Blobs in quarantine.
     pub quarantined: u64,
-    /// What prefixes take up: the largest ones, and the whole store.
-    pub prefixes: Vec<Counted>,
     /// Work of the blob store.
     pub blob: wharf_blob::Figures,
+    /// What prefixes take up: the largest ones, and the whole store.
+    pub prefixes: Vec<Counted>,
     /// Caches: name, hits, misses.
     pub caches: Vec<(&'static str, u64, u64)>,
 }
