@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 use wharf_blob::{Part, Stored};
+use wharf_core::clock::SharedClock;
 use wharf_core::job::{self, Kinds, Spec};
 use wharf_core::replica::{self, Me};
 use wharf_core::{Registry, event, gc, manifest, scrub, upload, usage};
@@ -15,12 +16,16 @@ use wharf_meta::counter::{Fold, MAX_FOLD};
 const SHORT: Duration = Duration::from_secs(1);
 /// Between two words to the other replicas.
 const BEAT: Duration = Duration::from_secs(5);
+/// Between two looks at the clock of a shared database.
+const FOLLOW: Duration = Duration::from_secs(10);
 /// Between two rounds of small things.
 const OFTEN: Duration = Duration::from_secs(10 * 60);
 /// Between two times that changes of counters and of what repositories take up are added up.
 const FOLD: Duration = Duration::from_secs(20);
 /// Between two rounds of things that nobody waits for.
 const DAILY: Duration = Duration::from_secs(86_400);
+/// When it is night for many: the walks over everything begin then.
+const NIGHT: Duration = Duration::from_secs(3 * 3_600);
 /// Between two walks over all rows.
 const WEEKLY: Duration = Duration::from_secs(7 * 86_400);
 
@@ -44,18 +49,23 @@ pub(super) fn kinds(upkeep: Option<Upkeep>) -> Kinds {
         .with::<job::Reclaim>(Spec::every(OFTEN))
         .with::<event::Trim>(Spec::every(DAILY))
         .with::<job::Trim>(Spec::every(DAILY))
-        .with::<gc::Audit>(Spec::every(WEEKLY))
-        .with::<usage::Recount>(Spec::every(WEEKLY))
-        .with::<gc::Sweep>(Spec::every(DAILY).after(DAILY))
+        .with::<gc::Audit>(Spec::every(WEEKLY).at(NIGHT).after(OFTEN))
+        .with::<usage::Recount>(Spec::every(WEEKLY).at(NIGHT).after(OFTEN))
+        .with::<gc::Sweep>(Spec::every(DAILY).after(DAILY).at(NIGHT))
         .with::<scrub::Scrub>(Spec::every(DAILY).after(OFTEN))
 }
 
 /// Looks after the registry until `stop`. Beside requests, from the first one on: a start takes as long for a store of
 /// millions as for an empty one.
-pub(super) async fn run(registry: Arc<Registry>, stop: CancellationToken) {
+pub(super) async fn run(
+    registry: Arc<Registry>,
+    shared: Option<Arc<SharedClock>>,
+    stop: CancellationToken,
+) {
     tokio::join!(
         every(SHORT, &stop, || access(&registry)),
         every(FOLD, &stop, || fold(&registry)),
+        every(FOLLOW, &stop, || follow(&registry, shared.as_deref())),
         async {
             tokio::select! {
                 () = stop.cancelled() => {}
@@ -94,6 +104,15 @@ async fn every<F: Future<Output = ()>>(
 async fn access(registry: &Registry) {
     if let Err(error) = registry.access.upkeep(registry.clock.now_ms()).await {
         tracing::warn!(%error, "users and keys could not be looked after; trying again");
+    }
+}
+
+/// Looks at the clock that all replicas go by.
+async fn follow(registry: &Registry, shared: Option<&SharedClock>) {
+    if let Some(clock) = shared
+        && let Err(error) = clock.follow(&registry.meta).await
+    {
+        tracing::debug!(%error, "the database's clock could not be read; going on by what was seen of it");
     }
 }
 
