@@ -42,12 +42,22 @@ pub struct ObjectOptions {
 }
 
 /// How connections to the service are made.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct Client {
     /// PEM file with certificates to trust beside the system's.
     pub ca: Option<PathBuf>,
-    /// URL of a proxy.
+    /// URL of a proxy; it may hold a password.
     pub proxy: Option<String>,
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let how = match self.proxy {
+            Some(_) => "through a proxy",
+            None => "directly",
+        };
+        write!(f, "Client({how}, trusting {:?} too)", self.ca)
+    }
 }
 
 /// The kinds of object stores.
@@ -368,7 +378,11 @@ mod tests {
             access_key: Some("hidden".into()),
             ..Azure::default()
         };
-        let shown = format!("{s3:?} {azure:?}");
+        let client = Client {
+            proxy: Some("http://user:hidden@proxy.example".into()),
+            ..Client::default()
+        };
+        let shown = format!("{s3:?} {azure:?} {client:?}");
         assert!(
             shown.contains("visible") && !shown.contains("hidden"),
             "{shown}"
