@@ -135,9 +135,7 @@ async fn one(
             done.list(key, size, digest);
             Ok(())
         }
-        Err(
-            error @ (wharf_blob::Error::Missing { .. } | wharf_blob::Error::WrongSize { .. }),
-        ) => {
+        Err(error @ (wharf_blob::Error::Missing { .. } | wharf_blob::Error::WrongSize { .. })) => {
             if let Some(row) = registry.meta.read(rows::Lookup { digest }).await? {
                 let at = registry.clock.now_ms();
                 condemn(&registry.meta, row, error.to_string(), at).await?;
@@ -268,10 +266,7 @@ mod tests {
         assert_eq!(listed.listed, [unnamed]);
         assert!(!house.has(&digest).await);
 
-        let into = [
-            House::repository(),
-            RepositoryName::parse("other").unwrap(),
-        ];
+        let into = [House::repository(), RepositoryName::parse("other").unwrap()];
         let adopted = found(&house, &into).await;
         assert_eq!(adopted.adopted, 1);
         assert!(house.has(&digest).await);

@@ -155,8 +155,7 @@ impl S3 {
             runtime.shutdown_background();
         };
         let handle = std::thread::spawn(serve);
-        *self.thread.lock().unwrap_or_else(PoisonError::into_inner) =
-            Some(Thread { stop, handle });
+        *self.thread.lock().unwrap_or_else(PoisonError::into_inner) = Some(Thread { stop, handle });
         self
     }
 

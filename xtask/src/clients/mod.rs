@@ -123,10 +123,6 @@ const CLIENTS: &[Client] = &[
         "the reference registry: to check the tests themselves, and benchmarks",
     ),
     go("minio", "an S3 server: the registry over a bucket"),
-    go(
-        "fake-gcs-server",
-        "Google Cloud Storage, as far as it can be had here",
-    ),
     Client {
         name: "azurite",
         source: Source::Npm {

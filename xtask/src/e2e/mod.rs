@@ -1,7 +1,7 @@
 //! `cargo xtask e2e`: drives each real client against the release binary.
 //!
 //! The harness is in [`suite`] (what steps share), [`step`] (commands and logs), [`site`] (registries in four modes),
-//! [`process`] (nothing outlives the run), [`cutter`] (connections that break), [`image`] (images made here) and
+//! [`store`] (buckets below them), [`process`] (nothing outlives the run), [`cutter`] (connections that break), [`image`] (images made here) and
 //! [`matrix`] (what all clients have to show). Each other module is one client. Clients come from
 //! `cargo xtask clients`; one that is missing is a failure, since it could be installed.
 //!
@@ -26,6 +26,8 @@ mod signing;
 pub(crate) mod site;
 mod skopeo;
 mod step;
+mod store;
+mod stored;
 mod suite;
 
 use std::path::PathBuf;
@@ -36,6 +38,7 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::{run, workspace};
 use site::Subject;
+use store::Store;
 use suite::Suite;
 
 /// Arguments of `cargo xtask e2e`.
@@ -49,6 +52,12 @@ pub(crate) struct Args {
     /// Only steps whose name contains this
     #[arg(long)]
     filter: Option<String>,
+    /// Keep the blobs of all registries in this object store instead of files
+    #[arg(long)]
+    store: Option<store::Kind>,
+    /// Send clients to that store
+    #[arg(long, requires = "store")]
+    redirect: bool,
     /// Leave the run's folder for a look at it
     #[arg(long)]
     keep: bool,
@@ -104,6 +113,7 @@ const CLIENTS: &[Client] = &[
         debian::run,
     ),
     ("operator", &[], operator::run),
+    ("stored", &["sha512sum"], stored::run),
 ];
 
 /// Programs that work for root only, as they are used here.
@@ -147,9 +157,21 @@ pub(crate) fn main(args: &Args) -> Result<()> {
     );
 
     let mut suite = Suite::new(&dir, &logs, subject, args.filter.clone());
+    if let Some(kind) = args.store {
+        let missing: Vec<_> = kind
+            .programs()
+            .iter()
+            .filter(|name| run::find(name).is_none())
+            .collect();
+        if !missing.is_empty() {
+            bail!("missing {missing:?}: cargo xtask clients");
+        }
+        suite.keep_blobs_in(Store::start(kind, args.redirect, &dir.join("store"))?);
+    }
     let mut times = Vec::new();
     for (name, programs, test) in CLIENTS {
-        if !args.names.is_empty() && !args.names.iter().any(|n| n == name) {
+        let unnamed = !args.names.is_empty() && !args.names.iter().any(|n| n == name);
+        if unnamed || (*name == "stored" && args.store.is_none()) {
             continue;
         }
         let start = Instant::now();

@@ -12,6 +12,7 @@ use super::image::{self, Image, Layer};
 use super::process;
 use super::site::{ALICE, Mode, Site, Subject};
 use super::step::Step;
+use super::store::Store;
 
 /// The line that the test program prints.
 pub(crate) const HELLO: &str = "hello from an image that wharf served";
@@ -27,6 +28,8 @@ pub(crate) struct Suite {
     /// Where the steps' logs stay.
     logs: PathBuf,
     subject: Subject,
+    /// Keeps the blobs of all sites.
+    store: Option<Store>,
     client: &'static str,
     filter: Option<String>,
     sites: BTreeMap<&'static str, Rc<Site>>,
@@ -47,6 +50,7 @@ impl Suite {
             dir: dir.to_path_buf(),
             logs: logs.to_path_buf(),
             subject,
+            store: None,
             client: "",
             filter,
             sites: BTreeMap::new(),
@@ -56,6 +60,16 @@ impl Suite {
             failed: Vec::new(),
             skipped: Vec::new(),
         }
+    }
+
+    /// Has all sites keep their blobs in this store.
+    pub(crate) fn keep_blobs_in(&mut self, store: Store) {
+        self.store = Some(store);
+    }
+
+    /// Where blobs are kept, if that is an object store.
+    pub(crate) fn store(&self) -> Option<&Store> {
+        self.store.as_ref()
     }
 
     /// Names the client whose steps follow.
@@ -144,13 +158,14 @@ impl Suite {
         let dir = self
             .dir
             .join(format!("site-{}", mode.name().replace(' ', "-")));
-        let site = Site::start(&self.subject, mode, &dir).with_context(|| {
-            format!(
-                "starting a registry ({}), files in {}",
-                mode.name(),
-                dir.display()
-            )
-        })?;
+        let site =
+            Site::start_on(&self.subject, mode, &dir, self.store.as_ref()).with_context(|| {
+                format!(
+                    "starting a registry ({}), files in {}",
+                    mode.name(),
+                    dir.display()
+                )
+            })?;
         let site = Rc::new(site);
         self.sites.insert(mode.name(), Rc::clone(&site));
         Ok(site)
@@ -183,6 +198,7 @@ impl Suite {
             }
         }
         self.sites.clear();
+        self.store = None;
     }
 
     fn image(

@@ -9,9 +9,11 @@ use std::time::Duration;
 
 use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey, Checksum};
 use object_store::azure::MicrosoftAzureBuilder;
-use object_store::gcp::GoogleCloudStorageBuilder;
+use object_store::gcp::{GcpCredential, GoogleCloudStorageBuilder};
 use object_store::signer::Signer;
-use object_store::{BackoffConfig, Certificate, ClientOptions, RetryConfig};
+use object_store::{
+    BackoffConfig, Certificate, ClientOptions, RetryConfig, StaticCredentialProvider,
+};
 
 use super::{Backend, Object};
 use crate::error::{Error, Result};
@@ -315,7 +317,12 @@ impl Gcs {
             (Some(path), _) => {
                 GoogleCloudStorageBuilder::new().with_service_account_path(path.to_string_lossy())
             }
-            (None, true) => GoogleCloudStorageBuilder::new().with_skip_signature(true),
+            // The client library asks for a token all the same where it writes: an empty one.
+            (None, true) => GoogleCloudStorageBuilder::new()
+                .with_skip_signature(true)
+                .with_credentials(Arc::new(StaticCredentialProvider::new(GcpCredential {
+                    bearer: String::new(),
+                }))),
             (None, false) => GoogleCloudStorageBuilder::from_env(),
         };
         if let Some(endpoint) = &self.endpoint {

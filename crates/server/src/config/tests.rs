@@ -262,7 +262,10 @@ fn a_url_with_a_password_is_not_shown() {
         "[storage.s3]\nendpoint = \"https://wharf:hunter2@s3.example\"\n",
     ] {
         let told = Setup::file(wrong).errors();
-        assert!(told.contains("storage.") && !told.contains("hunter2"), "{told}");
+        assert!(
+            told.contains("storage.") && !told.contains("hunter2"),
+            "{told}"
+        );
     }
 }
 

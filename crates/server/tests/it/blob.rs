@@ -18,11 +18,7 @@ async fn pushed(client: &Client, name: &str, size: usize) -> Content {
 #[tokio::test]
 async fn exact_bytes_with_their_headers() {
     both(async |client, name| {
-        for (algorithm, size) in [
-            (Algorithm::Sha256, 10),
-            (sha512(), 10),
-            (sha512(), 300_000),
-        ] {
+        for (algorithm, size) in [(Algorithm::Sha256, 10), (sha512(), 10), (sha512(), 300_000)] {
             let content = Content::random_of(algorithm, size);
             client.push_blob(&name, &content).await;
             let answer = client

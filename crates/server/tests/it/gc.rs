@@ -145,10 +145,7 @@ async fn a_greedy_collector_takes_nothing_that_is_referred_to_and_leaves_nothing
             assert!(matches!(answer.status.as_u16(), 202 | 404), "{answer}");
         }
     }
-    until("no files", async || {
-        server.kept_blobs().is_empty()
-    })
-    .await;
+    until("no files", async || server.kept_blobs().is_empty()).await;
     let totals = server
         .app()
         .registry
