@@ -38,6 +38,7 @@ pub use migration::SCHEMA;
 pub use ops::{
     adopt, audit, blob, candidate, counter, event, job, manifest, multipart, principal, quarantine,
     referrer, refresh_token, replica, repository, restorable, setting, signing_key, tag, upload,
+    usage,
 };
 pub use stats::{Slow, Stats};
 pub use tx::{Counter, Op, ReadOp, Tx};
