@@ -58,6 +58,9 @@ pub(crate) struct Args {
     /// Send clients to that store
     #[arg(long, requires = "store")]
     redirect: bool,
+    /// Only what moves bytes: clients of each family, and of their steps those over plain HTTP
+    #[arg(long, conflicts_with = "filter")]
+    short: bool,
     /// Leave the run's folder for a look at it
     #[arg(long)]
     keep: bool,
@@ -116,6 +119,16 @@ const CLIENTS: &[Client] = &[
     ("stored", &["sha512sum"], stored::run),
 ];
 
+/// The clients of a short run: one for each way to send and fetch bytes.
+const SHORT: &[&str] = &["crane", "oras", "skopeo", "docker", "helm4", "stored"];
+
+/// What the names of the steps of a short run contain: one of these.
+const BYTES: &[&str] = &[
+    "over plain HTTP",
+    "index of several",
+    "big layer ends whole",
+];
+
 /// Programs that work for root only, as they are used here.
 const DAEMONS: &[&str] = &["dockerd", "containerd", "buildkitd", "podman", "buildah"];
 
@@ -170,12 +183,17 @@ pub(crate) fn main(args: &Args) -> Result<()> {
     }
     let mut times = Vec::new();
     for (name, programs, test) in CLIENTS {
-        let unnamed = !args.names.is_empty() && !args.names.iter().any(|n| n == name);
+        let unnamed = match args.names.is_empty() {
+            true => args.short && !SHORT.contains(name),
+            false => !args.names.iter().any(|n| n == name),
+        };
         if unnamed || (*name == "stored" && args.store.is_none()) {
             continue;
         }
         let start = Instant::now();
         suite.begin(name);
+        // The last one has no steps that could be left out.
+        suite.only((args.short && *name != "stored").then_some(BYTES));
         if programs.iter().any(|program| DAEMONS.contains(program))
             && !rustix::process::geteuid().is_root()
         {

@@ -239,7 +239,7 @@ http {{
     Ok((daemon, port))
 }
 
-/// The key of an account that asks nobody for a token and can sign URLs.
+/// The key of an account: it makes its tokens itself, and signs URLs.
 fn service_account(folder: &Path) -> Result<()> {
     let generate = [
         "genpkey",
@@ -250,7 +250,7 @@ fn service_account(folder: &Path) -> Result<()> {
     ];
     let key = run::read(Command::new(program("openssl")?).args(generate))?;
     let account = serde_json::json!({
-        "type": "service_account", "disable_oauth": true, "client_email": "wharf@test.example", "private_key_id": "1",
+        "type": "service_account", "client_email": "wharf@test.example", "private_key_id": "1",
         "private_key": key,
     });
     std::fs::write(folder.join("account.json"), account.to_string())?;

@@ -31,6 +31,8 @@ pub(crate) struct Suite {
     /// Keeps the blobs of all sites.
     store: Option<Store>,
     client: &'static str,
+    /// Only steps whose name contains one of these.
+    only: Option<&'static [&'static str]>,
     filter: Option<String>,
     sites: BTreeMap<&'static str, Rc<Site>>,
     images: BTreeMap<&'static str, Image>,
@@ -52,6 +54,7 @@ impl Suite {
             subject,
             store: None,
             client: "",
+            only: None,
             filter,
             sites: BTreeMap::new(),
             images: BTreeMap::new(),
@@ -84,11 +87,7 @@ impl Suite {
         body: impl FnOnce(&mut Suite, &mut Step) -> Result<()>,
     ) {
         let name = format!("{}: {name}", self.client);
-        if self
-            .filter
-            .as_ref()
-            .is_some_and(|filter| !name.contains(filter.as_str()))
-        {
+        if !self.wants(&name) {
             return;
         }
         self.steps += 1;
@@ -124,14 +123,24 @@ impl Suite {
         let _ = std::fs::remove_dir_all(dir);
     }
 
+    fn wants(&self, name: &str) -> bool {
+        let listed = |only: &[&str]| only.iter().any(|part| name.contains(part));
+        self.only.is_none_or(listed)
+            && self
+                .filter
+                .as_ref()
+                .is_none_or(|filter| name.contains(filter.as_str()))
+    }
+
+    /// From now on, only steps whose name contains one of these.
+    pub(crate) fn only(&mut self, parts: Option<&'static [&'static str]>) {
+        self.only = parts;
+    }
+
     /// Says that something was not run, and why; only for what cannot be had on this machine.
     pub(crate) fn skip(&mut self, name: &str, reason: &str) {
         let name = format!("{}: {name}", self.client);
-        if self
-            .filter
-            .as_ref()
-            .is_some_and(|filter| !name.contains(filter.as_str()))
-        {
+        if !self.wants(&name) {
             return;
         }
         println!("skip  {name}: {reason}");
