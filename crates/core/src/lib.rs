@@ -18,6 +18,7 @@ pub mod job;
 pub mod manifest;
 pub mod referrer;
 pub mod registry;
+pub mod reindex;
 pub mod replica;
 mod report;
 pub mod repository;

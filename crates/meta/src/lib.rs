@@ -36,7 +36,7 @@ pub use fresh::Stamp;
 pub use meta::{Meta, Opened};
 pub use migration::SCHEMA;
 pub use ops::{
-    audit, blob, candidate, counter, event, job, manifest, multipart, principal, quarantine,
+    adopt, audit, blob, candidate, counter, event, job, manifest, multipart, principal, quarantine,
     referrer, refresh_token, replica, repository, restorable, setting, signing_key, tag, upload,
     usage,
 };
