@@ -7,6 +7,7 @@
 //!
 //! To start reading: `tx.rs` (the wall), `ops/tag.rs` (the model operation), `engine/sqlite/writer.rs` (group commit).
 
+mod copy;
 mod engine;
 mod error;
 mod folder;
@@ -24,6 +25,7 @@ pub mod suite;
 #[cfg(feature = "test-server")]
 pub mod test_server;
 
+pub use copy::Copied;
 #[cfg(feature = "suite")]
 pub use engine::postgres::Gate;
 pub use engine::postgres::PostgresOptions;

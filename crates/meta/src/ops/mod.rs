@@ -7,6 +7,7 @@
 pub mod audit;
 pub mod blob;
 pub mod candidate;
+pub(crate) mod copy;
 pub mod counter;
 pub mod event;
 pub mod job;

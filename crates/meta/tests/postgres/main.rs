@@ -1,6 +1,7 @@
 //! PostgreSQL: the shared suite, and what is its own.
 
 mod broken;
+mod copy;
 mod interleave;
 
 use wharf_meta::suite::Store;

@@ -164,6 +164,11 @@ impl Pool {
         Ok(connection)
     }
 
+    /// A connection beside all others, for something that takes long.
+    pub(super) async fn apart(&self) -> Result<Connection, Fault> {
+        self.connect().await
+    }
+
     async fn connect(&self) -> Result<Connection, Fault> {
         let is_down = self
             .down
