@@ -23,6 +23,10 @@ const BULK: usize = 50;
 #[cfg(test)]
 const LEFT: &[&str] = &["migration", "replica"];
 
+/// What statements that are made here begin with: the page of queries has only such as stand in the text.
+const GET: &str = "SELECT";
+const PUT: &str = "INSERT";
+
 /// A table to copy.
 #[derive(Debug)]
 pub(crate) struct Table {
@@ -119,13 +123,13 @@ impl Table {
             let rows: Vec<String> = (0..count)
                 .map(|row| format!("({}{last})", marks(row * width + 1, width)))
                 .collect();
-            format!("INSERT INTO {name} ({into}) VALUES {}", rows.join(", "))
+            format!("{PUT} INTO {name} ({into}) VALUES {}", rows.join(", "))
         };
         let limit = self.page;
         Statements {
-            first: format!("SELECT {columns} FROM {name} ORDER BY {order} LIMIT {limit}"),
+            first: format!("{GET} {columns} FROM {name} ORDER BY {order} LIMIT {limit}"),
             next: format!(
-                "SELECT {columns} FROM {name} WHERE ({order}) > ({}) ORDER BY {order} LIMIT {limit}",
+                "{GET} {columns} FROM {name} WHERE ({order}) > ({}) ORDER BY {order} LIMIT {limit}",
                 marks(1, key)
             ),
             one: rows(1),

@@ -13,7 +13,7 @@ use wharf_meta::lock::{self, FolderLock, LockError};
 use wharf_meta::{Meta, Opened, PostgresOptions, SqliteOptions, Synchronous};
 
 /// The metadata store's file.
-const DATABASE: &str = "wharf.db";
+pub(super) const DATABASE: &str = "wharf.db";
 /// Set aside for deletes on a full disk: a full log between two checkpoints.
 const RESERVE: u64 = 16 << 20;
 
@@ -62,6 +62,11 @@ pub enum DataError {
     /// The blob store refuses it.
     #[error(transparent)]
     Blob(#[from] wharf_blob::Error),
+    /// A copy was made into its database, and broke off.
+    #[error(
+        "the metadata is a copy that broke off, not all of it is there; drop the database and run `wharf metadata copy` again"
+    )]
+    HalfCopied,
     /// The folder cannot be made or entered.
     #[error("the data folder {} cannot be used: {source}; choose another one with --data", folder.display())]
     Folder {
@@ -99,7 +104,7 @@ impl Data {
                 if folder.join(DATABASE).exists() {
                     tracing::warn!(
                         folder = %folder.display(),
-                        "metadata.url is set, so {DATABASE} in the data folder is not used: what it holds is not served"
+                        "metadata.url is set, so {DATABASE} in the data folder is not used; `wharf metadata copy` moves what it holds"
                     );
                 }
                 Meta::connect(postgres.clone()).await?
@@ -110,6 +115,10 @@ impl Data {
                 ..SqliteOptions::new(folder.join(DATABASE))
             })?,
         };
+        if meta.is_half_copied().await? {
+            meta.close().await;
+            return Err(DataError::HalfCopied);
+        }
         let blobs = Fs::open(FsOptions {
             threads: options.io_threads,
             ..FsOptions::new(&folder)
@@ -125,7 +134,7 @@ impl Data {
 }
 
 /// Makes the folder for its owner only, and names it absolutely.
-fn make(folder: &Path) -> Result<PathBuf, DataError> {
+pub(super) fn make(folder: &Path) -> Result<PathBuf, DataError> {
     let refused = |source| DataError::Folder {
         folder: folder.to_owned(),
         source,

@@ -32,6 +32,7 @@ mod legacy;
 mod linear;
 mod manifest;
 mod manifest_push;
+mod metadata;
 mod model;
 mod mount;
 mod operator;
