@@ -46,6 +46,36 @@ pub enum Error {
     /// A text that is no key of a blob store: it leaves `blobs/`, or has a character or length that no key has.
     #[error("{0:?} is not a key of the blob store")]
     BadKey(String),
+    /// The object store does not answer, or not sensibly, although it was asked again.
+    #[error("the object store fails while {what}: {source}")]
+    Unreachable {
+        /// What was tried, and on which object.
+        what: String,
+        /// What the last attempt gave.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// So many requests failed that the object store is left alone for some seconds.
+    #[error("the object store did not answer lately; it is asked again in a moment")]
+    Resting,
+    /// The object store understood, and refuses.
+    #[error("the object store refuses {what}: {source}")]
+    Refused {
+        /// What was tried, and on which object.
+        what: String,
+        /// What it said.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The blob is larger than the object store takes in ten thousand parts.
+    #[error(
+        "a blob of more than {limit} bytes does not fit into the object store's parts; raise `storage.part_size`"
+    )]
+    TooLarge {
+        /// In bytes.
+        limit: u64,
+    },
+    /// The rows that belong to an upload could not be read or written.
+    #[error("{0}")]
+    Ledger(Box<dyn std::error::Error + Send + Sync>),
     /// Anything else that the operating system refused.
     #[error("{what}: {source}")]
     Io {

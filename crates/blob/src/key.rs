@@ -28,6 +28,14 @@ impl Key {
         Self(format!("blobs/{algorithm}/{shard}/{hex}.{generation}").into())
     }
 
+    /// A key that nobody has used before, for bytes whose digest is not known yet:
+    /// `blobs/unnamed/<2 hex>/<32 hex>`. The first digits are random, so that object stores spread the load.
+    pub fn unnamed() -> Self {
+        let name = Uuid::new_v4().simple().to_string();
+        let shard = name.get(..2).unwrap_or("00");
+        Self(format!("blobs/unnamed/{shard}/{name}").into())
+    }
+
     /// Takes a key from a row. Refuses whatever could name a file outside of `blobs/`.
     pub fn parse(text: &str) -> Result<Self> {
         let segment = |part: &str| {
@@ -148,6 +156,14 @@ mod tests {
                 format!("blobs/{algorithm}/{}", &digest.encoded()[..2])
             );
         }
+    }
+
+    #[test]
+    fn a_key_without_a_digest_parses_and_names_none() {
+        let (one, two) = (Key::unnamed(), Key::unnamed());
+        assert_ne!(one, two);
+        assert_eq!(Key::parse(one.as_str()).unwrap(), one);
+        assert_eq!(one.digest(), None);
     }
 
     #[test]

@@ -9,8 +9,8 @@
 //! failed `fsync` a second time: the kernel forgets the pages that it could not write, so the second call lies.
 //!
 //! The byte path in: [`UploadWriter::write`] gathers up to [`BUFFER`] bytes and hands them to the I/O threads, where one
-//! hashes and another writes them, while the next segments gather. Large files are written past the page cache. The byte
-//! path out: [`Blob::stream`].
+//! hashes and another writes them, while the next segments gather. Large files are written past the page cache. An object
+//! store gets parts instead, one under way while the next gathers. The byte path out: [`Blob::stream`].
 
 pub mod error;
 pub mod fault;
@@ -19,6 +19,7 @@ mod hash;
 mod io;
 mod key;
 mod mem;
+pub mod object;
 mod read;
 mod store;
 #[cfg(feature = "suite")]
@@ -30,5 +31,9 @@ pub use self::hash::Hasher;
 pub use self::io::{Pool, PoolStats};
 pub use self::key::{Key, UploadId, UploadIdError};
 pub use self::mem::Mem;
+pub use self::object::{Object, ObjectOptions};
 pub use self::read::{Blob, ByteStream, FileBlob, Piece, Window};
-pub use self::store::{BUFFER, BlobStore, BoxFuture, Checkpoint, Part, Stored, UploadWriter};
+pub use self::store::{
+    BUFFER, BlobStore, BoxFuture, Checkpoint, Figures, Fresh, Ledger, Multipart, NoLedger, Part,
+    Parts, SignedUrl, Stored, StoredPart, UploadWriter,
+};

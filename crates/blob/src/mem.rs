@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::hash::Hasher;
 use crate::key::{Key, UploadId};
 use crate::read::Blob;
-use crate::store::{BlobStore, BoxFuture, Checkpoint, Part, Stored, UploadWriter};
+use crate::store::{BlobStore, BoxFuture, Checkpoint, Ledger, Part, Stored, UploadWriter};
 
 /// Blobs and uploads in maps. A clone is the same store.
 #[derive(Debug, Clone, Default)]
@@ -23,6 +23,7 @@ pub struct Mem(Arc<Mutex<Inner>>);
 struct Inner {
     blobs: HashMap<Key, Bytes>,
     uploads: HashMap<UploadId, Upload>,
+    notes: HashMap<&'static str, String>,
     epochs: u64,
 }
 
@@ -50,6 +51,7 @@ impl BlobStore for Mem {
         id: &'a UploadId,
         from: &'a Checkpoint,
         algorithm: Algorithm,
+        _: &'a Arc<dyn Ledger>,
     ) -> BoxFuture<'a, Result<Box<dyn UploadWriter>>> {
         Box::pin(async move {
             let mut inner = self.lock();
@@ -84,19 +86,6 @@ impl BlobStore for Mem {
                 hasher,
                 poisoned: false,
             }) as Box<dyn UploadWriter>)
-        })
-    }
-
-    fn publish<'a>(&'a self, id: &'a UploadId, key: &'a Key) -> BoxFuture<'a, Result<()>> {
-        Box::pin(async move {
-            let mut inner = self.lock();
-            inner.epochs += 1;
-            let epoch = inner.epochs;
-            let upload = inner.uploads.get_mut(id).ok_or(Error::UploadLost)?;
-            upload.epoch = epoch;
-            let bytes = Bytes::copy_from_slice(&upload.durable);
-            inner.blobs.insert(key.clone(), bytes);
-            Ok(())
         })
     }
 
@@ -139,15 +128,53 @@ impl BlobStore for Mem {
         })
     }
 
-    fn export<'a>(&'a self, key: &'a Key, to: &'a Path) -> BoxFuture<'a, Result<()>> {
+    fn export<'a>(
+        &'a self,
+        key: &'a Key,
+        digest: &'a Digest,
+        to: &'a Path,
+    ) -> BoxFuture<'a, Result<()>> {
         Box::pin(async move {
             let bytes = self.lock().blobs.get(key).cloned();
             let bytes = bytes.ok_or_else(|| Error::Missing {
                 key: key.to_string(),
             })?;
+            if let Some(algorithm) = digest.algorithm()
+                && Digest::of(algorithm, &bytes) != *digest
+            {
+                return Err(Error::WrongDigest {
+                    key: key.to_string(),
+                    actual: Box::new(Digest::of(algorithm, &bytes)),
+                });
+            }
             std::fs::File::create_new(to)
                 .and_then(|mut file| std::io::Write::write_all(&mut file, &bytes))
                 .map_err(|error| Error::io(|| format!("writing {}", to.display()), error))
+        })
+    }
+
+    fn copy_in<'a>(
+        &'a self,
+        key: &'a Key,
+        digest: &'a Digest,
+        blob: Blob,
+    ) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            let mut stream = blob.stream(0..blob.len());
+            let mut bytes = Vec::new();
+            while let Some(piece) = stream.next().await {
+                bytes.extend_from_slice(&piece?);
+            }
+            if let Some(algorithm) = digest.algorithm()
+                && Digest::of(algorithm, &bytes) != *digest
+            {
+                return Err(Error::WrongDigest {
+                    key: key.to_string(),
+                    actual: Box::new(Digest::of(algorithm, &bytes)),
+                });
+            }
+            self.lock().blobs.insert(key.clone(), bytes.into());
+            Ok(())
         })
     }
 
@@ -176,6 +203,17 @@ impl BlobStore for Mem {
                     break;
                 }
             }
+            Ok(())
+        })
+    }
+
+    fn note<'a>(&'a self, name: &'static str) -> BoxFuture<'a, Result<Option<String>>> {
+        Box::pin(async move { Ok(self.lock().notes.get(name).cloned()) })
+    }
+
+    fn set_note<'a>(&'a self, name: &'static str, text: String) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            self.lock().notes.insert(name, text);
             Ok(())
         })
     }
@@ -236,6 +274,7 @@ impl UploadWriter for MemWriter {
             Ok(Checkpoint {
                 offset: self.hasher.length(),
                 hash: self.hasher.save(),
+                parts: None,
             })
         })
     }
@@ -251,6 +290,21 @@ impl UploadWriter for MemWriter {
                 Digest::of(algorithm, &upload.durable)
             };
             Ok((digest, self.hasher.length()))
+        })
+    }
+
+    fn publish<'a>(&'a mut self, digest: &'a Digest) -> BoxFuture<'a, Result<Key>> {
+        Box::pin(async move {
+            let key = Key::fresh(digest);
+            let mut inner = self.store.lock();
+            inner.epochs += 1;
+            let epoch = inner.epochs;
+            let upload = inner.uploads.get_mut(&self.id).ok_or(Error::UploadLost)?;
+            // From now on no writer reaches these bytes, this one included.
+            upload.epoch = epoch;
+            let bytes = Bytes::copy_from_slice(&upload.durable);
+            inner.blobs.insert(key.clone(), bytes);
+            Ok(key)
         })
     }
 }

@@ -27,6 +27,7 @@ use crate::error::{Error, Result};
 use crate::fault::{Fault, Step};
 use crate::io::{Pool, Started};
 use crate::key::Key;
+use crate::object::{ObjectBlob, ObjectStream};
 
 /// What the kernel is asked to read ahead of a cold read, in bytes.
 const AHEAD: u64 = 4 << 20;
@@ -38,6 +39,8 @@ pub enum Blob {
     File(FileBlob),
     /// Bytes that are in memory anyway.
     Memory(Bytes),
+    /// An object in an object store, of which nothing was asked yet.
+    Object(ObjectBlob),
 }
 
 impl Blob {
@@ -46,6 +49,7 @@ impl Blob {
         match self {
             Self::File(file) => file.size,
             Self::Memory(bytes) => bytes.len() as u64,
+            Self::Object(object) => object.size(),
         }
     }
 
@@ -64,6 +68,7 @@ impl Blob {
                 _reader: file.io.buffers.reader(),
                 file: file.clone(),
             })),
+            Self::Object(object) => Source::Object(Box::new(object.stream(range))),
             Self::Memory(bytes) => {
                 let part = || {
                     let start = usize::try_from(range.start).ok()?;
@@ -84,6 +89,7 @@ impl std::fmt::Debug for Blob {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::File(file) => write!(f, "Blob({}, {} bytes)", file.key, file.size),
+            Self::Object(object) => write!(f, "Blob({object:?})"),
             Self::Memory(bytes) => write!(f, "Blob(in memory, {} bytes)", bytes.len()),
         }
     }
@@ -176,6 +182,7 @@ pub struct ByteStream(Source);
 
 enum Source {
     File(Box<FileStream>),
+    Object(Box<ObjectStream>),
     Memory(Option<Result<Bytes>>),
 }
 
@@ -198,6 +205,15 @@ impl ByteStream {
     /// A stream of bytes that are in memory.
     pub fn from_bytes(bytes: Bytes) -> Self {
         Self(Source::Memory(Some(Ok(bytes))))
+    }
+
+    /// Waits until it is certain that there are bytes to come, where only a request can tell: an error here comes before
+    /// anything was promised to a client.
+    pub async fn begin(&mut self) -> Result<()> {
+        match &mut self.0 {
+            Source::Object(object) => std::future::poll_fn(|cx| object.poll_begin(cx)).await,
+            Source::File(_) | Source::Memory(_) => Ok(()),
+        }
     }
 
     /// The next bytes, as a window of the file where that can be; the two ways may be mixed.
@@ -227,6 +243,7 @@ impl Stream for ByteStream {
                 other => other,
             }),
             Source::File(file) => file.poll_next(cx),
+            Source::Object(object) => object.poll_next(cx),
         }
     }
 }
@@ -312,6 +329,7 @@ impl std::fmt::Debug for Source {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::File(file) => write!(f, "{:?} at {} of {}", file.file, file.next, file.end),
+            Self::Object(object) => write!(f, "{object:?}"),
             Self::Memory(_) => f.write_str("in memory"),
         }
     }

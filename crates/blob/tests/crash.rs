@@ -46,7 +46,7 @@ async fn upload(store: &Fs, seed: u64) {
         .unwrap();
     for piece in bytes.chunks(1 + (seed as usize * 104_729) % (BUFFER / 2)) {
         writer.write(bytes.slice_ref(piece)).await.unwrap();
-        let Checkpoint { offset, hash } = writer.sync().await.unwrap();
+        let Checkpoint { offset, hash, .. } = writer.sync().await.unwrap();
         let hash: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
         say(&format!("upload {id} {seed} {offset} {hash}"));
     }
@@ -94,7 +94,14 @@ impl Acknowledged {
                     .map(|at| u8::from_str_radix(&hash[2 * at..2 * at + 2], 16).unwrap())
                     .collect();
                 let offset = offset.parse().unwrap();
-                let upload = (seed.parse().unwrap(), Checkpoint { offset, hash });
+                let upload = (
+                    seed.parse().unwrap(),
+                    Checkpoint {
+                        offset,
+                        hash,
+                        parts: None,
+                    },
+                );
                 self.uploads.insert(UploadId::parse(id).unwrap(), upload);
             }
             ["blob", key, seed, size] => {

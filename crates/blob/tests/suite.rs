@@ -1,11 +1,17 @@
-//! The shared suite on both stores of this crate.
+//! The shared suite on the stores of this crate that need no server.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use object_store::memory::InMemory;
+use object_store::multipart::{MultipartStore, PartId};
+use object_store::path::Path;
+use object_store::{MultipartId, ObjectStoreExt, PutPayload, PutResult};
 use tempfile::TempDir;
+use wharf_blob::object::Backend;
 use wharf_blob::suite::Fixture;
-use wharf_blob::{BlobStore, Fs, FsOptions, Mem, blob_suite};
+use wharf_blob::{BlobStore, Fs, FsOptions, Mem, Object, UploadId, blob_suite};
 
 struct Folder {
     dir: TempDir,
@@ -55,5 +61,108 @@ impl Fixture for Memory {
     fn restart(&mut self) {}
 }
 
+/// Multipart uploads as services do them: completing takes exactly the parts that are named. (The client library's own
+/// store in memory takes whatever was sent last.)
+#[derive(Debug, Default)]
+struct Strict {
+    objects: InMemory,
+    uploads: Mutex<HashMap<String, HashMap<String, PutPayload>>>,
+}
+
+impl Strict {
+    fn gone() -> object_store::Error {
+        object_store::Error::NotFound {
+            path: String::new(),
+            source: "NoSuchUpload".into(),
+        }
+    }
+}
+
+#[async_trait::async_trait]
+impl MultipartStore for Strict {
+    async fn create_multipart(&self, _: &Path) -> object_store::Result<MultipartId> {
+        let id = UploadId::random().to_string();
+        let mut uploads = self.uploads.lock().unwrap();
+        uploads.insert(id.clone(), HashMap::new());
+        Ok(id)
+    }
+
+    async fn put_part(
+        &self,
+        _: &Path,
+        id: &MultipartId,
+        _: usize,
+        data: PutPayload,
+    ) -> object_store::Result<PartId> {
+        let content_id = UploadId::random().to_string();
+        let mut uploads = self.uploads.lock().unwrap();
+        let parts = uploads.get_mut(id).ok_or_else(Self::gone)?;
+        parts.insert(content_id.clone(), data);
+        Ok(PartId { content_id })
+    }
+
+    async fn complete_multipart(
+        &self,
+        path: &Path,
+        id: &MultipartId,
+        parts: Vec<PartId>,
+    ) -> object_store::Result<PutResult> {
+        let sent = self.uploads.lock().unwrap().remove(id);
+        let sent = sent.ok_or_else(Self::gone)?;
+        let named = parts.iter().map(|part| &sent[&part.content_id]);
+        let all: PutPayload = named.flat_map(PutPayload::iter).cloned().collect();
+        self.objects.put(path, all).await
+    }
+
+    async fn abort_multipart(&self, _: &Path, id: &MultipartId) -> object_store::Result<()> {
+        let removed = self.uploads.lock().unwrap().remove(id);
+        removed.map(|_| ()).ok_or_else(Self::gone)
+    }
+}
+
+/// A bucket in memory, with parts so small that most uploads have many.
+struct Bucket {
+    bucket: Arc<Strict>,
+    part_size: u64,
+    store: Object,
+}
+
+impl Bucket {
+    fn new(part_size: u64) -> Self {
+        let bucket = Arc::new(Strict::default());
+        let store = over(&bucket, part_size);
+        Self {
+            bucket,
+            part_size,
+            store,
+        }
+    }
+}
+
+fn over(bucket: &Arc<Strict>, part_size: u64) -> Object {
+    let backend = Backend {
+        store: Arc::new(bucket.objects.clone()),
+        parts: bucket.clone(),
+        signer: None,
+    };
+    Object::over(backend, "some/where", part_size).unwrap()
+}
+
+impl Fixture for Bucket {
+    fn store(&self) -> Arc<dyn BlobStore> {
+        Arc::new(self.store.clone())
+    }
+
+    fn restart(&mut self) {
+        self.store = over(&self.bucket, self.part_size);
+    }
+
+    fn is_remote(&self) -> bool {
+        true
+    }
+}
+
 blob_suite!(fs, Folder::new());
 blob_suite!(mem, Memory(Mem::new()));
+blob_suite!(object_in_small_parts, Bucket::new(70_001));
+blob_suite!(object_in_large_parts, Bucket::new(8 << 20));

@@ -2,9 +2,10 @@
 //!
 //! A blob is visible only through a repository that links it; that it exists elsewhere changes no answer (BGET-1).
 
+use std::ops::Range;
 use std::sync::atomic::Ordering;
 
-use wharf_blob::{Blob, Key};
+use wharf_blob::{Blob, ByteStream, Key};
 use wharf_meta::blob as rows;
 use wharf_oci::{Digest, RepositoryName};
 
@@ -23,6 +24,27 @@ pub struct Found {
     pub digest: Digest,
     /// Its bytes, not yet read.
     pub content: Blob,
+    /// Where they are, unless the metadata store has them.
+    pub key: Option<Key>,
+}
+
+impl Found {
+    /// The bytes of a range; what is wrong with them shows now, as far as that is known before they are all read.
+    pub async fn begin(&self, range: Range<u64>) -> Result<ByteStream> {
+        let mut stream = self.content.stream(range);
+        match stream.begin().await {
+            Ok(()) => Ok(stream),
+            Err(
+                error @ (wharf_blob::Error::Missing { .. } | wharf_blob::Error::WrongSize { .. }),
+            ) => {
+                tracing::error!(digest = %self.digest, %error, "a blob is not what its row says");
+                Err(Error::BlobDamaged {
+                    digest: self.digest.clone(),
+                })
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
 }
 
 /// Finds a blob for HEAD and existence checks: damaged bytes count as absent, so that the next push heals them.
@@ -48,6 +70,7 @@ pub async fn open(
     digest: &Digest,
 ) -> Result<Found> {
     let mut row = find(registry, repository, digest).await?;
+    let mut place = None;
     let content = loop {
         let key = match row.place {
             rows::Place::Inline(bytes) => {
@@ -70,7 +93,10 @@ pub async fn open(
         };
         let name = Key::parse(&key).map_err(|error| damaged(&error))?;
         match registry.blobs.open(&name, row.size).await {
-            Ok(blob) => break blob,
+            Ok(blob) => {
+                place = Some(name);
+                break blob;
+            }
             Err(
                 error @ (wharf_blob::Error::Missing { .. } | wharf_blob::Error::WrongSize { .. }),
             ) => {
@@ -87,6 +113,7 @@ pub async fn open(
     Ok(Found {
         digest: digest.clone(),
         content,
+        key: place,
     })
 }
 
@@ -214,8 +241,8 @@ pub(crate) async fn is_sound(registry: &Registry, row: &rows::BlobRow) -> bool {
     match &row.place {
         rows::Place::Inline(_) => true,
         rows::Place::Key(key) => match Key::parse(key) {
-            Ok(key) => match registry.blobs.open(&key, row.size).await {
-                Ok(_) => true,
+            Ok(key) => match registry.blobs.check(&key, row.size).await {
+                Ok(()) => true,
                 Err(error) => {
                     tracing::error!(digest = %row.digest, %error, "a blob's file is not what its row says");
                     false

@@ -162,6 +162,11 @@ impl From<wharf_blob::Error> for Error {
     fn from(error: wharf_blob::Error) -> Self {
         match error {
             wharf_blob::Error::UploadLost => Self::UploadUnknown,
+            wharf_blob::Error::TooLarge { limit } => Self::BlobTooLarge { limit },
+            wharf_blob::Error::Ledger(error) => match error.downcast::<wharf_meta::Error>() {
+                Ok(error) => (*error).into(),
+                Err(error) => Self::Internal(error.to_string()),
+            },
             other => crate::report::blob(&other),
         }
     }

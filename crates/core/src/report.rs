@@ -22,11 +22,13 @@ enum Trouble {
     Refusing,
     Damaged,
     Unreachable,
+    Away,
+    Forbidden,
     Other,
 }
 
 impl Trouble {
-    const COUNT: usize = 7;
+    const COUNT: usize = 9;
 
     fn sentence(self) -> &'static str {
         match self {
@@ -44,6 +46,12 @@ impl Trouble {
             }
             Self::Unreachable => {
                 "the registry's metadata database cannot be reached; nothing is lost, try again in a moment"
+            }
+            Self::Away => {
+                "the registry's object store does not answer; what it was asked for works again when it does"
+            }
+            Self::Forbidden => {
+                "the registry's object store refuses it; its operator has to look at credentials and rights"
             }
             Self::Other => "a store of the registry failed; its log says why",
         }
@@ -105,6 +113,8 @@ pub(crate) fn blob(error: &wharf_blob::Error) -> Error {
     let trouble = match error {
         wharf_blob::Error::NoSpace => Trouble::Full,
         wharf_blob::Error::Io { source, .. } => Trouble::of_system(source),
+        wharf_blob::Error::Unreachable { .. } | wharf_blob::Error::Resting => Trouble::Away,
+        wharf_blob::Error::Refused { .. } => Trouble::Forbidden,
         _ => Trouble::Other,
     };
     outcome("blobs", trouble, error)

@@ -11,7 +11,7 @@
 use std::io;
 
 use wharf_blob::{Blob, BlobStore, Hasher, Key, Part, Stored, UploadId};
-use wharf_meta::{Meta, blob as rows, manifest, upload};
+use wharf_meta::{Meta, blob as rows, manifest, multipart, upload};
 use wharf_oci::Digest;
 
 use crate::error::{Error, Result};
@@ -270,7 +270,11 @@ async fn check(
     let blob = match &row.place {
         rows::Place::Key(key) => {
             let opened = match Key::parse(key) {
-                Ok(key) => blobs.open(&key, row.size).await,
+                Ok(key) if deep => blobs.open(&key, row.size).await,
+                Ok(key) => match blobs.inspect(&key, row.size).await {
+                    Ok(()) => return Ok(Verdict::Sound),
+                    Err(error) => Err(error),
+                },
                 Err(error) => Err(error),
             };
             match opened {
@@ -422,7 +426,15 @@ async fn is_wanted(meta: &Meta, stored: &Stored) -> Result<bool> {
 
 /// Whether a live row has its bytes under this key.
 pub(crate) async fn is_named(meta: &Meta, key: &Key) -> Result<bool> {
-    let Some(digest) = key.digest() else {
+    let digest = match key.digest() {
+        Some(digest) => Some(digest),
+        // Chosen before the digest was known.
+        None => {
+            let key = key.to_string();
+            meta.read(multipart::DigestOf { key }).await?
+        }
+    };
+    let Some(digest) = digest else {
         return Ok(false);
     };
     let row = meta.read(rows::Lookup { digest }).await?;

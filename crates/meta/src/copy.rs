@@ -115,7 +115,7 @@ pub(crate) async fn is_unfinished(meta: &Meta) -> Result<bool> {
 }
 
 /// Refuses a target that holds something.
-async fn check_empty(to: &Meta) -> Result<()> {
+pub(crate) async fn check_empty(to: &Meta) -> Result<()> {
     let refuse = |problem: String| Error::Setup {
         problem,
         cure: "copy into a database that is new, or drop this one first".to_owned(),

@@ -38,8 +38,9 @@ pub use fresh::Stamp;
 pub use meta::{Meta, Opened};
 pub use migration::SCHEMA;
 pub use ops::{
-    audit, blob, candidate, counter, event, job, manifest, principal, quarantine, referrer,
-    refresh_token, replica, repository, restorable, setting, signing_key, tag, upload,
+    audit, blob, candidate, counter, event, hold, job, manifest, mark, multipart, principal,
+    quarantine, referrer, refresh_token, replica, repository, restorable, setting, signing_key,
+    tag, upload,
 };
 pub use stats::{Slow, Stats};
 pub use tx::{Counter, Op, ReadOp, Tx};

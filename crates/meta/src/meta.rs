@@ -141,9 +141,30 @@ impl Meta {
         copy::copy(self, to, progress).await
     }
 
+    /// Refuses a store that holds something already, as a target of [`Meta::copy_to`].
+    pub async fn expect_empty(&self) -> Result<()> {
+        copy::check_empty(self).await
+    }
+
     /// Whether this is the target of a copy that broke off: nothing may serve from it.
     pub async fn is_half_copied(&self) -> Result<bool> {
         copy::is_unfinished(self).await
+    }
+
+    /// What shows that the database lost writes that it had acknowledged to this process, until [`Meta::forget_loss`]. With
+    /// SQLite nothing does: what is put back while it runs is damage.
+    pub fn loss(&self) -> Option<String> {
+        match &self.engine {
+            Engine::Sqlite(_) => None,
+            Engine::Postgres(engine) => engine.loss(),
+        }
+    }
+
+    /// It was taken note of.
+    pub fn forget_loss(&self) {
+        if let Engine::Postgres(engine) = &self.engine {
+            engine.forget_loss();
+        }
     }
 
     /// What an engine needs after rows came with ids of their own.

@@ -43,6 +43,11 @@ pub(crate) const ALL: &[Migration] = &[
         name: "replica",
         sql: include_str!("migrations/0004_replica.sql"),
     },
+    Migration {
+        number: 5,
+        name: "parts",
+        sql: include_str!("migrations/0005_parts.sql"),
+    },
 ];
 
 /// The schema that this binary knows: the number of the last migration.

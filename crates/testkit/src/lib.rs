@@ -9,6 +9,7 @@ pub mod content;
 pub mod options;
 pub mod process;
 pub mod raw;
+pub mod s3;
 pub mod server;
 
 pub use ca::Ca;
@@ -16,5 +17,6 @@ pub use client::{Client, Connection, Request, Response, Version};
 pub use content::{Content, Image, ImageSpec};
 pub use options::{TestOptions, on_postgres};
 pub use process::Process;
+pub use s3::S3;
 pub use server::TestServer;
 pub use wharf_meta::test_server;

@@ -8,6 +8,7 @@ use wharf_core::clock::ManualClock;
 use wharf_meta::test_server::{self, TestDatabase};
 
 use crate::ca::Ca;
+use crate::s3::{ACCESS_KEY, BUCKET, S3, SECRET_KEY};
 
 /// The administrator of every server under test.
 pub const ADMIN: &str = "admin";
@@ -23,7 +24,7 @@ pub fn on_postgres() -> bool {
 }
 
 /// What differs from a server that was started without any configuration.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct TestOptions {
     /// Serves TLS with a certificate of the test's own authority.
     pub tls: bool,
@@ -37,6 +38,8 @@ pub struct TestOptions {
     pub grants: Vec<(&'static str, &'static str, &'static str)>,
     /// Further configuration, TOML.
     pub config: String,
+    /// A bucket that keeps the blobs instead of files.
+    pub s3: Option<Arc<S3>>,
     /// Time as the test wants it. Only for servers in this process.
     pub clock: Option<Arc<ManualClock>>,
     /// Where the metadata is kept; none: as [`METADATA`] says.
@@ -49,6 +52,15 @@ pub struct TestOptions {
 pub(crate) type Flag = (&'static str, &'static str, String);
 
 impl TestOptions {
+    /// With a bucket of its own, when `WHARF_TEST_STORE=s3` asks all tests to run on one.
+    pub(crate) async fn on_chosen_store(mut self) -> Self {
+        let chosen = std::env::var("WHARF_TEST_STORE").is_ok_and(|store| store == "s3");
+        if chosen && self.s3.is_none() {
+            self.s3 = Some(Arc::new(S3::start().await));
+        }
+        self
+    }
+
     /// Writes the files that the server reads and gives back its flags, without `--listen`.
     pub(crate) fn write(&self, folder: &Path, ca: &Ca) -> Vec<Flag> {
         let text = |path: PathBuf| path.to_str().expect("a path in UTF-8").to_owned();
@@ -111,6 +123,19 @@ impl TestOptions {
         }
         if let Some(role) = self.htpasswd_role {
             variables.push(("WHARF__ACCESS__HTPASSWD__ROLE", role.into()));
+        }
+        if let Some(s3) = &self.s3 {
+            variables.extend([
+                ("WHARF__STORAGE__KIND", "s3".to_owned()),
+                ("WHARF__STORAGE__S3__BUCKET", BUCKET.to_owned()),
+                ("WHARF__STORAGE__S3__ENDPOINT", s3.endpoint()),
+                ("WHARF__STORAGE__S3__PATH_STYLE", "true".to_owned()),
+                ("WHARF__STORAGE__S3__ACCESS_KEY_ID", ACCESS_KEY.to_owned()),
+                (
+                    "WHARF__STORAGE__S3__SECRET_ACCESS_KEY",
+                    SECRET_KEY.to_owned(),
+                ),
+            ]);
         }
         variables
     }

@@ -47,7 +47,7 @@ impl Process {
         prepare(folder.path());
         let mut process = Process {
             binary: binary.into(),
-            options: options.with_database(),
+            options: options.with_database().on_chosen_store().await,
             ca: Ca::new(),
             folder,
             addr,

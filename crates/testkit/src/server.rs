@@ -44,7 +44,7 @@ impl TestServer {
         let folder = tempfile::tempdir().expect("a folder");
         let addr = SocketAddr::from(([127, 0, 0, 1], 0));
         let mut server = TestServer {
-            options: options.with_database(),
+            options: options.with_database().on_chosen_store().await,
             ca: Ca::new(),
             folder,
             addr,

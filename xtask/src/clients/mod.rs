@@ -119,6 +119,7 @@ const CLIENTS: &[Client] = &[
         "distribution",
         "the reference registry: to check the tests themselves, and benchmarks",
     ),
+    go("minio", "an S3 server: the registry over a bucket"),
 ];
 
 /// Runs the task.

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use rustix::fs::{Mode, OFlags, ioctl_ficlone};
 use rustix::io::Errno;
+use wharf_oci::Digest;
 
 use super::engine::{Engine, FILE_MODE};
 use crate::error::{Error, Result};
@@ -23,11 +24,17 @@ const PART: u64 = 32 << 20;
 /// Bytes read at once.
 const BUFFER: usize = 256 << 10;
 
-pub(super) async fn export(engine: &Arc<Engine>, key: &Key, to: &Path) -> Result<()> {
+pub(super) async fn export(
+    engine: &Arc<Engine>,
+    key: &Key,
+    digest: &Digest,
+    to: &Path,
+) -> Result<()> {
     let (shared, name, path) = (engine.clone(), key.clone(), to.to_path_buf());
+    let digest = digest.clone();
     let mut copying = engine
         .pool
-        .run(move || Copying::begin(&shared, &name, &path))
+        .run(move || Copying::begin(&shared, &name, digest, &path))
         .await?;
     loop {
         let job = move || copying.part();
@@ -42,6 +49,7 @@ pub(super) async fn export(engine: &Arc<Engine>, key: &Key, to: &Path) -> Result
 struct Copying {
     engine: Arc<Engine>,
     key: Key,
+    digest: Digest,
     from: File,
     to: File,
     path: Option<PathBuf>,
@@ -54,7 +62,7 @@ struct Copying {
 }
 
 impl Copying {
-    fn begin(engine: &Arc<Engine>, key: &Key, path: &Path) -> Result<Self> {
+    fn begin(engine: &Arc<Engine>, key: &Key, digest: Digest, path: &Path) -> Result<Self> {
         let failed =
             |errno: Errno| Error::io(|| format!("copying {key} to {}", path.display()), errno);
         let missing = |errno| match errno {
@@ -79,10 +87,8 @@ impl Copying {
             to,
             path: Some(path.to_path_buf()),
             cloned: false,
-            hasher: key
-                .digest()
-                .and_then(|digest| digest.algorithm())
-                .map(Hasher::new),
+            hasher: digest.algorithm().map(Hasher::new),
+            digest,
             done: 0,
             length: u64::try_from(length).unwrap_or(0),
         };
@@ -101,7 +107,7 @@ impl Copying {
         }
         if let Some(hasher) = self.hasher.take() {
             let actual = hasher.finish();
-            if self.key.digest().is_some_and(|digest| digest != actual) {
+            if self.digest != actual {
                 return Err(Error::WrongDigest {
                     key: self.key.to_string(),
                     actual: Box::new(actual),

@@ -30,7 +30,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
-use wharf_oci::Algorithm;
+use wharf_oci::{Algorithm, Digest};
 
 use self::counts::Counted;
 pub use self::counts::Counts;
@@ -40,7 +40,7 @@ use crate::fault::Fault;
 use crate::io::PoolStats;
 use crate::key::{Key, UploadId};
 use crate::read::{Blob, FileBlob};
-use crate::store::{BlobStore, BoxFuture, Checkpoint, Part, Stored, UploadWriter};
+use crate::store::{BlobStore, BoxFuture, Checkpoint, Figures, Ledger, Part, Stored, UploadWriter};
 
 /// How to open a folder as a store.
 #[derive(Debug, Clone)]
@@ -84,6 +84,22 @@ impl Fs {
     pub fn open(options: FsOptions) -> Result<Self> {
         let engine = Engine::open(options)?;
         Ok(Self { engine })
+    }
+
+    /// [`BlobStore::upload`] without a ledger: a folder needs none.
+    pub async fn upload(
+        &self,
+        id: &UploadId,
+        from: &Checkpoint,
+        algorithm: Algorithm,
+    ) -> Result<Box<dyn UploadWriter>> {
+        let writer = writer::FsWriter::open(&self.engine, id, from, algorithm).await?;
+        Ok(Box::new(writer))
+    }
+
+    /// Makes a finished upload a blob under `key`, durably. The upload itself stays until [`BlobStore::discard`].
+    pub async fn publish(&self, id: &UploadId, key: &Key) -> Result<()> {
+        self.engine.publish_on_pool(id, key).await
     }
 
     /// How much work was done so far.
@@ -148,19 +164,9 @@ impl BlobStore for Fs {
         id: &'a UploadId,
         from: &'a Checkpoint,
         algorithm: Algorithm,
+        _: &'a Arc<dyn Ledger>,
     ) -> BoxFuture<'a, Result<Box<dyn UploadWriter>>> {
-        Box::pin(async move {
-            let writer = writer::FsWriter::open(&self.engine, id, from, algorithm).await?;
-            Ok(Box::new(writer) as Box<dyn UploadWriter>)
-        })
-    }
-
-    fn publish<'a>(&'a self, id: &'a UploadId, key: &'a Key) -> BoxFuture<'a, Result<()>> {
-        Box::pin(async move {
-            let (engine, id, key) = (self.engine.clone(), *id, key.clone());
-            let job = move || engine.publish(&id, &key);
-            self.engine.pool.run(job).await
-        })
+        Box::pin(Self::upload(self, id, from, algorithm))
     }
 
     fn put<'a>(&'a self, key: &'a Key, bytes: Bytes) -> BoxFuture<'a, Result<()>> {
@@ -205,8 +211,46 @@ impl BlobStore for Fs {
         })
     }
 
-    fn export<'a>(&'a self, key: &'a Key, to: &'a Path) -> BoxFuture<'a, Result<()>> {
-        Box::pin(export::export(&self.engine, key, to))
+    fn export<'a>(
+        &'a self,
+        key: &'a Key,
+        digest: &'a Digest,
+        to: &'a Path,
+    ) -> BoxFuture<'a, Result<()>> {
+        Box::pin(export::export(&self.engine, key, digest, to))
+    }
+
+    fn copy_in<'a>(
+        &'a self,
+        key: &'a Key,
+        digest: &'a Digest,
+        blob: Blob,
+    ) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            let id = UploadId::random();
+            let algorithm = digest.algorithm().unwrap_or(Algorithm::Sha256);
+            let mut writer = Self::upload(self, &id, &Checkpoint::START, algorithm).await?;
+            let copied = async {
+                let mut stream = blob.stream(0..blob.len());
+                while let Some(piece) = stream.next().await {
+                    writer.write(piece?).await?;
+                }
+                let (actual, _) = writer.finish(algorithm).await?;
+                // Of an algorithm that is not computed, nobody knows.
+                if digest.algorithm().is_some() && actual != *digest {
+                    return Err(Error::WrongDigest {
+                        key: key.to_string(),
+                        actual: Box::new(actual),
+                    });
+                }
+                self.remove(key).await?;
+                Self::publish(self, &id, key).await
+            };
+            let outcome = copied.await;
+            drop(writer);
+            self.discard(&id).await?;
+            outcome
+        })
     }
 
     fn scan<'a>(
@@ -240,6 +284,28 @@ impl BlobStore for Fs {
             let engine = self.engine.clone();
             self.engine.pool.run(move || engine.probe()).await
         })
+    }
+
+    fn note<'a>(&'a self, name: &'static str) -> BoxFuture<'a, Result<Option<String>>> {
+        Box::pin(async move {
+            let engine = self.engine.clone();
+            self.engine.pool.run(move || engine.note(name)).await
+        })
+    }
+
+    fn set_note<'a>(&'a self, name: &'static str, text: String) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            let engine = self.engine.clone();
+            let job = move || engine.set_note(name, &text);
+            self.engine.pool.run(job).await
+        })
+    }
+
+    fn figures(&self) -> Figures {
+        Figures {
+            work: self.engine.counts.read(),
+            ..Figures::default()
+        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! Making an upload a blob: a second name for the same file, durable before anybody hears of it.
 
+use std::sync::Arc;
+
 use rustix::fs::{AtFlags, RenameFlags};
 use rustix::io::Errno;
 
@@ -11,6 +13,12 @@ use crate::fault::Step;
 use crate::key::{Key, UploadId};
 
 impl Engine {
+    /// [`Engine::publish`] where it may block.
+    pub(super) async fn publish_on_pool(self: &Arc<Self>, id: &UploadId, key: &Key) -> Result<()> {
+        let (engine, id, key) = (self.clone(), *id, key.clone());
+        self.pool.run(move || engine.publish(&id, &key)).await
+    }
+
     /// Gives a finished upload the name `key`. The file's bytes are durable already.
     pub(super) fn publish(&self, id: &UploadId, key: &Key) -> Result<()> {
         // A writer that was left behind must not write into what is a blob from now on.

@@ -287,24 +287,40 @@ async fn an_export_shares_no_bytes_and_is_verified_on_the_way() {
     let (key, _) = house.blob(&bytes).await;
     let other = tempfile::tempdir().unwrap();
     let to = other.path().join("copy");
-    house.store.export(&key, &to).await.unwrap();
+    house
+        .store
+        .export(&key, &key.digest().unwrap(), &to)
+        .await
+        .unwrap();
     let original = house.dir.path().join(key.as_str());
     let mut damaged = bytes.to_vec();
     damaged[BUFFER] ^= 1;
     std::fs::write(&original, damaged).unwrap();
     assert_eq!(std::fs::read(&to).unwrap(), bytes, "damaged together");
     let bad = other.path().join("bad");
-    let error = house.store.export(&key, &bad).await.unwrap_err();
+    let error = house
+        .store
+        .export(&key, &key.digest().unwrap(), &bad)
+        .await
+        .unwrap_err();
     assert!(matches!(error, Error::WrongDigest { .. }), "{error}");
     assert!(!bad.exists());
     std::fs::write(&original, &bytes[..BUFFER]).unwrap();
-    let error = house.store.export(&key, &bad).await.unwrap_err();
+    let error = house
+        .store
+        .export(&key, &key.digest().unwrap(), &bad)
+        .await
+        .unwrap_err();
     assert!(matches!(error, Error::WrongDigest { .. }), "{error}");
 
     std::fs::write(&original, &bytes).unwrap();
     house.script.fail(Step::Write, 0, 1, ENOSPC);
     let half = other.path().join("half");
-    let error = house.store.export(&key, &half).await.unwrap_err();
+    let error = house
+        .store
+        .export(&key, &key.digest().unwrap(), &half)
+        .await
+        .unwrap_err();
     assert!(matches!(error, Error::NoSpace), "{error}");
     assert!(!half.exists());
 }

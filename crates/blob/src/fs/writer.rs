@@ -17,7 +17,7 @@ use super::lane::{Lane, Segments};
 use super::segment::{Gather, Segment};
 use crate::error::{Error, Result};
 use crate::hash::Hasher;
-use crate::key::UploadId;
+use crate::key::{Key, UploadId};
 use crate::store::{AHEAD, BUFFER, BoxFuture, Checkpoint, UploadWriter};
 
 /// Bytes hashed by one job when a file is read again, so that other uploads get their turn.
@@ -25,6 +25,7 @@ const REREAD: u64 = 8 << 20;
 
 pub(super) struct FsWriter {
     engine: Arc<Engine>,
+    id: UploadId,
     file: Lane<UploadFile>,
     hash: Lane<Hasher>,
     gathered: Gather,
@@ -46,6 +47,7 @@ impl FsWriter {
             .filter(|hasher| hasher.algorithm() == algorithm && hasher.length() == offset);
         let mut writer = Self {
             engine: engine.clone(),
+            id: *id,
             hash: Lane::new(saved.unwrap_or_else(|| Hasher::new(algorithm))),
             file: Lane::new(file),
             gathered: Gather::default(),
@@ -215,6 +217,7 @@ impl UploadWriter for FsWriter {
             Ok(Checkpoint {
                 offset: writer.offset,
                 hash: writer.hash.idle()?.save(),
+                parts: None,
             })
         }))
     }
@@ -230,6 +233,14 @@ impl UploadWriter for FsWriter {
             };
             Ok((hasher.finish(), writer.offset))
         }))
+    }
+
+    fn publish<'a>(&'a mut self, digest: &'a Digest) -> BoxFuture<'a, Result<Key>> {
+        Box::pin(async move {
+            let key = Key::fresh(digest);
+            self.engine.publish_on_pool(&self.id, &key).await?;
+            Ok(key)
+        })
     }
 }
 

@@ -100,7 +100,7 @@ async fn one(blobs: &dyn BlobStore, wanted: Wanted, half: &Path) -> Result<bool>
     let Wanted { row, key, target } = wanted;
     let stale = half.to_owned();
     blocking("removing half a copy", move || remove(&stale)).await?;
-    match blobs.export(&key, half).await {
+    match blobs.export(&key, &row.digest, half).await {
         Ok(()) => {}
         Err(
             error @ (wharf_blob::Error::Missing { .. } | wharf_blob::Error::WrongDigest { .. }),

@@ -9,6 +9,7 @@
 //! to one session: [`Locks`] keeps those of this process apart, the compare-and-swap of `upload::Claim` all others.
 
 mod locks;
+mod parts;
 mod sink;
 
 use wharf_blob::{Key, UploadId};
@@ -116,8 +117,12 @@ pub async fn append(
 
     let algorithm = row.algorithm.unwrap_or(Algorithm::Sha256);
     let mut sink = Sink::resume(registry, id, row, algorithm).await?;
-    receive(&mut sink, range, body).await?;
-    let offset = sink.claim().await?;
+    let epoch = sink.epoch();
+    let outcome = async {
+        receive(&mut sink, range, body).await?;
+        sink.claim().await
+    };
+    let offset = parts::ended(registry, &id, epoch, outcome.await).await?;
     Ok(Status { id, offset })
 }
 
@@ -150,17 +155,21 @@ pub async fn complete(
     let mut sink = Sink::resume(registry, id, row, algorithm)
         .await?
         .all_or_nothing();
-    receive(&mut sink, range, body).await?;
-    match sink.finish(wanted).await? {
-        Finished { digest: actual, .. } if actual != *digest => {
-            forget(registry, &id).await?;
-            Err(Error::DigestMismatch {
-                expected: digest.clone(),
-                actual,
-            })
+    let epoch = sink.epoch();
+    let outcome = async {
+        receive(&mut sink, range, body).await?;
+        match sink.finish(wanted).await? {
+            Finished { digest: actual, .. } if actual != *digest => {
+                forget(registry, &id).await?;
+                Err(Error::DigestMismatch {
+                    expected: digest.clone(),
+                    actual,
+                })
+            }
+            finished => publish(registry, repository, Some(&id), &id, owner, finished).await,
         }
-        finished => publish(registry, repository, Some(&id), &id, owner, finished).await,
-    }
+    };
+    parts::ended(registry, &id, epoch, outcome.await).await
 }
 
 /// Receives and publishes a whole blob in one request (UP-11), without a session that outlives it.
@@ -195,6 +204,9 @@ pub async fn monolithic(
     if outcome.is_err() {
         // No session knows of these bytes, so nobody will come back for them.
         registry.blobs.discard(&id).await?;
+        if registry.blobs.is_remote() {
+            parts::settle(registry, &id, None).await;
+        }
     }
     outcome
 }
@@ -218,6 +230,14 @@ pub async fn cancel(
 pub async fn expire(registry: &Registry) -> Result<u64> {
     let age = registry.limits.upload_age_ms;
     let before = registry.ages.older_than(&*registry.clock, age);
+    let count = expire_sessions(registry, before).await?;
+    if registry.blobs.is_remote() {
+        parts::release(registry, before).await?;
+    }
+    Ok(count)
+}
+
+async fn expire_sessions(registry: &Registry, before: i64) -> Result<u64> {
     let mut count = 0;
     loop {
         let batch = registry
@@ -321,6 +341,9 @@ async fn receive(
     {
         return Err(Error::BlobTooLarge { limit });
     }
+    if let Some(length) = body.announced() {
+        sink.expect(length);
+    }
     let mut received = 0u64;
     while let Some(chunk) = body.chunk().await {
         match chunk {
@@ -381,20 +404,26 @@ async fn publish(
     let Finished {
         digest,
         size,
-        content: bytes,
+        content: mut bytes,
     } = finished;
     let in_file = matches!(bytes, Content::File(_));
     // The stored bytes may be collected between the look and the commit: then those that were sent take their place.
-    if !link_existing(registry, repository, session, actor, &digest, size).await? {
-        let (content, fresh) = match &bytes {
+    let linked = link_existing(registry, repository, session, actor, &digest, size).await?;
+    if !linked {
+        let (content, fresh) = match &mut bytes {
             Content::Inline(bytes) => (blob_rows::Content::Inline(bytes.clone()), None),
-            Content::Held(_) | Content::File(_) => {
+            Content::Held(bytes) => {
                 let key = Key::fresh(&digest);
-                match &bytes {
-                    Content::Held(bytes) => registry.blobs.put(&key, bytes.clone()).await?,
-                    _ => registry.blobs.publish(bytes_of, &key).await?,
-                }
-                (blob_rows::Content::Key(key.as_str().to_owned()), Some(key))
+                registry.blobs.put(&key, bytes.clone()).await?;
+                (blob_rows::Content::Key(key.to_string()), Some(key))
+            }
+            Content::File(writer) => {
+                let key = writer.publish(&digest).await?;
+                let content = match writer.multipart() {
+                    Some(_) => blob_rows::Content::Multipart(key.to_string()),
+                    None => blob_rows::Content::Key(key.to_string()),
+                };
+                (content, Some(key))
             }
         };
         let outcome = registry
@@ -414,6 +443,8 @@ async fn publish(
                 replaced: Some(old),
                 ..
             }) => crate::blob::collect(registry, old).await,
+            // Somebody ended the session meanwhile, and the bytes with it.
+            Ok(blob_rows::Published::GivenUp) => return Err(Error::UploadUnknown),
             Ok(_) => {}
             // Certainly rolled back: the key names bytes that no row will ever want. After any other failure the commit
             // may have happened, so the bytes stay; `storage verify` lists them if it did not.
@@ -429,6 +460,12 @@ async fn publish(
     // From here on the push is durable; what is left is tidying, and its failure is not the client's.
     if in_file && let Err(error) = registry.blobs.discard(bytes_of).await {
         tracing::warn!(upload = %bytes_of, %error, "a finished upload file could not be removed");
+    }
+    if let Content::File(writer) = &bytes
+        && let Some(multipart) = writer.multipart()
+    {
+        let published = (!linked).then_some(multipart);
+        parts::settle(registry, bytes_of, published).await;
     }
     Ok(())
 }
@@ -474,5 +511,8 @@ async fn forget(registry: &Registry, id: &UploadId) -> Result<()> {
         .write(rows::Delete { id: id.to_string() })
         .await?;
     registry.blobs.discard(id).await?;
+    if registry.blobs.is_remote() {
+        parts::settle(registry, id, None).await;
+    }
     Ok(())
 }

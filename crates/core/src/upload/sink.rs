@@ -4,10 +4,14 @@
 //! whose bytes and hash state are durable, and nothing beyond it counts. What arrives whole in one request and fits into a
 //! buffer needs no claim: it stays in memory until it is published.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
-use wharf_blob::{Checkpoint, Hasher, UploadId, UploadWriter};
-use wharf_meta::upload as rows;
+use wharf_blob::{Checkpoint, Hasher, Ledger, Parts, UploadId, UploadWriter};
+use wharf_meta::{multipart, upload as rows};
 use wharf_oci::{Algorithm, Digest};
+
+use super::parts;
 
 use crate::error::{Error, Result};
 use crate::registry::Registry;
@@ -35,8 +39,8 @@ pub(super) enum Content {
     Inline(Vec<u8>),
     /// In memory, on the way to a file.
     Held(Bytes),
-    /// Durable in the upload's file. Dropping this before the file was published frees it, unless a row claims it.
-    File(#[expect(dead_code, reason = "held for its drop")] Box<dyn UploadWriter>),
+    /// With the blob store. Dropping this before it was published frees it, unless a row claims it.
+    File(Box<dyn UploadWriter>),
 }
 
 /// An upload being written to. The caller holds its lock.
@@ -45,6 +49,10 @@ pub(super) struct Sink<'r> {
     id: UploadId,
     algorithm: Algorithm,
     place: Place,
+    /// How long the whole is going to be, where the client has told.
+    expected: Option<u64>,
+    /// Under which the session was taken over; `None`: it was not.
+    epoch: Option<i64>,
     /// The claim that the row makes at present; `None` when there is no row to claim with, or it is to stay as it is.
     claimed: Option<Claimed>,
 }
@@ -69,12 +77,25 @@ impl<'r> Sink<'r> {
         row: rows::UploadRow,
         algorithm: Algorithm,
     ) -> Result<Self> {
+        let taken = take_over(registry, &row).await?;
+        let epoch = taken.unwrap_or(row.epoch);
         let place = if row.in_file {
+            let parts = match row.parts {
+                Some(claimed) => Some(Parts {
+                    multipart: parts::multipart(claimed.multipart)?,
+                    count: claimed.count,
+                    bytes: claimed.bytes,
+                }),
+                None => None,
+            };
             let from = Checkpoint {
                 offset: row.offset,
                 hash: row.hash,
+                parts,
             };
-            Place::File(registry.blobs.upload(&id, &from, algorithm).await?)
+            let ledger = ledger(registry, id);
+            let writer = registry.blobs.upload(&id, &from, algorithm, &ledger);
+            Place::File(writer.await?)
         } else if row.offset == 0 {
             Place::Held(Vec::new())
         } else {
@@ -93,8 +114,10 @@ impl<'r> Sink<'r> {
             id,
             algorithm,
             place,
+            expected: None,
+            epoch: taken,
             claimed: Some(Claimed {
-                epoch: row.epoch,
+                epoch,
                 offset: row.offset,
                 in_file: row.in_file,
             }),
@@ -108,6 +131,8 @@ impl<'r> Sink<'r> {
             id,
             algorithm,
             place: Place::Held(Vec::new()),
+            expected: None,
+            epoch: None,
             claimed: None,
         }
     }
@@ -120,6 +145,20 @@ impl<'r> Sink<'r> {
 
     pub(super) fn registry(&self) -> &'r Registry {
         self.registry
+    }
+
+    /// Under which the session was taken over, if it was.
+    pub(super) fn epoch(&self) -> Option<i64> {
+        self.epoch
+    }
+
+    /// Says how many bytes are still to come.
+    pub(super) fn expect(&mut self, more: u64) {
+        let total = self.offset().saturating_add(more);
+        self.expected = Some(total);
+        if let Place::File(writer) = &mut self.place {
+            writer.expect(total);
+        }
     }
 
     /// Bytes received in all, claimed or not.
@@ -153,9 +192,15 @@ impl<'r> Sink<'r> {
             let start = Checkpoint {
                 offset: 0,
                 hash: Hasher::new(self.algorithm).save(),
+                parts: None,
             };
+            let ledger = ledger(self.registry, self.id);
             let blobs = &self.registry.blobs;
-            let mut writer = blobs.upload(&self.id, &start, self.algorithm).await?;
+            let writer = blobs.upload(&self.id, &start, self.algorithm, &ledger);
+            let mut writer = writer.await?;
+            if let Some(total) = self.expected {
+                writer.expect(total);
+            }
             if !held.is_empty() {
                 writer.write(Bytes::from(std::mem::take(held))).await?;
             }
@@ -178,6 +223,9 @@ impl<'r> Sink<'r> {
             }
             Some(_) => {}
         }
+        if self.registry.blobs.is_remote() && matches!(self.place, Place::File(_)) {
+            return self.claim_parts().await;
+        }
         let Some(claimed) = &mut self.claimed else {
             return Ok(offset);
         };
@@ -188,7 +236,7 @@ impl<'r> Sink<'r> {
                 (bytes.len() as u64, Vec::new(), Some(tail), false)
             }
             Place::File(writer) => {
-                let Checkpoint { offset, hash } = writer.sync().await?;
+                let Checkpoint { offset, hash, .. } = writer.sync().await?;
                 (offset, hash, None, true)
             }
         };
@@ -218,6 +266,49 @@ impl<'r> Sink<'r> {
         Ok(to)
     }
 
+    /// [`claim`](Self::claim) where the bytes are parts, and rows behind them.
+    async fn claim_parts(&mut self) -> Result<u64> {
+        let (Place::File(writer), Some(claimed)) = (&mut self.place, &mut self.claimed) else {
+            return Ok(self.offset());
+        };
+        let checkpoint = writer.sync().await?;
+        let fresh = writer.fresh();
+        let to = checkpoint.offset;
+        if to == claimed.offset && claimed.in_file && fresh.parts.is_empty() {
+            return Ok(to);
+        }
+        let claim = multipart::Claim {
+            id: self.id.to_string(),
+            epoch: claimed.epoch,
+            from: claimed.offset,
+            to,
+            hash: checkpoint.hash,
+            parts: checkpoint.parts.map(|claimed| multipart::ClaimedParts {
+                multipart: parts::row(&claimed.multipart),
+                count: claimed.count,
+                bytes: claimed.bytes,
+            }),
+            replace: !claimed.in_file || !fresh.parts.is_empty(),
+            fresh: fresh
+                .parts
+                .into_iter()
+                .map(|part| multipart::PartRow {
+                    size: part.size,
+                    tag: part.tag,
+                })
+                .collect(),
+            tail: fresh.tail,
+            at: self.registry.clock.now_ms(),
+        };
+        if !self.registry.meta.write(claim).await? {
+            // Cancelled, expired or taken over while the body came in.
+            return Err(Error::UploadUnknown);
+        }
+        claimed.offset = to;
+        claimed.in_file = true;
+        Ok(to)
+    }
+
     /// Ends writing: everything is durable (or in memory, to be committed with the row) and hashed with `algorithm`.
     pub(super) async fn finish(self, algorithm: Algorithm) -> Result<Finished> {
         match self.place {
@@ -240,4 +331,28 @@ impl<'r> Sink<'r> {
             }
         }
     }
+}
+
+/// Makes sure that whoever wrote to the session before claims nothing more, and gives the epoch that does it. Where no
+/// other process reaches the bytes, the blob store itself sees to that; while all bytes are in rows, the compare-and-swap
+/// of the claim does.
+async fn take_over(registry: &Registry, row: &rows::UploadRow) -> Result<Option<i64>> {
+    if !registry.blobs.is_remote() || !row.in_file {
+        return Ok(None);
+    }
+    let take = rows::Take {
+        id: row.id.clone(),
+        epoch: row.epoch,
+        at: registry.clock.now_ms(),
+    };
+    let taken = registry.meta.write(take).await?;
+    taken.ok_or(Error::UploadBusy).map(Some)
+}
+
+fn ledger(registry: &Registry, id: UploadId) -> Arc<dyn Ledger> {
+    Arc::new(parts::Rows {
+        meta: registry.meta.clone(),
+        id,
+        at: registry.clock.now_ms(),
+    })
 }

@@ -200,7 +200,10 @@ async fn files_without_a_row_are_named_and_sessions_are_left_alone() {
     for id in [stale, session] {
         let start = wharf_blob::Checkpoint::START;
         let algorithm = wharf_oci::Algorithm::Sha256;
-        let mut writer = blobs.upload(&id, &start, algorithm).await.unwrap();
+        let ledger: std::sync::Arc<dyn wharf_blob::Ledger> =
+            std::sync::Arc::new(wharf_blob::NoLedger);
+        let writer = blobs.upload(&id, &start, algorithm, &ledger);
+        let mut writer = writer.await.unwrap();
         writer.write(b"some"[..].into()).await.unwrap();
         writer.sync().await.unwrap();
     }

@@ -7,7 +7,7 @@ use serde_json::json;
 use wharf_oci::{Digest, RepositoryName};
 
 use super::event::{self, Fact, Kind};
-use super::{candidate, manifest, quarantine, repository, upload};
+use super::{candidate, manifest, multipart, quarantine, repository, upload};
 use crate::error::{Error, Result};
 use crate::tx::{Counter, Op, ReadOp, Tx};
 use crate::vals;
@@ -392,6 +392,8 @@ pub enum Content {
     Inline(Vec<u8>),
     /// Durable in the blob store under this key.
     Key(String),
+    /// Under a key that a multipart upload was completed to: its row must still be under way, and is not after this.
+    Multipart(String),
     /// Those of the live row, which the caller has found to be sound.
     Existing,
 }
@@ -401,6 +403,7 @@ impl std::fmt::Debug for Content {
         match self {
             Content::Inline(bytes) => write!(f, "Inline({} bytes)", bytes.len()),
             Content::Key(key) => write!(f, "Key({key})"),
+            Content::Multipart(key) => write!(f, "Multipart({key})"),
             Content::Existing => f.write_str("Existing"),
         }
     }
@@ -418,6 +421,8 @@ pub enum Published {
     },
     /// [`Content::Existing`] was given, and no live row has this digest.
     NoSuchBlob,
+    /// [`Content::Multipart`] was given, and that multipart upload was given up: its bytes are gone, or about to go.
+    GivenUp,
 }
 
 /// Makes verified bytes a blob of a repository and ends the upload they came from. Locks the blob's live row. Doing it
@@ -446,6 +451,12 @@ impl Op for Publish {
     type Out = Published;
 
     async fn run<T: Tx>(&self, tx: &mut T) -> Result<Published> {
+        if let Content::Multipart(key) = &self.content
+            && !multipart::publish(tx, key, &self.digest).await?
+            && !self.was_done(tx, key).await?
+        {
+            return Ok(Published::GivenUp);
+        }
         let live = match self.live(tx).await? {
             Some(live) => Some(live),
             None if self.content == Content::Existing => return Ok(Published::NoSuchBlob),
@@ -508,7 +519,7 @@ impl Publish {
 
     fn key(&self) -> Option<&str> {
         match &self.content {
-            Content::Key(key) => Some(key),
+            Content::Key(key) | Content::Multipart(key) => Some(key),
             Content::Inline(_) | Content::Existing => None,
         }
     }
@@ -533,6 +544,12 @@ impl Publish {
         Ok(true)
     }
 
+    /// Whether this is a repeated publish whose first answer was lost.
+    async fn was_done<T: Tx>(&self, tx: &mut T, key: &str) -> Result<bool> {
+        let live = self.live(tx).await?;
+        Ok(live.is_some_and(|live| live.key.as_deref() == Some(key)) || self.lost(tx, key).await?)
+    }
+
     /// Whether the key was itself replaced since: this is then a repeated publish whose first answer was lost, and the
     /// bytes under its key are about to go.
     async fn lost<T: Tx>(&self, tx: &mut T, key: &str) -> Result<bool> {
@@ -547,17 +564,19 @@ impl Publish {
         match &self.content {
             Content::Existing => return Ok(None),
             Content::Inline(bytes) => put_inline(tx, &live.id, bytes).await?,
-            Content::Key(key) if live.key.as_ref() == Some(key) || self.lost(tx, key).await? => {
+            Content::Key(key) | Content::Multipart(key)
+                if live.key.as_ref() == Some(key) || self.lost(tx, key).await? =>
+            {
                 return Ok(None);
             }
-            Content::Key(_) if live.key.is_none() => {
+            Content::Key(_) | Content::Multipart(_) if live.key.is_none() => {
                 tx.exec(
                     "DELETE FROM blob_inline WHERE blob_id = $1",
                     vals![&live.id],
                 )
                 .await?;
             }
-            Content::Key(_) => {}
+            Content::Key(_) | Content::Multipart(_) => {}
         }
         if live.key.is_some() || self.key().is_some() || live.size != self.size {
             tx.exec(
@@ -726,6 +745,8 @@ impl Op for Collected {
             });
         }
         for key in &self.keys {
+            tx.exec("DELETE FROM unnamed WHERE key = $1", vals![key])
+                .await?;
             tx.exec("DELETE FROM garbage WHERE key = $1", vals![key])
                 .await?;
         }

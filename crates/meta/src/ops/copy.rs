@@ -87,8 +87,11 @@ pub(crate) static TABLES: &[Table] = &[
     table("referrer", 3, PAGE_WIDE, &["repository_id", "subject", "digest", "artifact_type", "descriptor"]),
     table("repository_usage", 1, PAGE, &["repository_id", "logical", "own", "blobs", "counted_at"]),
     table("upload", 1, PAGE, &["id", "repository", "owner", "algorithm", "bytes_held", "hash_state", "in_file", "chunks",
-        "epoch", "created_at", "touched_at"]),
+        "epoch", "created_at", "touched_at", "multipart", "parts", "part_bytes"]),
     table("upload_chunk", 2, PAGE_WIDE, &["upload_id", "start", "bytes"]),
+    table("multipart", 1, PAGE, &["key", "upload_id", "session", "part_size", "state", "began_at"]),
+    table("upload_part", 2, PAGE, &["key", "number", "size", "tag"]),
+    table("unnamed", 1, PAGE, &["key", "digest"]),
     table("principal", 1, PAGE, &["name", "kind", "secret_hash", "created_at", "changed_at"]),
     table("signing_key", 1, PAGE, &["kid", "algorithm", "private_der", "created_at", "retired_at"]),
     table("refresh_token", 1, PAGE, &["hash", "subject", "credential", "created_at"]),
@@ -248,12 +251,11 @@ mod tests {
         let (meta, _) = Meta::open(SqliteOptions::new(&path)).unwrap();
         meta.close().await;
         let connection = rusqlite::Connection::open(&path).unwrap();
-        let mut statement = connection
-            .prepare(
-                "SELECT t.name, c.name FROM sqlite_master t, pragma_table_info(t.name) c \
-                 WHERE t.type = 'table' AND t.name NOT LIKE 'sqlite_%'",
-            )
-            .unwrap();
+        let ask = format!(
+            "{GET} t.name, c.name FROM sqlite_master t, pragma_table_info(t.name) c \
+             WHERE t.type = 'table' AND t.name NOT LIKE 'sqlite_%'"
+        );
+        let mut statement = connection.prepare(&ask).unwrap();
         let mut schema: BTreeMap<String, Vec<String>> = BTreeMap::new();
         let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)));
         for row in rows.unwrap() {

@@ -46,3 +46,28 @@ impl Op for Put {
         Ok(())
     }
 }
+
+/// Sets a value unless there is one, and gives what stands then; the first one wins. Cost: one row.
+#[derive(Clone, Debug)]
+pub struct Ensure {
+    /// Its key.
+    pub key: String,
+    /// The value, if there is none.
+    pub value: String,
+}
+
+impl Op for Ensure {
+    type Out = String;
+
+    async fn run<T: Tx>(&self, tx: &mut T) -> Result<String> {
+        tx.exec(
+            "INSERT INTO setting (key, value) VALUES ($1, $2) ON CONFLICT (key) DO NOTHING",
+            vals![&self.key, &self.value],
+        )
+        .await?;
+        let row = tx
+            .row("SELECT value FROM setting WHERE key = $1", vals![&self.key])
+            .await?;
+        row.map_or(Ok(self.value.clone()), |mut row| row.text(0))
+    }
+}

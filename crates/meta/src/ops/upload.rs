@@ -3,6 +3,7 @@
 
 use wharf_oci::{Algorithm, RepositoryName};
 
+use super::multipart::{self, ClaimedParts, MultipartRow};
 use crate::error::{Error, Result};
 use crate::tx::{Counter, Op, ReadOp, Tx};
 use crate::vals;
@@ -26,10 +27,12 @@ pub struct UploadRow {
     pub offset: u64,
     /// The hasher's state at `offset`; empty: nothing was claimed yet.
     pub hash: Vec<u8>,
-    /// The bytes are in the blob store's upload file; otherwise in [`Chunks`].
+    /// The bytes are in the blob store, or in `parts`; otherwise in [`Chunks`].
     pub in_file: bool,
     /// So many inline chunks, fewer than [`MAX_CHUNKS`].
     pub chunks: u32,
+    /// Parts of a multipart upload; what follows them is in [`Chunks`].
+    pub parts: Option<ClaimedParts>,
     /// The fencing token of whoever writes.
     pub epoch: i64,
     /// Milliseconds since 1970.
@@ -93,12 +96,25 @@ impl Op for Get {
     async fn run<T: Tx>(&self, tx: &mut T) -> Result<Self::Out> {
         let row = tx
             .row(
-                "SELECT id, repository, owner, algorithm, bytes_held, hash_state, in_file, chunks, epoch, created_at, \
-                 touched_at FROM upload WHERE id = $1",
+                "SELECT u.id, u.repository, u.owner, u.algorithm, u.bytes_held, u.hash_state, u.in_file, u.chunks, u.epoch, \
+                 u.created_at, u.touched_at, u.parts, u.part_bytes, m.key, m.session, m.part_size FROM upload u \
+                 LEFT JOIN multipart m ON m.key = u.multipart WHERE u.id = $1",
                 vals![&self.id],
             )
             .await?;
         let Some(mut row) = row else { return Ok(None) };
+        let parts = match row.opt_text(13)? {
+            Some(key) => Some(ClaimedParts {
+                multipart: MultipartRow {
+                    key,
+                    session: row.text(14)?,
+                    part_size: row.size(15)?,
+                },
+                count: row.size(11)?,
+                bytes: row.size(12)?,
+            }),
+            None => None,
+        };
         let algorithm = row
             .opt_text(3)?
             .map(|text| text.parse::<Algorithm>())
@@ -113,6 +129,7 @@ impl Op for Get {
             hash: row.bytes(5)?,
             in_file: row.flag(6)?,
             chunks: u32::try_from(row.int(7)?).unwrap_or(u32::MAX),
+            parts,
             epoch: row.int(8)?,
             created_at: row.int(9)?,
             touched_at: row.int(10)?,
@@ -311,6 +328,7 @@ pub(crate) async fn remove<T: Tx>(tx: &mut T, id: &str) -> Result<bool> {
     let Some(mut row) = chunks else {
         return Ok(false);
     };
+    multipart::end(tx, id).await?;
     if row.int(0)? > 0 {
         tx.exec("DELETE FROM upload_chunk WHERE upload_id = $1", vals![id])
             .await?;

@@ -119,7 +119,7 @@ pub async fn one_blob(meta: Meta) {
         .into_iter()
         .filter_map(|o| match o {
             Published::Done { replaced, .. } => replaced,
-            Published::NoSuchBlob => None,
+            Published::NoSuchBlob | Published::GivenUp => None,
         })
         .collect();
     replaced.sort();

@@ -8,6 +8,7 @@ pub mod collect;
 pub mod concurrent;
 pub mod job;
 pub mod manifest;
+pub mod multipart;
 pub mod pairs;
 pub mod referrer;
 pub mod repository;
@@ -310,6 +311,7 @@ macro_rules! meta_suite {
         $crate::meta_suite! { @module $name, $make,
             upload: [create_is_idempotent, claims_compare_and_swap, inline_chunks_and_move_to_file,
                 take_over_fences, many_chunks_are_joined, expired_are_listed, delete_forgets],
+            multipart: [claims_of_parts, a_publish_needs_its_parts, nothing_is_left_behind],
             blob: [inline_and_key, visible_only_through_links, publish_ends_the_upload, publish_replaces,
                 existing_needs_a_row, condemned_is_healed_by_a_push, mount_and_holders, unlink_respects_manifests,
                 listed_for_backup, garbage_is_kept_until_collected],
@@ -319,7 +321,7 @@ macro_rules! meta_suite {
             tag: [pages, versions_survive_deletion, history, several_tags_at_once],
             referrer: [pages_and_filters, gone_with_their_manifest],
             repository: [pages_within_prefixes, totals],
-            small: [replicas, principals, signing_keys, refresh_tokens, settings, events_are_in_order,
+            small: [replicas, holds, marks, principals, signing_keys, refresh_tokens, settings, events_are_in_order,
                 consumers_see_every_event],
             pairs: [serially],
             concurrent: [one_tag, one_blob, unlink_against_put, mount_against_unlink, tags_against_delete,

@@ -14,7 +14,7 @@ use super::{NOW, digest, edge, publish_key, push, push_blob, put, repo, tag};
 use crate::blob::{Condemn, Find, Garbage, Lookup, Mount, Place, Unlink};
 use crate::manifest::{Delete, Expect, Get, Put, PutEdges, Ref};
 use crate::upload::{Claim, Create, Take};
-use crate::{Error, Meta, Op, principal, tag as tags, upload};
+use crate::{Error, Meta, Op, multipart, principal, tag as tags, upload};
 
 /// Something done to a store, with what came of it as text.
 pub type Doing = Pin<Box<dyn Future<Output = String> + Send>>;
@@ -119,6 +119,61 @@ fn key(label: &str, name: &str) -> crate::blob::Publish {
     publish_key(label, format!("{label} blob"), &format!("{label}-{name}"))
 }
 
+fn parts(label: &str) -> multipart::MultipartRow {
+    multipart::MultipartRow {
+        key: format!("{label}-parts"),
+        session: "s".into(),
+        part_size: 8,
+    }
+}
+
+fn publish_parts(label: &str) -> crate::blob::Publish {
+    crate::blob::Publish {
+        upload: Some(label.to_owned()),
+        content: crate::blob::Content::Multipart(parts(label).key),
+        ..key(label, "parts")
+    }
+}
+
+fn give_up(label: &str) -> multipart::GiveUp {
+    multipart::GiveUp {
+        upload: label.to_owned(),
+        but: None,
+    }
+}
+
+fn claim_parts(label: &str, hash: u8) -> multipart::Claim {
+    multipart::Claim {
+        id: label.to_owned(),
+        epoch: 0,
+        from: 0,
+        to: 9,
+        hash: vec![hash],
+        parts: Some(multipart::ClaimedParts {
+            multipart: parts(label),
+            count: 1,
+            bytes: 8,
+        }),
+        fresh: vec![multipart::PartRow {
+            size: 8,
+            tag: format!("e{hash}"),
+        }],
+        tail: vec![hash],
+        replace: true,
+        at: NOW,
+    }
+}
+
+async fn open_parts(meta: &Meta, label: &str) {
+    open(meta, label).await;
+    let begin = multipart::Begin {
+        multipart: parts(label),
+        upload: label.to_owned(),
+        at: NOW,
+    };
+    meta.write(begin).await.expect("a multipart upload");
+}
+
 async fn condemn(meta: Meta, label: String) -> String {
     let op = Lookup {
         digest: blob(&label),
@@ -210,6 +265,23 @@ pairs! {
     "claim bytes, publish them": |meta, label| open(&meta, &label).await;
         told(meta, claim(&label, 1));
         told(meta, crate::blob::Publish { upload: Some(label.clone()), ..key(&label, "a") });
+    "publish parts, end the session": |meta, label| open_parts(&meta, &label).await;
+        told(meta, publish_parts(&label)); told(meta, upload::Delete { id: label });
+    "publish parts, give them up": |meta, label| open_parts(&meta, &label).await;
+        told(meta, publish_parts(&label)); told(meta, give_up(&label));
+    "publish parts, lose the session": |meta, label| open_parts(&meta, &label).await;
+        told(meta, publish_parts(&label)); told(meta, multipart::Lose { upload: label, epoch: 0 });
+    "publish parts, publish the same blob whole": |meta, label| open_parts(&meta, &label).await;
+        told(meta, publish_parts(&label)); told(meta, key(&label, "a"));
+    "publish parts, unlink the blob": |meta, label| { open_parts(&meta, &label).await;
+        meta.write(key(&label, "old")).await.expect("a blob"); };
+        told(meta, publish_parts(&label)); told(meta, unlink(&label));
+    "claim parts, claim others": |meta, label| open_parts(&meta, &label).await;
+        told(meta, claim_parts(&label, 1)); told(meta, claim_parts(&label, 2));
+    "claim parts, take the session over": |meta, label| open_parts(&meta, &label).await;
+        told(meta, claim_parts(&label, 1)); told(meta, Take { id: label, epoch: 0, at: NOW });
+    "claim parts, end the session": |meta, label| open_parts(&meta, &label).await;
+        told(meta, claim_parts(&label, 1)); told(meta, upload::Delete { id: label });
     "make the administrator, make it as well": |meta, label| drop((meta, label));
         told(meta, principal::Create { name: label, kind: "a".into(), secret_hash: None, at: NOW });
         told(meta, principal::Create { name: label, kind: "b".into(), secret_hash: None, at: NOW });
@@ -280,6 +352,7 @@ pub async fn seen(meta: &Meta, label: &str) -> String {
             row.offset, row.epoch, row.hash
         ));
     }
+    seen.extend(parts_seen(meta, label).await);
     let who = principal::Get {
         name: label.to_owned(),
     };
@@ -287,6 +360,26 @@ pub async fn seen(meta: &Meta, label: &str) -> String {
         seen.push(row.kind);
     }
     neutral(&seen.join("\n"), label)
+}
+
+async fn parts_seen(meta: &Meta, label: &str) -> Vec<String> {
+    let key = parts(label).key;
+    let mut seen = Vec::new();
+    let list = multipart::List {
+        key: key.clone(),
+        from: 0,
+    };
+    for part in meta.scan(list).await.expect("a scan") {
+        seen.push(format!("{} {}", part.size, part.tag));
+    }
+    let over = meta
+        .scan(multipart::Over { limit: 10_000 })
+        .await
+        .expect("a scan");
+    seen.push(format!("over {}", over.contains(&key)));
+    let named = meta.read(multipart::DigestOf { key }).await;
+    seen.push(format!("{:?}", named.expect("a read")));
+    seen
 }
 
 /// The text without what differs from run to run.

@@ -51,6 +51,7 @@ pub async fn create_is_idempotent(meta: Meta) {
         hash: Vec::new(),
         in_file: false,
         chunks: 0,
+        parts: None,
         epoch: 0,
         created_at: NOW,
         touched_at: NOW,

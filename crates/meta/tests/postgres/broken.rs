@@ -140,6 +140,22 @@ fn a_server_that_is_killed_and_comes_back_loses_nothing() {
 }
 
 #[test]
+fn a_server_that_loses_a_process_and_begins_anew_loses_nothing() {
+    let server: &'static TestServer = Box::leak(Box::new(TestServer::start(&[])));
+    server.sql("postgres", "CREATE DATABASE torn").unwrap();
+    let kill = "COPY (SELECT pid FROM pg_stat_activity WHERE datname = 'torn' LIMIT 1) \
+                TO PROGRAM 'xargs -r kill -KILL'";
+    pushes_while(server, "torn", || {
+        let mut killed = 0;
+        while killed < 5 {
+            std::thread::sleep(Duration::from_millis(200));
+            // It refuses everybody while it begins anew, and ends this connection, too.
+            killed += u32::from(server.sql("postgres", kill).is_err());
+        }
+    });
+}
+
+#[test]
 fn connections_that_are_ended_again_and_again_lose_nothing() {
     let database = shared().database();
     let name = database

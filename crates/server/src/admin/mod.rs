@@ -15,7 +15,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use wharf_core::access::{AdminError, Password};
-use wharf_core::{Registry, backup, verify};
+use wharf_core::{Registry, backup, transfer, verify};
+
+use crate::config::{self, Inputs};
 
 pub use self::client::{CallError, call};
 pub use self::server::{AdminServer, start};
@@ -53,6 +55,11 @@ pub enum Command {
     },
     /// Jobs, collection, undelete.
     Upkeep(Upkeep),
+    /// A copy of all blobs into another store.
+    StorageCopy {
+        /// The configuration that names it in its `[storage]`, absolute.
+        to: PathBuf,
+    },
 }
 
 impl Command {
@@ -64,6 +71,7 @@ impl Command {
             Self::BackupCreate { .. } => "backup-create",
             Self::StorageVerify { .. } => "storage-verify",
             Self::Upkeep(_) => "upkeep",
+            Self::StorageCopy { .. } => "storage-copy",
         }
     }
 }
@@ -135,6 +143,18 @@ impl From<backup::Copied> for Copied {
             added,
             removed,
             missing,
+        }
+    }
+}
+
+impl From<transfer::Transferred> for Copied {
+    fn from(done: transfer::Transferred) -> Self {
+        Self {
+            blobs: done.blobs,
+            bytes: done.bytes,
+            added: done.added,
+            removed: 0,
+            missing: done.missing.iter().map(ToString::to_string).collect(),
         }
     }
 }
@@ -248,6 +268,7 @@ impl Operator {
                 .await;
                 Ok(Reply::Verified(report.map_err(Refusal::failed)?.into()))
             }
+            Command::StorageCopy { to } => self.copy_storage(&to).await,
         }
     }
 
@@ -269,6 +290,27 @@ impl Operator {
         Ok(Reply::Password {
             password: Hidden(password.reveal().to_owned()),
         })
+    }
+
+    /// Copies all blobs into the store that another configuration names.
+    async fn copy_storage(&self, to: &Path) -> Result<Reply, Refusal> {
+        let inputs = Inputs {
+            file: Some(to.to_owned()),
+            // Variables are about the registry that runs.
+            env: Vec::new(),
+            flags: Vec::new(),
+        };
+        let loaded =
+            config::load(&inputs).map_err(|problems| Refusal::Wrong(problems.to_string()))?;
+        let options = loaded.config.data_options();
+        let target = crate::app::target(&self.registry.meta, &options).await;
+        let target = target.map_err(Refusal::failed)?;
+        let mut quiet = |_: &transfer::Transferred| ();
+        let registry = &self.registry;
+        let done = transfer::transfer(&registry.meta, &*registry.blobs, &*target, &mut quiet);
+        let done = done.await.map_err(Refusal::failed)?;
+        tracing::info!(to = %to.display(), blobs = done.blobs, added = done.added, "the blobs were copied");
+        Ok(Reply::Copied(done.into()))
     }
 
     async fn backup(&self, folder: &Path) -> Result<Reply, Refusal> {
@@ -331,6 +373,7 @@ mod tests {
                 folder: "/b".into(),
             },
             Command::StorageVerify { deep: true },
+            Command::StorageCopy { to: "/c".into() },
         ];
         for command in commands {
             let text = serde_json::to_string(&command).unwrap();

@@ -64,6 +64,17 @@ impl Place {
         )
     }
 
+    /// Refuses a place that holds something, before anything else is done for its sake.
+    ///
+    /// # Errors
+    /// Why nothing can be copied there.
+    pub async fn expect_empty(&self) -> Result<(), CopyError> {
+        let opened = self.open(false).await?;
+        let empty = opened.meta.expect_empty().await;
+        opened.meta.close().await;
+        Ok(empty?)
+    }
+
     async fn open(&self, is_source: bool) -> Result<Opened, CopyError> {
         match self {
             Self::Sqlite(file) => {

@@ -8,9 +8,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use wharf_blob::{Fs, FsOptions};
+use wharf_blob::object::{Object, ObjectOptions, Owned, OwnerError};
+use wharf_blob::{BlobStore, Fs, FsOptions};
 use wharf_meta::lock::{self, FolderLock, LockError};
-use wharf_meta::{Meta, Opened, PostgresOptions, SqliteOptions, Synchronous};
+use wharf_meta::{Meta, Opened, PostgresOptions, SqliteOptions, Synchronous, setting};
 
 /// The metadata store's file.
 pub(super) const DATABASE: &str = "wharf.db";
@@ -30,6 +31,8 @@ pub struct DataOptions {
     pub postgres: Option<PostgresOptions>,
     /// Threads for blob input and output at most; 0: the store chooses.
     pub io_threads: usize,
+    /// The bucket that has the blobs; `None`: they are files in the folder.
+    pub object: Option<ObjectOptions>,
 }
 
 impl DataOptions {
@@ -41,6 +44,7 @@ impl DataOptions {
             synchronous: Synchronous::Full,
             postgres: None,
             io_threads: 0,
+            object: None,
         }
     }
 
@@ -67,6 +71,9 @@ pub enum DataError {
         "the metadata is a copy that broke off, not all of it is there; drop the database and run `wharf metadata copy` again"
     )]
     HalfCopied,
+    /// The bucket is not this installation's, or cannot be used.
+    #[error(transparent)]
+    Owner(#[from] OwnerError),
     /// The folder cannot be made or entered.
     #[error("the data folder {} cannot be used: {source}; choose another one with --data", folder.display())]
     Folder {
@@ -87,7 +94,9 @@ pub struct Data {
     /// Rows.
     pub meta: Meta,
     /// Bytes.
-    pub blobs: Arc<Fs>,
+    pub blobs: Arc<dyn BlobStore>,
+    /// The same, when it is a bucket.
+    bucket: Option<Object>,
     /// Freed when everything else has been dropped.
     _lock: FolderLock,
 }
@@ -119,17 +128,64 @@ impl Data {
             meta.close().await;
             return Err(DataError::HalfCopied);
         }
-        let blobs = Fs::open(FsOptions {
-            threads: options.io_threads,
-            ..FsOptions::new(&folder)
-        })?;
+        let bucket = options.object.as_ref().map(Object::open).transpose()?;
+        let blobs: Arc<dyn BlobStore> = match &bucket {
+            Some(bucket) => Arc::new(bucket.clone()),
+            None => Arc::new(Fs::open(FsOptions {
+                threads: options.io_threads,
+                ..FsOptions::new(&folder)
+            })?),
+        };
         Ok(Self {
             folder,
             opened,
             meta,
-            blobs: Arc::new(blobs),
+            blobs,
+            bucket,
             _lock: lock,
         })
+    }
+}
+
+/// The setting that names the installation.
+const INSTALLATION: &str = "installation";
+
+/// The blob store that `options` name, as a place to copy blobs of this registry to. Nothing else of the options counts.
+pub async fn target(meta: &Meta, options: &DataOptions) -> Result<Arc<dyn BlobStore>, DataError> {
+    match &options.object {
+        Some(object) => {
+            let bucket = Object::open(object)?;
+            own(meta, &bucket).await?;
+            Ok(Arc::new(bucket))
+        }
+        None => {
+            let folder = make(&options.folder)?;
+            Ok(Arc::new(Fs::open(FsOptions::new(folder))?))
+        }
+    }
+}
+
+async fn own(meta: &Meta, bucket: &Object) -> Result<(), DataError> {
+    let key = INSTALLATION.to_owned();
+    let known = meta.read(setting::Get { key: key.clone() }).await?;
+    let name = known.unwrap_or_else(|| uuid::Uuid::new_v4().to_string());
+    if bucket.owned_by(&name).await? == Owned::Ours {
+        return Ok(());
+    }
+    // Another replica may have named the installation meanwhile.
+    let ensure = setting::Ensure { key, value: name };
+    let name = meta.write(ensure).await?;
+    Ok(bucket.take(&name).await?)
+}
+
+impl Data {
+    /// Makes sure that the bucket is this installation's: an empty one is taken, one with another mark or none is refused
+    /// and left as it is. Files in the data folder need no mark: the folder's lock and the database beside them are one.
+    pub async fn own(&self) -> Result<(), DataError> {
+        match &self.bucket {
+            Some(bucket) => own(&self.meta, bucket).await,
+            None => Ok(()),
+        }
     }
 }
 

@@ -16,10 +16,10 @@ use wharf_core::access::{Access, AccessError, AccessOptions};
 use wharf_core::gc::{self, Rules};
 use wharf_core::job::{self, Kinds};
 use wharf_core::replica::{self, Me};
-use wharf_core::{Clock, ContentRules, Limits, Registry};
+use wharf_core::{Clock, ContentRules, Limits, Registry, mark};
 
 pub use self::copy::{CopyError, Place, copy};
-pub use self::data::{Data, DataError, DataOptions};
+pub use self::data::{Data, DataError, DataOptions, target};
 pub use self::upkeep::Upkeep;
 use crate::http::body::Body;
 use crate::http::shutdown::Readiness;
@@ -27,7 +27,7 @@ use crate::http::{ApiError, Handler, Request, Response, Route};
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::Sample;
 use crate::ui;
-use crate::v2::{Challenges, V2};
+use crate::v2::{Challenges, RedirectRule, V2};
 
 /// How long a process that ends tries to tell the others so.
 const LEAVE: Duration = Duration::from_secs(1);
@@ -51,6 +51,8 @@ pub struct AppOptions {
     pub external_url: Option<String>,
     /// `auth.challenge = "basic"`.
     pub basic_challenge: bool,
+    /// Who reads blobs from the object store itself.
+    pub redirect: RedirectRule,
     /// What time it is.
     pub clock: Arc<dyn Clock>,
     /// Where figures are counted.
@@ -88,11 +90,15 @@ pub enum AppError {
     /// The stores cannot answer.
     #[error(transparent)]
     Core(#[from] wharf_core::Error),
+    /// The bucket is not this installation's, or cannot be used.
+    #[error(transparent)]
+    Storage(#[from] DataError),
 }
 
 impl App {
     /// Puts the registry together over an open data folder and starts its upkeep.
     pub async fn open(data: Data, options: AppOptions) -> Result<Arc<Self>, AppError> {
+        data.own().await?;
         let now = options.clock.now_ms();
         let access = Access::open(options.access, data.meta.clone(), now).await?;
         let challenges = Challenges {
@@ -109,6 +115,10 @@ impl App {
         ));
         registry.rules.store(Arc::new(options.rules));
         gc::awake(&registry).await?;
+        // Before any job: an older state must not collect what only a newer one names.
+        if let Err(error) = mark::tend(&registry).await {
+            tracing::warn!(%error, "whether the metadata is as new as the blobs could not be seen; trying again");
+        }
         let stop = CancellationToken::new();
         let kinds = Arc::new(upkeep::kinds(options.upkeep));
         let (halt, halted) = watch::channel(false);
@@ -131,6 +141,7 @@ impl App {
                 challenges,
                 options.metrics.clone(),
                 options.external_url.as_deref(),
+                options.redirect,
             ),
             authority: options.external_url.as_deref().and_then(authority),
             metrics: options.metrics,
@@ -246,7 +257,7 @@ impl App {
             // A store that cannot answer shows in its own figures; the others are still worth having.
             totals: totals.unwrap_or_default(),
             meta: self.registry.meta.stats(),
-            blob: self.data.blobs.counts().read(),
+            blob: self.data.blobs.figures(),
             jobs: self.kinds.figures(),
             freed: self.registry.freed.read(),
             quarantined: quarantined.unwrap_or_default(),

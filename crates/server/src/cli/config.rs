@@ -1,12 +1,16 @@
 //! `wharf config check` and `wharf config show`.
 
+use wharf_blob::Object;
+
+use super::exit::{Exit, Failure};
+use super::offline::runtime;
 use super::{Outcome, print};
 use crate::config::reload::compare;
 use crate::config::validate::check_files;
 use crate::config::{Config, Inputs, Problems, load, render};
 
 /// Says whether the configuration is one.
-pub(super) fn check(inputs: &Inputs) -> Outcome {
+pub(super) fn check(inputs: &Inputs, online: bool) -> Outcome {
     let loaded = load(inputs)?;
     let problems = check_files(&loaded.config, &loaded.sources);
     if !problems.is_empty() {
@@ -14,6 +18,9 @@ pub(super) fn check(inputs: &Inputs) -> Outcome {
     }
     for warning in &loaded.warnings {
         eprintln!("warning: {warning}");
+    }
+    if online {
+        ask(&loaded.config)?;
     }
     let changed = compare(&Config::default(), &loaded.config).len();
     print(&match changed {
@@ -23,6 +30,22 @@ pub(super) fn check(inputs: &Inputs) -> Outcome {
         many => format!(
             "The configuration is valid; {many} keys differ from their defaults (wharf config show).\n"
         ),
+    })
+}
+
+/// Asks the stores that are reached over a network.
+fn ask(config: &Config) -> Outcome {
+    let Some(options) = config.object_options() else {
+        return print("Nothing is reached over a network: blobs are files in the data folder.\n");
+    };
+    let refused = |error: anyhow::Error| Failure::new(Exit::Data, error);
+    let store = Object::open(&options).map_err(|error| refused(error.into()))?;
+    let owner = runtime()?.block_on(store.owner());
+    print(&match owner.map_err(|error| refused(error.into()))? {
+        Some(name) => format!(
+            "The bucket can be used by installation {name}; another one is refused at its start.\n"
+        ),
+        None => "The bucket can be used: it is empty, and the first start takes it.\n".to_owned(),
     })
 }
 

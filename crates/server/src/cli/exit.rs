@@ -120,6 +120,7 @@ impl From<AppError> for Failure {
         let exit = match error {
             AppError::Access(_) => Exit::Usage,
             AppError::Core(_) => Exit::Failure,
+            AppError::Storage(_) => Exit::Data,
         };
         Self::new(exit, error)
     }

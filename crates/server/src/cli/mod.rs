@@ -115,7 +115,13 @@ enum ConfigCommand {
     /// Say whether `wharf serve` would start with this configuration
     ///
     /// Reads file, environment and flags, and the files that they name. Warnings do not make it fail.
-    Check(ConfigFlags),
+    Check {
+        /// Ask the object store, too, whether it can be used; nothing is written
+        #[arg(long)]
+        online: bool,
+        #[command(flatten)]
+        flags: ConfigFlags,
+    },
     /// Print every value and where it comes from
     ///
     /// The output is TOML. Secrets are hidden.
@@ -186,6 +192,19 @@ enum StorageCommand {
         #[command(flatten)]
         flags: DataFlags,
     },
+    /// Copy all blobs into another store
+    ///
+    /// Into the one that the configuration --to names in its [storage] section: from files into a bucket, or back, or
+    /// into another bucket. Works on a running registry and on a stopped one. What is there already is not copied again, so
+    /// run it once while the registry serves, once more when it is stopped, and then start it with the new configuration.
+    /// Every byte is hashed on the way; ends with 4 when blobs are damaged and were left out.
+    Copy {
+        /// Configuration of the store to copy to
+        #[arg(long, value_name = "FILE")]
+        to: PathBuf,
+        #[command(flatten)]
+        flags: ConfigFlags,
+    },
 }
 
 /// Which client.
@@ -238,7 +257,9 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
 fn dispatch(command: Command) -> Outcome {
     match command {
         Command::Serve(flags) => serve::run(&flags.inputs()),
-        Command::Config(ConfigCommand::Check(flags)) => config::check(&flags.inputs()),
+        Command::Config(ConfigCommand::Check { online, flags }) => {
+            config::check(&flags.inputs(), online)
+        }
         Command::Config(ConfigCommand::Show(flags)) => config::show(&flags.inputs()),
         Command::Config(ConfigCommand::Defaults) => print(&crate::config::render::defaults()),
         Command::Config(ConfigCommand::Reference) => print(&crate::config::render::reference()),
@@ -266,6 +287,7 @@ fn dispatch(command: Command) -> Outcome {
         Command::Gc(command) => gc::run(&command),
         Command::Job(command) => job::run(&command),
         Command::Status(flags) => status::run(&flags),
+        Command::Storage(StorageCommand::Copy { to, flags }) => storage::copy(&flags.inputs(), &to),
         Command::Trust(TrustArgs {
             client,
             host,

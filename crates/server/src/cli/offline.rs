@@ -70,6 +70,7 @@ async fn alone(config: &Config, command: Command) -> Result<Reply, Failure> {
         eprintln!("waiting for the data folder, which {holder} has");
     })
     .await?;
+    data.own().await?;
     // Files that the configuration names are of no interest here, and may be missing where this runs.
     let options = AccessOptions {
         htpasswd: None,

@@ -179,6 +179,7 @@ impl Config {
                 .io_threads
                 .map_or(0, |threads| threads as usize),
             postgres: self.postgres_options(),
+            object: self.object_options(),
             ..defaults
         }
     }
@@ -227,6 +228,7 @@ impl Config {
             }),
             external_url: self.server.external_url.as_ref().map(ToString::to_string),
             basic_challenge: self.auth.challenge == Challenge::Basic,
+            redirect: self.redirect_rule(),
             clock,
             metrics,
         })

@@ -6,6 +6,7 @@
 mod convert;
 pub mod load;
 mod nearest;
+mod object;
 pub mod problem;
 pub mod reload;
 pub mod render;
@@ -19,4 +20,4 @@ pub mod value;
 pub use load::{FlagValue, Inputs, Loaded, Sources, load};
 pub use problem::{Problem, Problems, Source};
 pub use sections::*;
-pub use value::{ExternalUrl, Secret, Size, TrustedProxy};
+pub use value::{ExternalUrl, HttpUrl, RepositoryPrefix, Secret, Size, TrustedProxy};

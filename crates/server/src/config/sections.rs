@@ -10,7 +10,7 @@ use std::time::Duration;
 use wharf_core::access::Role;
 
 use super::section::section;
-use super::value::{ExternalUrl, Secret, Size, TrustedProxy, choice};
+use super::value::{ExternalUrl, HttpUrl, RepositoryPrefix, Secret, Size, TrustedProxy, choice};
 use crate::http::listener::ListenAddr;
 
 section! {
@@ -238,15 +238,132 @@ section! {
     }
 }
 
+choice! {
+    /// What keeps the blobs.
+    pub enum StorageKind {
+        /// Files in the data folder.
+        Fs = "fs",
+        /// A bucket behind the S3 protocol: Amazon's, MinIO, Ceph, R2 and others.
+        S3 = "s3",
+        /// A bucket of Google Cloud Storage.
+        Gcs = "gcs",
+        /// A container of Azure Blob Storage.
+        Azure = "azure",
+    }
+}
+
 section! {
     /// How bytes are kept.
     pub struct Storage {
+        /// What keeps the blobs: `fs` for files in the data folder, or an object store, which its own section describes.
+        /// The metadata stays where `[metadata]` says. Changing it moves nothing that is already stored.
+        kind: StorageKind = StorageKind::Fs => restart;
         /// Blobs smaller than this are kept beside the metadata instead of in files of their own: one durable write
         /// instead of three, and a larger database. Changing it moves nothing that is already stored.
         inline_below: Size = Size::kib(80) => restart;
         /// Threads that read, and as many that write files, at most: they start when they are needed. Unset: twice the
         /// number of processors, at least 16.
         io_threads: Option<u32> = None => restart;
+        /// Size of the parts in which a blob goes to an object store; an upload takes twice this in memory. A blob whose
+        /// length the client announces gets larger parts when it needs them. Without that, parts grow from the 5,000th on:
+        /// with 8MiB, a blob may have 523GiB.
+        part_size: Size = Size::mib(8) => restart;
+        /// Path in the bucket below which everything lies. Two installations in one bucket need one each.
+        prefix: String = String::new() => restart;
+        /// PEM file with certificate authorities to trust for the object store, beside the system's.
+        ca: Option<PathBuf> = None => restart;
+        /// URL of a proxy through which the object store is reached.
+        proxy: Option<HttpUrl> = None => restart;
+        section s3: S3;
+        section gcs: Gcs;
+        section azure: Azure;
+        section redirect: Redirect;
+    }
+}
+
+section! {
+    /// The bucket for `storage.kind = "s3"`.
+    pub struct S3 {
+        /// Name of the bucket. It must be there, and empty at the first start.
+        bucket: String = String::new() => restart;
+        /// URL of the service; unset: Amazon's for the region.
+        endpoint: Option<HttpUrl> = None => restart;
+        /// URL under which clients reach the service, for redirects. Unset: `endpoint`.
+        public_endpoint: Option<HttpUrl> = None => restart;
+        /// Region of the bucket. Unset: what `AWS_REGION` says, or `us-east-1`, which most other services take for theirs.
+        region: Option<String> = None => restart;
+        /// Puts the bucket into the path instead of the host name, as most services want it that are not Amazon's.
+        path_style: bool = false => restart;
+        /// Access key. Unset: the credentials of the environment (`AWS_ACCESS_KEY_ID`), of a web identity
+        /// (`AWS_WEB_IDENTITY_TOKEN_FILE`), of the container, or of the instance, in this order.
+        access_key_id: Option<String> = None => restart;
+        /// Its secret.
+        secret_access_key: Option<Secret> = None => restart.secret();
+        /// Has the service encrypt objects with keys that it manages (SSE-S3).
+        sse: bool = false => restart;
+        /// Has the service encrypt objects with this key of its key service (SSE-KMS).
+        sse_kms_key: Option<String> = None => restart;
+        /// Sends a CRC-64/NVME checksum with all bytes, which the service verifies and keeps. Not every service knows it.
+        checksum: bool = false => restart;
+    }
+}
+
+section! {
+    /// The bucket for `storage.kind = "gcs"`.
+    pub struct Gcs {
+        /// Name of the bucket. It must be there, and empty at the first start.
+        bucket: String = String::new() => restart;
+        /// URL of the service; unset: Google's.
+        endpoint: Option<HttpUrl> = None => restart;
+        /// JSON file of a service account. Unset: the application's default credentials, or the instance's.
+        service_account: Option<PathBuf> = None => restart;
+        /// Sends no credentials: for emulators.
+        anonymous: bool = false => restart;
+    }
+}
+
+section! {
+    /// The container for `storage.kind = "azure"`.
+    pub struct Azure {
+        /// Name of the storage account.
+        account: String = String::new() => restart;
+        /// Name of the container. It must be there, and empty at the first start.
+        container: String = String::new() => restart;
+        /// Key of the account. Unset: a workload's or the instance's identity.
+        access_key: Option<Secret> = None => restart.secret();
+        /// URL of the service; unset: Azure's for the account.
+        endpoint: Option<HttpUrl> = None => restart;
+    }
+}
+
+choice! {
+    /// When a blob's client is sent to the object store.
+    pub enum RedirectWhen {
+        /// All bytes go through this server.
+        Never = "never",
+        /// For blobs of `min_size` and more.
+        Large = "large",
+        /// For every blob that is in the object store.
+        Always = "always",
+    }
+}
+
+section! {
+    /// Sends clients that read a blob to the object store, by an answer of 307 with a URL that is valid for a while. Only
+    /// for GET of blobs: HEAD and manifests are always answered here. Clients must be able to reach the store.
+    pub struct Redirect {
+        /// When: `never`, `large` or `always`. What lies beside the metadata is never redirected.
+        when: RedirectWhen = RedirectWhen::Never => restart;
+        /// Least size for `large`.
+        min_size: Size = Size::mib(1) => restart;
+        /// Time in which a client must begin to read.
+        lifetime: Duration = Duration::from_secs(20 * 60) => restart;
+        /// Networks of clients that are redirected. Empty means all.
+        allowed_networks: Vec<TrustedProxy> = Vec::new() => restart;
+        /// Networks of clients that are not, whatever `allowed_networks` says.
+        denied_networks: Vec<TrustedProxy> = Vec::new() => restart;
+        /// Prefixes of the repositories whose blobs are redirected, on `/` borders. Empty means all.
+        repositories: Vec<RepositoryPrefix> = Vec::new() => restart;
     }
 }
 

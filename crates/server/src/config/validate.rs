@@ -10,7 +10,7 @@ use wharf_core::access::{ANONYMOUS, Policy, Role};
 
 use super::load::Sources;
 use super::problem::{Problem, Source};
-use super::sections::{AnonymousRole, Challenge, Config};
+use super::sections::{AnonymousRole, Challenge, Config, RedirectWhen, StorageKind};
 use crate::http::listener::ListenAddr;
 
 /// Finds what cannot work.
@@ -29,6 +29,7 @@ pub(super) fn validate(
     check.restore(config);
     check.limits(config);
     check.log(config);
+    check.storage(config);
     if passwords_in_the_open(config) {
         warnings.push(Problem {
             at: sources
@@ -238,6 +239,60 @@ impl Check<'_> {
         }
     }
 
+    fn storage(&mut self, config: &Config) {
+        let storage = &config.storage;
+        let (s3, gcs, azure) = (&storage.s3, &storage.gcs, &storage.azure);
+        let needed: &[(&str, bool)] = match storage.kind {
+            StorageKind::Fs => &[],
+            StorageKind::S3 => &[("storage.s3.bucket", s3.bucket.is_empty())],
+            StorageKind::Gcs => &[("storage.gcs.bucket", gcs.bucket.is_empty())],
+            StorageKind::Azure => &[
+                ("storage.azure.account", azure.account.is_empty()),
+                ("storage.azure.container", azure.container.is_empty()),
+            ],
+        };
+        for (path, _) in needed.iter().filter(|(_, missing)| *missing) {
+            let what = format!(
+                "`{path}` is missing, and `storage.kind` is \"{}\"",
+                storage.kind
+            );
+            self.refuse(path, what, "name it in the section of the store");
+        }
+        if s3.access_key_id.is_some() != s3.secret_access_key.is_some() {
+            self.refuse(
+                "storage.s3.access_key_id",
+                "`storage.s3.access_key_id` and `storage.s3.secret_access_key` belong together",
+                "give both, or neither to take the credentials of the environment or the instance",
+            );
+        }
+        if s3.sse && s3.sse_kms_key.is_some() {
+            let what = "`storage.s3.sse` and `storage.s3.sse_kms_key` exclude each other";
+            self.refuse("storage.s3.sse", what, "keep one of them");
+        }
+        if !(5 << 20..=1 << 30).contains(&storage.part_size.0) {
+            let what = "`storage.part_size` is not between 5MiB and 1GiB";
+            self.refuse(
+                "storage.part_size",
+                what,
+                "object stores take no smaller parts",
+            );
+        }
+        if storage.redirect.when != RedirectWhen::Never && storage.kind == StorageKind::Fs {
+            let what =
+                "`storage.redirect.when` needs an object store, and `storage.kind` is \"fs\"";
+            self.refuse("storage.redirect.when", what, "leave it at \"never\"");
+        }
+        let lifetime = storage.redirect.lifetime;
+        if lifetime.is_zero() || lifetime > Duration::from_secs(7 * 86_400) {
+            let what = "`storage.redirect.lifetime` is not between 1s and 7d";
+            self.refuse(
+                "storage.redirect.lifetime",
+                what,
+                "services sign for a week at most",
+            );
+        }
+    }
+
     fn log(&mut self, config: &Config) {
         if let Err(error) = crate::telemetry::log::parse_level(&config.log.level) {
             let what = format!("`log.level`: {error}");
@@ -311,6 +366,11 @@ pub fn check_files(config: &Config, sources: &Sources) -> Vec<Problem> {
         ("tls.cert", &config.tls.cert),
         ("tls.key", &config.tls.key),
         ("access.htpasswd.file", &config.access.htpasswd.file),
+        ("storage.ca", &config.storage.ca),
+        (
+            "storage.gcs.service_account",
+            &config.storage.gcs.service_account,
+        ),
     ];
     named
         .into_iter()

@@ -479,6 +479,54 @@ impl Value for Role {
     }
 }
 
+/// The beginning of repository names, on `/` borders.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RepositoryPrefix(pub String);
+
+impl Value for RepositoryPrefix {
+    fn expects() -> String {
+        "the beginning of a repository's name, such as \"team/a\"".to_owned()
+    }
+    fn example() -> String {
+        quote("team/a")
+    }
+    fn parse(text: &str) -> Result<Self, String> {
+        let bare = text.strip_suffix('/').unwrap_or(text);
+        match wharf_oci::RepositoryName::parse(bare) {
+            Ok(_) => Ok(Self(bare.to_owned())),
+            Err(_) => Err(format!("`{text}` begins no repository's name")),
+        }
+    }
+    fn to_toml(&self) -> Option<String> {
+        Some(quote(&self.0))
+    }
+}
+
+/// Where a service is reached over HTTP.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpUrl(pub String);
+
+impl Value for HttpUrl {
+    fn expects() -> String {
+        "a URL with http:// or https:// and a host, such as \"https://s3.example.com\"".to_owned()
+    }
+    fn example() -> String {
+        quote("https://s3.example.com")
+    }
+    fn parse(text: &str) -> Result<Self, String> {
+        let is_url = text.parse::<http::Uri>().is_ok_and(|uri| {
+            matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some()
+        });
+        match is_url {
+            true => Ok(Self(text.to_owned())),
+            false => Err(String::new()),
+        }
+    }
+    fn to_toml(&self) -> Option<String> {
+        Some(quote(&self.0))
+    }
+}
+
 /// The address under which clients reach this registry: scheme and host, nothing else.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExternalUrl {

@@ -295,7 +295,10 @@ mod tests {
 
     fn sample() -> Sample {
         Sample {
-            blob: vec![("sync", 3, 1_500_000_000)],
+            blob: wharf_blob::Figures {
+                work: vec![("sync", 3, 1_500_000_000)],
+                ..wharf_blob::Figures::default()
+            },
             caches: vec![("token", 5, 2)],
             ..Sample::default()
         }

@@ -20,14 +20,14 @@ pub struct Sample {
     pub totals: wharf_meta::repository::Totals,
     /// Figures of its engine.
     pub meta: wharf_meta::Stats,
-    /// Work of the blob store: name, how often, nanoseconds in all.
-    pub blob: Vec<(&'static str, u64, u64)>,
     /// Kinds of jobs with what they have done.
     pub jobs: Vec<(&'static str, wharf_core::job::Figures)>,
     /// What collection has removed.
     pub freed: wharf_core::gc::Freed,
     /// Blobs in quarantine.
     pub quarantined: u64,
+    /// Work of the blob store.
+    pub blob: wharf_blob::Figures,
     /// Caches: name, hits, misses.
     pub caches: Vec<(&'static str, u64, u64)>,
 }
@@ -113,7 +113,7 @@ impl Collector for Latest {
             meta.database_bytes,
         )?;
 
-        let works = &sample.blob;
+        let works = &sample.blob.work;
         let times = works
             .iter()
             .map(|&(kind, times, _)| ([("operation", kind)], times));
@@ -154,6 +154,14 @@ impl Collector for Latest {
             seconds.map(|&(kind, figures)| ([("kind", kind)], figures.millis as f64 / 1e3));
         let help = "Time spent in steps of jobs, by kind";
         out.counters("job", help, Some(&Unit::Seconds), seconds)?;
+        let help = "Requests to the object store that failed after all repetitions";
+        out.counter("blob_failed_requests", help, None, sample.blob.failed)?;
+        let help =
+            "Requests to the object store that were not tried, because those before them failed";
+        out.counter("blob_refused_requests", help, None, sample.blob.refused)?;
+        let help = "1 while the object store is left alone because it failed again and again";
+        let open = u64::from(sample.blob.open_circuit);
+        out.gauge("blob_circuit_open", help, None, open)?;
         let lookups = sample.caches.iter().flat_map(|&(cache, hits, misses)| {
             [("hit", hits), ("miss", misses)]
                 .map(|(result, count)| ([("cache", cache), ("result", result)], count))

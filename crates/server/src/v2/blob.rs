@@ -45,20 +45,21 @@ pub(super) async fn get(
     if reply::not_modified(&request.headers, digest) {
         return Ok(described(reply::empty(StatusCode::NOT_MODIFIED), digest));
     }
+    if let Some(response) = super::redirect::answer(call, name, &found, &request.peer).await {
+        return Ok(response);
+    }
     let size = found.content.len();
     let mut response = match wanted(request, digest, size) {
         RangeRequest::Full => {
-            let mut response = Response::new(Body::blob(found.content.stream(0..size), size));
+            let mut response = Response::new(Body::blob(found.begin(0..size).await?, size));
             response.headers_mut().insert(CONTENT_TYPE, OCTET_STREAM);
             response
         }
         RangeRequest::Unsatisfiable => return Err(ApiError::range_not_satisfiable(size)),
         RangeRequest::Ranges(spans) => match spans.as_slice() {
             [span] => {
-                let body = Body::blob(
-                    found.content.stream(span.start..span.end_inclusive + 1),
-                    span.len(),
-                );
+                let stream = found.begin(span.start..span.end_inclusive + 1).await?;
+                let body = Body::blob(stream, span.len());
                 let mut response = Response::new(body);
                 response.headers_mut().insert(CONTENT_TYPE, OCTET_STREAM);
                 response
@@ -66,7 +67,7 @@ pub(super) async fn get(
                     .insert(CONTENT_RANGE, reply::value(&content_range(*span, size)));
                 partial(response)
             }
-            spans => partial(multipart(&found.content, spans, size, digest)),
+            spans => partial(multipart(&found, spans, size).await?),
         },
     };
     response = described(response, digest);
@@ -123,24 +124,24 @@ fn content_range(span: Span, size: u64) -> String {
 }
 
 /// All ranges in one answer (BGET-6), framed as RFC 9110 §14.6 says.
-fn multipart(content: &wharf_blob::Blob, spans: &[Span], size: u64, digest: &Digest) -> Response {
+async fn multipart(found: &blob::Found, spans: &[Span], size: u64) -> Answer {
     // The boundary must not occur in the content, and nobody can put a blob's own digest into the blob. At most 70
     // characters (RFC 2046 §5.1.1).
-    let encoded = digest.encoded();
+    let encoded = found.digest.encoded();
     let boundary = &encoded[..encoded.len().min(64)];
     let mut parts = Vec::with_capacity(spans.len() + 1);
-    for span in spans {
+    for (number, span) in spans.iter().enumerate() {
+        let range = span.start..span.end_inclusive + 1;
+        // The first shows whether there is anything at all; the others are asked for when it is their turn.
+        let stream = match number {
+            0 => found.begin(range).await?,
+            _ => found.content.stream(range),
+        };
         let head = format!(
             "\r\n--{boundary}\r\nContent-Type: application/octet-stream\r\nContent-Range: {}\r\n\r\n",
             content_range(*span, size)
         );
-        parts.push((
-            head.into(),
-            Some((
-                Source::Blob(content.stream(span.start..span.end_inclusive + 1)),
-                span.len(),
-            )),
-        ));
+        parts.push((head.into(), Some((Source::Blob(stream), span.len()))));
     }
     parts.push((format!("\r\n--{boundary}--\r\n").into(), None));
     let mut response = Response::new(Body::parts(parts));
@@ -148,5 +149,5 @@ fn multipart(content: &wharf_blob::Blob, spans: &[Span], size: u64, digest: &Dig
         CONTENT_TYPE,
         reply::value(&format!("multipart/byteranges; boundary={boundary}")),
     );
-    response
+    Ok(response)
 }

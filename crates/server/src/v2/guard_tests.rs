@@ -88,6 +88,7 @@ impl House {
             upkeep: None,
             external_url: None,
             basic_challenge: false,
+            redirect: crate::v2::RedirectRule::default(),
             clock: clock.clone(),
             metrics: Arc::new(Metrics::new(false)),
         };

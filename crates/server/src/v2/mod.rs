@@ -9,6 +9,7 @@ mod extension;
 mod guard;
 mod manifest;
 mod ping;
+mod redirect;
 mod referrer;
 mod reply;
 mod tag;
@@ -29,6 +30,7 @@ use crate::http::{Facts, Request, Response};
 use crate::telemetry::Metrics;
 
 pub use self::guard::Challenges;
+pub use self::redirect::RedirectRule;
 
 /// The distribution API over one registry.
 #[derive(Debug)]
@@ -38,6 +40,7 @@ pub struct V2 {
     metrics: Arc<Metrics>,
     /// `external_url` without a trailing slash; empty makes every `Location` relative (UP-2).
     base: String,
+    redirect: RedirectRule,
 }
 
 /// What a noun gets: the registry, who asks, and where links point.
@@ -45,6 +48,7 @@ struct Call<'a> {
     registry: &'a Registry,
     caller: &'a Caller,
     base: &'a str,
+    redirect: &'a RedirectRule,
 }
 
 impl Call<'_> {
@@ -63,12 +67,14 @@ impl V2 {
         challenges: Challenges,
         metrics: Arc<Metrics>,
         external_url: Option<&str>,
+        redirect: RedirectRule,
     ) -> Self {
         Self {
             registry,
             challenges,
             metrics,
             base: external_url.unwrap_or("").trim_end_matches('/').to_owned(),
+            redirect,
         }
     }
 
@@ -131,6 +137,7 @@ impl V2 {
             registry: &self.registry,
             caller: &caller,
             base: &self.base,
+            redirect: &self.redirect,
         };
         match (&route, &request.method) {
             (Route::Ping, _) => Ok(ping::get()),

@@ -42,6 +42,7 @@ mod probes;
 mod race;
 mod referrer;
 mod restart;
+mod s3;
 mod sendfile;
 mod support;
 mod tag;

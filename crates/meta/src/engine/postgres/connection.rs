@@ -21,6 +21,11 @@ use crate::value::{Row, Val};
 /// What the server is given beyond its own limit for a statement before its silence counts as a lost connection.
 const GRACE: Duration = Duration::from_secs(5);
 
+/// Tells one life of a server from the next: when it was started, and when its statistics began, which a crash of one of
+/// its processes begins anew without a start.
+const LIFE: &str = "SELECT pg_postmaster_start_time()::text || ' ' || \
+    COALESCE((SELECT stats_reset FROM pg_stat_bgwriter)::text, '')";
+
 /// What the engine counts about its connections.
 #[derive(Debug, Default)]
 pub(super) struct Counts {
@@ -38,6 +43,7 @@ pub(super) struct Connection {
     broken: AtomicBool,
     prepared: bool,
     limit: Duration,
+    life: String,
     counts: Arc<Counts>,
     seen: Arc<Mutex<Vec<&'static str>>>,
     #[cfg(feature = "suite")]
@@ -76,18 +82,40 @@ impl Connection {
             }
         });
         counts.connected.fetch_add(1, Ordering::Relaxed);
-        Ok(Connection {
+        let mut connection = Connection {
             client,
             statements: Mutex::default(),
             driver: driver.abort_handle(),
             broken: AtomicBool::new(false),
             prepared: options.prepared,
             limit: options.statement_timeout + GRACE,
+            life: String::new(),
             counts: Arc::clone(counts),
             seen: Arc::clone(seen),
             #[cfg(feature = "suite")]
             gate: options.gate.clone(),
-        })
+        };
+        connection.life = connection.text(LIFE).await?.unwrap_or_default();
+        Ok(connection)
+    }
+
+    /// What became of a transaction, as the server has it; `None`: this is not the life of the server that it ran in.
+    ///
+    /// A server that crashed gives the numbers of transactions that it lost to others, and so does one that took over.
+    pub(super) async fn status(
+        &self,
+        transaction: &str,
+        life: &str,
+    ) -> Result<Option<String>, Fault> {
+        let ask = format!("{LIFE} || ' ' || COALESCE(pg_xact_status('{transaction}'::xid8), '')");
+        let said = self.text(&ask).await?.unwrap_or_default();
+        let status = said.strip_prefix(life).and_then(|s| s.strip_prefix(' '));
+        Ok(status.map(str::to_owned))
+    }
+
+    /// Which life of the server it was opened in.
+    pub(super) fn life(&self) -> &str {
+        &self.life
     }
 
     /// Where a test holds whoever is about to run a statement of a transaction.

@@ -75,7 +75,15 @@ enum Attempt<T> {
     /// Nothing happened.
     Failed(Fault),
     /// Committed or not: this transaction tells.
-    Unknown(Fault, T, Option<String>),
+    Unknown(Fault, T, Option<Doubt>),
+}
+
+/// A transaction whose end nobody has heard of.
+struct Doubt {
+    /// By what the server knows it...
+    transaction: String,
+    /// ... as long as it lives this life.
+    life: String,
 }
 
 impl Engine {
@@ -202,6 +210,16 @@ impl Engine {
         done.await.map_err(Fault::into_error)
     }
 
+    /// See [`crate::Meta::loss`].
+    pub(crate) fn loss(&self) -> Option<String> {
+        self.inner.pool.loss()
+    }
+
+    /// See [`crate::Meta::forget_loss`].
+    pub(crate) fn forget_loss(&self) {
+        self.inner.pool.forget_loss();
+    }
+
     /// See [`crate::Meta::stats`].
     pub(crate) fn stats(&self) -> Stats {
         let counts = &self.inner.counts;
@@ -295,8 +313,8 @@ impl Inner {
             let fault = match self.attempt(op, mode).await {
                 Attempt::Done(out) => return out,
                 Attempt::Failed(fault) => fault,
-                Attempt::Unknown(fault, out, transaction) => {
-                    if self.was_committed(transaction, fault.clone()).await? {
+                Attempt::Unknown(fault, out, doubt) => {
+                    if self.was_committed(doubt, fault.clone()).await? {
                         return Ok(out);
                     }
                     fault
@@ -352,16 +370,24 @@ impl Inner {
             Ok(out) => {
                 let began = Instant::now();
                 let committed = tx.commit().await;
-                let transaction = tx.transaction().map(str::to_owned);
+                let doubt = tx.transaction().map(|transaction| Doubt {
+                    transaction: transaction.to_owned(),
+                    life: lease.life().to_owned(),
+                });
                 match committed {
                     Ok(()) => {
+                        if let Some(doubt) = &doubt
+                            && mode == (Mode::Write { relaxed: false })
+                        {
+                            self.pool.acknowledged(&doubt.transaction);
+                        }
                         lease.give_back();
                         self.counts.commits.fetch_add(1, Ordering::Relaxed);
                         let nanos = u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX);
                         self.counts.commit_nanos.fetch_add(nanos, Ordering::Relaxed);
                         Attempt::Done(Ok(out))
                     }
-                    Err(fault) => Attempt::Unknown(fault, out, transaction),
+                    Err(fault) => Attempt::Unknown(fault, out, doubt),
                 }
             }
             Err(failed) => {
@@ -375,8 +401,8 @@ impl Inner {
     }
 
     /// Asks what became of a transaction whose answer was lost. Its process on the server may still be at it.
-    async fn was_committed(&self, transaction: Option<String>, fault: Fault) -> Result<bool> {
-        let Some(transaction) = transaction else {
+    async fn was_committed(&self, doubt: Option<Doubt>, fault: Fault) -> Result<bool> {
+        let Some(Doubt { transaction, life }) = doubt else {
             // It only read.
             return Ok(false);
         };
@@ -389,22 +415,26 @@ impl Inner {
         loop {
             let fault = match self.pool.get().await {
                 Err(fault) => fault,
-                Ok(lease) => {
-                    let ask = format!("SELECT pg_xact_status('{transaction}'::xid8)");
-                    match lease.text(&ask).await {
-                        Ok(status) => {
-                            lease.give_back();
-                            match status.as_deref() {
-                                Some("committed") => return Ok(true),
-                                Some("aborted") => return Ok(false),
-                                _ => Fault::Lost(Error::Unreachable(
-                                    "what became of a write is not known yet".to_owned(),
-                                )),
+                Ok(lease) => match lease.status(&transaction, &life).await {
+                    Ok(status) => {
+                        lease.give_back();
+                        match status.as_deref() {
+                            Some("committed") => return Ok(true),
+                            Some("aborted") => return Ok(false),
+                            None => {
+                                return Err(Error::Unreachable(
+                                        "it was started anew while a write was under way, so what became of that is not \
+                                         known"
+                                            .to_owned(),
+                                    ));
                             }
+                            _ => Fault::Lost(Error::Unreachable(
+                                "what became of a write is not known yet".to_owned(),
+                            )),
                         }
-                        Err(fault) => fault,
                     }
-                }
+                    Err(fault) => fault,
+                },
             };
             let fault = match fault {
                 Fault::Lost(error) => Fault::Lost(error),

@@ -1,0 +1,383 @@
+//! From options to a service: addresses, credentials, certificates, patience.
+//!
+//! Nothing is asked of the service here. Secrets stay in their fields: no `Debug` shows them.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey, Checksum};
+use object_store::azure::MicrosoftAzureBuilder;
+use object_store::gcp::GoogleCloudStorageBuilder;
+use object_store::signer::Signer;
+use object_store::{BackoffConfig, Certificate, ClientOptions, RetryConfig};
+
+use super::{Backend, Object};
+use crate::error::{Error, Result};
+
+/// Time for a connection to be made.
+const CONNECT: Duration = Duration::from_secs(5);
+
+/// Time in which something must arrive. There is no limit on a whole request: blobs take what they take.
+const SILENCE: Duration = Duration::from_secs(30);
+
+/// A request is repeated so often at most, with growing and random pauses between, …
+const RETRIES: usize = 7;
+
+/// … and for so long. Clients wait meanwhile; more patience than theirs would be lost on them.
+const BUDGET: Duration = Duration::from_secs(25);
+
+/// Which bucket, and how to reach it.
+#[derive(Debug, Clone)]
+pub struct ObjectOptions {
+    /// The service.
+    pub service: Service,
+    /// Path in the bucket below which everything lies; may be empty.
+    pub prefix: String,
+    /// Bytes of a part, 5 MiB at least.
+    pub part_size: u64,
+    /// How connections are made.
+    pub client: Client,
+}
+
+/// How connections to the service are made.
+#[derive(Debug, Clone, Default)]
+pub struct Client {
+    /// PEM file with certificates to trust beside the system's.
+    pub ca: Option<PathBuf>,
+    /// URL of a proxy.
+    pub proxy: Option<String>,
+}
+
+/// The kinds of object stores.
+#[derive(Debug, Clone)]
+pub enum Service {
+    /// Amazon's, and the many that speak its protocol.
+    S3(S3),
+    /// Google Cloud Storage.
+    Gcs(Gcs),
+    /// Azure Blob Storage.
+    Azure(Azure),
+}
+
+impl Service {
+    /// The section of the configuration that it comes from.
+    pub fn section(&self) -> &'static str {
+        match self {
+            Self::S3(_) => "storage.s3",
+            Self::Gcs(_) => "storage.gcs",
+            Self::Azure(_) => "storage.azure",
+        }
+    }
+}
+
+/// A bucket behind the S3 protocol.
+#[derive(Debug, Clone, Default)]
+pub struct S3 {
+    /// Its name.
+    pub bucket: String,
+    /// The service's URL; unset: Amazon's for the region.
+    pub endpoint: Option<String>,
+    /// The URL under which clients reach the service, for redirects; unset: `endpoint`.
+    pub public_endpoint: Option<String>,
+    /// Unset: us-east-1, which most other services take for their own.
+    pub region: Option<String>,
+    /// The bucket is in the path, not in the host name.
+    pub path_style: bool,
+    /// Who we are.
+    pub credentials: Credentials,
+    /// What the service encrypts with.
+    pub encryption: Encryption,
+    /// Checksum of CRC-64/NVME in each request with bytes, which the service verifies and keeps.
+    pub checksum: bool,
+}
+
+/// Who we are to an S3 service.
+#[derive(Clone, Default)]
+pub enum Credentials {
+    /// As the environment says: keys in variables, a web identity (`AWS_WEB_IDENTITY_TOKEN_FILE`), a container's
+    /// credentials, at last those of the instance.
+    #[default]
+    Chain,
+    /// A fixed pair.
+    Static {
+        /// Not secret.
+        access_key_id: String,
+        /// Secret.
+        secret_access_key: String,
+    },
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Chain => f.write_str("Chain"),
+            Self::Static { access_key_id, .. } => write!(f, "Static({access_key_id})"),
+        }
+    }
+}
+
+/// What the service encrypts objects with.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Encryption {
+    /// What the bucket is set to.
+    #[default]
+    Bucket,
+    /// Keys that the service manages (SSE-S3).
+    S3,
+    /// A key of its key service (SSE-KMS).
+    Kms(String),
+}
+
+/// A bucket of Google Cloud Storage.
+#[derive(Debug, Clone, Default)]
+pub struct Gcs {
+    /// Its name.
+    pub bucket: String,
+    /// The service's URL; unset: Google's.
+    pub endpoint: Option<String>,
+    /// JSON file of a service account; unset: the application's default credentials, at last the instance's.
+    pub service_account: Option<PathBuf>,
+    /// No credentials at all: for emulators.
+    pub anonymous: bool,
+}
+
+/// A container of Azure Blob Storage.
+#[derive(Clone, Default)]
+pub struct Azure {
+    /// The storage account.
+    pub account: String,
+    /// The container.
+    pub container: String,
+    /// The account's key; unset: a workload's or the instance's identity.
+    pub access_key: Option<String>,
+    /// The service's URL; unset: Azure's for the account.
+    pub endpoint: Option<String>,
+}
+
+impl fmt::Debug for Azure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "Azure({}/{} at {:?})",
+            self.account, self.container, self.endpoint
+        )
+    }
+}
+
+impl Object {
+    /// A store in the bucket that the options name. Nothing is asked of the service yet.
+    pub fn open(options: &ObjectOptions) -> Result<Self> {
+        let backend = match &options.service {
+            Service::S3(s3) => s3.connect(&options.client)?,
+            Service::Gcs(gcs) => gcs.connect(&options.client)?,
+            Service::Azure(azure) => azure.connect(&options.client)?,
+        };
+        let mut store = Self::over(backend, &options.prefix, options.part_size)?;
+        store.section = options.service.section();
+        Ok(store)
+    }
+}
+
+fn refused(what: &str) -> impl Fn(object_store::Error) -> Error {
+    let what = what.to_owned();
+    move |error| Error::Refused {
+        what: what.clone(),
+        source: Box::new(error),
+    }
+}
+
+fn retry() -> RetryConfig {
+    RetryConfig {
+        backoff: BackoffConfig {
+            init_backoff: Duration::from_millis(100),
+            max_backoff: Duration::from_secs(5),
+            base: 2.0,
+        },
+        max_retries: RETRIES,
+        retry_timeout: BUDGET,
+    }
+}
+
+impl Client {
+    fn options(&self, endpoint: Option<&str>) -> Result<ClientOptions> {
+        let mut options = ClientOptions::new()
+            .with_allow_http(is_plain(endpoint))
+            .with_timeout_disabled()
+            .with_connect_timeout(CONNECT)
+            .with_read_timeout(SILENCE);
+        if let Some(path) = &self.ca {
+            let what = || format!("reading `storage.ca` {}", path.display());
+            let pem = std::fs::read(path).map_err(|error| Error::io(what, error))?;
+            for certificate in
+                Certificate::from_pem_bundle(&pem).map_err(refused("`storage.ca`"))?
+            {
+                options = options.with_root_certificate(certificate);
+            }
+        }
+        if let Some(proxy) = &self.proxy {
+            options = options.with_proxy_url(proxy);
+        }
+        Ok(options)
+    }
+}
+
+fn is_plain(endpoint: Option<&str>) -> bool {
+    endpoint.is_some_and(|url| url.starts_with("http://"))
+}
+
+impl S3 {
+    fn builder(&self, client: &Client, endpoint: Option<&str>) -> Result<AmazonS3> {
+        let mut builder = match &self.credentials {
+            Credentials::Chain => AmazonS3Builder::from_env(),
+            Credentials::Static {
+                access_key_id,
+                secret_access_key,
+            } => AmazonS3Builder::new()
+                .with_access_key_id(access_key_id)
+                .with_secret_access_key(secret_access_key),
+        };
+        if let Some(endpoint) = endpoint {
+            // The client library wants the bucket in the host of an endpoint, if it shall be there.
+            builder = builder.with_endpoint(match self.path_style {
+                true => endpoint.trim_end_matches('/').to_owned(),
+                false => hosted(endpoint, &self.bucket),
+            });
+        }
+        if let Some(region) = &self.region {
+            builder = builder.with_region(region);
+        }
+        match &self.encryption {
+            Encryption::Bucket => {}
+            Encryption::S3 => {
+                let key: AmazonS3ConfigKey = "aws_server_side_encryption"
+                    .parse()
+                    .map_err(refused("SSE-S3"))?;
+                builder = builder.with_config(key, "AES256");
+            }
+            Encryption::Kms(key) => builder = builder.with_sse_kms_encryption(key),
+        }
+        if self.checksum {
+            builder = builder.with_checksum_algorithm(Checksum::CRC64NVME);
+        }
+        builder
+            .with_bucket_name(&self.bucket)
+            .with_virtual_hosted_style_request(!self.path_style)
+            // Within TLS nobody changes bytes on the way; without it the signature covers them.
+            .with_unsigned_payload(!is_plain(endpoint))
+            // Keys are fresh, so nothing is overwritten; deletes of one object are enough.
+            .with_disable_bulk_delete(true)
+            .with_retry(retry())
+            .with_client_options(client.options(endpoint)?)
+            .build()
+            .map_err(refused("[storage.s3]"))
+    }
+
+    fn connect(&self, client: &Client) -> Result<Backend> {
+        let store = Arc::new(self.builder(client, self.endpoint.as_deref())?);
+        let signer: Arc<dyn Signer> = match &self.public_endpoint {
+            Some(public) => Arc::new(self.builder(client, Some(public))?),
+            None => store.clone(),
+        };
+        Ok(Backend {
+            store: store.clone(),
+            parts: store,
+            signer: Some(signer),
+        })
+    }
+}
+
+/// `https://host` becomes `https://bucket.host`.
+fn hosted(endpoint: &str, bucket: &str) -> String {
+    let endpoint = endpoint.trim_end_matches('/');
+    match endpoint.split_once("://") {
+        Some((scheme, host)) if !host.starts_with(&format!("{bucket}.")) => {
+            format!("{scheme}://{bucket}.{host}")
+        }
+        _ => endpoint.to_owned(),
+    }
+}
+
+impl Gcs {
+    fn connect(&self, client: &Client) -> Result<Backend> {
+        let mut builder = match (&self.service_account, self.anonymous) {
+            (Some(path), _) => {
+                GoogleCloudStorageBuilder::new().with_service_account_path(path.to_string_lossy())
+            }
+            (None, true) => GoogleCloudStorageBuilder::new().with_skip_signature(true),
+            (None, false) => GoogleCloudStorageBuilder::from_env(),
+        };
+        if let Some(endpoint) = &self.endpoint {
+            builder = builder.with_base_url(endpoint);
+        }
+        let store = builder
+            .with_bucket_name(&self.bucket)
+            .with_retry(retry())
+            .with_client_options(client.options(self.endpoint.as_deref())?)
+            .build();
+        let store = Arc::new(store.map_err(refused("[storage.gcs]"))?);
+        let signer = (!self.anonymous).then(|| store.clone() as Arc<dyn Signer>);
+        Ok(Backend {
+            store: store.clone(),
+            parts: store,
+            signer,
+        })
+    }
+}
+
+impl Azure {
+    fn connect(&self, client: &Client) -> Result<Backend> {
+        let mut builder = match &self.access_key {
+            Some(key) => MicrosoftAzureBuilder::new().with_access_key(key),
+            None => MicrosoftAzureBuilder::from_env(),
+        };
+        if let Some(endpoint) = &self.endpoint {
+            builder = builder.with_endpoint(endpoint.clone());
+        }
+        let store = builder
+            .with_account(&self.account)
+            .with_container_name(&self.container)
+            .with_allow_http(is_plain(self.endpoint.as_deref()))
+            .with_retry(retry())
+            .with_client_options(client.options(self.endpoint.as_deref())?)
+            .build();
+        let store = Arc::new(store.map_err(refused("[storage.azure]"))?);
+        Ok(Backend {
+            store: store.clone(),
+            parts: store.clone(),
+            signer: Some(store),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_are_not_shown() {
+        let s3 = S3 {
+            credentials: Credentials::Static {
+                access_key_id: "visible".into(),
+                secret_access_key: "hidden".into(),
+            },
+            ..S3::default()
+        };
+        let azure = Azure {
+            access_key: Some("hidden".into()),
+            ..Azure::default()
+        };
+        let shown = format!("{s3:?} {azure:?}");
+        assert!(
+            shown.contains("visible") && !shown.contains("hidden"),
+            "{shown}"
+        );
+    }
+
+    #[test]
+    fn the_bucket_goes_into_the_host_once() {
+        assert_eq!(hosted("https://s3.example/", "b"), "https://b.s3.example");
+        assert_eq!(hosted("https://b.s3.example", "b"), "https://b.s3.example");
+    }
+}

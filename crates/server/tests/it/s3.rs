@@ -1,0 +1,400 @@
+//! The whole registry over a bucket: what requests cost there, what faults of the store do, and that nothing of an upload
+//! is kept in this process.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use wharf_testkit::client::Step;
+use wharf_testkit::s3::{Fault, Kind, S3};
+use wharf_testkit::{Client, Content, Image, Process, TestOptions, TestServer, Version};
+
+use crate::support::{blob, chunk, finish, holds, manifest, standing};
+
+const NAME: &str = "team/app";
+
+/// More than two parts.
+const LARGE: usize = 20_000_000;
+
+async fn start(s3: &Arc<S3>, config: &str) -> TestServer {
+    TestServer::start(TestOptions {
+        s3: Some(s3.clone()),
+        config: config.to_owned(),
+        ..TestOptions::default()
+    })
+    .await
+}
+
+async fn bucket() -> Arc<S3> {
+    Arc::new(S3::start().await)
+}
+
+/// What a request cost at the store.
+fn cost(s3: &S3) -> HashMap<Kind, u64> {
+    s3.take_counts()
+}
+
+/// A POST and a PUT with all of it.
+async fn push(client: &Client, content: &Content) {
+    client.push_blob(NAME, content).await;
+}
+
+/// A POST, one PATCH of unknown length, and an empty PUT, as Docker does.
+async fn stream(client: &Client, content: &Content) {
+    let location = client.start_upload(NAME).await;
+    let pieces = content.bytes.chunks(1_000_000);
+    let pieces: Vec<_> = pieces.map(|piece| content.bytes.slice_ref(piece)).collect();
+    let patched = client.patch(&location).chunked(pieces).send().await;
+    let patched = patched.expect_status(202);
+    let done = finish(client, patched.location(), &content.digest, "");
+    done.send().await.expect_status(201);
+}
+
+#[tokio::test]
+async fn requests_to_the_store_are_as_few_as_documented() {
+    let s3 = bucket().await;
+    let server = start(&s3, "").await;
+    let client = server.admin(Version::Http1);
+    cost(&s3);
+
+    let image = Image::random();
+    client.push_image(NAME, "v1", &image).await;
+    let small = Content::random(1000);
+    push(&client, &small).await;
+    assert!(cost(&s3).is_empty(), "a small push");
+    for path in [manifest(NAME, "v1"), blob(NAME, &small.digest)] {
+        client.get(&path).send().await.expect_status(200);
+        client.head(&path).send().await.expect_status(200);
+    }
+    assert!(cost(&s3).is_empty(), "what lies beside the metadata");
+
+    let medium = Content::random(3_000_000);
+    push(&client, &medium).await;
+    assert_eq!(cost(&s3), HashMap::from([(Kind::Put, 1)]));
+    stream(&client, &Content::random(3_000_000)).await;
+    assert_eq!(cost(&s3), HashMap::from([(Kind::Put, 1)]));
+    let large = Content::random(LARGE);
+    stream(&client, &large).await;
+    let expected = [(Kind::Begin, 1), (Kind::Part, 3), (Kind::Complete, 1)];
+    assert_eq!(cost(&s3), HashMap::from(expected));
+
+    for content in [&medium, &large] {
+        let path = blob(NAME, &content.digest);
+        client.head(&path).send().await.expect_status(200);
+        let mount = format!(
+            "/v2/other/app/blobs/uploads/?mount={}&from={NAME}",
+            content.digest
+        );
+        client.post(&mount).body("").send().await.expect_status(201);
+        assert!(cost(&s3).is_empty(), "HEAD and mount");
+        let got = client.get(&path).send().await.expect_status(200);
+        assert!(got.body == content.bytes);
+        let part = client
+            .get(&path)
+            .header("range", "bytes=1000-1999")
+            .send()
+            .await;
+        assert!(part.expect_status(206).body == content.bytes[1000..2000]);
+        assert_eq!(cost(&s3), HashMap::from([(Kind::Get, 2)]));
+    }
+    assert_eq!(s3.loose_parts(), 0);
+
+    // Every object belongs to a row, whatever its key says.
+    let app = server.app();
+    let (meta, blobs) = (&app.registry.meta, &*app.registry.blobs);
+    let depth = wharf_core::verify::Depth {
+        deep: true,
+        condemn: false,
+    };
+    let report = wharf_core::verify::verify(meta, blobs, depth, 0, &mut |_| ())
+        .await
+        .unwrap();
+    assert!(report.is_sound() && report.orphans == 0, "{report:?}");
+}
+
+/// Each chunk is shorter than a part: parts go out when they are full, the rest waits in rows.
+#[tokio::test]
+async fn chunks_of_any_size_become_uniform_parts() {
+    let s3 = bucket().await;
+    let server = start(&s3, "").await;
+    for (version, size) in [(Version::Http1, 700_001), (Version::Http2, 9_000_000)] {
+        let client = server.admin(version);
+        let content = Content::random(LARGE);
+        let location = client.start_upload(NAME).await;
+        cost(&s3);
+        for start in (0..LARGE).step_by(size) {
+            let piece = content.bytes.slice(start..LARGE.min(start + size));
+            let patched = chunk(&client, &location, start, &piece).send().await;
+            patched.expect_status(202);
+            let end = start + piece.len() - 1;
+            assert_eq!(standing(&client, &location).await, format!("0-{end}"));
+        }
+        let done = finish(&client, &location, &content.digest, "").send().await;
+        done.expect_status(201);
+        let expected = [(Kind::Begin, 1), (Kind::Part, 3), (Kind::Complete, 1)];
+        assert_eq!(cost(&s3), HashMap::from(expected), "chunks of {size}");
+        assert!(holds(&client, NAME, &content).await);
+    }
+    assert_eq!(s3.loose_parts(), 0);
+}
+
+#[tokio::test]
+async fn a_wrong_digest_and_a_cancelled_upload_leave_nothing_in_the_bucket() {
+    let s3 = bucket().await;
+    let server = start(&s3, "").await;
+    let client = server.admin(Version::Http1);
+    let before = s3.objects().len();
+    let (content, other) = (Content::random(LARGE), Content::random(10));
+    let location = client.start_upload(NAME).await;
+    let wrong = finish(&client, &location, &other.digest, content.bytes.clone());
+    wrong.send().await.expect_error(400, "DIGEST_INVALID");
+    let location = client.start_upload(NAME).await;
+    let patched = client.patch(&location).body(content.bytes.clone());
+    patched.send().await.expect_status(202);
+    assert!(s3.loose_parts() > 0);
+    client.delete(&location).send().await.expect_status(204);
+    assert_eq!((s3.objects().len(), s3.loose_parts()), (before, 0));
+}
+
+/// A blob that is there already is linked, and what was sent of it again is given up.
+#[tokio::test]
+async fn a_blob_that_is_there_already_is_not_kept_twice() {
+    let s3 = bucket().await;
+    let server = start(&s3, "").await;
+    let client = server.admin(Version::Http1);
+    let content = Content::random(LARGE);
+    push(&client, &content).await;
+    let before = s3.objects().len();
+    stream(&client, &content).await;
+    assert_eq!((s3.objects().len(), s3.loose_parts()), (before, 0));
+    assert!(holds(&client, NAME, &content).await);
+}
+
+#[tokio::test]
+async fn faults_of_the_store_lose_nothing_and_are_clear_in_the_end() {
+    let s3 = bucket().await;
+    let server = start(&s3, "").await;
+    let client = server.admin(Version::Http1);
+    for fault in [Fault::SlowDown, Fault::Refuse, Fault::LoseAnswer] {
+        for kind in [Kind::Begin, Kind::Part, Kind::Complete] {
+            // An upload that was begun without anybody hearing of it is for the bucket's own rule to abort.
+            if !matches!((kind, fault), (Kind::Begin, Fault::LoseAnswer)) {
+                s3.fault(kind, 0, 1, fault);
+            }
+        }
+        let content = Content::random(LARGE);
+        stream(&client, &content).await;
+        s3.fault(Kind::Get, 0, 1, Fault::Cut);
+        assert!(holds(&client, NAME, &content).await);
+        s3.heal();
+    }
+    assert_eq!(s3.loose_parts(), 0);
+    // More than anybody's patience: a clear answer, and afterwards everything works again.
+    let content = Content::random(1_000_000);
+    push(&client, &content).await;
+    s3.fault(Kind::Get, 0, u32::MAX, Fault::SlowDown);
+    let refused = client.get(&blob(NAME, &content.digest)).send().await;
+    let refused = refused.expect_status(503);
+    refused.expect_header("retry-after");
+    assert!(
+        String::from_utf8_lossy(&refused.body).contains("object store"),
+        "{refused}"
+    );
+    s3.heal();
+    assert!(holds(&client, NAME, &content).await);
+}
+
+#[tokio::test]
+async fn an_upload_whose_parts_are_gone_begins_anew() {
+    let s3 = bucket().await;
+    let server = start(&s3, "").await;
+    let client = server.admin(Version::Http1);
+    let content = Content::random(LARGE);
+    let location = client.start_upload(NAME).await;
+    let patched = client.patch(&location).body(content.bytes.clone());
+    patched.send().await.expect_status(202);
+    s3.fault(Kind::Part, 0, 1, Fault::NoSuchUpload);
+    s3.fault(Kind::Complete, 0, 1, Fault::NoSuchUpload);
+    let lost = finish(&client, &location, &content.digest, "").send().await;
+    lost.expect_error(404, "BLOB_UPLOAD_UNKNOWN");
+    client
+        .get(&location)
+        .send()
+        .await
+        .expect_error(404, "BLOB_UPLOAD_UNKNOWN");
+    s3.heal();
+    push(&client, &content).await;
+    assert!(holds(&client, NAME, &content).await);
+    assert_eq!(s3.loose_parts(), 0);
+}
+
+/// Two clients send the same upload at once: one of them may lose, but what is published is what its digest says.
+#[tokio::test]
+async fn two_clients_on_one_upload_never_mix() {
+    let s3 = bucket().await;
+    let server = start(&s3, "").await;
+    let client = server.admin(Version::Http1);
+    let content = Content::random(LARGE);
+    for _ in 0..3 {
+        let location = client.start_upload(NAME).await;
+        let piece = content.bytes.slice(..9_000_000);
+        let one = chunk(&client, &location, 0, &piece).send();
+        let two = chunk(&client, &location, 0, &piece).send();
+        let (one, two) = tokio::join!(one, two);
+        let won = [&one, &two]
+            .iter()
+            .filter(|answer| answer.status == 202)
+            .count();
+        assert!(won >= 1, "{one} {two}");
+        let rest = content.bytes.slice(9_000_000..);
+        let done = finish(&client, &location, &content.digest, rest)
+            .send()
+            .await;
+        done.expect_status(201);
+        assert!(holds(&client, NAME, &content).await);
+    }
+}
+
+async fn process(s3: &Arc<S3>) -> Process {
+    let options = TestOptions {
+        s3: Some(s3.clone()),
+        ..TestOptions::default()
+    };
+    Process::start(Path::new(env!("CARGO_BIN_EXE_wharf")), options).await
+}
+
+#[tokio::test]
+async fn an_upload_goes_on_after_kill_9_from_its_rows_alone() {
+    let s3 = bucket().await;
+    let mut server = process(&s3).await;
+    let content = Content::random(LARGE);
+    let client = server.admin(Version::Http1);
+    let location = client.start_upload(NAME).await;
+    let first = content.bytes.slice(..9_500_000);
+    chunk(&client, &location, 0, &first)
+        .send()
+        .await
+        .expect_status(202);
+    cost(&s3);
+    // Killed when a part of the second chunk is at the store and nobody has claimed it.
+    let steps = [
+        Step::Data(content.bytes.slice(9_500_000..19_000_000)),
+        Step::Pause(Duration::from_secs(60)),
+    ];
+    let request = client.patch(&location).script(None, steps);
+    let sending = tokio::spawn(request.try_send());
+    while s3.count(Kind::Part) == 0 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    server.kill();
+    assert!(sending.await.unwrap().is_err());
+    server.again().await;
+    let client = server.admin(Version::Http1);
+    assert_eq!(standing(&client, &location).await, "0-9499999");
+    let rest = content.bytes.slice(9_500_000..);
+    let done = finish(&client, &location, &content.digest, rest)
+        .send()
+        .await;
+    done.expect_status(201);
+    assert!(holds(&client, NAME, &content).await);
+    assert_eq!(s3.loose_parts(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bucket_of_another_installation_is_refused_at_the_start() {
+    let s3 = bucket().await;
+    let _first = process(&s3).await;
+    let objects = s3.objects().len();
+    let folder = tempfile::tempdir().unwrap();
+    let server = std::process::Command::new(env!("CARGO_BIN_EXE_wharf"))
+        .args(["serve", "--listen", "127.0.0.1:0", "--data"])
+        .arg(folder.path().join("data"))
+        .envs(storage_environment(&s3))
+        .output()
+        .unwrap();
+    let told = String::from_utf8_lossy(&server.stderr).into_owned();
+    assert!(!server.status.success(), "{told}");
+    assert!(
+        told.contains("another installation") && told.contains("storage.s3.bucket"),
+        "{told}"
+    );
+    assert_eq!(s3.objects().len(), objects);
+}
+
+fn storage_environment(s3: &S3) -> [(&'static str, String); 6] {
+    use wharf_testkit::s3::{ACCESS_KEY, BUCKET, SECRET_KEY};
+    [
+        ("WHARF__STORAGE__KIND", "s3".into()),
+        ("WHARF__STORAGE__S3__BUCKET", BUCKET.into()),
+        ("WHARF__STORAGE__S3__ENDPOINT", s3.endpoint()),
+        ("WHARF__STORAGE__S3__PATH_STYLE", "true".into()),
+        ("WHARF__STORAGE__S3__ACCESS_KEY_ID", ACCESS_KEY.into()),
+        ("WHARF__STORAGE__S3__SECRET_ACCESS_KEY", SECRET_KEY.into()),
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn large_blobs_are_redirected_and_nothing_else() {
+    let s3 = bucket().await;
+    let server = start(
+        &s3,
+        "[storage.redirect]\nwhen = \"large\"\nmin_size = \"2MiB\"\n",
+    )
+    .await;
+    let client = server.admin(Version::Http1);
+    let (large, medium, small) = (
+        Content::random(3_000_000),
+        Content::random(1_000_000),
+        Content::random(1000),
+    );
+    for content in [&large, &medium, &small] {
+        push(&client, content).await;
+    }
+    let image = Image::random();
+    client.push_image(NAME, "v1", &image).await;
+    let path = blob(NAME, &large.digest);
+    let sent = client.get(&path).send().await.expect_status(307);
+    let location = sent.location().to_owned();
+    assert!(location.starts_with(&s3.endpoint()) && location.contains("X-Amz-Signature="));
+    assert_eq!(sent.header("cache-control"), Some("no-store"));
+    client.head(&path).send().await.expect_status(200);
+    for content in [&medium, &small] {
+        let got = client.get(&blob(NAME, &content.digest)).send().await;
+        assert!(got.expect_status(200).body == content.bytes);
+    }
+    client
+        .get(&manifest(NAME, "v1"))
+        .send()
+        .await
+        .expect_status(200);
+
+    // What the URL gives, to somebody without any credentials and to a real client that follows.
+    let followed = std::process::Command::new("curl")
+        .args([
+            "-sSfL",
+            "-u",
+            &format!("{}:{}", "admin", "correct-horse-battery"),
+        ])
+        .arg(format!("http://{}{path}", server.addr()))
+        .output();
+    if let Ok(followed) = followed {
+        assert!(
+            followed.status.success(),
+            "{}",
+            String::from_utf8_lossy(&followed.stderr)
+        );
+        assert!(followed.stdout == large.bytes);
+    }
+}
+
+#[tokio::test]
+async fn clients_of_a_denied_network_get_the_bytes_here() {
+    let s3 = bucket().await;
+    let config = "[storage.redirect]\nwhen = \"always\"\ndenied_networks = [\"127.0.0.0/8\"]\n";
+    let server = start(&s3, config).await;
+    let client = server.admin(Version::Http1);
+    let content = Content::random(1_000_000);
+    push(&client, &content).await;
+    assert!(holds(&client, NAME, &content).await);
+}

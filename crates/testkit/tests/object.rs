@@ -1,0 +1,262 @@
+//! The blob store in a bucket, over HTTP: the shared suite, and what happens when requests go wrong.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use wharf_blob::object::{Client, Credentials, ObjectOptions, Owned, S3 as Bucket, Service};
+use wharf_blob::suite::{Fixture, Session, collect, noise};
+use wharf_blob::{BlobStore, Checkpoint, Error, Key, Object, blob_suite};
+use wharf_oci::{Algorithm, Digest};
+use wharf_testkit::s3::{ACCESS_KEY, BUCKET, Fault, Kind, S3, SECRET_KEY};
+
+/// The least that the service takes.
+const PART: u64 = 5 << 20;
+
+fn options(endpoint: String, bucket: &str, access_key: &str, secret: &str) -> ObjectOptions {
+    ObjectOptions {
+        service: Service::S3(Bucket {
+            bucket: bucket.to_owned(),
+            endpoint: Some(endpoint),
+            path_style: true,
+            credentials: Credentials::Static {
+                access_key_id: access_key.to_owned(),
+                secret_access_key: secret.to_owned(),
+            },
+            ..Bucket::default()
+        }),
+        prefix: "some/where".into(),
+        part_size: PART,
+        client: Client::default(),
+    }
+}
+
+fn open(s3: &S3) -> Object {
+    Object::open(&options(s3.endpoint(), BUCKET, ACCESS_KEY, SECRET_KEY)).unwrap()
+}
+
+struct House {
+    s3: S3,
+    store: Object,
+}
+
+impl House {
+    async fn new() -> Self {
+        let s3 = S3::start().await;
+        let store = open(&s3);
+        Self { s3, store }
+    }
+
+    /// Publishes so many bytes in one upload.
+    async fn publish(&self, length: usize) -> Result<(Key, Session), Error> {
+        let session = Session::new();
+        let mut writer = session
+            .resume(&self.store, &Checkpoint::START, Algorithm::Sha256)
+            .await?;
+        writer.write(noise(7, length)).await?;
+        let (digest, _) = writer.finish(Algorithm::Sha256).await?;
+        assert_eq!(digest, Digest::of(Algorithm::Sha256, &noise(7, length)));
+        Ok((writer.publish(&digest).await?, session))
+    }
+
+    async fn content(&self, key: &Key, length: usize) -> Result<Vec<u8>, Error> {
+        let blob = self.store.open(key, length as u64).await?;
+        collect(blob.stream(0..length as u64)).await
+    }
+}
+
+impl Fixture for House {
+    fn store(&self) -> Arc<dyn BlobStore> {
+        Arc::new(self.store.clone())
+    }
+
+    fn restart(&mut self) {
+        self.store = open(&self.s3);
+    }
+
+    fn is_remote(&self) -> bool {
+        true
+    }
+
+    // The service makes a file name of each key, and one with a sha512 in it is too long for that.
+    fn algorithms(&self) -> [Algorithm; 2] {
+        [Algorithm::Sha256; 2]
+    }
+}
+
+blob_suite!(s3, House::new().await);
+
+/// Five parts.
+const LENGTH: usize = 22_000_000;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_costs_one_request_for_each_part_and_two() {
+    let house = House::new().await;
+    house.publish(LENGTH).await.unwrap();
+    let counts = house.s3.take_counts();
+    assert_eq!(counts[&Kind::Begin], 1);
+    assert_eq!(counts[&Kind::Part], 5);
+    assert_eq!(counts[&Kind::Complete], 1);
+    assert_eq!(counts.values().sum::<u64>(), 7, "{counts:?}");
+    let (key, _) = house.publish(PART as usize).await.unwrap();
+    let counts = house.s3.take_counts();
+    assert_eq!((counts[&Kind::Put], counts.len()), (1, 1), "{counts:?}");
+    house.content(&key, PART as usize).await.unwrap();
+    let counts = house.s3.take_counts();
+    assert_eq!((counts[&Kind::Get], counts.len()), (1, 1), "{counts:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_fails_now_and_then_loses_nothing() {
+    for fault in [Fault::SlowDown, Fault::Refuse, Fault::LoseAnswer] {
+        for kind in [Kind::Begin, Kind::Part, Kind::Complete] {
+            let house = House::new().await;
+            house.s3.fault(kind, 0, 1, fault);
+            let (key, _) = house.publish(LENGTH).await.unwrap();
+            let content = house.content(&key, LENGTH).await.unwrap();
+            assert!(content == noise(7, LENGTH), "{fault:?} at {kind:?}");
+        }
+        let house = House::new().await;
+        house.s3.fault(Kind::Put, 0, 1, fault);
+        let (key, _) = house.publish(1000).await.unwrap();
+        assert_eq!(house.content(&key, 1000).await.unwrap(), noise(7, 1000));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_download_that_breaks_goes_on_where_it_did() {
+    let house = House::new().await;
+    let (key, _) = house.publish(LENGTH).await.unwrap();
+    for fault in [Fault::Cut, Fault::Refuse, Fault::SlowDown] {
+        house.s3.fault(Kind::Get, 0, 2, fault);
+        let content = house.content(&key, LENGTH).await.unwrap();
+        assert!(content == noise(7, LENGTH), "{fault:?}");
+        house.s3.heal();
+    }
+    // Short answers that look whole: the rest is asked for, again and again, and the end is an error at worst.
+    house.s3.fault(Kind::Get, 0, 2, Fault::Truncate);
+    if let Ok(content) = house.content(&key, LENGTH).await {
+        assert!(content == noise(7, LENGTH));
+    }
+}
+
+/// Complete was done and nobody heard of it: the repeated request finds no upload, the object tells.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unknown_answer_to_complete_is_decided_by_the_object() {
+    let house = House::new().await;
+    house.s3.fault(Kind::Complete, 0, 1, Fault::LoseAnswer);
+    let (key, _) = house.publish(LENGTH).await.unwrap();
+    assert_eq!(house.s3.count(Kind::Head), 1);
+    assert!(house.content(&key, LENGTH).await.unwrap() == noise(7, LENGTH));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_multipart_upload_that_is_gone_ends_the_upload() {
+    for kind in [Kind::Part, Kind::Complete] {
+        let house = House::new().await;
+        house.s3.fault(kind, 0, 1, Fault::NoSuchUpload);
+        let error = house.publish(LENGTH).await.map(|_| ()).unwrap_err();
+        assert!(matches!(error, Error::UploadLost), "{kind:?}: {error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_given_up_leaves_nothing() {
+    let house = House::new().await;
+    // Once before it was completed, once after that.
+    house.s3.fault(Kind::Complete, 0, 1, Fault::NoSuchUpload);
+    house.publish(LENGTH).await.map(|_| ()).unwrap_err();
+    assert!(house.s3.loose_parts() > 0);
+    let session = Session::new();
+    let mut writer = session
+        .resume(&house.store, &Checkpoint::START, Algorithm::Sha256)
+        .await
+        .unwrap();
+    writer.write(noise(7, LENGTH)).await.unwrap();
+    writer.sync().await.unwrap();
+    let begun = session.rows.begun();
+    assert_eq!(begun.len(), 1);
+    drop(writer);
+    house.store.give_up(&begun[0]).await.unwrap();
+    house.store.give_up(&begun[0]).await.unwrap();
+    let (_, session) = house.publish(LENGTH).await.unwrap();
+    assert_eq!(house.s3.objects().len(), 1);
+    house.store.give_up(&session.rows.begun()[0]).await.unwrap();
+    assert_eq!(house.s3.objects().len(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bucket_belongs_to_one_installation() {
+    let house = House::new().await;
+    assert_eq!(house.store.owned_by("one").await, Ok(Owned::Free));
+    assert_eq!(house.s3.objects().len(), 0, "looking writes nothing");
+    house.store.take("one").await.unwrap();
+    assert_eq!(house.store.owned_by("one").await, Ok(Owned::Ours));
+    let error = house.store.owned_by("two").await.unwrap_err();
+    assert!(
+        error.0.contains("(one)") && error.0.contains("storage.s3.bucket"),
+        "{error}"
+    );
+    assert!(house.store.take("two").await.is_err() || house.store.owned_by("one").await.is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bucket_with_other_things_in_it_is_left_alone() {
+    let house = House::new().await;
+    house.publish(10).await.unwrap();
+    let error = house.store.owned_by("one").await.unwrap_err();
+    assert!(
+        error.0.contains("no mark") && error.0.contains("prefix"),
+        "{error}"
+    );
+    assert_eq!(house.s3.objects().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_wrong_at_a_start_names_its_key() {
+    let house = House::new().await;
+    let endpoint = house.s3.endpoint();
+    for (options, key) in [
+        (
+            options(endpoint.clone(), BUCKET, "nobody", SECRET_KEY),
+            "`storage.s3.",
+        ),
+        (
+            options(endpoint.clone(), BUCKET, ACCESS_KEY, "wrong"),
+            "`storage.s3.secret_access_key`",
+        ),
+        (
+            options(endpoint, "absent", ACCESS_KEY, SECRET_KEY),
+            "`storage.s3.bucket`",
+        ),
+    ] {
+        let store = Object::open(&options).unwrap();
+        let error = store.owned_by("one").await.unwrap_err();
+        assert!(error.0.contains(key), "{error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_went_away_is_said_to_and_comes_back() {
+    let house = House::new().await;
+    let (key, _) = house.publish(LENGTH).await.unwrap();
+    house.s3.go_away();
+    let error = house.content(&key, LENGTH).await.unwrap_err();
+    assert!(matches!(error, Error::Unreachable { .. }), "{error}");
+    let House { s3, store } = house;
+    let house = House {
+        s3: s3.come_back().await,
+        store,
+    };
+    assert!(house.content(&key, LENGTH).await.unwrap() == noise(7, LENGTH));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signed_url_gives_the_blob_to_anybody() {
+    let house = House::new().await;
+    let (key, _) = house.publish(LENGTH).await.unwrap();
+    let url = house.store.signed_url(&key, Duration::from_secs(60)).await;
+    let url = url.unwrap().expect("a URL");
+    assert!(url.expose().starts_with(&house.s3.endpoint()));
+    assert!(url.expose().contains("X-Amz-Signature="));
+    assert!(!format!("{url:?}").contains("Signature"));
+}
