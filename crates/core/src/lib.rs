@@ -27,6 +27,7 @@ pub mod scrub;
 pub mod tag;
 pub mod transfer;
 pub mod upload;
+pub mod usage;
 pub mod verify;
 mod walk;
 

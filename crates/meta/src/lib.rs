@@ -40,7 +40,7 @@ pub use migration::SCHEMA;
 pub use ops::{
     audit, blob, candidate, counter, event, hold, job, manifest, mark, multipart, principal,
     quarantine, referrer, refresh_token, replica, repository, restorable, setting, signing_key,
-    tag, upload,
+    tag, upload, usage,
 };
 pub use stats::{Slow, Stats};
 pub use tx::{Counter, Op, ReadOp, Tx};

@@ -48,6 +48,11 @@ pub(crate) const ALL: &[Migration] = &[
         name: "parts",
         sql: include_str!("migrations/0005_parts.sql"),
     },
+    Migration {
+        number: 6,
+        name: "usage",
+        sql: include_str!("migrations/0006_usage.sql"),
+    },
 ];
 
 /// The schema that this binary knows: the number of the last migration.

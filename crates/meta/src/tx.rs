@@ -80,6 +80,9 @@ pub trait Tx: Send {
     /// Adds to a counter at commit. Engines gather these, since a counter's row is hot.
     fn count(&mut self, counter: Counter, delta: i64) -> impl Future<Output = Result<()>> + Send;
 
+    /// Adds to what a repository takes up, at commit; [`crate::usage`] adds such changes up.
+    fn usage(&mut self, repository: &Id, bytes: i64) -> impl Future<Output = Result<()>> + Send;
+
     /// Says that what is served under this tag or digest of the repository changes with the commit, so that nobody goes on
     /// serving it from memory. To be called by whatever writes to `tag` or `manifest`; an operation that writes there and
     /// names nothing makes all memory stale.

@@ -287,11 +287,13 @@ impl Looker<'_> {
             high = high.max(*end);
         }
         let ends: Vec<Outcome> = session.ended.iter().map(outcome).collect();
-        // A session without bytes may be lost with the power.
+        // A session without bytes may be lost with the power, and with the database.
         let held = session.parts.iter().map(|(call, _)| call);
         let kept = match self.view {
-            View::Client => outcome(&session.opened) == Outcome::Done,
-            View::Sent(_) => held.map(outcome).any(|outcome| outcome == Outcome::Done),
+            View::Client if !self.world.forgets_openings => {
+                outcome(&session.opened) == Outcome::Done
+            }
+            _ => held.map(outcome).any(|outcome| outcome == Outcome::Done),
         };
         Limits {
             must_be: kept && ends.iter().all(|end| *end == Outcome::Refused),

@@ -70,6 +70,8 @@ pub(crate) struct World {
     pub(crate) faults: Vec<String>,
     /// A proxy stands before the server: 502 and 504 are its words, and what it gave up may still happen.
     pub(crate) behind_a_front: bool,
+    /// The database was killed: it opens sessions without waiting for its log, so those without bytes may be gone.
+    pub(crate) forgets_openings: bool,
     /// Answers by status.
     pub(crate) answers: HashMap<u16, usize>,
 }

@@ -1,7 +1,4 @@
-//! A slow walk over all rows, once in a while: finds what the ordinary way of a candidate missed, and counts what repositories
-//! take up on the way.
-
-use std::collections::HashMap;
+//! A slow walk over all rows, once in a while: finds what the ordinary way of a candidate missed.
 
 use serde::{Deserialize, Serialize};
 use wharf_meta::{Id, audit as rows, blob};
@@ -15,16 +12,11 @@ use crate::registry::Registry;
 /// Rows looked at in one step.
 const PAGE: u32 = 200;
 
-/// The walk. Begins anew after a restart: what it counts is only kept at the end.
+/// The walk. Begins anew after a restart.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Audit {
     #[serde(skip)]
     stage: Stage,
-    #[serde(skip)]
-    usage: HashMap<Id, rows::Usage>,
-    /// Links of the digest that the page before ended with.
-    #[serde(skip)]
-    last: Vec<rows::Link>,
     #[serde(skip)]
     found: u64,
 }
@@ -34,7 +26,7 @@ enum Stage {
     Links(Option<(Digest, Id)>),
     Blobs(Option<Id>),
     Manifests(Option<Id>),
-    Keep,
+    Done,
 }
 
 impl Default for Stage {
@@ -60,20 +52,6 @@ impl Job for Audit {
                     .filter(|link| link.lost)
                     .map(|link| (link.repository, link.digest.clone()))
                     .collect();
-                let end = page.is_empty();
-                for link in page {
-                    if self
-                        .last
-                        .first()
-                        .is_some_and(|last| last.digest != link.digest)
-                    {
-                        self.count();
-                    }
-                    self.last.push(link);
-                }
-                if end {
-                    self.count();
-                }
                 for links in lost.chunks(rows::BATCH) {
                     let mark = rows::Mark {
                         links: links.to_vec(),
@@ -106,59 +84,22 @@ impl Job for Audit {
                 let page = registry.meta.scan(rows::Manifests { after, limit }).await?;
                 self.stage = match page.last() {
                     Some(row) => Stage::Manifests(Some(row.id)),
-                    None => Stage::Keep,
+                    None => Stage::Done,
                 };
-                let mut forgotten = Vec::new();
-                for row in page {
-                    let usage = self.usage.entry(row.repository).or_default();
-                    usage.logical += row.size;
-                    usage.own += row.size;
-                    if row.forgotten {
-                        forgotten.push(row.id);
-                    }
-                }
+                let forgotten = page.into_iter().filter(|row| row.forgotten);
+                let forgotten: Vec<Id> = forgotten.map(|row| row.id).collect();
                 for manifests in forgotten.chunks(rows::BATCH) {
                     let manifests = manifests.to_vec();
                     self.found += registry.meta.write(rows::Adopt { manifests }).await?;
                 }
             }
-            Stage::Keep => {
-                let some: Vec<Id> = self.usage.keys().take(rows::BATCH).copied().collect();
-                if some.is_empty() {
-                    if self.found > 0 {
-                        tracing::info!(
-                            found = self.found,
-                            "the audit found what nothing refers to"
-                        );
-                    }
-                    return Ok(Step::Done);
+            Stage::Done => {
+                if self.found > 0 {
+                    tracing::info!(found = self.found, "the audit found what nothing refers to");
                 }
-                let usage = some
-                    .into_iter()
-                    .filter_map(|id| self.usage.remove(&id).map(|usage| (id, usage)))
-                    .collect();
-                let at = registry.clock.now_ms();
-                registry.meta.write(rows::Keep { usage, at }).await?;
-                self.stage = Stage::Keep;
+                return Ok(Step::Done);
             }
         }
         Ok(Step::More)
-    }
-}
-
-impl Audit {
-    /// Counts the links of one digest.
-    fn count(&mut self) {
-        let links = std::mem::take(&mut self.last);
-        let alone = links.iter().filter(|link| !link.hidden).count() == 1;
-        for link in links {
-            // Also for a repository that only has what clients took out, so that its figures are no older ones.
-            let usage = self.usage.entry(link.repository).or_default();
-            if !link.hidden {
-                usage.blobs += 1;
-                usage.logical += link.size;
-                usage.own += if alone { link.size } else { 0 };
-            }
-        }
     }
 }

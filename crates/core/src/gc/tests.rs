@@ -368,13 +368,22 @@ async fn freeing_now_takes_all_that_nothing_needs_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn the_audit_finds_what_older_versions_left_and_counts() {
+async fn the_audit_leaves_what_is_needed() {
     let house = House::new().await;
     house.push_image("v1", &noise(17, LARGE)).await;
     house.clock.advance(2 * DAY);
     collect(&house).await;
     house.run::<Audit>().await;
-    let sizes = wharf_meta::audit::Sizes {
+    assert!(resolves(&house, "v1").await);
+}
+
+#[tokio::test]
+async fn the_recount_tells_what_is_shared() {
+    let house = House::new().await;
+    house.push_image("v1", &noise(17, LARGE)).await;
+    house.clock.advance(2 * DAY);
+    house.run::<crate::usage::Recount>().await;
+    let sizes = wharf_meta::usage::Sizes {
         after: None,
         limit: 9,
     };
@@ -383,7 +392,51 @@ async fn the_audit_finds_what_older_versions_left_and_counts() {
     assert_eq!(usage.blobs, 2);
     assert!(usage.logical > LARGE as u64 + 2 && usage.own == usage.logical);
     assert_eq!(sizes[0].at, Some(house.clock.now_ms()));
-    assert!(resolves(&house, "v1").await);
+
+    // Another repository of the prefix, and one outside.
+    let layer = Digest::of(wharf_oci::Algorithm::Sha256, &noise(17, LARGE));
+    let sizes = async |mounted: &str| {
+        let mount = rows::Mount {
+            repository: wharf_oci::RepositoryName::parse(mounted).unwrap(),
+            from: House::repository(),
+            digest: layer.clone(),
+            actor: "alice".into(),
+            at: house.clock.now_ms(),
+        };
+        assert!(house.registry.meta.write(mount).await.unwrap());
+        house.run::<crate::usage::Recount>().await;
+        let limit = 9;
+        let sizes = wharf_meta::usage::Sizes { after: None, limit };
+        let sizes = house.registry.meta.scan(sizes).await.unwrap();
+        let prefixes = house
+            .registry
+            .meta
+            .scan(wharf_meta::usage::Largest { limit });
+        (sizes, prefixes.await.unwrap())
+    };
+    let (sized, prefixes) = sizes("team/other").await;
+    assert_eq!(sized[0].usage.own, usage.logical - LARGE as u64);
+    assert_eq!(
+        (sized[1].usage.logical, sized[1].usage.own),
+        (LARGE as u64, 0)
+    );
+    let team = prefixes
+        .iter()
+        .find(|row| row.name == "team")
+        .unwrap()
+        .usage;
+    assert_eq!(
+        (team.logical, team.own),
+        (usage.logical + LARGE as u64, usage.logical)
+    );
+    assert_eq!(team.blobs, 2);
+    let (_, prefixes) = sizes("outside").await;
+    let team = prefixes
+        .iter()
+        .find(|row| row.name == "team")
+        .unwrap()
+        .usage;
+    assert_eq!(team.own, usage.logical - LARGE as u64);
 }
 
 #[tokio::test]

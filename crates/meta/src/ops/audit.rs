@@ -1,10 +1,10 @@
 //! Walks over what is stored, for what operations do not keep up by themselves: links that became unneeded under an older
-//! version, blobs and deleted manifests from before there was collection, and what repositories take up.
+//! version, blobs and deleted manifests from before there was collection.
 //!
 //! Called by the audit job alone. Pages by key, so that it goes on where it stood.
 
 use serde_json::json;
-use wharf_oci::{Digest, RepositoryName};
+use wharf_oci::Digest;
 
 use super::event::{self, Fact, Kind};
 use super::{candidate, restorable};
@@ -25,13 +25,9 @@ pub struct Link {
     pub repository: Id,
     /// It is no candidate, and yet nothing holds it.
     pub lost: bool,
-    /// A client took it out.
-    pub hidden: bool,
-    /// Size of the live blob; 0 without one.
-    pub size: u64,
 }
 
-/// Links by digest. Cost: five rows for each.
+/// Links by digest. Cost: three rows for each.
 #[derive(Clone, Debug)]
 pub struct Links {
     /// The last one of the page before.
@@ -52,9 +48,8 @@ impl Op for Links {
         };
         let rows = tx
             .query(
-                "SELECT l.digest, l.repository_id, l.candidate_since, l.hidden, b.size FROM repository_blob l \
-                 LEFT JOIN blob b ON b.digest = l.digest AND b.state = 1 \
-                 WHERE (l.digest, l.repository_id) > ($1, $2) ORDER BY l.digest, l.repository_id LIMIT $3",
+                "SELECT digest, repository_id, candidate_since FROM repository_blob \
+                 WHERE (digest, repository_id) > ($1, $2) ORDER BY digest, repository_id LIMIT $3",
                 vals![digest, repository, self.limit],
             )
             .await?;
@@ -64,10 +59,6 @@ impl Op for Links {
             let candidate = row.opt_int(2)?.is_some();
             links.push(Link {
                 lost: !candidate && !candidate::is_held(tx, &repository, &digest).await?,
-                hidden: row.flag(3)?,
-                size: row
-                    .opt_int(4)?
-                    .map_or(0, |size| size.max(0).cast_unsigned()),
                 digest,
                 repository,
             });
@@ -219,10 +210,6 @@ impl Op for Discard {
 pub struct Manifest {
     /// Its row.
     pub id: Id,
-    /// Its repository.
-    pub repository: Id,
-    /// Its size, if it is live.
-    pub size: u64,
     /// It was deleted, and nothing will ever end it.
     pub forgotten: bool,
 }
@@ -245,19 +232,16 @@ impl Op for Manifests {
         let after = self.after.unwrap_or(Id::from_bytes([0; 16]));
         let rows = tx
             .query(
-                "SELECT m.id, m.repository_id, m.size, m.state, d.look_at FROM manifest m \
+                "SELECT m.id, m.state, d.look_at FROM manifest m \
                  LEFT JOIN restorable d ON d.manifest_id = m.id WHERE m.id > $1 ORDER BY m.id LIMIT $2",
                 vals![&after, self.limit],
             )
             .await?;
         rows.into_iter()
             .map(|mut row| {
-                let (size, state) = (row.size(2)?, row.int(3)?);
                 Ok(Manifest {
                     id: row.id(0)?,
-                    repository: row.id(1)?,
-                    size: if state == 1 { size } else { 0 },
-                    forgotten: state == 2 && row.opt_int(4)?.is_none(),
+                    forgotten: row.int(1)? == 2 && row.opt_int(2)?.is_none(),
                 })
             })
             .collect()
@@ -296,96 +280,5 @@ impl Op for Adopt {
             }
         }
         Ok(adopted)
-    }
-}
-
-/// What a repository takes up.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Usage {
-    /// Bytes of all its blobs and manifests.
-    pub logical: u64,
-    /// Bytes of those that no other repository holds: what its end would free.
-    pub own: u64,
-    /// Its blobs.
-    pub blobs: u64,
-}
-
-/// Keeps what was counted. Cost: one row for each, [`BATCH`] at most.
-#[derive(Clone, Debug)]
-pub struct Keep {
-    /// Repositories with what they take up.
-    pub usage: Vec<(Id, Usage)>,
-    /// When it was counted, in milliseconds since 1970.
-    pub at: i64,
-}
-
-impl Op for Keep {
-    type Out = ();
-
-    async fn run<T: Tx>(&self, tx: &mut T) -> Result<()> {
-        for (repository, usage) in self.usage.iter().take(BATCH) {
-            tx.exec(
-                "INSERT INTO repository_usage (repository_id, logical, own, blobs, counted_at) VALUES ($1, $2, $3, $4, $5) \
-                 ON CONFLICT (repository_id) DO UPDATE SET logical = excluded.logical, own = excluded.own, \
-                 blobs = excluded.blobs, counted_at = excluded.counted_at",
-                vals![repository, usage.logical, usage.own, usage.blobs, self.at],
-            )
-            .await?;
-        }
-        Ok(())
-    }
-}
-
-/// What a repository takes up, as it was counted last.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Counted {
-    /// The repository.
-    pub name: RepositoryName,
-    /// What it takes up.
-    pub usage: Usage,
-    /// When that was counted; `None`: not yet.
-    pub at: Option<i64>,
-}
-
-/// Repositories with what they take up, bytewise by name. Cost: two rows for each.
-#[derive(Clone, Debug)]
-pub struct Sizes {
-    /// The last name of the page before.
-    pub after: Option<String>,
-    /// At most so many.
-    pub limit: u32,
-}
-
-impl ReadOp for Sizes {}
-impl Op for Sizes {
-    type Out = Vec<Counted>;
-    const SINGLE: bool = true;
-
-    async fn run<T: Tx>(&self, tx: &mut T) -> Result<Self::Out> {
-        let after = self.after.as_deref().unwrap_or("");
-        let rows = tx
-            .query(
-                "SELECT r.name, u.logical, u.own, u.blobs, u.counted_at FROM repository r \
-                 LEFT JOIN repository_usage u ON u.repository_id = r.id WHERE r.name > $1 ORDER BY r.name LIMIT $2",
-                vals![after, self.limit],
-            )
-            .await?;
-        rows.into_iter()
-            .map(|mut row| {
-                let mut number = |at| -> Result<u64> {
-                    Ok(row.opt_int(at)?.map_or(0, |n| n.max(0).cast_unsigned()))
-                };
-                let usage = Usage {
-                    logical: number(1)?,
-                    own: number(2)?,
-                    blobs: number(3)?,
-                };
-                Ok(Counted {
-                    name: row.repository(0)?,
-                    usage,
-                    at: row.opt_int(4)?,
-                })
-            })
-            .collect()
     }
 }

@@ -236,11 +236,11 @@ impl Op for Mount {
         let Some(from) = repository::find(tx, &self.from).await? else {
             return Ok(false);
         };
-        if held(tx, &from, &self.digest).await?.is_none() {
+        let Some(size) = held(tx, &from, &self.digest).await? else {
             return Ok(false);
-        }
+        };
         let repository = repository::ensure(tx, &self.repository, self.at).await?;
-        if link(tx, &repository, &self.digest, self.at).await? {
+        if link(tx, &repository, &self.digest, size, self.at).await? {
             let payload = json!({ "from": self.from.as_str() });
             self.record(tx, payload).await?;
         }
@@ -281,35 +281,44 @@ pub(crate) async fn held<T: Tx>(
 
 /// Makes a link, or brings a hidden one back; `true`: the repository did not hold the blob before. A link that nothing is
 /// known to need is a candidate from now on: whoever pushes or mounts has the whole grace to refer to it.
-async fn link<T: Tx>(tx: &mut T, repository: &Id, digest: &Digest, at: i64) -> Result<bool> {
+async fn link<T: Tx>(
+    tx: &mut T,
+    repository: &Id,
+    digest: &Digest,
+    size: u64,
+    at: i64,
+) -> Result<bool> {
     let made = tx
         .exec(
-            "INSERT INTO repository_blob (repository_id, digest, linked_at, candidate_since, hidden) \
-             VALUES ($1, $2, $3, $3, 0) ON CONFLICT (digest, repository_id) DO NOTHING",
-            vals![repository, digest, at],
+            "INSERT INTO repository_blob (repository_id, digest, linked_at, candidate_since, hidden, counted) \
+             VALUES ($1, $2, $3, $3, 0, $4) ON CONFLICT (digest, repository_id) DO NOTHING",
+            vals![repository, digest, at, size],
         )
         .await?;
     if made == 1 {
+        tx.usage(repository, signed(size)).await?;
         candidate::note(tx, repository, digest, at).await?;
         return Ok(true);
     }
     let row = tx
         .row(
-            "SELECT candidate_since, hidden FROM repository_blob WHERE repository_id = $1 AND digest = $2 FOR UPDATE",
+            "SELECT candidate_since, hidden, counted FROM repository_blob WHERE repository_id = $1 AND digest = $2 FOR UPDATE",
             vals![repository, digest],
         )
         .await?;
     // PostgreSQL only: it was collected since the insert met it.
     let mut row = row.ok_or_else(|| Error::Busy("a link was made and collected at once".into()))?;
-    let (since, hidden) = (row.opt_int(0)?, row.flag(1)?);
+    let (since, hidden, counted) = (row.opt_int(0)?, row.flag(1)?, row.int(2)?);
     if since.is_none() && !hidden {
         return Ok(false);
     }
     tx.exec(
-        "UPDATE repository_blob SET candidate_since = $3, hidden = 0 WHERE repository_id = $1 AND digest = $2",
-        vals![repository, digest, at],
+        "UPDATE repository_blob SET candidate_since = $3, hidden = 0, counted = $4 \
+         WHERE repository_id = $1 AND digest = $2",
+        vals![repository, digest, at, size],
     )
     .await?;
+    tx.usage(repository, signed(size) - counted).await?;
     if since != Some(at) {
         candidate::note(tx, repository, digest, at).await?;
     }
@@ -352,7 +361,7 @@ impl Op for Unlink {
         };
         let link = tx
             .row(
-                "SELECT candidate_since FROM repository_blob WHERE repository_id = $1 AND digest = $2 AND hidden = 0 \
+                "SELECT candidate_since, counted FROM repository_blob WHERE repository_id = $1 AND digest = $2 AND hidden = 0 \
                  FOR UPDATE",
                 vals![&repository, &self.digest],
             )
@@ -364,10 +373,12 @@ impl Op for Unlink {
             return Ok(Unlinked::ReferencedBy(by));
         }
         tx.exec(
-            "UPDATE repository_blob SET candidate_since = $3, hidden = 1 WHERE repository_id = $1 AND digest = $2",
+            "UPDATE repository_blob SET candidate_since = $3, hidden = 1, counted = 0 \
+             WHERE repository_id = $1 AND digest = $2",
             vals![&repository, &self.digest, self.at],
         )
         .await?;
+        tx.usage(&repository, -link.int(1)?).await?;
         if link.opt_int(0)? != Some(self.at) {
             candidate::note(tx, &repository, &self.digest, self.at).await?;
         }
@@ -473,7 +484,7 @@ impl Op for Publish {
             None => None,
         };
         let repository = repository::ensure(tx, &self.repository, self.at).await?;
-        let linked = link(tx, &repository, &self.digest, self.at).await?;
+        let linked = link(tx, &repository, &self.digest, self.size, self.at).await?;
         if let Some(upload) = &self.upload {
             upload::remove(tx, upload).await?;
         }

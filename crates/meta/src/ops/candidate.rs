@@ -165,7 +165,7 @@ impl Collect {
             .await?;
         let link = tx
             .row(
-                "SELECT candidate_since, hidden FROM repository_blob WHERE repository_id = $1 AND digest = $2 FOR UPDATE",
+                "SELECT candidate_since, hidden, counted FROM repository_blob WHERE repository_id = $1 AND digest = $2 FOR UPDATE",
                 vals![&hint.repository, &hint.digest],
             )
             .await?;
@@ -177,7 +177,7 @@ impl Collect {
         let Some(mut link) = link else {
             return Ok(collected);
         };
-        let (since, hidden) = (link.opt_int(0)?, link.flag(1)?);
+        let (since, hidden, counted) = (link.opt_int(0)?, link.flag(1)?, link.int(2)?);
         if since != Some(hint.since) {
             return Ok(collected);
         }
@@ -194,6 +194,7 @@ impl Collect {
             vals![&hint.repository, &hint.digest],
         )
         .await?;
+        tx.usage(&hint.repository, -counted).await?;
         collected.links = 1;
         let mut size = None;
         if let Some(mut blob) = blob {

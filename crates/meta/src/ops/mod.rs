@@ -26,3 +26,4 @@ pub mod setting;
 pub mod signing_key;
 pub mod tag;
 pub mod upload;
+pub mod usage;

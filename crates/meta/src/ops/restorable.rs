@@ -214,7 +214,7 @@ impl Op for Purge {
     async fn run<T: Tx>(&self, tx: &mut T) -> Result<Purged> {
         let manifest = tx
             .row(
-                "SELECT state, repository_id, digest, swept FROM manifest WHERE id = $1 FOR UPDATE",
+                "SELECT state, repository_id, digest, swept, counted FROM manifest WHERE id = $1 FOR UPDATE",
                 vals![&self.manifest],
             )
             .await?;
@@ -279,6 +279,8 @@ impl Op for Purge {
         .await?;
         tx.exec("DELETE FROM manifest WHERE id = $1", vals![&self.manifest])
             .await?;
+        // Not nought only if an older version deleted it.
+        tx.usage(&repository, -manifest.int(4)?).await?;
         forget(tx, &self.manifest).await?;
         let fact = Fact {
             kind: Kind::ManifestPurge,

@@ -15,6 +15,7 @@ pub mod repository;
 pub mod small;
 pub mod tag;
 pub mod upload;
+pub mod usage;
 
 use std::any::Any;
 use std::future::Future;
@@ -87,6 +88,11 @@ pub const ALLOWED: &[Allowed] = &[
     Allowed {
         step: "SCAN counter_delta",
         statement: "FROM counter_delta",
+        reason: "what a step has not folded yet",
+    },
+    Allowed {
+        step: "SCAN usage_delta",
+        statement: "FROM usage_delta ORDER BY id LIMIT $1",
         reason: "what a step has not folded yet",
     },
     Allowed {
@@ -328,6 +334,7 @@ macro_rules! meta_suite {
                 claims_of_one_upload],
             collect: [births, deaths, undelete, large, broken_push, fading, races, last_references],
             job: [leases, order, ends],
+            usage: [sums_are_what_a_walk_finds, many_at_once, counting_again, corrections],
         }
     };
     (@module $name:ident, $make:path, $($noun:ident: [$($test:ident),* $(,)?],)*) => {

@@ -13,7 +13,7 @@ use wharf_meta::suite::{
 };
 use wharf_meta::{
     Meta, Opened, SCHEMA, SqliteOptions, blob, principal, referrer, refresh_token, repository,
-    setting, signing_key, tag as tags, upload,
+    setting, signing_key, tag as tags, upload, usage,
 };
 use wharf_oci::EdgeKind;
 
@@ -47,11 +47,35 @@ fn every_old_schema_opens() {
         );
         runtime().block_on(async {
             read(&meta).await;
+            count(&meta).await;
             push(&meta, put("team/app", "a new manifest", &["v1"])).await;
             meta.close().await;
         });
         check(folder.path());
     }
+}
+
+/// What an older version wrote comes into the sums, as the recount does it.
+async fn count(meta: &Meta) {
+    let limit = 100;
+    let links = meta.scan(usage::Links { after: None, limit }).await;
+    let (links, mut bytes) = (links.unwrap(), 0);
+    bytes += links.iter().map(usage::Link::bytes).sum::<u64>();
+    let links = links.into_iter().map(|link| (link.repository, link.digest));
+    let links = links.collect();
+    meta.write(usage::CountLinks { links }).await.unwrap();
+    let manifests = meta.scan(usage::Manifests { after: None, limit }).await;
+    let manifests = manifests.unwrap();
+    bytes += manifests.iter().map(|row| row.bytes).sum::<u64>();
+    let manifests = manifests.iter().map(|row| row.id).collect();
+    let count = usage::CountManifests { manifests };
+    meta.write(count).await.unwrap();
+    let limit = usage::MAX_FOLD;
+    assert!(meta.write(usage::Fold { limit }).await.unwrap() < limit);
+    let sizes = usage::Sizes { after: None, limit };
+    let sizes = meta.scan(sizes).await.unwrap();
+    assert_eq!((sizes.len(), sizes[0].usage.logical), (1, bytes));
+    assert!(bytes > 30, "config, layer and three manifests: {bytes}");
 }
 
 /// One of everything.

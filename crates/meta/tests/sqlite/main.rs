@@ -72,6 +72,12 @@ fn check(folder: &Path) {
         ));
         assert_eq!(counted, number(sql), "{name}");
     }
+    let wrong = "SELECT COUNT(*) FROM repository r WHERE \
+         COALESCE((SELECT bytes FROM repository_bytes s WHERE s.repository_id = r.id), 0) \
+         + COALESCE((SELECT SUM(bytes) FROM usage_delta d WHERE d.repository_id = r.id), 0) \
+         <> COALESCE((SELECT SUM(counted) FROM repository_blob l WHERE l.repository_id = r.id), 0) \
+         + COALESCE((SELECT SUM(counted) FROM manifest m WHERE m.repository_id = r.id), 0)";
+    assert_eq!(number(wrong), 0, "sums of repositories");
     // No half of any operation.
     let halves = [
         "SELECT COUNT(*) FROM tag t LEFT JOIN manifest m ON m.id = t.manifest_id WHERE m.state IS NOT 1",

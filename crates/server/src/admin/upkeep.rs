@@ -2,8 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 use wharf_core::restore::{self, RestoreError};
-use wharf_core::{Registry, gc};
-use wharf_meta::{Id, audit, job, quarantine};
+use wharf_core::{Registry, gc, usage};
+use wharf_meta::usage::{Counted, Largest, Sizes};
+use wharf_meta::{Id, job, quarantine};
 use wharf_oci::{Digest, RepositoryName, Tag};
 
 use super::Refusal;
@@ -60,6 +61,8 @@ pub enum Upkeep {
         /// Below this prefix only.
         within: Option<String>,
     },
+    /// First parts of repositories' names with what they take up, the largest first.
+    PrefixList,
     /// What happened in a repository, or to one of its tags.
     History {
         /// Which.
@@ -101,7 +104,7 @@ pub enum UpkeepReply {
     Plan(PlanView),
     /// To [`Upkeep::GcRun`].
     Freed(Freed),
-    /// To [`Upkeep::RepoList`].
+    /// To [`Upkeep::RepoList`] and [`Upkeep::PrefixList`].
     Sizes(Vec<SizeView>),
     /// To [`Upkeep::History`].
     History(HistoryView),
@@ -209,18 +212,18 @@ pub struct Freed {
     pub bytes: u64,
 }
 
-/// What a repository takes up.
+/// What a repository or prefix takes up.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SizeView {
     /// Its name.
     pub name: String,
     /// Bytes of all it holds.
     pub logical: u64,
-    /// Bytes of what no other repository holds.
+    /// Bytes of what nobody else holds, when it was counted.
     pub own: u64,
-    /// Its blobs.
+    /// Its blobs, when they were counted.
     pub blobs: u64,
-    /// When it was counted; `None`: not yet.
+    /// When these two were counted; `None`: not yet.
     pub at: Option<i64>,
 }
 
@@ -330,6 +333,14 @@ pub(super) async fn execute(registry: &Registry, command: Upkeep) -> Result<Upke
             Ok(UpkeepReply::Done)
         }
         Upkeep::RepoList { within } => sizes(registry, within.as_deref()).await,
+        Upkeep::PrefixList => {
+            fold(registry).await;
+            let limit = LISTED as u32;
+            let found = registry.meta.scan(Largest { limit }).await;
+            let found = found.map_err(Refusal::failed)?.into_iter();
+            let named = found.filter(|row| !row.name.is_empty());
+            Ok(UpkeepReply::Sizes(named.map(SizeView::from).collect()))
+        }
         Upkeep::History {
             repository,
             tag,
@@ -420,26 +431,44 @@ async fn plan(registry: &Registry) -> Result<UpkeepReply, Refusal> {
     }))
 }
 
-async fn sizes(registry: &Registry, within: Option<&str>) -> Result<UpkeepReply, Refusal> {
-    let mut sizes = Vec::new();
-    let mut after = None;
-    while sizes.len() < LISTED {
-        let page = audit::Sizes { after, limit: PAGE };
-        let page = registry.meta.scan(page).await.map_err(Refusal::failed)?;
-        let Some(last) = page.last() else { break };
-        after = Some(last.name.to_string());
-        let wanted = page
-            .into_iter()
-            .filter(|row| within.is_none_or(|prefix| row.name.is_within(prefix)));
-        sizes.extend(wanted.map(|row| SizeView {
-            name: row.name.to_string(),
+impl From<Counted> for SizeView {
+    fn from(row: Counted) -> Self {
+        Self {
+            name: row.name,
             logical: row.usage.logical,
             own: row.usage.own,
             blobs: row.usage.blobs,
             at: row.at,
-        }));
+        }
+    }
+}
+
+/// What was pushed a moment ago shall show; that it does not is no reason to show nothing.
+async fn fold(registry: &Registry) {
+    if let Err(error) = usage::fold(registry).await {
+        tracing::warn!(%error, "sizes lack what was pushed last");
+    }
+}
+
+async fn sizes(registry: &Registry, within: Option<&str>) -> Result<UpkeepReply, Refusal> {
+    fold(registry).await;
+    let mut sizes = Vec::new();
+    let mut after = None;
+    while sizes.len() < LISTED {
+        let page = Sizes { after, limit: PAGE };
+        let page = registry.meta.scan(page).await.map_err(Refusal::failed)?;
+        let Some(last) = page.last() else { break };
+        after = Some(last.name.clone());
+        let wanted = page
+            .into_iter()
+            .filter(|row| within.is_none_or(|prefix| is_within(&row.name, prefix)));
+        sizes.extend(wanted.map(SizeView::from));
     }
     Ok(UpkeepReply::Sizes(sizes))
+}
+
+fn is_within(name: &str, prefix: &str) -> bool {
+    RepositoryName::parse(name).is_ok_and(|name| name.is_within(prefix))
 }
 
 async fn history(

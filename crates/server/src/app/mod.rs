@@ -24,8 +24,8 @@ pub use self::upkeep::Upkeep;
 use crate::http::body::Body;
 use crate::http::shutdown::Readiness;
 use crate::http::{ApiError, Handler, Request, Response, Route};
-use crate::telemetry::Metrics;
 use crate::telemetry::metrics::Sample;
+use crate::telemetry::{self, Metrics};
 use crate::ui;
 use crate::v2::{Challenges, RedirectRule, V2};
 
@@ -251,6 +251,10 @@ impl App {
             .read(wharf_meta::repository::GetTotals)
             .await;
         let quarantined = self.registry.meta.read(wharf_meta::quarantine::Count).await;
+        let largest = wharf_meta::usage::Largest {
+            limit: telemetry::PREFIXES + 1,
+        };
+        let prefixes = self.registry.meta.read(largest).await;
         let access = &self.registry.access;
         let (passwords, tokens) = (access.password_counts(), access.token_counts());
         let text = self.metrics.render(Sample {
@@ -261,6 +265,7 @@ impl App {
             jobs: self.kinds.figures(),
             freed: self.registry.freed.read(),
             quarantined: quarantined.unwrap_or_default(),
+            prefixes: prefixes.unwrap_or_default(),
             caches: vec![
                 ("password", passwords.remembered, passwords.checked),
                 ("token", tokens.remembered, tokens.checked),

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use wharf_blob::{Part, Stored};
 use wharf_core::job::{self, Kinds, Spec};
 use wharf_core::replica::{self, Me};
-use wharf_core::{Registry, event, gc, manifest, mark, scrub, upload};
+use wharf_core::{Registry, event, gc, manifest, mark, scrub, upload, usage};
 use wharf_meta::counter::{Fold, MAX_FOLD};
 
 /// Between two looks at files and keys.
@@ -19,7 +19,7 @@ const BEAT: Duration = Duration::from_secs(5);
 const MARK: Duration = Duration::from_secs(60);
 /// Between two rounds of small things.
 const OFTEN: Duration = Duration::from_secs(10 * 60);
-/// Between two times that changes of counters are added up, where they are kept apart.
+/// Between two times that changes of counters and of what repositories take up are added up.
 const FOLD: Duration = Duration::from_secs(20);
 /// Between two rounds of things that nobody waits for.
 const DAILY: Duration = Duration::from_secs(86_400);
@@ -47,6 +47,7 @@ pub(super) fn kinds(upkeep: Option<Upkeep>) -> Kinds {
         .with::<event::Trim>(Spec::every(DAILY))
         .with::<job::Trim>(Spec::every(DAILY))
         .with::<gc::Audit>(Spec::every(WEEKLY))
+        .with::<usage::Recount>(Spec::every(WEEKLY))
         .with::<gc::Sweep>(Spec::every(DAILY).after(DAILY))
         .with::<scrub::Scrub>(Spec::every(DAILY).after(OFTEN))
 }
@@ -123,8 +124,11 @@ async fn tend(registry: &Registry) {
     }
 }
 
-/// Adds up what each write to a shared database counted by itself.
+/// Adds up what each write counted by itself.
 async fn fold(registry: &Registry) {
+    if let Err(error) = usage::fold(registry).await {
+        tracing::warn!(%error, "what repositories take up could not be added up; trying again");
+    }
     if !registry.meta.is_shared() {
         return;
     }

@@ -15,9 +15,15 @@ use crate::config::Inputs;
 pub(super) enum RepoCommand {
     /// List repositories
     List {
-        /// With what each takes up, as it was counted last, and the sum
+        /// With what each takes up, and the sum
         #[arg(long)]
         size: bool,
+        /// By the first part of the name, the largest first, with what each takes up
+        #[arg(long, conflicts_with = "within")]
+        prefixes: bool,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
         /// Only below this prefix, on `/` borders
         #[arg(long, value_name = "PREFIX")]
         within: Option<String>,
@@ -80,12 +86,20 @@ pub(super) fn repo(command: &RepoCommand) -> Outcome {
     match command {
         RepoCommand::List {
             size,
+            prefixes,
+            json,
             within,
             flags,
         } => {
             let within = within.clone();
-            match ask(&flags.inputs(), Upkeep::RepoList { within })? {
-                UpkeepReply::Sizes(sizes) if *size => print(&sized(&sizes)),
+            let wanted = match prefixes {
+                true => Upkeep::PrefixList,
+                false => Upkeep::RepoList { within },
+            };
+            match ask(&flags.inputs(), wanted)? {
+                UpkeepReply::Sizes(sizes) if *json => print(&as_json(&sizes)),
+                UpkeepReply::Sizes(sizes) if *prefixes => print(&sized(&sizes, "prefix")),
+                UpkeepReply::Sizes(sizes) if *size => print(&sized(&sizes, "repository")),
                 UpkeepReply::Sizes(sizes) => print(
                     &sizes
                         .iter()
@@ -103,15 +117,38 @@ pub(super) fn repo(command: &RepoCommand) -> Outcome {
     }
 }
 
-fn sized(sizes: &[SizeView]) -> String {
+/// One object for each, with bytes and times in milliseconds since 1970; `null` where nothing was counted yet.
+fn as_json(sizes: &[SizeView]) -> String {
+    let rows: Vec<_> = sizes
+        .iter()
+        .map(|row| {
+            let counted = |number: u64| row.at.map(|_| number);
+            serde_json::json!({
+                "name": row.name,
+                "size": row.logical,
+                "own": counted(row.own),
+                "shared": counted(row.logical.saturating_sub(row.own)),
+                "blobs": counted(row.blobs),
+                "counted_at": row.at,
+            })
+        })
+        .collect();
+    format!("{:#}\n", serde_json::Value::from(rows))
+}
+
+fn sized(sizes: &[SizeView], noun: &str) -> String {
     let mut text = format!(
-        "{:>12}{:>12}{:>12}{:>9}  REPOSITORY\n",
-        "SIZE", "OWN", "SHARED", "BLOBS"
+        "{:>12}{:>12}{:>12}{:>9}  {}\n",
+        "SIZE",
+        "OWN",
+        "SHARED",
+        "BLOBS",
+        noun.to_uppercase()
     );
     for row in sizes {
         let name = match row.at {
             Some(_) => row.name.clone(),
-            None => format!("{} (not counted yet)", row.name),
+            None => format!("{} (only the size is counted yet)", row.name),
         };
         text.push_str(&format!(
             "{:>12}{:>12}{:>12}{:>9}  {name}\n",
@@ -129,11 +166,11 @@ fn sized(sizes: &[SizeView]) -> String {
         bytes(own),
         bytes(logical.saturating_sub(own)),
         sum(|row| row.blobs),
-        count(sizes.len() as u64, "repository")
+        count(sizes.len() as u64, noun)
     ));
     if let Some(oldest) = sizes.iter().filter_map(|row| row.at).min() {
         text.push_str(&format!(
-            "Counted {} or later; `wharf job run gc.audit` counts again.\n",
+            "SIZE is of now, the rest of {} or later; `wharf job run usage.recount` counts it again.\n",
             time(oldest)
         ));
     }

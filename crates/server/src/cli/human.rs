@@ -16,11 +16,12 @@ pub(super) fn bytes(count: u64) -> String {
     format!("{value:.1} {}", UNITS[unit])
 }
 
-/// `1 blob`, `2 blobs`.
+/// `1 blob`, `2 blobs`, `2 prefixes`.
 pub(super) fn count(number: u64, noun: &str) -> String {
     match (number, noun.strip_suffix('y')) {
         (1, _) => format!("1 {noun}"),
         (_, Some(stem)) => format!("{number} {stem}ies"),
+        (_, None) if noun.ends_with('x') => format!("{number} {noun}es"),
         (_, None) => format!("{number} {noun}s"),
     }
 }

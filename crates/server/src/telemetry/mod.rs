@@ -14,6 +14,7 @@ use std::sync::Arc;
 use crate::http::observer::{ConnectionEnd, Finished, Observer};
 
 pub use self::metrics::Metrics;
+pub use self::sample::PREFIXES;
 
 /// Hears of everything and writes it down.
 #[derive(Debug, Clone)]

@@ -12,6 +12,12 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Unit;
+use wharf_meta::usage::{Counted, Usage};
+
+/// So many prefixes are told apart; the rest is [`REST`].
+pub const PREFIXES: u32 = 100;
+/// All other prefixes: no name of a repository.
+const REST: &str = "*";
 
 /// What [`super::Metrics::render`] takes over from the stores.
 #[derive(Debug, Clone, Default)]
@@ -28,6 +34,8 @@ pub struct Sample {
     pub quarantined: u64,
     /// Work of the blob store.
     pub blob: wharf_blob::Figures,
+    /// What prefixes take up: the largest ones, and the whole store.
+    pub prefixes: Vec<Counted>,
     /// Caches: name, hits, misses.
     pub caches: Vec<(&'static str, u64, u64)>,
 }
@@ -130,6 +138,22 @@ impl Collector for Latest {
         out.counters("blob_operation", help, Some(&Unit::Seconds), seconds)?;
         let help = "Blobs whose bytes were found lost or wrong, and that no push has healed yet";
         out.gauge("blobs_quarantined", help, None, sample.quarantined)?;
+        let (largest, rest) = by_prefix(&sample.prefixes);
+        let used = largest
+            .iter()
+            .map(|(prefix, usage)| ([("prefix", *prefix)], usage.logical));
+        let help = "Bytes of all that repositories hold, by the first part of their names; what several hold counts for each";
+        out.gauges(
+            "prefix",
+            help,
+            Some(&Unit::Bytes),
+            used.chain(rest.map(|rest| ([("prefix", REST)], rest))),
+        )?;
+        let own = largest
+            .iter()
+            .map(|(prefix, usage)| ([("prefix", *prefix)], usage.own));
+        let help = "Bytes of what only repositories of this prefix hold, as they were counted last";
+        out.gauges("prefix_own", help, Some(&Unit::Bytes), own)?;
         let freed = &sample.freed;
         let help = "Links of repositories to blobs that collection removed";
         out.counter("gc_links", help, None, freed.links)?;
@@ -213,6 +237,23 @@ impl Writer<'_> {
         metric.encode(encoder)
     }
 
+    fn gauges<'m, N: EncodeGaugeValue, const L: usize>(
+        &mut self,
+        name: &str,
+        help: &str,
+        unit: Option<&Unit>,
+        members: impl Iterator<Item = ([(&'static str, &'m str); L], N)>,
+    ) -> fmt::Result {
+        let help = format!("{help}.");
+        let mut encoder = self
+            .0
+            .encode_descriptor(name, &help, unit, MetricType::Gauge)?;
+        for (labels, value) in members {
+            ConstGauge::new(value).encode(encoder.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+
     fn counters<N: EncodeCounterValue, const L: usize>(
         &mut self,
         name: &str,
@@ -228,5 +269,42 @@ impl Writer<'_> {
             ConstCounter::new(value).encode(encoder.encode_family(&labels)?)?;
         }
         Ok(())
+    }
+}
+
+/// The largest prefixes with what they take up, and what all others do together.
+fn by_prefix(found: &[Counted]) -> (Vec<(&str, Usage)>, Option<u64>) {
+    let whole = found.iter().find(|row| row.name.is_empty());
+    let largest: Vec<_> = found
+        .iter()
+        .filter(|row| !row.name.is_empty())
+        .take(PREFIXES as usize)
+        .map(|row| (row.name.as_str(), row.usage))
+        .collect();
+    let told: u64 = largest.iter().map(|(_, usage)| usage.logical).sum();
+    let rest = whole.map(|whole| whole.usage.logical.saturating_sub(told));
+    (largest, rest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_largest_prefixes_are_told_apart_and_the_rest_is_one() {
+        let row = |name: String, logical| Counted {
+            name,
+            usage: Usage {
+                logical,
+                ..Usage::default()
+            },
+            at: None,
+        };
+        let mut found = vec![row(String::new(), 10_000)];
+        found.extend((0..=PREFIXES).map(|n| row(format!("team{n}"), 50)));
+        let (largest, rest) = by_prefix(&found);
+        assert_eq!(largest.len(), PREFIXES as usize);
+        assert_eq!(rest, Some(10_000 - 50 * u64::from(PREFIXES)));
+        assert_eq!(by_prefix(&[]), (Vec::new(), None));
     }
 }

@@ -316,6 +316,15 @@ async fn an_operator_undoes_a_deletion_and_frees_the_disk() {
     assert!(told.contains("wharf job list"), "{told}");
     let told = expect(&wharf(&server, &["repo", "list", "--size"]).await, 0);
     assert!(told.contains("team/app"), "{told}");
+    let whole = Image::random();
+    client.push_image("team/app", "v2", &whole).await;
+    for list in ["--size", "--prefixes"] {
+        let told = expect(&wharf(&server, &["repo", "list", list, "--json"]).await, 0);
+        let told: serde_json::Value = serde_json::from_str(&told).unwrap();
+        let size: usize = whole.blobs().map(|blob| blob.bytes.len()).sum();
+        let size = size + whole.manifest.bytes.len();
+        assert_eq!(told[0]["size"], size, "{told}");
+    }
     expect(&wharf(&server, &["storage", "verify", "--list"]).await, 0);
     expect(
         &wharf(&server, &["gc", "pause", "--reason", "a test"]).await,

@@ -225,6 +225,9 @@ impl Life {
                 let known = EVENTS.len() - if bed.to_s3.is_some() { 0 } else { 4 };
                 let event = EVENTS[random.below(known)];
                 *tally.events.entry(event).or_default() += 1;
+                if event == Event::DatabaseKill {
+                    lock(world).forgets_openings = true;
+                }
                 outcome = happen(bed, random, event).with_context(|| format!("{event:?}"));
             }
             let healed = outcome.and_then(|()| heal(bed));

@@ -195,7 +195,7 @@ impl Engine {
     pub(crate) async fn finish_copy(&self) -> Result<()> {
         let done = async {
             let lease = self.inner.pool.get().await?;
-            for table in ["event", "counter_delta"] {
+            for table in ["event", "counter_delta", "usage_delta"] {
                 lease
                     .text(&format!(
                         "SELECT setval(pg_get_serial_sequence('{table}', 'id'), \

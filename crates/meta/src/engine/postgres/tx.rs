@@ -1,5 +1,6 @@
 //! A transaction on PostgreSQL: begun together with its first statement, so that this costs no round trip of its own.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use wharf_oci::RepositoryName;
@@ -29,6 +30,9 @@ pub(super) enum Mode {
 /// The counters' changes go in as rows of their own: everybody would wait for everybody on one row for each counter.
 const COUNT: &str = "INSERT INTO counter_delta (name, delta) VALUES ";
 
+/// So do those of what repositories take up.
+const USAGE: &str = "INSERT INTO usage_delta (repository_id, bytes) VALUES ";
+
 /// What an operation sees.
 pub(super) struct PgTx<'c> {
     connection: &'c Connection,
@@ -38,6 +42,7 @@ pub(super) struct PgTx<'c> {
     statements: u32,
     transaction: Option<String>,
     counts: [i64; Counter::ALL.len()],
+    usage: BTreeMap<Id, i64>,
     fault: Option<Fault>,
     caller_clock: bool,
 }
@@ -57,6 +62,7 @@ impl<'c> PgTx<'c> {
             statements: 0,
             transaction: None,
             counts: [0; Counter::ALL.len()],
+            usage: BTreeMap::new(),
             fault: None,
             caller_clock: false,
         }
@@ -171,6 +177,15 @@ impl<'c> PgTx<'c> {
         if !commit.is_empty() {
             commit.push_str("; ");
         }
+        let mut begin = USAGE;
+        for (repository, bytes) in &self.usage {
+            let id = u128::from_be_bytes(*repository.as_bytes());
+            let _ = write!(commit, "{begin}('\\x{id:032x}', {bytes})");
+            begin = ", ";
+        }
+        if begin != USAGE {
+            commit.push_str("; ");
+        }
         commit.push_str("COMMIT");
         #[cfg(feature = "suite")]
         self.connection.pause().await;
@@ -195,6 +210,20 @@ impl Tx for PgTx<'_> {
             });
         }
         self.counts[counter.index()] += delta;
+        Ok(())
+    }
+
+    async fn usage(&mut self, repository: &Id, bytes: i64) -> Result<()> {
+        if bytes == 0 {
+            return Ok(());
+        }
+        if self.mode == Mode::Alone {
+            return Err(Error::Bug {
+                op: "usage".to_owned(),
+                reason: "an operation that counts is not SINGLE".to_owned(),
+            });
+        }
+        *self.usage.entry(*repository).or_default() += bytes;
         Ok(())
     }
 

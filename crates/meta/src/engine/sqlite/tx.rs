@@ -11,7 +11,30 @@ use crate::tx::{Counter, Op, Tx};
 use crate::value::{Id, Row, Val};
 
 /// Changes of counters that go into the commit.
-pub(super) type Counts = [i64; Counter::ALL.len()];
+#[derive(Debug, Default)]
+pub(super) struct Counts {
+    /// By [`Counter::index`].
+    pub(super) totals: [i64; Counter::ALL.len()],
+    /// Of what repositories take up, as they came.
+    pub(super) usage: Vec<(Id, i64)>,
+}
+
+/// What [`Counts`] were at some moment.
+#[derive(Debug)]
+pub(super) struct CountsMark([i64; Counter::ALL.len()], usize);
+
+impl Counts {
+    pub(super) fn mark(&self) -> CountsMark {
+        CountsMark(self.totals, self.usage.len())
+    }
+
+    /// Forgets what came since.
+    pub(super) fn back_to(&mut self, mark: CountsMark) {
+        let CountsMark(totals, length) = mark;
+        self.totals = totals;
+        self.usage.truncate(length);
+    }
+}
 
 /// How an operation may write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,7 +155,14 @@ impl Tx for SqliteTx<'_> {
     }
 
     fn count(&mut self, counter: Counter, delta: i64) -> impl Future<Output = Result<()>> + Send {
-        self.counts[counter.index()] += delta;
+        self.counts.totals[counter.index()] += delta;
+        ready(Ok(()))
+    }
+
+    fn usage(&mut self, repository: &Id, bytes: i64) -> impl Future<Output = Result<()>> + Send {
+        if bytes != 0 {
+            self.counts.usage.push((*repository, bytes));
+        }
         ready(Ok(()))
     }
 

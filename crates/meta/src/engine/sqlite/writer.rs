@@ -5,7 +5,7 @@
 //! the others. Whoever changes the data in another way breaks the promise that only this thread writes.
 
 use std::any::Any;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -293,7 +293,7 @@ impl Writer {
     }
 
     fn one(&mut self, work: &mut dyn Work, counts: &mut Counts, touched: &mut Touched) -> Ran {
-        let before = *counts;
+        let before = counts.mark();
         let named = touched.len();
         let mut progress = Progress::new(work.writes());
         let mut tx = SqliteTx {
@@ -334,7 +334,7 @@ impl Writer {
                 Err(error) => Ran::BatchLost(error),
             },
             Err(error) => {
-                *counts = before;
+                counts.back_to(before);
                 match end(true) {
                     Ok(()) => Ran::Undone(error),
                     Err(_) => Ran::BatchLost(error),
@@ -468,7 +468,7 @@ pub(super) fn lost(op: &str) -> Error {
 /// Adds to the totals; part of the commit, so it needs no savepoint of its own.
 pub(super) fn add_counts(connection: &mut Connection, counts: &Counts) -> Result<()> {
     for counter in Counter::ALL {
-        let delta = counts[counter.index()];
+        let delta = counts.totals[counter.index()];
         if delta != 0 {
             connection.exec(
                 &mut Unguarded,
@@ -477,6 +477,17 @@ pub(super) fn add_counts(connection: &mut Connection, counts: &Counts) -> Result
                 vals![counter.as_str(), delta],
             )?;
         }
+    }
+    let mut sums = BTreeMap::<_, i64>::new();
+    for (repository, bytes) in &counts.usage {
+        *sums.entry(repository).or_default() += bytes;
+    }
+    for (repository, bytes) in sums {
+        connection.exec(
+            &mut Unguarded,
+            "INSERT INTO usage_delta (repository_id, bytes) VALUES ($1, $2)",
+            vals![repository, bytes],
+        )?;
     }
     Ok(())
 }

@@ -57,7 +57,7 @@ impl Op for Delete {
         };
         let row = tx
             .row(
-                "SELECT id, subject, media_type FROM manifest WHERE repository_id = $1 AND digest = $2 AND state = 1 \
+                "SELECT id, subject, media_type, counted FROM manifest WHERE repository_id = $1 AND digest = $2 AND state = 1 \
                  FOR UPDATE",
                 vals![&repository, &self.digest],
             )
@@ -66,6 +66,7 @@ impl Op for Delete {
             return Ok(Deleted::Unknown);
         };
         let (id, subject, media_type) = (row.id(0)?, row.opt_digest(1)?, row.text(2)?);
+        let counted = row.int(3)?;
 
         let tags = tx
             .query(
@@ -98,7 +99,7 @@ impl Op for Delete {
         let marked = mark(tx, &id, None, EDGES).await?;
         tx.touch(&self.repository, self.digest.as_str());
         tx.exec(
-            "UPDATE manifest SET state = $2, swept = $3, changed_at = $4 WHERE id = $1",
+            "UPDATE manifest SET state = $2, swept = $3, changed_at = $4, counted = 0 WHERE id = $1",
             vals![&id, state::DELETED, marked.all, self.at],
         )
         .await?;
@@ -111,6 +112,7 @@ impl Op for Delete {
         }
         restorable::add(tx, &id, &repository, &self.digest, &self.actor, self.at).await?;
         tx.count(Counter::Manifests, -1).await?;
+        tx.usage(&repository, -counted).await?;
         let fact = Fact {
             kind: Kind::ManifestDelete,
             repository: Some(&self.repository),

@@ -147,6 +147,8 @@ impl Op for Put {
             Some(known) => {
                 if created || known.media_type != self.media_type {
                     self.update(tx, &known.id).await?;
+                    let size = i64::try_from(self.bytes.len()).unwrap_or(i64::MAX);
+                    tx.usage(&repository, size - known.counted).await?;
                 }
                 if created {
                     restorable::forget(tx, &known.id).await?;
@@ -206,7 +208,7 @@ impl Put {
         let made = tx
             .exec(
                 "INSERT INTO manifest (id, repository_id, digest, media_type, artifact_type, subject, size, state, swept, \
-                 created_at, changed_at) VALUES ($1, $2, $3, $4, $5, $6, $7, 1, 0, $8, $8) \
+                 created_at, changed_at, counted) VALUES ($1, $2, $3, $4, $5, $6, $7, 1, 0, $8, $8, $7) \
                  ON CONFLICT (repository_id, digest) DO NOTHING",
                 vals![
                     &id,
@@ -227,13 +229,15 @@ impl Put {
             ));
         }
         self.put_bytes(tx, &id).await?;
+        let size = i64::try_from(self.bytes.len()).unwrap_or(i64::MAX);
+        tx.usage(repository, size).await?;
         Ok(id)
     }
 
     async fn update<T: Tx>(&self, tx: &mut T, id: &Id) -> Result<()> {
         tx.exec(
             "UPDATE manifest SET media_type = $2, artifact_type = $3, subject = $4, size = $5, state = 1, swept = 0, \
-             changed_at = $6 WHERE id = $1",
+             changed_at = $6, counted = $5 WHERE id = $1",
             vals![
                 id,
                 &self.media_type,
@@ -402,13 +406,14 @@ struct Known {
     state: i64,
     media_type: String,
     changed_at: i64,
+    counted: i64,
 }
 
 /// Locks a manifest's row, whatever its state.
 async fn find<T: Tx>(tx: &mut T, repository: &Id, digest: &Digest) -> Result<Option<Known>> {
     let row = tx
         .row(
-            "SELECT id, state, media_type, changed_at FROM manifest WHERE repository_id = $1 AND digest = $2 FOR UPDATE",
+            "SELECT id, state, media_type, changed_at, counted FROM manifest WHERE repository_id = $1 AND digest = $2 FOR UPDATE",
             vals![repository, digest],
         )
         .await?;
@@ -418,6 +423,7 @@ async fn find<T: Tx>(tx: &mut T, repository: &Id, digest: &Digest) -> Result<Opt
             state: row.int(1)?,
             media_type: row.text(2)?,
             changed_at: row.int(3)?,
+            counted: row.int(4)?,
         })
     })
     .transpose()

@@ -11,7 +11,7 @@ use crate::tx::{Counter, Op, ReadOp, Tx};
 use crate::vals;
 use crate::value::Id;
 
-/// So many references one [`Restore`] brings back: each costs two rows.
+/// So many references one [`Restore`] brings back: each costs three rows.
 const EDGES: u64 = 150;
 
 /// A deleted manifest that can be restored.
@@ -72,7 +72,7 @@ pub enum Restored {
 }
 
 /// Brings a deleted manifest back with its references, and shows again what clients took out of the repository meanwhile;
-/// some references in each call. Its tags are for [`crate::tag::Restore`]. Locks the manifest's row. Cost: two rows for each
+/// some references in each call. Its tags are for [`crate::tag::Restore`]. Locks the manifest's row. Cost: three rows for each
 /// of 150 references, eight more.
 #[derive(Clone, Debug)]
 pub struct Restore {
@@ -99,7 +99,7 @@ impl Op for Restore {
         };
         let row = tx
             .row(
-                "SELECT id, subject, artifact_type FROM manifest WHERE repository_id = $1 AND digest = $2 AND state = 2 \
+                "SELECT id, subject, artifact_type, size, counted FROM manifest WHERE repository_id = $1 AND digest = $2 AND state = 2 \
                  FOR UPDATE",
                 vals![&repository, &self.digest],
             )
@@ -108,6 +108,7 @@ impl Op for Restore {
             return Ok(Restored::Unknown);
         };
         let (id, subject, artifact_type) = (row.id(0)?, row.opt_digest(1)?, row.opt_text(2)?);
+        let (size, counted) = (row.int(3)?, row.int(4)?);
         let restorable = tx
             .row(
                 "SELECT purging FROM restorable WHERE manifest_id = $1 FOR UPDATE",
@@ -128,7 +129,7 @@ impl Op for Restore {
             return Ok(Restored::More(last));
         }
         tx.exec(
-            "UPDATE manifest SET state = $2, swept = 0, changed_at = $3 WHERE id = $1",
+            "UPDATE manifest SET state = $2, swept = 0, changed_at = $3, counted = size WHERE id = $1",
             vals![&id, state::LIVE, self.at],
         )
         .await?;
@@ -149,6 +150,7 @@ impl Op for Restore {
             .await?;
         }
         tx.count(Counter::Manifests, 1).await?;
+        tx.usage(&repository, size - counted).await?;
         let fact = Fact {
             kind: Kind::ManifestRestore,
             repository: Some(&self.repository),
@@ -187,11 +189,17 @@ impl Restore {
                 vals![manifest, &target],
             )
             .await?;
-            tx.exec(
-                "UPDATE repository_blob SET hidden = 0 WHERE repository_id = $1 AND digest = $2 AND hidden = 1",
-                vals![repository, &target],
-            )
-            .await?;
+            let shown = tx
+                .row(
+                    "UPDATE repository_blob SET hidden = 0, \
+                     counted = COALESCE((SELECT b.size FROM blob b WHERE b.digest = $2 AND b.state = 1), 0) \
+                     WHERE repository_id = $1 AND digest = $2 AND hidden = 1 RETURNING counted",
+                    vals![repository, &target],
+                )
+                .await?;
+            if let Some(mut shown) = shown {
+                tx.usage(repository, shown.int(0)?).await?;
+            }
             last = Some(target);
         }
         Ok(last.filter(|_| full))
