@@ -3,6 +3,7 @@
 mod broken;
 mod copy;
 mod interleave;
+mod statements;
 
 use wharf_meta::suite::Store;
 use wharf_meta::test_server::{TestDatabase, shared};

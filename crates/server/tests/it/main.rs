@@ -38,6 +38,7 @@ mod mount;
 mod operator;
 mod ping;
 mod postgres;
+mod postgres_reach;
 mod probes;
 mod race;
 mod referrer;

@@ -325,3 +325,108 @@ async fn a_backup_is_restored_into_another_database() {
     let (_, told) = wharf(&["gc", "plan", "--data", data_text], none()).await;
     assert!(told.contains("a backup was restored"), "{told}");
 }
+
+/// The fewest round trips to the database that a request took of some; work in the background adds its own to others.
+async fn fewest(server: &TestServer, request: impl AsyncFn(usize)) -> u64 {
+    let mut fewest = u64::MAX;
+    for n in 0..12 {
+        let before = server.app().registry.meta.stats().round_trips;
+        request(n).await;
+        let after = server.app().registry.meta.stats().round_trips;
+        fewest = fewest.min(after - before);
+    }
+    fewest
+}
+
+/// As `docs/reference/performance.md` lists them: each is a wait for the network, whatever else is fast.
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_take_the_round_trips_that_are_documented() {
+    let server = TestServer::start(on(test_server::shared().database())).await;
+    let client = server.admin(Version::Http1);
+    let image = Image::random();
+    client.push_image("team/app", "v1", &image).await;
+    let large = Content::random(300_000);
+    client.push_blob("team/app", &large).await;
+    let (client, name) = (&client, "team/app");
+    let small = &image.config;
+    let get = async |target: String, status: u16| {
+        client.get(&target).send().await.expect_status(status);
+    };
+    let head = async |target: String| {
+        client.head(&target).send().await.expect_status(200);
+    };
+    let blob = |content: &Content| crate::support::blob(name, &content.digest);
+    let manifest = |reference: &str| crate::support::manifest(name, reference);
+    let digest = image.manifest.digest.to_string();
+    let mut told = Vec::new();
+    let mut tell = |what: &'static str, count: u64| told.push((what, count));
+    tell(
+        "HEAD blob",
+        fewest(&server, async |_| head(blob(&large)).await).await,
+    );
+    tell(
+        "GET blob in a file",
+        fewest(&server, async |_| get(blob(&large), 200).await).await,
+    );
+    tell(
+        "GET blob in the database",
+        fewest(&server, async |_| get(blob(small), 200).await).await,
+    );
+    tell(
+        "GET manifest by tag",
+        fewest(&server, async |_| get(manifest("v1"), 200).await).await,
+    );
+    tell(
+        "HEAD manifest by tag",
+        fewest(&server, async |_| head(manifest("v1")).await).await,
+    );
+    tell(
+        "GET manifest by digest",
+        fewest(&server, async |_| get(manifest(&digest), 200).await).await,
+    );
+    let tags = "/v2/team/app/tags/list".to_owned();
+    tell(
+        "tags/list",
+        fewest(&server, async |_| get(tags.clone(), 200).await).await,
+    );
+    tell(
+        "push of a small blob",
+        fewest(&server, async |_| {
+            client.push_blob(name, &Content::random(500)).await
+        })
+        .await,
+    );
+    tell(
+        "push of a blob in a file",
+        fewest(&server, async |_| {
+            client.push_blob(name, &Content::random(200_000)).await
+        })
+        .await,
+    );
+    let fresh: Vec<Image> = (0..12).map(|_| Image::random()).collect();
+    for image in &fresh {
+        for blob in image.blobs() {
+            client.push_blob(name, blob).await;
+        }
+    }
+    let put = async |n: usize| {
+        client
+            .push_manifest(name, &format!("new{n}"), &fresh[n].manifest)
+            .await;
+    };
+    tell("PUT manifest, two layers", fewest(&server, put).await);
+    let remove = async |n: usize| {
+        let target = manifest(&format!("new{n}"));
+        client.delete(&target).send().await.expect_status(202);
+    };
+    tell("DELETE tag", fewest(&server, remove).await);
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/reference/performance.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    let rows: Vec<String> = told
+        .iter()
+        .map(|(what, count)| format!("| {what} | {count} |"))
+        .collect();
+    for row in &rows {
+        assert!(page.contains(row), "not on the page:\n{}", rows.join("\n"));
+    }
+}

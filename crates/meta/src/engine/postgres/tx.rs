@@ -128,7 +128,7 @@ impl<'c> PgTx<'c> {
                 Ok(()) => {
                     self.begun = true;
                     let (begun, outcome) = tokio::join!(
-                        self.connection.text(&begin),
+                        self.connection.begin(&begin),
                         self.connection.run(sql, values)
                     );
                     match begun {
