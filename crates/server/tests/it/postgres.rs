@@ -297,7 +297,12 @@ async fn a_backup_is_restored_into_another_database() {
         new.to_str().unwrap(),
     ];
     let used = test_server::shared().database();
-    used.sql("INSERT INTO setting VALUES ('a', 'b')");
+    let options = wharf_meta::PostgresOptions::new(used.url());
+    let (meta, _) = wharf_meta::Meta::connect(options).await.unwrap();
+    let (key, value) = ("a".to_owned(), "b".to_owned());
+    let put = wharf_meta::setting::Put { key, value };
+    meta.write(put).await.unwrap();
+    meta.close().await;
     let (done, told) = wharf(&restore, used.url()).await;
     assert!(
         !done && told.contains("metadata.url: the target holds"),

