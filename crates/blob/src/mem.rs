@@ -23,6 +23,7 @@ pub struct Mem(Arc<Mutex<Inner>>);
 struct Inner {
     blobs: HashMap<Key, Bytes>,
     uploads: HashMap<UploadId, Upload>,
+    notes: HashMap<&'static str, String>,
     epochs: u64,
 }
 
@@ -202,6 +203,17 @@ impl BlobStore for Mem {
                     break;
                 }
             }
+            Ok(())
+        })
+    }
+
+    fn note<'a>(&'a self, name: &'static str) -> BoxFuture<'a, Result<Option<String>>> {
+        Box::pin(async move { Ok(self.lock().notes.get(name).cloned()) })
+    }
+
+    fn set_note<'a>(&'a self, name: &'static str, text: String) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            self.lock().notes.insert(name, text);
             Ok(())
         })
     }

@@ -261,6 +261,12 @@ pub trait BlobStore: Send + Sync + Debug {
     /// Bytes free for new blobs, where that is known. Fails when nothing can be written.
     fn probe(&self) -> BoxFuture<'_, Result<Option<u64>>>;
 
+    /// A short text that was kept beside the blobs under a name of a few letters, if there is one.
+    fn note<'a>(&'a self, name: &'static str) -> BoxFuture<'a, Result<Option<String>>>;
+
+    /// Keeps such a text, replacing what was there. It may be lost in a crash, but never half written.
+    fn set_note<'a>(&'a self, name: &'static str, text: String) -> BoxFuture<'a, Result<()>>;
+
     /// Figures for metrics.
     fn figures(&self) -> Figures {
         Figures::default()

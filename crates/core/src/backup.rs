@@ -7,16 +7,18 @@
 
 mod copy;
 mod folder;
+mod hold;
 
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use wharf_blob::{BlobStore, Fs, FsOptions, Key, Part, Stored};
 use wharf_meta::{Meta, SqliteOptions, upload};
 
 use self::folder::{Scratch, blocking, io, lock, settled};
+use self::hold::Hold;
+pub(crate) use self::hold::is_held;
 use crate::registry::Registry;
 use crate::verify::{self, Depth, Report};
 use crate::walk::Walk;
@@ -80,6 +82,11 @@ pub enum BackupError {
         /// The first thing that is wrong.
         what: String,
     },
+    /// Other replicas removed bytes meanwhile.
+    #[error(
+        "the metadata database could not be reached for so long that bytes were removed which the backup needs; run it again"
+    )]
+    Lapsed,
     /// The metadata store failed.
     #[error(transparent)]
     Meta(#[from] wharf_meta::Error),
@@ -117,22 +124,6 @@ pub struct Copied {
     pub missing: Vec<String>,
 }
 
-/// Keeps replaced bytes where they are for as long as it lives.
-struct Hold<'a>(&'a AtomicUsize);
-
-impl<'a> Hold<'a> {
-    fn new(holds: &'a AtomicUsize) -> Self {
-        holds.fetch_add(1, Ordering::SeqCst);
-        Self(holds)
-    }
-}
-
-impl Drop for Hold<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::SeqCst);
-    }
-}
-
 /// Backs a running registry up into `folder`, which is empty, absent or an earlier backup.
 pub async fn create(
     registry: &Registry,
@@ -140,9 +131,12 @@ pub async fn create(
     progress: &mut (dyn FnMut(&Copied) + Send),
 ) -> Result<Copied> {
     // Before the snapshot: what it will name must not go.
-    let hold = Hold::new(&registry.holds);
+    let hold = Hold::take(registry).await?;
     let copied = create_from(&registry.meta, &*registry.blobs, folder, progress).await?;
-    drop(hold);
+    // Bytes that went nonetheless are among those that are missing.
+    if !hold.release().await? && !copied.missing.is_empty() {
+        return Err(BackupError::Lapsed);
+    }
     // What was replaced meanwhile has waited for this.
     crate::blob::collect_replaced(registry).await?;
     Ok(copied)

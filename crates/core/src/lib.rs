@@ -16,6 +16,7 @@ pub mod gc;
 mod house;
 pub mod job;
 pub mod manifest;
+pub mod mark;
 pub mod referrer;
 pub mod registry;
 pub mod reindex;

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use wharf_meta::replica as rows;
+use wharf_meta::{Meta, replica as rows};
 
 use crate::error::Result;
 use crate::registry::Registry;
@@ -82,8 +82,12 @@ pub async fn leave(registry: &Registry, me: &Me) -> Result<()> {
 
 /// All processes that were heard of lately, by start.
 pub async fn list(registry: &Registry) -> Result<Vec<Replica>> {
-    let at = registry.clock.now_ms();
-    let found = registry.meta.scan(rows::List { at }).await?;
+    Ok(of_store(&registry.meta, registry.clock.now_ms()).await?)
+}
+
+/// The same of a store that nothing here serves from.
+pub async fn of_store(meta: &Meta, at: i64) -> wharf_meta::Result<Vec<Replica>> {
+    let found = meta.scan(rows::List { at }).await?;
     Ok(found.into_iter().map(replica).collect())
 }
 

@@ -64,7 +64,8 @@ pub fn inspect(path: &Path) -> Result<Found> {
         }
         Err(e) if e.kind() == ErrorKind::NotFound => {
             let log = beside(path, "-wal");
-            if log.exists() {
+            // An empty one has nothing that could be missing.
+            if std::fs::metadata(&log).is_ok_and(|log| log.len() > 0) {
                 let reason = format!(
                     "{} is missing but its log {} is there",
                     path.display(),

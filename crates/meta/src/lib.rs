@@ -7,6 +7,7 @@
 //!
 //! To start reading: `tx.rs` (the wall), `ops/tag.rs` (the model operation), `engine/sqlite/writer.rs` (group commit).
 
+mod copy;
 mod engine;
 mod error;
 mod folder;
@@ -24,6 +25,7 @@ pub mod suite;
 #[cfg(feature = "test-server")]
 pub mod test_server;
 
+pub use copy::Copied;
 #[cfg(feature = "suite")]
 pub use engine::postgres::Gate;
 pub use engine::postgres::PostgresOptions;
@@ -36,9 +38,9 @@ pub use fresh::Stamp;
 pub use meta::{Meta, Opened};
 pub use migration::SCHEMA;
 pub use ops::{
-    adopt, audit, blob, candidate, counter, event, job, manifest, multipart, principal, quarantine,
-    referrer, refresh_token, replica, repository, restorable, setting, signing_key, tag, upload,
-    usage,
+    adopt, audit, blob, candidate, counter, event, hold, job, manifest, mark, multipart, principal,
+    quarantine, referrer, refresh_token, replica, repository, restorable, setting, signing_key,
+    tag, upload, usage,
 };
 pub use stats::{Slow, Stats};
 pub use tx::{Counter, Op, ReadOp, Tx};

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use wharf_oci::RepositoryName;
 
+use crate::copy::{self, Copied};
 use crate::engine::postgres::{self, PostgresOptions};
 use crate::engine::sqlite::{self, SqliteOptions};
 use crate::error::{Error, Result};
@@ -23,6 +24,25 @@ pub struct Meta {
 enum Engine {
     Sqlite(Arc<sqlite::Engine>),
     Postgres(Arc<postgres::Engine>),
+}
+
+/// One state of a store; see [`Meta::snapshot`].
+#[derive(Debug)]
+pub(crate) enum Snapshot {
+    /// The state as it is at each read: only for a store that nobody writes to.
+    Sqlite(Meta),
+    /// A transaction.
+    Postgres(Box<postgres::Snapshot>),
+}
+
+impl Snapshot {
+    /// Runs a read.
+    pub(crate) async fn read<O: ReadOp>(&self, op: O) -> Result<O::Out> {
+        match self {
+            Snapshot::Sqlite(meta) => meta.scan(op).await,
+            Snapshot::Postgres(snapshot) => snapshot.read(&op).await,
+        }
+    }
 }
 
 /// What [`Meta::open`] or [`Meta::connect`] found.
@@ -102,14 +122,78 @@ impl Meta {
         }
     }
 
-    /// Writes a consistent copy of the database to a file that does not exist yet, while serving, and syncs it.
+    /// One state of the store, for reads that must all see the same.
+    pub(crate) async fn snapshot(&self) -> Result<Snapshot> {
+        match &self.engine {
+            Engine::Sqlite(_) => Ok(Snapshot::Sqlite(self.clone())),
+            Engine::Postgres(engine) => Ok(Snapshot::Postgres(Box::new(engine.snapshot().await?))),
+        }
+    }
+
+    /// Copies everything into a store that holds nothing, and compares; gives what was copied of each table. Of a PostgreSQL
+    /// store it is one consistent state, whoever writes meanwhile; to an SQLite store nobody may write. `progress` hears the
+    /// table, how many of its rows are done, and whether they were compared rather than copied.
+    pub async fn copy_to(
+        &self,
+        to: &Meta,
+        progress: &mut (dyn FnMut(&'static str, u64, bool) + Send),
+    ) -> Result<Vec<Copied>> {
+        copy::copy(self, to, progress).await
+    }
+
+    /// Refuses a store that holds something already, as a target of [`Meta::copy_to`].
+    pub async fn expect_empty(&self) -> Result<()> {
+        copy::check_empty(self).await
+    }
+
+    /// Whether this is the target of a copy that broke off: nothing may serve from it.
+    pub async fn is_half_copied(&self) -> Result<bool> {
+        copy::is_unfinished(self).await
+    }
+
+    /// What shows that the database lost writes that it had acknowledged to this process, until [`Meta::forget_loss`]. With
+    /// SQLite nothing does: what is put back while it runs is damage.
+    pub fn loss(&self) -> Option<String> {
+        match &self.engine {
+            Engine::Sqlite(_) => None,
+            Engine::Postgres(engine) => engine.loss(),
+        }
+    }
+
+    /// It was taken note of.
+    pub fn forget_loss(&self) {
+        if let Engine::Postgres(engine) = &self.engine {
+            engine.forget_loss();
+        }
+    }
+
+    /// What an engine needs after rows came with ids of their own.
+    pub(crate) async fn finish_copy(&self) -> Result<()> {
+        match &self.engine {
+            Engine::Sqlite(_) => Ok(()),
+            Engine::Postgres(engine) => engine.finish_copy().await,
+        }
+    }
+
+    /// Writes a consistent copy of the database to a file that does not exist yet, while serving, and syncs it. It is an
+    /// SQLite database, whatever the engine.
     pub async fn snapshot_into(&self, path: &Path) -> Result<()> {
         match &self.engine {
             Engine::Sqlite(engine) => engine.snapshot_into(path).await,
-            Engine::Postgres(_) => Err(Error::Unsupported {
-                what: "a snapshot into a file",
-                instead: "use pg_dump, and copy the blobs after it; docs/how-to/postgresql.md says how",
-            }),
+            Engine::Postgres(_) => {
+                let options = SqliteOptions {
+                    // Synced when it is whole.
+                    synchronous: sqlite::Synchronous::Normal,
+                    ..SqliteOptions::new(path)
+                };
+                let (copy, _) = Meta::open(options)?;
+                let copied = self.copy_to(&copy, &mut |_, _, _| {}).await;
+                copy.close().await;
+                copied?;
+                let file = std::fs::File::open(path);
+                file.and_then(|file| file.sync_all())
+                    .map_err(|e| Error::Io(format!("{}: {e}", path.display())))
+            }
         }
     }
 

@@ -168,6 +168,11 @@ impl Row {
         Row(cells)
     }
 
+    /// All its values.
+    pub fn into_cells(self) -> Vec<Cell> {
+        self.0
+    }
+
     fn take(&mut self, at: usize) -> Cell {
         self.0.get_mut(at).map(std::mem::take).unwrap_or_default()
     }

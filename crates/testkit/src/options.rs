@@ -54,6 +54,8 @@ pub struct TestOptions {
     pub clock: Option<Arc<ManualClock>>,
     /// Where the metadata is kept; none: as [`METADATA`] says.
     pub database: Option<Arc<TestDatabase>>,
+    /// The metadata is kept in a file, whatever [`METADATA`] says: for tests that are about this file.
+    pub on_file: bool,
 }
 
 /// All files below a folder.
@@ -148,7 +150,7 @@ impl TestOptions {
 
     /// The same with a database, if this run of the tests wants one.
     pub(crate) fn with_database(mut self) -> TestOptions {
-        if self.database.is_none() && on_postgres() {
+        if self.database.is_none() && on_postgres() && !self.on_file {
             self.database = Some(Arc::new(test_server::shared().database()));
         }
         self

@@ -4,9 +4,11 @@ use std::fs::File;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
+use wharf_meta::test_server::TestDatabase;
 
 use crate::ca::Ca;
 use crate::client::{Client, Version};
@@ -117,6 +119,12 @@ impl Process {
             assert!(start.elapsed() < PATIENCE, "not ready:\n{}", self.output());
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
+    }
+
+    /// Where the next start has its metadata; `None`: in a file.
+    pub fn set_database(&mut self, database: Option<Arc<TestDatabase>>) {
+        self.options.on_file = database.is_none();
+        self.options.database = database;
     }
 
     /// As the administrator.

@@ -23,6 +23,9 @@ use crate::store::AHEAD_OF_ALL;
 pub(super) const BLOBS: &str = "blobs";
 pub(super) const UPLOADS: &str = "uploads";
 
+/// Longest note that is read, in bytes.
+const NOTE: u64 = 200;
+
 /// Only the registry's own user has any business here.
 const FOLDER_MODE: Mode = Mode::RWXU;
 pub(super) const FILE_MODE: Mode = Mode::RUSR.union(Mode::WUSR);
@@ -205,6 +208,31 @@ impl Engine {
             Err(errno) => return Err(failed(errno)),
         }
         Ok(Some(stat.f_bavail.saturating_mul(stat.f_frsize)))
+    }
+
+    /// See [`BlobStore::note`](crate::BlobStore::note).
+    pub(super) fn note(&self, name: &'static str) -> Result<Option<String>> {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let file = match rustix::fs::openat(&self.root, name, flags, Mode::empty()) {
+            Err(Errno::NOENT) => return Ok(None),
+            opened => opened.map_err(failed("opening", name))?,
+        };
+        let mut text = String::new();
+        io::Read::read_to_string(&mut io::Read::take(File::from(file), NOTE), &mut text)
+            .map_err(|error| Error::io(|| format!("reading {name}"), error))?;
+        Ok(Some(text))
+    }
+
+    /// See [`BlobStore::set_note`](crate::BlobStore::set_note).
+    pub(super) fn set_note(&self, name: &'static str, text: &str) -> Result<()> {
+        let half = format!("{name}.new");
+        let flags = OFlags::CREATE | OFlags::TRUNC | OFlags::WRONLY | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(&self.root, half.as_str(), flags, FILE_MODE)
+            .map_err(failed("making", &half))?;
+        io::Write::write_all(&mut File::from(file), text.as_bytes())
+            .map_err(|error| Error::io(|| format!("writing {half}"), error))?;
+        rustix::fs::renameat(&self.root, half.as_str(), &self.root, name)
+            .map_err(failed("renaming", &half))
     }
 
     fn make_folder(&self, path: &str) -> Result<()> {

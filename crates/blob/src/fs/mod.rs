@@ -286,6 +286,21 @@ impl BlobStore for Fs {
         })
     }
 
+    fn note<'a>(&'a self, name: &'static str) -> BoxFuture<'a, Result<Option<String>>> {
+        Box::pin(async move {
+            let engine = self.engine.clone();
+            self.engine.pool.run(move || engine.note(name)).await
+        })
+    }
+
+    fn set_note<'a>(&'a self, name: &'static str, text: String) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            let engine = self.engine.clone();
+            let job = move || engine.set_note(name, &text);
+            self.engine.pool.run(job).await
+        })
+    }
+
     fn figures(&self) -> Figures {
         Figures {
             work: self.engine.counts.read(),

@@ -353,6 +353,20 @@ impl BlobStore for Object {
         })
     }
 
+    fn note<'a>(&'a self, name: &'static str) -> BoxFuture<'a, Result<Option<String>>> {
+        Box::pin(async move {
+            match self.read_note(name).await {
+                Ok(note) => Ok(Some(note)),
+                Err(Error::Missing { .. }) => Ok(None),
+                Err(error) => Err(error),
+            }
+        })
+    }
+
+    fn set_note<'a>(&'a self, name: &'static str, text: String) -> BoxFuture<'a, Result<()>> {
+        Box::pin(self.write_note(name, text))
+    }
+
     fn figures(&self) -> Figures {
         self.engine.gate.figures()
     }

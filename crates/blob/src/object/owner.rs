@@ -89,6 +89,29 @@ impl Object {
         }
     }
 
+    pub(super) async fn read_note(&self, name: &'static str) -> Result<String, Error> {
+        let path = self.beside(name);
+        let request = async {
+            let found = self.engine.store.get(&path).await?;
+            match found.meta.size > LENGTH {
+                true => Ok("something that is no note".into()),
+                false => found.bytes().await,
+            }
+        };
+        let what = || format!("reading {name}");
+        let bytes = self.engine.gate.pass(Call::Get, what, request).await?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    pub(super) async fn write_note(&self, name: &'static str, text: String) -> Result<(), Error> {
+        let path = self.beside(name);
+        let payload = PutPayload::from(text.into_bytes());
+        let request = self.engine.store.put(&path, payload);
+        let what = || format!("writing {name}");
+        self.engine.gate.pass(Call::Put, what, request).await?;
+        Ok(())
+    }
+
     async fn mark(&self) -> Result<Option<String>, OwnerError> {
         let path = self.mark_path();
         let request = async {
@@ -121,7 +144,11 @@ impl Object {
     }
 
     fn mark_path(&self) -> Path {
-        self.engine.prefix.parts().chain([MARK.into()]).collect()
+        self.beside(MARK)
+    }
+
+    fn beside(&self, name: &'static str) -> Path {
+        self.engine.prefix.parts().chain([name.into()]).collect()
     }
 
     fn whereabouts(&self) -> String {

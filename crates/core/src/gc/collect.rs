@@ -7,6 +7,7 @@ use wharf_blob::Key;
 use wharf_meta::{blob as rows, candidate};
 
 use super::{is_awake, paused, rules};
+use crate::backup::is_held;
 use crate::error::Result;
 use crate::job::{Job, Step};
 use crate::registry::Registry;
@@ -130,6 +131,9 @@ pub(crate) async fn remove(registry: &Registry, after: &mut Option<String>) -> R
     let Some(last) = page.last().cloned() else {
         return Ok((Step::Done, 0));
     };
+    if is_held(registry).await? {
+        return Ok((Step::Done, 0));
+    }
     let mut keys = Vec::with_capacity(page.len());
     for key in page {
         if registry.holds.load(Ordering::SeqCst) > 0 {

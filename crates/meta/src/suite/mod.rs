@@ -332,7 +332,7 @@ macro_rules! meta_suite {
             tag: [pages, versions_survive_deletion, history, several_tags_at_once],
             referrer: [pages_and_filters, gone_with_their_manifest],
             repository: [pages_within_prefixes, totals],
-            small: [replicas, principals, signing_keys, refresh_tokens, settings, events_are_in_order,
+            small: [replicas, holds, marks, principals, signing_keys, refresh_tokens, settings, events_are_in_order,
                 consumers_see_every_event],
             pairs: [serially],
             concurrent: [one_tag, one_blob, unlink_against_put, mount_against_unlink, tags_against_delete,

@@ -1,7 +1,50 @@
 //! Principals, keys, tokens, settings, events.
 
 use super::{NOW, push, put};
-use crate::{Meta, event, principal, refresh_token, setting, signing_key};
+use crate::{Meta, event, hold, mark, principal, refresh_token, setting, signing_key};
+
+/// A hold stands until it is released, or ends by itself; one that has ended is not made to last.
+pub async fn holds(meta: Meta) {
+    let standing = async |at: i64| meta.scan(hold::Standing { at }).await.unwrap();
+    let take = async |id: &str, first: bool, at: i64| {
+        let (id, lasts) = (id.to_owned(), 100);
+        let op = hold::Take {
+            id,
+            first,
+            lasts,
+            at,
+        };
+        meta.write(op).await.unwrap()
+    };
+    let release = async |id: &str, at: i64| {
+        let id = id.to_owned();
+        meta.write(hold::Release { id, at }).await.unwrap()
+    };
+    assert_eq!(standing(NOW).await, None);
+    assert!(take("a", true, NOW).await);
+    assert!(take("b", true, NOW + 50).await);
+    assert_eq!(standing(NOW + 60).await, Some(90));
+    assert!(take("a", false, NOW + 90).await);
+    assert_eq!(standing(NOW + 160).await, Some(30), "b has ended");
+    assert!(!take("b", false, NOW + 160).await);
+    assert!(release("a", NOW + 160).await);
+    assert_eq!(standing(NOW + 160).await, None);
+    assert!(!release("a", NOW + 160).await);
+    assert!(take("c", true, NOW).await);
+    assert!(!release("c", NOW + 100).await, "it had ended");
+}
+
+/// Marks only grow, and beyond what is beside the blobs.
+pub async fn marks(meta: Meta) {
+    let advance = async |beyond: u64| {
+        let done = meta.write(mark::Advance { beyond }).await.unwrap();
+        (done.before, done.now)
+    };
+    assert_eq!(advance(0).await, (0, 1));
+    assert_eq!(advance(1).await, (1, 2));
+    assert_eq!(advance(9).await, (2, 10));
+    assert_eq!(advance(3).await, (10, 11));
+}
 
 /// The first one to make a name has it; secrets change; nothing secret is shown.
 pub async fn principals(meta: Meta) {

@@ -1,7 +1,9 @@
 //! PostgreSQL: the shared suite, and what is its own.
 
 mod broken;
+mod copy;
 mod interleave;
+mod statements;
 
 use wharf_meta::suite::Store;
 use wharf_meta::test_server::{TestDatabase, shared};

@@ -6,6 +6,7 @@ mod faults;
 mod fixture;
 mod growth;
 mod open;
+mod statements;
 
 use std::path::Path;
 

@@ -14,7 +14,7 @@ use wharf_meta::lock::{self, FolderLock, LockError};
 use wharf_meta::{Meta, Opened, PostgresOptions, SqliteOptions, Synchronous, blob, setting};
 
 /// The metadata store's file.
-const DATABASE: &str = "wharf.db";
+pub(super) const DATABASE: &str = "wharf.db";
 /// Set aside for deletes on a full disk: a full log between two checkpoints.
 const RESERVE: u64 = 16 << 20;
 
@@ -66,6 +66,11 @@ pub enum DataError {
     /// The blob store refuses it.
     #[error(transparent)]
     Blob(#[from] wharf_blob::Error),
+    /// A copy was made into its database, and broke off.
+    #[error(
+        "the metadata is a copy that broke off, not all of it is there; drop the database and run `wharf metadata copy` again"
+    )]
+    HalfCopied,
     /// The bucket is not this installation's, or cannot be used.
     #[error(transparent)]
     Owner(#[from] OwnerError),
@@ -114,7 +119,7 @@ impl Data {
                 if folder.join(DATABASE).exists() {
                     tracing::warn!(
                         folder = %folder.display(),
-                        "metadata.url is set, so {DATABASE} in the data folder is not used: what it holds is not served"
+                        "metadata.url is set, so {DATABASE} in the data folder is not used; `wharf metadata copy` moves what it holds"
                     );
                 }
                 Meta::connect(postgres.clone()).await?
@@ -125,6 +130,10 @@ impl Data {
                 ..SqliteOptions::new(folder.join(DATABASE))
             })?,
         };
+        if meta.is_half_copied().await? {
+            meta.close().await;
+            return Err(DataError::HalfCopied);
+        }
         let bucket = options.object.as_ref().map(Object::open).transpose()?;
         let blobs: Arc<dyn BlobStore> = match &bucket {
             Some(bucket) => Arc::new(bucket.clone()),
@@ -195,7 +204,7 @@ impl Data {
 }
 
 /// Makes the folder for its owner only, and names it absolutely.
-fn make(folder: &Path) -> Result<PathBuf, DataError> {
+pub(super) fn make(folder: &Path) -> Result<PathBuf, DataError> {
     let refused = |source| DataError::Folder {
         folder: folder.to_owned(),
         source,

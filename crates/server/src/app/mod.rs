@@ -1,6 +1,7 @@
 //! The one place that knows all parts: it opens the stores, puts the registry together, and sends each request to the
 //! part that answers it.
 
+mod copy;
 mod data;
 pub(crate) mod health;
 mod upkeep;
@@ -16,8 +17,9 @@ use wharf_core::clock::SharedClock;
 use wharf_core::gc::{self, Rules};
 use wharf_core::job::{self, Kinds};
 use wharf_core::replica::{self, Me};
-use wharf_core::{Clock, ContentRules, Limits, Registry};
+use wharf_core::{Clock, ContentRules, Limits, Registry, mark};
 
+pub use self::copy::{CopyError, Place, copy};
 pub use self::data::{Data, DataError, DataOptions, target};
 pub use self::upkeep::Upkeep;
 use crate::http::body::Body;
@@ -122,6 +124,10 @@ impl App {
         ));
         registry.rules.store(Arc::new(options.rules));
         gc::awake(&registry).await?;
+        // Before any job: an older state must not collect what only a newer one names.
+        if let Err(error) = mark::tend(&registry).await {
+            tracing::warn!(%error, "whether the metadata is as new as the blobs could not be seen; trying again");
+        }
         let stop = CancellationToken::new();
         let kinds = Arc::new(upkeep::kinds(options.upkeep));
         let (halt, halted) = watch::channel(false);

@@ -9,7 +9,7 @@ use wharf_blob::{Part, Stored};
 use wharf_core::clock::SharedClock;
 use wharf_core::job::{self, Kinds, Spec};
 use wharf_core::replica::{self, Me};
-use wharf_core::{Registry, event, gc, manifest, scrub, upload, usage};
+use wharf_core::{Registry, event, gc, manifest, mark, scrub, upload, usage};
 use wharf_meta::counter::{Fold, MAX_FOLD};
 
 /// Between two looks at files and keys.
@@ -18,6 +18,8 @@ const SHORT: Duration = Duration::from_secs(1);
 const BEAT: Duration = Duration::from_secs(5);
 /// Between two looks at the clock of a shared database.
 const FOLLOW: Duration = Duration::from_secs(10);
+/// Between two marks where several processes write.
+const MARK: Duration = Duration::from_secs(60);
 /// Between two rounds of small things.
 const OFTEN: Duration = Duration::from_secs(10 * 60);
 /// Between two times that changes of counters and of what repositories take up are added up.
@@ -67,6 +69,14 @@ pub(super) async fn run(
         every(FOLD, &stop, || fold(&registry)),
         every(FOLLOW, &stop, || follow(&registry, shared.as_deref())),
         async {
+            // The start did the first.
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = tokio::time::sleep(marks(&registry)) => {}
+            }
+            every(marks(&registry), &stop, || tend(&registry)).await;
+        },
+        async {
             tokio::select! {
                 () = stop.cancelled() => {}
                 () = after_crash(&registry) => {}
@@ -104,6 +114,23 @@ async fn every<F: Future<Output = ()>>(
 async fn access(registry: &Registry) {
     if let Err(error) = registry.access.upkeep(registry.clock.now_ms()).await {
         tracing::warn!(%error, "users and keys could not be looked after; trying again");
+    }
+    if let Err(error) = mark::watch(registry).await {
+        tracing::warn!(%error, "collection could not be paused; trying again");
+    }
+}
+
+/// Time between two marks: of a database of its own, whose disk may sleep, they only tell of another time than this run's.
+fn marks(registry: &Registry) -> Duration {
+    match registry.meta.is_shared() {
+        true => MARK,
+        false => OFTEN,
+    }
+}
+
+async fn tend(registry: &Registry) {
+    if let Err(error) = mark::tend(registry).await {
+        tracing::warn!(%error, "whether the metadata is as new as the blobs could not be seen; trying again");
     }
 }
 

@@ -11,6 +11,7 @@ mod gc;
 mod history;
 mod human;
 mod job;
+mod metadata;
 mod offline;
 mod page;
 mod serve;
@@ -75,6 +76,9 @@ enum Command {
     /// Check what is stored
     #[command(subcommand)]
     Storage(StorageCommand),
+    /// Move the metadata to another database
+    #[command(subcommand)]
+    Metadata(metadata::MetadataCommand),
     /// Look at repositories, and at what was deleted in them
     #[command(subcommand)]
     Repo(history::RepoCommand),
@@ -289,6 +293,7 @@ fn dispatch(command: Command) -> Outcome {
         Command::Storage(StorageCommand::Verify { deep, flags, .. }) => {
             storage::verify(&flags.inputs(), deep)
         }
+        Command::Metadata(command) => metadata::run(command),
         Command::Repo(command) => history::repo(&command),
         Command::Tag(command) => history::tag(&command),
         Command::Manifest(command) => history::manifest(&command),

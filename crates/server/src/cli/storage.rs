@@ -11,6 +11,7 @@ use super::human::{bytes, count};
 use super::offline::{absolute, perform, runtime};
 use super::print;
 use crate::admin::{Command, Copied, Hidden, Reindexed, Reply, Verified};
+use crate::app::{Place, copy as copy_metadata};
 use crate::config::{Inputs, load};
 
 /// Longer passwords are no passwords.
@@ -136,7 +137,15 @@ fn reindexed(done: &Reindexed, adopts: bool) -> String {
 pub(super) fn restore(inputs: &Inputs, folder: &Path) -> Outcome {
     let config = load(inputs)?.config;
     let data = absolute(&config.server.data)?;
-    let done = runtime()?.block_on(backup::restore(folder, &data, &mut |_| ()));
+    let runtime = runtime()?;
+    let target = config
+        .postgres_options()
+        .map(|options| Place::Postgres(Box::new(options)));
+    let refused = |error| Failure::text(Exit::Failure, format!("metadata.url: {error}"));
+    if let Some(target) = &target {
+        runtime.block_on(target.expect_empty()).map_err(refused)?;
+    }
+    let done = runtime.block_on(backup::restore(folder, &data, &mut |_| ()));
     let copied = done.map_err(|error| {
         let exit = match error {
             backup::BackupError::NotEmpty { .. } => Exit::Data,
@@ -144,6 +153,17 @@ pub(super) fn restore(inputs: &Inputs, folder: &Path) -> Outcome {
         };
         Failure::new(exit, error)
     })?;
+    if let Some(target) = &target {
+        let file = data.join(backup::DATABASE);
+        let moved = runtime.block_on(copy_metadata(
+            &Place::Sqlite(file.clone()),
+            target,
+            &mut |_, _, _| (),
+        ));
+        moved.map_err(|(_, error)| refused(error))?;
+        // It is in the other database now, and compared.
+        remove_database(&file)?;
+    }
     let copied = Copied::from(copied);
     let text = format!(
         "{} in {}",
@@ -156,6 +176,21 @@ pub(super) fn restore(inputs: &Inputs, folder: &Path) -> Outcome {
     );
     let cure = "everything else is restored; push them again, or restore another backup";
     finish_copy(&told, &copied, cure)
+}
+
+fn remove_database(file: &Path) -> Outcome {
+    for suffix in ["", "-wal", "-shm"] {
+        let mut path = file.as_os_str().to_owned();
+        path.push(suffix);
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                let path = Path::new(&path).display();
+                return Err(Failure::text(Exit::Failure, format!("{path}: {error}")));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// Checks a backup.

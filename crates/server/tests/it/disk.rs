@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use wharf_testkit::{Client, Content, Image, Process, Response, TestOptions, Version};
 
-use crate::disk_support::{Disk, Inject, figure, health, start, until};
+use crate::disk_support::{Disk, Inject, figure, health, no_file, start, until};
 use crate::support::{blob, chunk, finish, holds, manifest, standing};
 
 /// Everything with which SQLite and the blob store write into files.
@@ -57,6 +57,9 @@ fn verify(server: &Process) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_disk_reads_and_deletes_and_takes_pushes_again_when_there_is_room() {
+    if no_file() {
+        return;
+    }
     let Some(disk) = Disk::tmpfs("64m") else {
         return;
     };
@@ -135,6 +138,9 @@ async fn a_full_disk_reads_and_deletes_and_takes_pushes_again_when_there_is_room
 /// Nothing else is written meanwhile, so the session's claim stands and its client goes on from there.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_upload_that_met_a_full_disk_goes_on_from_its_claim() {
+    if no_file() {
+        return;
+    }
     let Some(disk) = Disk::tmpfs("64m") else {
         return;
     };
@@ -163,6 +169,9 @@ async fn an_upload_that_met_a_full_disk_goes_on_from_its_claim() {
 /// A quota, a file system that became read-only, and a disk that fails: each write says which it is.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn failing_writes_are_told_apart_and_end_by_themselves() {
+    if no_file() {
+        return;
+    }
     for (errno, status, words) in [
         ("EDQUOT", 507, "no room left"),
         ("EROFS", 503, "read-only"),
@@ -210,6 +219,9 @@ async fn failing_writes_are_told_apart_and_end_by_themselves() {
 /// The kernel finds an error and turns the file system read-only, as `errors=remount-ro` says.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_file_system_that_turns_read_only_is_still_served() {
+    if no_file() {
+        return;
+    }
     let Some(disk) = Disk::ext4(96 << 20) else {
         return;
     };
@@ -233,6 +245,9 @@ async fn a_file_system_that_turns_read_only_is_still_served() {
 /// An upload whose sync failed is void back to its claim: the system may have dropped what it could not write.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_upload_whose_sync_failed_goes_back_to_its_claim() {
+    if no_file() {
+        return;
+    }
     let server = start().await;
     let client = server.admin(Version::Http1);
     let content = Content::random(3_000_000);
@@ -270,6 +285,9 @@ async fn an_upload_whose_sync_failed_goes_back_to_its_claim() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_log_whose_sync_failed_takes_no_write_until_a_checkpoint_reached_the_disk() {
+    if no_file() {
+        return;
+    }
     let mut server = start().await;
     let client = server.admin(Version::Http1);
     let (name, image) = ("team/app", Image::random());
@@ -308,6 +326,9 @@ async fn a_log_whose_sync_failed_takes_no_write_until_a_checkpoint_reached_the_d
 /// The database's own sync, at the end of a checkpoint: what it was to keep stays in the log.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_checkpoint_whose_sync_failed_loses_nothing_and_stops_writes() {
+    if no_file() {
+        return;
+    }
     let mut server = start().await;
     let client = server.admin(Version::Http1);
     let (name, image) = ("team/app", Image::random());
@@ -352,6 +373,9 @@ async fn a_checkpoint_whose_sync_failed_loses_nothing_and_stops_writes() {
 /// A disk that cannot read: an error or a broken connection, never a short answer that looks whole.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_blob_that_cannot_be_read_is_never_cut_short() {
+    if no_file() {
+        return;
+    }
     let server = start().await;
     let client = server.admin(Version::Http1);
     let (name, content) = ("team/app", Content::random(3_000_000));
@@ -384,6 +408,9 @@ async fn a_blob_that_cannot_be_read_is_never_cut_short() {
 /// nobody is taken for a stranger, and nothing is taken for damaged.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_database_that_cannot_be_read_is_told_and_never_guessed() {
+    if no_file() {
+        return;
+    }
     let mut server = start().await;
     let client = server.admin(Version::Http1);
     let (name, image) = ("team/app", Image::random());
@@ -458,6 +485,9 @@ async fn a_database_that_cannot_be_read_is_told_and_never_guessed() {
 /// Syncs that take seconds hold up those who wait for them, and nobody else; nobody is thrown out for waiting.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slow_disk_holds_up_no_reader_and_throws_no_writer_out() {
+    if no_file() {
+        return;
+    }
     const DELAY: Duration = Duration::from_secs(3);
     // Shorter than one sync: whoever counted our waiting as the client's would end the connection.
     let options = TestOptions {

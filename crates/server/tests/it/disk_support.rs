@@ -28,6 +28,17 @@ fn skipped(why: &str) {
     let _ = writeln!(std::io::stderr(), "skipped: {name}: {why}");
 }
 
+/// Whether a test that breaks the disk under the metadata's file has nothing to break: then it says so and ends.
+pub(crate) fn no_file() -> bool {
+    let elsewhere = wharf_testkit::on_postgres();
+    if elsewhere {
+        skipped(
+            "it breaks the metadata's file, and this run has none (WHARF_TEST_METADATA=postgres)",
+        );
+    }
+    elsewhere
+}
+
 /// A file system of its own, gone when dropped. Declare it before the server that uses it.
 pub(crate) struct Disk {
     folder: TempDir,

@@ -9,8 +9,13 @@ use crate::support::{blob, holds, manifest};
 
 const WHARF: &str = env!("CARGO_BIN_EXE_wharf");
 
+/// On a file, whatever the run: what `postgres` asks of backups and damage, it asks of its own.
 async fn start() -> Process {
-    Process::start(Path::new(WHARF), TestOptions::default()).await
+    let options = TestOptions {
+        on_file: true,
+        ..TestOptions::default()
+    };
+    Process::start(Path::new(WHARF), options).await
 }
 
 /// One whose files the test damages.

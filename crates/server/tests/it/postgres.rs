@@ -171,3 +171,267 @@ async fn a_database_that_holds_something_else_is_refused_at_the_start() {
     );
     assert_eq!(database.tables(), "somebody_elses", "nothing was written");
 }
+
+/// Two servers over one database, one of which makes a backup: no bytes go on the other one meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hold_keeps_bytes_on_every_replica() {
+    let options = on(test_server::shared().database());
+    let server = TestServer::start(options).await;
+    let client = server.admin(Version::Http1);
+    let blob = Content::random(200_000);
+    client.push_blob("team/app", &blob).await;
+    let registry = &server.app().registry;
+    let take = wharf_meta::hold::Take {
+        id: "another replica".into(),
+        first: true,
+        lasts: 3_600_000,
+        at: 0,
+    };
+    assert!(registry.meta.write(take).await.unwrap());
+    // Its row goes, its bytes stay.
+    let freed = wharf_core::gc::free_now(registry, true).await.unwrap();
+    assert_eq!((freed.blobs, freed.keys), (1, 0));
+    let release = wharf_meta::hold::Release {
+        id: "another replica".into(),
+        at: 0,
+    };
+    assert!(registry.meta.write(release).await.unwrap());
+    let freed = wharf_core::gc::free_now(registry, true).await.unwrap();
+    assert_eq!((freed.blobs, freed.keys), (0, 1));
+}
+
+/// An older state of the database is put back under a server that runs: it says so, and collects nothing until told to.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_lost_writes_is_found_out() {
+    let postgres: &'static Database = Box::leak(Box::new(Database::start(&[])));
+    let server = TestServer::start(on(postgres.database())).await;
+    let client = server.admin(Version::Http1);
+    client.push_image("team/app", "v1", &Image::random()).await;
+    let before = tempfile::tempdir().unwrap();
+    let copy = |from: &Path, to: &Path| {
+        let done = std::process::Command::new("cp")
+            .args(["-a", "-T"])
+            .args([from, to])
+            .status();
+        assert!(done.unwrap().success());
+    };
+    let saved = before.path().join("data");
+    tokio::task::block_in_place(|| {
+        postgres.stop();
+        copy(postgres.folder(), &saved);
+        postgres.again();
+    });
+    let target = "/v2/team/app/manifests/v1";
+    until_ok(&client, target).await;
+    let registry = &server.app().registry;
+    assert_eq!(wharf_core::gc::paused(registry).await.unwrap(), None);
+    assert_eq!(registry.meta.loss(), None, "a start anew is no loss");
+    client.push_image("team/app", "v2", &Image::random()).await;
+    tokio::task::block_in_place(|| {
+        postgres.stop();
+        std::fs::remove_dir_all(postgres.folder()).unwrap();
+        copy(&saved, postgres.folder());
+        postgres.again();
+    });
+    until_ok(&client, target).await;
+    client
+        .get("/v2/team/app/manifests/v2")
+        .send()
+        .await
+        .expect_status(404);
+    let started = Instant::now();
+    let reason = loop {
+        if let Some(reason) = wharf_core::gc::paused(registry).await.unwrap() {
+            break reason;
+        }
+        assert!(started.elapsed() < PATIENCE);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    assert!(reason.contains("lost writes"), "{reason}");
+}
+
+/// What a backup holds comes back, in a new database and a new folder, whatever was deleted and collected since.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_is_restored_into_another_database() {
+    let options = on(test_server::shared().database());
+    let mut server = Process::start(Path::new(env!("CARGO_BIN_EXE_wharf")), options).await;
+    let client = server.admin(Version::Http1);
+    let image = Image::random();
+    let large = Content::random(300_000);
+    client.push_image("team/app", "v1", &image).await;
+    client.push_blob("team/app", &large).await;
+    let folder = server.folder().to_owned();
+    let (data, backup) = (folder.join("data"), folder.join("backup"));
+    let wharf = async |args: &[&str], url: String| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_wharf"));
+        command.args(args).env("WHARF_METADATA_URL", url);
+        let out = tokio::task::spawn_blocking(move || command.output());
+        let out = out.await.unwrap().unwrap();
+        let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+        (out.status.success(), text(&out.stdout) + &text(&out.stderr))
+    };
+    let (data_text, backup_text) = (data.to_str().unwrap(), backup.to_str().unwrap());
+    let none = String::new;
+    let create = ["backup", "create", backup_text, "--data", data_text];
+    let (done, told) = wharf(&create, none()).await;
+    assert!(done, "{told}");
+
+    let digest = &image.manifest.digest;
+    client
+        .delete(&format!("/v2/team/app/manifests/{digest}"))
+        .send()
+        .await
+        .expect_status(202);
+    let free = ["gc", "run", "--now", "--yes", "--data", data_text];
+    let (done, told) = wharf(&free, none()).await;
+    assert!(done, "{told}");
+    assert!(server.terminate().await.success());
+
+    // A database that holds something is refused before anything is done.
+    let new = folder.join("new");
+    let restore = [
+        "backup",
+        "restore",
+        backup_text,
+        "--data",
+        new.to_str().unwrap(),
+    ];
+    let used = test_server::shared().database();
+    let options = wharf_meta::PostgresOptions::new(used.url());
+    let (meta, _) = wharf_meta::Meta::connect(options).await.unwrap();
+    let (key, value) = ("a".to_owned(), "b".to_owned());
+    let put = wharf_meta::setting::Put { key, value };
+    meta.write(put).await.unwrap();
+    meta.close().await;
+    let (done, told) = wharf(&restore, used.url()).await;
+    assert!(
+        !done && told.contains("metadata.url: the target holds"),
+        "{told}"
+    );
+    assert!(!new.exists());
+
+    let database = Arc::new(test_server::shared().empty(""));
+    let (done, told) = wharf(&restore, database.url()).await;
+    assert!(done, "{told}");
+    assert!(!new.join("wharf.db").exists());
+    std::fs::rename(&data, folder.join("old")).unwrap();
+    std::fs::rename(&new, &data).unwrap();
+    server.set_database(Some(database));
+    server.again().await;
+    let got = client
+        .get("/v2/team/app/manifests/v1")
+        .send()
+        .await
+        .expect_status(200);
+    assert_eq!(got.body, image.manifest.bytes);
+    for blob in image.blobs().chain([&large]) {
+        assert!(crate::support::holds(&client, "team/app", blob).await);
+    }
+    let (_, told) = wharf(&["gc", "plan", "--data", data_text], none()).await;
+    assert!(told.contains("a backup was restored"), "{told}");
+}
+
+/// The fewest round trips to the database that a request took of some; work in the background adds its own to others.
+async fn fewest(server: &TestServer, request: impl AsyncFn(usize)) -> u64 {
+    let mut fewest = u64::MAX;
+    for n in 0..12 {
+        let before = server.app().registry.meta.stats().round_trips;
+        request(n).await;
+        let after = server.app().registry.meta.stats().round_trips;
+        fewest = fewest.min(after - before);
+    }
+    fewest
+}
+
+/// As `docs/reference/performance.md` lists them: each is a wait for the network, whatever else is fast.
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_take_the_round_trips_that_are_documented() {
+    let server = TestServer::start(on(test_server::shared().database())).await;
+    let client = server.admin(Version::Http1);
+    let image = Image::random();
+    client.push_image("team/app", "v1", &image).await;
+    let large = Content::random(300_000);
+    client.push_blob("team/app", &large).await;
+    let (client, name) = (&client, "team/app");
+    let small = &image.config;
+    let get = async |target: String, status: u16| {
+        client.get(&target).send().await.expect_status(status);
+    };
+    let head = async |target: String| {
+        client.head(&target).send().await.expect_status(200);
+    };
+    let blob = |content: &Content| crate::support::blob(name, &content.digest);
+    let manifest = |reference: &str| crate::support::manifest(name, reference);
+    let digest = image.manifest.digest.to_string();
+    let mut told = Vec::new();
+    let mut tell = |what: &'static str, count: u64| told.push((what, count));
+    tell(
+        "HEAD blob",
+        fewest(&server, async |_| head(blob(&large)).await).await,
+    );
+    tell(
+        "GET blob in a file",
+        fewest(&server, async |_| get(blob(&large), 200).await).await,
+    );
+    tell(
+        "GET blob in the database",
+        fewest(&server, async |_| get(blob(small), 200).await).await,
+    );
+    tell(
+        "GET manifest by tag",
+        fewest(&server, async |_| get(manifest("v1"), 200).await).await,
+    );
+    tell(
+        "HEAD manifest by tag",
+        fewest(&server, async |_| head(manifest("v1")).await).await,
+    );
+    tell(
+        "GET manifest by digest",
+        fewest(&server, async |_| get(manifest(&digest), 200).await).await,
+    );
+    let tags = "/v2/team/app/tags/list".to_owned();
+    tell(
+        "tags/list",
+        fewest(&server, async |_| get(tags.clone(), 200).await).await,
+    );
+    tell(
+        "push of a small blob",
+        fewest(&server, async |_| {
+            client.push_blob(name, &Content::random(500)).await
+        })
+        .await,
+    );
+    tell(
+        "push of a blob in a file",
+        fewest(&server, async |_| {
+            client.push_blob(name, &Content::random(200_000)).await
+        })
+        .await,
+    );
+    let fresh: Vec<Image> = (0..12).map(|_| Image::random()).collect();
+    for image in &fresh {
+        for blob in image.blobs() {
+            client.push_blob(name, blob).await;
+        }
+    }
+    let put = async |n: usize| {
+        client
+            .push_manifest(name, &format!("new{n}"), &fresh[n].manifest)
+            .await;
+    };
+    tell("PUT manifest, two layers", fewest(&server, put).await);
+    let remove = async |n: usize| {
+        let target = manifest(&format!("new{n}"));
+        client.delete(&target).send().await.expect_status(202);
+    };
+    tell("DELETE tag", fewest(&server, remove).await);
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/reference/performance.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    let rows: Vec<String> = told
+        .iter()
+        .map(|(what, count)| format!("| {what} | {count} |"))
+        .collect();
+    for row in &rows {
+        assert!(page.contains(row), "not on the page:\n{}", rows.join("\n"));
+    }
+}

@@ -143,6 +143,14 @@ impl Connection {
         answer: impl Future<Output = Result<T, tokio_postgres::Error>>,
     ) -> Result<T, Fault> {
         self.counts.round_trips.fetch_add(1, Ordering::Relaxed);
+        self.beside(answer).await
+    }
+
+    /// The same for what is sent together with something else, and waited for together.
+    async fn beside<T>(
+        &self,
+        answer: impl Future<Output = Result<T, tokio_postgres::Error>>,
+    ) -> Result<T, Fault> {
         match tokio::time::timeout(self.limit, answer).await {
             Ok(answer) => answer.map_err(Fault::from),
             Err(_) => {
@@ -160,6 +168,11 @@ impl Connection {
     /// The first column of the last row that the statements give, as text.
     pub(super) async fn text(&self, sql: &str) -> Result<Option<String>, Fault> {
         self.within(self.client.simple_query(sql)).await.map(last)
+    }
+
+    /// The same, sent together with the first statement of a transaction.
+    pub(super) async fn begin(&self, sql: &str) -> Result<Option<String>, Fault> {
+        self.beside(self.client.simple_query(sql)).await.map(last)
     }
 
     /// A statement that nothing knows yet: [`super::migrate`] and the like.

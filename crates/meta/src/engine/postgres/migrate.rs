@@ -229,16 +229,15 @@ pub(super) async fn open(
     let server = server(connection).await?;
     judge(&server).map_err(Fault::Final)?;
     let name = format!("metadata.url {name}");
-    if let Some(ran) = ran(connection).await?
+    let opened = if let Some(ran) = ran(connection).await?
         && pending(all, &ran, &name).map_err(Fault::Final)?.is_empty()
     {
         allowed(connection).await?;
-        return Ok(Opened {
+        Opened {
             fresh: false,
             migrated_from: None,
-        });
-    }
-    if !server.may_create {
+        }
+    } else if !server.may_create {
         return Err(Fault::Final(refuse(
             format!(
                 "the user may not make tables in the schema {}",
@@ -246,13 +245,25 @@ pub(super) async fn open(
             ),
             "GRANT CREATE ON SCHEMA … TO the user, or let it own the database",
         )));
+    } else {
+        alone(connection, migrate(connection, &name, all)).await?
+    };
+    if is_from_elsewhere(connection).await? {
+        alone(connection, settle(connection)).await?;
     }
+    Ok(opened)
+}
+
+/// Runs work in a transaction, whose locks keep others out.
+async fn alone<T>(
+    connection: &Connection,
+    work: impl Future<Output = Result<T, Fault>>,
+) -> Result<T, Fault> {
     connection.batch(BEGIN).await?;
-    let outcome = migrate(connection, &name, all).await;
-    match outcome {
-        Ok(opened) => {
+    match work.await {
+        Ok(done) => {
             connection.batch("COMMIT").await?;
-            Ok(opened)
+            Ok(done)
         }
         Err(fault) => {
             if !fault.is_lost() {
@@ -261,6 +272,39 @@ pub(super) async fn open(
             Err(fault)
         }
     }
+}
+
+/// Whether events or cursors name transactions that this server has not come to: the rows were restored from a dump of another
+/// one. Its new events would come before them, and be taken for seen.
+async fn is_from_elsewhere(connection: &Connection) -> Result<bool, Fault> {
+    let rows = connection
+        .once(
+            "SELECT GREATEST((SELECT COALESCE(MAX(transaction_id), 0) FROM event), \
+             (SELECT COALESCE(MAX(seen_transaction), 0) FROM event_cursor)) >= \
+             CAST(CAST(pg_snapshot_xmax(pg_current_snapshot()) AS TEXT) AS BIGINT)",
+            &[],
+        )
+        .await?;
+    first(rows)?.flag(0).map_err(Fault::Final)
+}
+
+/// Lets the events that are there go by their ids alone, before all that will be written here. A consumer may get some anew.
+async fn settle(connection: &Connection) -> Result<(), Fault> {
+    connection.text(LOCK).await?;
+    if !is_from_elsewhere(connection).await? {
+        return Ok(());
+    }
+    tracing::warn!(
+        "the metadata was restored from a dump of another server: its events are numbered anew"
+    );
+    connection
+        .batch(
+            "UPDATE event_cursor SET seen = COALESCE((SELECT MIN(e.id) - 1 FROM event e \
+             WHERE (e.transaction_id, e.id) > (event_cursor.seen_transaction, event_cursor.seen)), \
+             (SELECT MAX(id) FROM event), 0), seen_transaction = 0; \
+             UPDATE event SET transaction_id = 0 WHERE transaction_id <> 0",
+        )
+        .await
 }
 
 /// In a transaction: waits for whoever else does the same, and then looks again.

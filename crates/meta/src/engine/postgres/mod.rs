@@ -177,6 +177,49 @@ impl Engine {
         joined::<O>(tokio::spawn(async move { inner.run(&op, mode).await })).await
     }
 
+    /// See [`crate::Meta::snapshot`].
+    pub(crate) async fn snapshot(&self) -> Result<Snapshot> {
+        let connection = self.inner.pool.apart().await.map_err(Fault::into_error)?;
+        // What takes long is not stuck: its reads are short, and so is what it holds back.
+        connection
+            .batch(
+                "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; \
+                 SET LOCAL idle_in_transaction_session_timeout TO 0",
+            )
+            .await
+            .map_err(Fault::into_error)?;
+        Ok(Snapshot { connection })
+    }
+
+    /// See [`crate::Meta::finish_copy`].
+    pub(crate) async fn finish_copy(&self) -> Result<()> {
+        let done = async {
+            let lease = self.inner.pool.get().await?;
+            for table in ["event", "counter_delta", "usage_delta"] {
+                lease
+                    .text(&format!(
+                        "SELECT setval(pg_get_serial_sequence('{table}', 'id'), \
+                         (SELECT COALESCE(MAX(id), 0) + 1 FROM {table}), false)"
+                    ))
+                    .await?;
+            }
+            lease.batch("ANALYZE").await?;
+            lease.give_back();
+            Ok(())
+        };
+        done.await.map_err(Fault::into_error)
+    }
+
+    /// See [`crate::Meta::loss`].
+    pub(crate) fn loss(&self) -> Option<String> {
+        self.inner.pool.loss()
+    }
+
+    /// See [`crate::Meta::forget_loss`].
+    pub(crate) fn forget_loss(&self) {
+        self.inner.pool.forget_loss();
+    }
+
     /// See [`crate::Meta::stats`].
     pub(crate) fn stats(&self) -> Stats {
         let counts = &self.inner.counts;
@@ -206,6 +249,24 @@ impl Engine {
     /// See [`crate::Meta::close`].
     pub(crate) fn close(&self) {
         self.inner.pool.close();
+    }
+}
+
+/// One state of the database, on a connection of its own, which ends it.
+#[derive(Debug)]
+pub(crate) struct Snapshot {
+    connection: connection::Connection,
+}
+
+impl Snapshot {
+    /// Runs a read.
+    pub(crate) async fn read<O: ReadOp>(&self, op: &O) -> Result<O::Out> {
+        let mut tx = PgTx::new(&self.connection, Mode::Inside, None);
+        let out = op.run(&mut tx).await;
+        match tx.fault() {
+            Some(fault) => Err(fault.into_error()),
+            None => out,
+        }
     }
 }
 
@@ -315,6 +376,11 @@ impl Inner {
                 });
                 match committed {
                     Ok(()) => {
+                        if let Some(doubt) = &doubt
+                            && mode == (Mode::Write { relaxed: false })
+                        {
+                            self.pool.acknowledged(&doubt.transaction);
+                        }
                         lease.give_back();
                         self.counts.commits.fetch_add(1, Ordering::Relaxed);
                         let nanos = u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX);

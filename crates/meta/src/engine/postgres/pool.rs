@@ -4,7 +4,7 @@
 //! outcome: a thousand requests must not be a thousand attempts when it comes back.
 
 use std::ops::Deref;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -46,6 +46,11 @@ pub(super) struct Pool {
     shared: Vec<RwLock<Option<Arc<Connection>>>>,
     turn: AtomicUsize,
     down: Mutex<Option<Down>>,
+    /// In which life of the server the last connection was made.
+    life: Mutex<String>,
+    /// The newest transaction that was acknowledged and is on the server's disk.
+    newest: AtomicU64,
+    loss: Mutex<Option<String>>,
     /// Held by whoever tries to connect while the database is down.
     trying: tokio::sync::Mutex<()>,
 }
@@ -64,6 +69,9 @@ impl Pool {
             idle: Mutex::default(),
             turn: AtomicUsize::new(0),
             down: Mutex::new(None),
+            life: Mutex::default(),
+            newest: AtomicU64::new(0),
+            loss: Mutex::default(),
             trying: tokio::sync::Mutex::default(),
         }
     }
@@ -164,6 +172,59 @@ impl Pool {
         Ok(connection)
     }
 
+    /// A write of this transaction was acknowledged, and is on the server's disk.
+    pub(super) fn acknowledged(&self, transaction: &str) {
+        if let Ok(transaction) = transaction.parse() {
+            self.newest.fetch_max(transaction, Ordering::Relaxed);
+        }
+    }
+
+    /// What shows that the database lost writes that it had acknowledged here.
+    pub(super) fn loss(&self) -> Option<String> {
+        let loss = self.loss.lock().unwrap_or_else(PoisonError::into_inner);
+        loss.clone()
+    }
+
+    /// Somebody has taken note of it.
+    pub(super) fn forget_loss(&self) {
+        self.loss
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+    }
+
+    /// Asks a server that was started anew, or took over, whether it has come as far as what was acknowledged here: a server
+    /// that has the write has given out all numbers up to that one.
+    async fn compare(&self, connection: &Connection) -> Result<(), Fault> {
+        let life = || self.life.lock().unwrap_or_else(PoisonError::into_inner);
+        if *life() == connection.life() {
+            return Ok(());
+        }
+        let newest = self.newest.load(Ordering::Relaxed);
+        let next = connection
+            .text("SELECT pg_snapshot_xmax(pg_current_snapshot())")
+            .await?;
+        *life() = connection.life().to_owned();
+        let Some(next) = next.and_then(|next| next.parse::<u64>().ok()) else {
+            return Ok(());
+        };
+        if next <= newest {
+            let loss = format!(
+                "the database lost writes that it had acknowledged (it is at transaction {next}, and had {newest}): a standby \
+                 that lagged behind took over, or an older state was restored"
+            );
+            tracing::error!(database = %self.connector.describe(), "{loss}");
+            self.newest.store(0, Ordering::Relaxed);
+            *self.loss.lock().unwrap_or_else(PoisonError::into_inner) = Some(loss);
+        }
+        Ok(())
+    }
+
+    /// A connection beside all others, for something that takes long.
+    pub(super) async fn apart(&self) -> Result<Connection, Fault> {
+        self.connect().await
+    }
+
     async fn connect(&self) -> Result<Connection, Fault> {
         let is_down = self
             .down
@@ -190,7 +251,13 @@ impl Pool {
                 return Err(Fault::Lost(down.why.clone()));
             }
         }
-        let made = Connection::open(&self.options, &self.connector, &self.counts, &self.seen).await;
+        let made = async {
+            let made =
+                Connection::open(&self.options, &self.connector, &self.counts, &self.seen).await?;
+            self.compare(&made).await?;
+            Ok::<_, Fault>(made)
+        }
+        .await;
         let mut down = self.down.lock().unwrap_or_else(PoisonError::into_inner);
         match &made {
             Ok(_) => {

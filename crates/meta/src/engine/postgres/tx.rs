@@ -16,6 +16,8 @@ use crate::value::{Id, Row, Val};
 pub(super) enum Mode {
     /// One statement, which is a transaction by itself.
     Alone,
+    /// In a transaction that was begun before.
+    Inside,
     /// All see one state, and none writes.
     Snapshot,
     /// Read and write under the locks that they ask for.
@@ -86,7 +88,7 @@ impl<'c> PgTx<'c> {
 
     fn begin(&self) -> Option<String> {
         let mut begin = match self.mode {
-            Mode::Alone => return None,
+            Mode::Alone | Mode::Inside => return None,
             Mode::Snapshot => "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY".to_owned(),
             Mode::Write { relaxed: false } => "BEGIN ISOLATION LEVEL READ COMMITTED".to_owned(),
             Mode::Write { relaxed: true } => {
@@ -126,7 +128,7 @@ impl<'c> PgTx<'c> {
                 Ok(()) => {
                     self.begun = true;
                     let (begun, outcome) = tokio::join!(
-                        self.connection.text(&begin),
+                        self.connection.begin(&begin),
                         self.connection.run(sql, values)
                     );
                     match begun {
