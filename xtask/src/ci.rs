@@ -69,6 +69,20 @@ fn steps() -> Result<Vec<Step>> {
         // What the tests themselves start.
         step("database", &[&xtask, "clients", "pg_ctlcluster"], &[]),
         step("test", &["cargo", "test", "--locked", "--workspace"], &[]),
+        // The whole registry again with its blobs in a bucket, an S3 service in the process of the tests.
+        step(
+            "bucket",
+            &[
+                "cargo",
+                "test",
+                "--locked",
+                "--package",
+                "wharf",
+                "--test",
+                "it",
+            ],
+            &[("WHARF_TEST_STORE", "s3")],
+        ),
         step(
             "doc",
             &[
@@ -100,6 +114,59 @@ fn steps() -> Result<Vec<Step>> {
             &[],
         ),
         step("e2e", &[&xtask, "e2e", "--binary", &release], &[]),
+        step(
+            "minio",
+            &[
+                &xtask, "e2e", "--binary", &release, "--store", "minio", "--short",
+            ],
+            &[],
+        ),
+        step(
+            "redirect",
+            &[
+                &xtask,
+                "e2e",
+                "--binary",
+                &release,
+                "--store",
+                "minio",
+                "--redirect",
+                "--short",
+            ],
+            &[],
+        ),
+        step(
+            "gcs",
+            &[
+                &xtask,
+                "e2e",
+                "--binary",
+                &release,
+                "--store",
+                "gcs",
+                "--redirect",
+                "stored",
+                "crane",
+                "--short",
+            ],
+            &[],
+        ),
+        step(
+            "azure",
+            &[
+                &xtask,
+                "e2e",
+                "--binary",
+                &release,
+                "--store",
+                "azure",
+                "--redirect",
+                "stored",
+                "crane",
+                "--short",
+            ],
+            &[],
+        ),
         step(
             "crash",
             &[
@@ -217,7 +284,10 @@ impl Step {
                 run::line(&command)
             );
         }
-        if matches!(self.name, "test" | "e2e" | "crash" | "power") && found.passed == 0 {
+        let counts = [
+            "test", "bucket", "e2e", "minio", "redirect", "gcs", "azure", "crash", "power",
+        ];
+        if counts.contains(&self.name) && found.passed == 0 {
             bail!("no test was run");
         }
         Ok(())

@@ -4,8 +4,11 @@
 
 use std::fmt::Debug;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{LazyLock, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use wharf_meta::Meta;
+use wharf_meta::setting::Now;
 
 /// Tells the time.
 pub trait Clock: Send + Sync + Debug {
@@ -33,6 +36,59 @@ impl Clock for SystemClock {
     fn steady_ms(&self) -> i64 {
         static START: LazyLock<Instant> = LazyLock::new(Instant::now);
         i64::try_from(START.elapsed().as_millis()).unwrap_or(i64::MAX)
+    }
+}
+
+/// The clock of a database that several processes share, so that graces, windows and leases mean the same to all of them, whatever
+/// the clocks of their machines say. Goes on by the steady clock between two looks at it; when the database's clock is set, the next
+/// look leaps, as with any other clock.
+#[derive(Debug)]
+pub struct SharedClock {
+    own: Arc<dyn Clock>,
+    /// What the database's clock shows more than the steady one, in milliseconds.
+    ahead: AtomicI64,
+}
+
+impl SharedClock {
+    /// An answer that took longer says little of the time, in milliseconds.
+    const SLOW: i64 = 2_000;
+
+    /// A clock that shows the database's time.
+    pub async fn new(own: Arc<dyn Clock>, meta: &Meta) -> wharf_meta::Result<Self> {
+        let ahead = AtomicI64::new(own.now_ms() - own.steady_ms());
+        let clock = Self { own, ahead };
+        let (seen, _) = clock.look(meta).await?;
+        clock.ahead.store(seen, Ordering::SeqCst);
+        Ok(clock)
+    }
+
+    /// Looks at the database's clock again.
+    pub async fn follow(&self, meta: &Meta) -> wharf_meta::Result<()> {
+        let (seen, took) = self.look(meta).await?;
+        let off = (seen - self.ahead.load(Ordering::SeqCst)).abs();
+        if took <= Self::SLOW && off > took {
+            self.ahead.store(seen, Ordering::SeqCst);
+        }
+        Ok(())
+    }
+
+    /// How far ahead it is, and how long that took to find out.
+    async fn look(&self, meta: &Meta) -> wharf_meta::Result<(i64, i64)> {
+        let begun = self.own.steady_ms();
+        let at = self.own.now_ms();
+        let now = meta.read(Now { at }).await?;
+        let took = self.own.steady_ms() - begun;
+        Ok((now - (begun + took / 2), took))
+    }
+}
+
+impl Clock for SharedClock {
+    fn now_ms(&self) -> i64 {
+        self.own.steady_ms() + self.ahead.load(Ordering::SeqCst)
+    }
+
+    fn steady_ms(&self) -> i64 {
+        self.own.steady_ms()
     }
 }
 
@@ -196,6 +252,29 @@ mod tests {
         assert_eq!((age(1), age(10)), (HOUR, 510 * HOUR));
         assert_eq!(ages.doubt(&clock, HOUR), None);
         assert_eq!(ages.doubt(&clock, 10 * HOUR), Some(8 * HOUR));
+    }
+
+    /// SQLite answers with the caller's own time: what is asked of is the manual clock itself.
+    #[tokio::test]
+    async fn a_shared_clock_goes_by_what_it_follows_and_a_leap_there_makes_nothing_older() {
+        const HOUR: i64 = 3_600_000;
+        let folder = tempfile::tempdir().unwrap();
+        let options = wharf_meta::SqliteOptions::new(folder.path().join("meta.db"));
+        let (meta, _) = Meta::open(options).unwrap();
+        let own = Arc::new(ManualClock::at(1_000 * HOUR));
+        let clock = SharedClock::new(own.clone(), &meta).await.unwrap();
+        let ages = Ages::new(&clock);
+        own.advance(HOUR);
+        assert_eq!(clock.now_ms(), 1_001 * HOUR);
+        // Nobody sees that a clock was set before looking at it.
+        own.set(2_000 * HOUR);
+        assert_eq!(clock.now_ms(), 1_001 * HOUR);
+        clock.follow(&meta).await.unwrap();
+        assert_eq!(clock.now_ms(), 2_000 * HOUR);
+        let age = clock.now_ms() - ages.older_than(&clock, 10 * HOUR);
+        assert_eq!(age, 1_009 * HOUR);
+        assert!(ages.doubt(&clock, 10 * HOUR).is_some());
+        meta.close().await;
     }
 
     #[test]

@@ -96,10 +96,21 @@ impl House {
 
     /// Pushes a manifest of these bytes.
     pub(crate) async fn put(&self, manifest: String, tag: &str) -> crate::Result<Digest> {
+        self.put_as("application/vnd.oci.image.manifest.v1+json", manifest, tag)
+            .await
+    }
+
+    /// Pushes a manifest of this media type.
+    pub(crate) async fn put_as(
+        &self,
+        media_type: &str,
+        manifest: String,
+        reference: &str,
+    ) -> crate::Result<Digest> {
         let push = manifest::Push {
             repository: &Self::repository(),
-            reference: &Reference::parse(tag).unwrap(),
-            content_type: Some("application/vnd.oci.image.manifest.v1+json"),
+            reference: &Reference::parse(reference).unwrap(),
+            content_type: Some(media_type),
             bytes: manifest.into(),
             tags: Vec::new(),
             expect: manifest::Expect::Any,

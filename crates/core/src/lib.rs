@@ -19,6 +19,7 @@ pub mod manifest;
 pub mod mark;
 pub mod referrer;
 pub mod registry;
+pub mod reindex;
 pub mod replica;
 mod report;
 pub mod repository;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
 use arc_swap::ArcSwap;
+use tokio::sync::Notify;
 use wharf_blob::BlobStore;
 use wharf_meta::Meta;
 use wharf_oci::RepositoryName;
@@ -37,6 +38,8 @@ pub struct Registry {
     pub rules: ArcSwap<gc::Rules>,
     /// What collection has removed since the start.
     pub freed: gc::Tally,
+    /// Told when somebody here added a job or let one run: whoever takes jobs looks at once.
+    pub jobs: Notify,
     /// Backups that are running: bytes that were replaced stay until they are done.
     pub(crate) holds: AtomicUsize,
     /// Manifests that were asked for lately.
@@ -67,6 +70,7 @@ impl Registry {
             content: ArcSwap::from_pointee(content),
             rules: ArcSwap::from_pointee(gc::Rules::default()),
             freed: gc::Tally::default(),
+            jobs: Notify::new(),
             holds: AtomicUsize::new(0),
             manifests: Manifests::default(),
             uploads: upload::Locks::default(),

@@ -1,7 +1,7 @@
 //! Undelete: manifests and tags that were deleted come back while they can.
 //!
 //! Called by `wharf manifest restore`, `wharf tag restore` and the histories. A restored manifest has all it refers to, since a
-//! deleted one goes on holding that until its end.
+//! deleted one goes on holding that until its end; what went after it since it was gone comes back too.
 
 use bytes::Bytes;
 use wharf_meta::{manifest as rows, restorable, tag as tags};
@@ -74,6 +74,8 @@ pub struct Restored {
     pub manifest: bool,
     /// Tags that stand at it again.
     pub tags: Vec<String>,
+    /// So many other manifests came back, since they went with it or after it.
+    pub others: u64,
 }
 
 /// Brings a deleted manifest back, with the tags that went with it and are not in use again.
@@ -83,7 +85,7 @@ pub async fn manifest(
     digest: &Digest,
     actor: &str,
 ) -> Result<Restored, RestoreError> {
-    let deleted_at = bring_back(registry, repository, digest, actor).await?;
+    let Back { deleted_at, others } = with_followers(registry, repository, digest, actor).await?;
     let gone = registry
         .meta
         .scan(tags::GoneWith {
@@ -105,6 +107,7 @@ pub async fn manifest(
         digest: digest.clone(),
         manifest: true,
         tags: restored,
+        others,
     })
 }
 
@@ -146,10 +149,10 @@ pub async fn tag(
     };
     let digest = digest.ok_or_else(no_move)?;
     let mut pointed = point(registry, repository, tag, &digest, stands.as_ref(), actor).await?;
-    let mut came_back = false;
+    let (mut came_back, mut others) = (false, 0);
     if pointed == tags::Restored::Unknown {
-        bring_back(registry, repository, &digest, actor).await?;
-        came_back = true;
+        let back = with_followers(registry, repository, &digest, actor).await?;
+        (came_back, others) = (true, back.others);
         pointed = point(registry, repository, tag, &digest, stands.as_ref(), actor).await?;
     }
     match pointed {
@@ -157,6 +160,7 @@ pub async fn tag(
             digest,
             manifest: came_back,
             tags: vec![tag.to_string()],
+            others,
         }),
         tags::Restored::Unknown => Err(RestoreError::NoManifest {
             repository: repository.clone(),
@@ -169,13 +173,60 @@ pub async fn tag(
     }
 }
 
-/// Brings the manifest itself back; tells when it was deleted.
+/// What [`with_followers`] brought back.
+struct Back {
+    deleted_at: i64,
+    others: u64,
+}
+
+/// Brings a manifest back and, as long as they can be restored, those that were there when it went: its children, and what is
+/// about it. `gc.untagged` or a client deleted them after it.
+async fn with_followers(
+    registry: &Registry,
+    repository: &RepositoryName,
+    digest: &Digest,
+    actor: &str,
+) -> Result<Back, RestoreError> {
+    let (deleted_at, children) = bring_back(registry, repository, digest, actor).await?;
+    let mut others = 0;
+    let mut back = vec![(digest.clone(), deleted_at, children)];
+    while let Some((subject, since, mut followers)) = back.pop() {
+        let about = rows::DeletedAbout {
+            repository: repository.clone(),
+            subject,
+            since,
+        };
+        followers.extend(registry.meta.scan(about).await?);
+        for follower in followers {
+            let deleted = rows::GetDeleted {
+                repository: repository.clone(),
+                digest: follower.clone(),
+            };
+            let deleted = registry.meta.read(deleted).await?;
+            if deleted.is_none_or(|deleted| deleted.deleted_at < since) {
+                continue;
+            }
+            match bring_back(registry, repository, &follower, actor).await {
+                Ok((deleted_at, children)) => {
+                    others += 1;
+                    back.push((follower, deleted_at, children));
+                }
+                // Its time ended in between, or somebody pushed it.
+                Err(RestoreError::NoManifest { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    Ok(Back { deleted_at, others })
+}
+
+/// Brings the manifest itself back; tells when it was deleted, and its children.
 async fn bring_back(
     registry: &Registry,
     repository: &RepositoryName,
     digest: &Digest,
     actor: &str,
-) -> Result<i64, RestoreError> {
+) -> Result<(i64, Vec<Digest>), RestoreError> {
     let none = || RestoreError::NoManifest {
         repository: repository.clone(),
         digest: digest.clone(),
@@ -195,6 +246,8 @@ async fn bring_back(
         .subject
         .is_some()
         .then(|| ReferrerDescriptor::of(&parsed, digest.clone(), bytes.len() as u64).to_json());
+    let children = parsed.manifests.iter();
+    let children: Vec<Digest> = children.map(|child| child.digest.clone()).collect();
     let mut after = None;
     loop {
         let restored = registry
@@ -209,7 +262,7 @@ async fn bring_back(
             })
             .await?;
         match restored {
-            rows::Restored::Done => return Ok(deleted.deleted_at),
+            rows::Restored::Done => return Ok((deleted.deleted_at, children)),
             rows::Restored::More(last) => after = Some(last),
             rows::Restored::Unknown => return Err(none()),
         }

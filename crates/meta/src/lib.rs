@@ -38,7 +38,7 @@ pub use fresh::Stamp;
 pub use meta::{Meta, Opened};
 pub use migration::SCHEMA;
 pub use ops::{
-    audit, blob, candidate, counter, event, hold, job, manifest, mark, multipart, principal,
+    adopt, audit, blob, candidate, counter, event, hold, job, manifest, mark, multipart, principal,
     quarantine, referrer, refresh_token, replica, repository, restorable, setting, signing_key,
     tag, upload, usage,
 };

@@ -53,6 +53,11 @@ pub(crate) const ALL: &[Migration] = &[
         name: "usage",
         sql: include_str!("migrations/0006_usage.sql"),
     },
+    Migration {
+        number: 7,
+        name: "phase",
+        sql: include_str!("migrations/0007_phase.sql"),
+    },
 ];
 
 /// The schema that this binary knows: the number of the last migration.

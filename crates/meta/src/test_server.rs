@@ -28,7 +28,13 @@ start() { "$bin/postgres" -D "$data" "$@" >>"$data/server.log" 2>&1 </dev/null &
 start "$@"
 while read -r command; do
   case $command in
-    kill) pkill -9 -P $pid; kill -9 $pid; wait $pid 2>/dev/null; rm -f "$data/postmaster.pid"; echo done ;;
+    kill) kill -STOP $pid; children=$(pgrep -P $pid); kill -9 $pid $children; wait $pid 2>/dev/null
+      # A new server is refused while one of the old processes still has the shared memory.
+      tries=0
+      for child in $children; do
+        while kill -0 $child 2>/dev/null && [ $tries -lt 500 ]; do sleep 0.02; tries=$((tries + 1)); done
+      done
+      rm -f "$data/postmaster.pid"; echo done ;;
     stop) kill -INT $pid; wait $pid; echo done ;;
     start) start "$@"; echo done ;;
   esac

@@ -23,6 +23,14 @@ pub fn on_postgres() -> bool {
     std::env::var_os(METADATA).is_some_and(|engine| engine == "postgres")
 }
 
+/// Set to `s3`, this variable has every server under test keep its blobs in a bucket, except those whose test is about files.
+pub const STORE: &str = "WHARF_TEST_STORE";
+
+/// Whether servers under test keep their blobs in a bucket unless a test says otherwise.
+pub fn on_bucket() -> bool {
+    std::env::var_os(STORE).is_some_and(|store| store == "s3")
+}
+
 /// What differs from a server that was started without any configuration.
 #[derive(Clone, Default)]
 pub struct TestOptions {
@@ -38,6 +46,8 @@ pub struct TestOptions {
     pub grants: Vec<(&'static str, &'static str, &'static str)>,
     /// Further configuration, TOML.
     pub config: String,
+    /// Blobs are files whatever [`STORE`] says: the test looks at them, damages them, or is about what files cost.
+    pub files: bool,
     /// A bucket that keeps the blobs instead of files.
     pub s3: Option<Arc<S3>>,
     /// Time as the test wants it. Only for servers in this process.
@@ -48,17 +58,48 @@ pub struct TestOptions {
     pub on_file: bool,
 }
 
+/// All files below a folder.
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        match entry.path() {
+            path if path.is_dir() => found.extend(files(&path)),
+            path => found.push(path),
+        }
+    }
+    found
+}
+
 /// One flag of `wharf serve`: its configuration key, its name, its value.
 pub(crate) type Flag = (&'static str, &'static str, String);
 
 impl TestOptions {
-    /// With a bucket of its own, when `WHARF_TEST_STORE=s3` asks all tests to run on one.
+    /// What a test about files needs.
+    pub fn on_files() -> Self {
+        Self {
+            files: true,
+            ..Self::default()
+        }
+    }
+
+    /// With a bucket of its own, when [`STORE`] asks all tests to run on one.
     pub(crate) async fn on_chosen_store(mut self) -> Self {
-        let chosen = std::env::var("WHARF_TEST_STORE").is_ok_and(|store| store == "s3");
-        if chosen && self.s3.is_none() {
+        if on_bucket() && !self.files && self.s3.is_none() {
             self.s3 = Some(Arc::new(S3::start().await));
         }
         self
+    }
+
+    /// Where the blobs are that are no rows: in the bucket, or below `folder`.
+    pub(crate) fn kept_blobs(&self, folder: &Path) -> Vec<PathBuf> {
+        match &self.s3 {
+            Some(s3) => {
+                let mut objects = s3.objects();
+                objects.retain(|object| object.starts_with("blobs"));
+                objects
+            }
+            None => files(&folder.join("data/blobs")),
+        }
     }
 
     /// Writes the files that the server reads and gives back its flags, without `--listen`.

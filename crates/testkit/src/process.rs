@@ -137,6 +137,11 @@ impl Process {
         }
     }
 
+    /// Files or objects of all blobs that are no rows.
+    pub fn kept_blobs(&self) -> Vec<PathBuf> {
+        self.options.kept_blobs(self.folder.path())
+    }
+
     /// The folder in which configuration, output and `data` lie.
     pub fn folder(&self) -> &Path {
         self.folder.path()

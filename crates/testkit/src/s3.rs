@@ -20,7 +20,6 @@ use hyper_util::rt::TokioIo;
 use s3s::auth::SimpleAuth;
 use s3s::service::{S3Service, S3ServiceBuilder};
 use tempfile::TempDir;
-use tokio::task::JoinHandle;
 
 /// The bucket that is there.
 pub const BUCKET: &str = "wharf-bucket";
@@ -103,12 +102,19 @@ struct State {
     counts: HashMap<Kind, u64>,
 }
 
-/// The service. It ends when this is dropped.
+/// The service, on a thread of its own: a test that waits for a child process does not keep it from answering. It ends when
+/// this is dropped.
 pub struct S3 {
     addr: SocketAddr,
     state: Arc<Mutex<State>>,
     folder: TempDir,
-    task: Mutex<Option<JoinHandle<()>>>,
+    thread: Mutex<Option<Thread>>,
+}
+
+/// Its thread, and what ends it.
+struct Thread {
+    stop: tokio::sync::oneshot::Sender<()>,
+    handle: std::thread::JoinHandle<()>,
 }
 
 impl S3 {
@@ -120,41 +126,57 @@ impl S3 {
             addr: SocketAddr::from(([127, 0, 0, 1], 0)),
             state: Arc::default(),
             folder,
-            task: Mutex::default(),
+            thread: Mutex::default(),
         };
-        s3.listen(0).await
+        s3.listen(0)
     }
 
-    async fn listen(mut self, port: u16) -> Self {
-        let listener = tokio::net::TcpListener::bind(("127.0.0.1", port))
-            .await
-            .expect("a port");
+    fn listen(mut self, port: u16) -> Self {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        let listener = std::net::TcpListener::bind(("127.0.0.1", port)).expect("a port");
+        listener.set_nonblocking(true).expect("a socket");
         self.addr = listener.local_addr().expect("an address");
         let files = s3s_fs::FileSystem::new(self.folder.path()).expect("a service");
         let mut builder = S3ServiceBuilder::new(files);
         builder.set_auth(SimpleAuth::from_single(ACCESS_KEY, SECRET_KEY));
         let (service, state) = (builder.build(), self.state.clone());
-        let task = tokio::spawn(accept(listener, service, state));
-        *self.task.lock().unwrap_or_else(PoisonError::into_inner) = Some(task);
+        let (stop, stopped) = tokio::sync::oneshot::channel();
+        let serve = move || {
+            runtime.block_on(async {
+                let listener = tokio::net::TcpListener::from_std(listener).expect("a listener");
+                tokio::select! {
+                    () = accept(listener, service, state) => {}
+                    _ = stopped => {}
+                }
+            });
+            runtime.shutdown_background();
+        };
+        let handle = std::thread::spawn(serve);
+        *self.thread.lock().unwrap_or_else(PoisonError::into_inner) = Some(Thread { stop, handle });
         self
     }
 
     /// Nobody listens any more; connections end. What was stored stays.
     pub fn go_away(&self) {
-        let task = self
-            .task
+        let thread = self
+            .thread
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .take();
-        if let Some(task) = task {
-            task.abort();
+        if let Some(Thread { stop, handle }) = thread {
+            let _ = stop.send(());
+            let _ = handle.join();
         }
     }
 
     /// Listens again where it did.
     pub async fn come_back(self) -> Self {
         let port = self.addr.port();
-        self.listen(port).await
+        self.go_away();
+        self.listen(port)
     }
 
     /// Where it listens.

@@ -143,6 +143,11 @@ impl TestServer {
         self.addr
     }
 
+    /// Files or objects of all blobs that are no rows.
+    pub fn kept_blobs(&self) -> Vec<std::path::PathBuf> {
+        self.options.kept_blobs(self.folder.path())
+    }
+
     /// The folder in which configuration and `data` lie.
     pub fn folder(&self) -> &Path {
         self.folder.path()

@@ -1,12 +1,13 @@
 //! `cargo xtask clients`: installs the real clients that the end-to-end tests drive.
 //!
 //! Debian packages come from `apt-get`; Go programs are built from the versions pinned in
-//! `tests/clients/<name>/go.mod`; cargo-deny from crates.io. What is already there is not touched, so
+//! `tests/clients/<name>/go.mod`, Node.js programs likewise; cargo-deny from crates.io. What is already there is not touched, so
 //! the task is cheap to repeat. It ends with a table of what is there and what is missing, and why.
 
 mod cargo;
 mod debian;
 mod go;
+mod npm;
 
 use std::path::Path;
 use std::time::Instant;
@@ -34,6 +35,8 @@ enum Source {
     },
     /// Go module in `tests/clients/<name>`.
     Go,
+    /// Node.js package in `tests/clients/<name>`, and the script that is the program.
+    Npm { script: &'static str },
     /// A crate with this version.
     Cargo {
         krate: &'static str,
@@ -120,6 +123,13 @@ const CLIENTS: &[Client] = &[
         "the reference registry: to check the tests themselves, and benchmarks",
     ),
     go("minio", "an S3 server: the registry over a bucket"),
+    Client {
+        name: "azurite",
+        source: Source::Npm {
+            script: "dist/src/blob/main.js",
+        },
+        purpose: "Azure Blob Storage, as Microsoft emulates it",
+    },
 ];
 
 /// Runs the task.
@@ -193,6 +203,7 @@ impl Client {
         match self.source {
             Source::Debian { package, program } => debian::version(package, program),
             Source::Go => go::install(self.name, cache),
+            Source::Npm { script } => npm::install(self.name, script, cache),
             Source::Cargo { krate, version } => cargo::install(krate, version, cache),
         }
     }
@@ -202,6 +213,7 @@ impl Client {
         match self.source {
             Source::Debian { package, program } => debian::version(package, program),
             Source::Go => go::version(self.name, cache),
+            Source::Npm { .. } => npm::version(self.name, cache),
             Source::Cargo { krate, version } => cargo::version(krate, version, cache),
         }
     }
@@ -212,7 +224,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_go_client_has_its_pinned_module_and_the_other_way_round() {
+    fn each_client_that_is_pinned_here_is_listed_and_the_other_way_round() {
         let dir = crate::workspace::root().join("tests/clients");
         let mut pinned: Vec<_> = std::fs::read_dir(&dir)
             .unwrap()
@@ -221,18 +233,29 @@ mod tests {
         pinned.sort();
         let mut listed: Vec<_> = CLIENTS
             .iter()
-            .filter(|c| matches!(c.source, Source::Go))
+            .filter(|c| matches!(c.source, Source::Go | Source::Npm { .. }))
             .map(|c| c.name.to_owned())
             .collect();
         listed.sort();
         assert_eq!(pinned, listed);
-        for name in listed {
+        for client in CLIENTS {
+            let name = client.name;
+            if matches!(client.source, Source::Npm { .. }) {
+                assert!(
+                    dir.join(name).join("package-lock.json").is_file(),
+                    "{name} is not pinned"
+                );
+                assert!(npm::pinned(name).is_ok(), "{name}: no version");
+            }
+            if !matches!(client.source, Source::Go) {
+                continue;
+            }
             assert!(
-                dir.join(&name).join("go.sum").is_file(),
+                dir.join(name).join("go.sum").is_file(),
                 "{name} has no go.sum: its modules are not pinned"
             );
             assert!(
-                go::Pin::read(&name).is_ok(),
+                go::Pin::read(name).is_ok(),
                 "{name}: its go.mod names no tool"
             );
         }

@@ -196,7 +196,12 @@ fn blob(image: &Image, digest: &str) -> String {
 }
 
 /// Opens an upload and gives its location, as a path.
-fn start_upload(step: &mut Step, site: &Site, user: User, repository: &str) -> Result<String> {
+pub(crate) fn start_upload(
+    step: &mut Step,
+    site: &Site,
+    user: User,
+    repository: &str,
+) -> Result<String> {
     let headers = step.file("run/headers");
     let path = format!("/v2/{repository}/blobs/uploads/");
     let status = site.ask(

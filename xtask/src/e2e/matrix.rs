@@ -187,6 +187,10 @@ fn denied(suite: &mut Suite, name: &str, tool: &dyn Tool) {
 }
 
 fn broken_pull(suite: &mut Suite, tool: &dyn Tool) {
+    if suite.store().is_some_and(|store| store.redirects()) {
+        // The bytes come from the store, past whatever breaks connections to the registry.
+        return;
+    }
     suite.step("a pull whose connection breaks in a big layer ends whole", |suite, step| {
         let (site, image) = suite.big_on_site(step)?;
         let cutter = Cutter::start(&site.address, Direction::Down, BIG / 2)?;

@@ -1,7 +1,7 @@
 //! `cargo xtask e2e`: drives each real client against the release binary.
 //!
 //! The harness is in [`suite`] (what steps share), [`step`] (commands and logs), [`site`] (registries in four modes),
-//! [`process`] (nothing outlives the run), [`cutter`] (connections that break), [`image`] (images made here) and
+//! [`store`] (buckets below them), [`process`] (nothing outlives the run), [`cutter`] (connections that break), [`image`] (images made here) and
 //! [`matrix`] (what all clients have to show). Each other module is one client. Clients come from
 //! `cargo xtask clients`; one that is missing is a failure, since it could be installed.
 //!
@@ -26,6 +26,8 @@ mod signing;
 pub(crate) mod site;
 mod skopeo;
 mod step;
+mod store;
+mod stored;
 mod suite;
 
 use std::path::PathBuf;
@@ -36,6 +38,7 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::{run, workspace};
 use site::Subject;
+use store::Store;
 use suite::Suite;
 
 /// Arguments of `cargo xtask e2e`.
@@ -49,6 +52,15 @@ pub(crate) struct Args {
     /// Only steps whose name contains this
     #[arg(long)]
     filter: Option<String>,
+    /// Keep the blobs of all registries in this object store instead of files
+    #[arg(long)]
+    store: Option<store::Kind>,
+    /// Send clients to that store
+    #[arg(long, requires = "store")]
+    redirect: bool,
+    /// Only what moves bytes: clients of each family, and of their steps those over plain HTTP
+    #[arg(long, conflicts_with = "filter")]
+    short: bool,
     /// Leave the run's folder for a look at it
     #[arg(long)]
     keep: bool,
@@ -104,6 +116,17 @@ const CLIENTS: &[Client] = &[
         debian::run,
     ),
     ("operator", &[], operator::run),
+    ("stored", &["sha512sum"], stored::run),
+];
+
+/// The clients of a short run: one for each way to send and fetch bytes.
+const SHORT: &[&str] = &["crane", "oras", "skopeo", "docker", "helm4", "stored"];
+
+/// What the names of the steps of a short run contain: one of these.
+const BYTES: &[&str] = &[
+    "over plain HTTP",
+    "index of several",
+    "big layer ends whole",
 ];
 
 /// Programs that work for root only, as they are used here.
@@ -147,13 +170,30 @@ pub(crate) fn main(args: &Args) -> Result<()> {
     );
 
     let mut suite = Suite::new(&dir, &logs, subject, args.filter.clone());
+    if let Some(kind) = args.store {
+        let missing: Vec<_> = kind
+            .programs()
+            .iter()
+            .filter(|name| run::find(name).is_none())
+            .collect();
+        if !missing.is_empty() {
+            bail!("missing {missing:?}: cargo xtask clients");
+        }
+        suite.keep_blobs_in(Store::start(kind, args.redirect, &dir.join("store"))?);
+    }
     let mut times = Vec::new();
     for (name, programs, test) in CLIENTS {
-        if !args.names.is_empty() && !args.names.iter().any(|n| n == name) {
+        let unnamed = match args.names.is_empty() {
+            true => args.short && !SHORT.contains(name),
+            false => !args.names.iter().any(|n| n == name),
+        };
+        if unnamed || (*name == "stored" && args.store.is_none()) {
             continue;
         }
         let start = Instant::now();
         suite.begin(name);
+        // The last one has no steps that could be left out.
+        suite.only((args.short && *name != "stored").then_some(BYTES));
         if programs.iter().any(|program| DAEMONS.contains(program))
             && !rustix::process::geteuid().is_root()
         {

@@ -13,6 +13,7 @@ use serde_json::Value;
 use super::image;
 use super::process::Daemon;
 use super::step::Step;
+use super::store::Store;
 use crate::run;
 
 /// A user of the test registries: name and password.
@@ -118,6 +119,16 @@ pub(crate) struct Site {
 impl Site {
     /// Starts a registry in a folder of its own.
     pub(crate) fn start(subject: &Subject, mode: Mode, dir: &Path) -> Result<Site> {
+        Site::start_on(subject, mode, dir, None)
+    }
+
+    /// The same with its blobs in an object store, if there is one.
+    pub(crate) fn start_on(
+        subject: &Subject,
+        mode: Mode,
+        dir: &Path,
+        store: Option<&Store>,
+    ) -> Result<Site> {
         std::fs::create_dir_all(dir).with_context(|| format!("creating {}", dir.display()))?;
         std::fs::write(dir.join("htpasswd"), HTPASSWD)?;
         let tls = matches!(mode, Mode::Tls | Mode::Nginx);
@@ -132,7 +143,7 @@ impl Site {
         let external = (mode == Mode::Nginx).then(|| format!("https://{address}"));
         let (mut command, name) = match subject {
             Subject::Wharf(binary) => (
-                wharf(binary, mode, dir, &listen, external.as_deref())?,
+                wharf(binary, mode, dir, &listen, external.as_deref(), store)?,
                 "wharf",
             ),
             Subject::Distribution(binary) => (
@@ -346,8 +357,21 @@ fn wharf(
     dir: &Path,
     listen: &str,
     external: Option<&str>,
+    store: Option<&Store>,
 ) -> Result<Command> {
     let mut config = GRANTS.to_owned();
+    if let Some(store) = store {
+        // The end of the folder's path is nobody else's in this run.
+        let mut parts = dir
+            .components()
+            .rev()
+            .map(|part| part.as_os_str().to_string_lossy());
+        let (last, before) = (
+            parts.next().unwrap_or_default(),
+            parts.next().unwrap_or_default(),
+        );
+        config.push_str(&store.config(&format!("{before}/{last}")));
+    }
     if mode == Mode::Public {
         config.push_str(PUBLIC_GRANT);
     }

@@ -12,6 +12,7 @@ use super::image::{self, Image, Layer};
 use super::process;
 use super::site::{ALICE, Mode, Site, Subject};
 use super::step::Step;
+use super::store::Store;
 
 /// The line that the test program prints.
 pub(crate) const HELLO: &str = "hello from an image that wharf served";
@@ -27,7 +28,11 @@ pub(crate) struct Suite {
     /// Where the steps' logs stay.
     logs: PathBuf,
     subject: Subject,
+    /// Keeps the blobs of all sites.
+    store: Option<Store>,
     client: &'static str,
+    /// Only steps whose name contains one of these.
+    only: Option<&'static [&'static str]>,
     filter: Option<String>,
     sites: BTreeMap<&'static str, Rc<Site>>,
     images: BTreeMap<&'static str, Image>,
@@ -47,7 +52,9 @@ impl Suite {
             dir: dir.to_path_buf(),
             logs: logs.to_path_buf(),
             subject,
+            store: None,
             client: "",
+            only: None,
             filter,
             sites: BTreeMap::new(),
             images: BTreeMap::new(),
@@ -56,6 +63,16 @@ impl Suite {
             failed: Vec::new(),
             skipped: Vec::new(),
         }
+    }
+
+    /// Has all sites keep their blobs in this store.
+    pub(crate) fn keep_blobs_in(&mut self, store: Store) {
+        self.store = Some(store);
+    }
+
+    /// Where blobs are kept, if that is an object store.
+    pub(crate) fn store(&self) -> Option<&Store> {
+        self.store.as_ref()
     }
 
     /// Names the client whose steps follow.
@@ -70,11 +87,7 @@ impl Suite {
         body: impl FnOnce(&mut Suite, &mut Step) -> Result<()>,
     ) {
         let name = format!("{}: {name}", self.client);
-        if self
-            .filter
-            .as_ref()
-            .is_some_and(|filter| !name.contains(filter.as_str()))
-        {
+        if !self.wants(&name) {
             return;
         }
         self.steps += 1;
@@ -110,14 +123,24 @@ impl Suite {
         let _ = std::fs::remove_dir_all(dir);
     }
 
+    fn wants(&self, name: &str) -> bool {
+        let listed = |only: &[&str]| only.iter().any(|part| name.contains(part));
+        self.only.is_none_or(listed)
+            && self
+                .filter
+                .as_ref()
+                .is_none_or(|filter| name.contains(filter.as_str()))
+    }
+
+    /// From now on, only steps whose name contains one of these.
+    pub(crate) fn only(&mut self, parts: Option<&'static [&'static str]>) {
+        self.only = parts;
+    }
+
     /// Says that something was not run, and why; only for what cannot be had on this machine.
     pub(crate) fn skip(&mut self, name: &str, reason: &str) {
         let name = format!("{}: {name}", self.client);
-        if self
-            .filter
-            .as_ref()
-            .is_some_and(|filter| !name.contains(filter.as_str()))
-        {
+        if !self.wants(&name) {
             return;
         }
         println!("skip  {name}: {reason}");
@@ -144,13 +167,14 @@ impl Suite {
         let dir = self
             .dir
             .join(format!("site-{}", mode.name().replace(' ', "-")));
-        let site = Site::start(&self.subject, mode, &dir).with_context(|| {
-            format!(
-                "starting a registry ({}), files in {}",
-                mode.name(),
-                dir.display()
-            )
-        })?;
+        let site =
+            Site::start_on(&self.subject, mode, &dir, self.store.as_ref()).with_context(|| {
+                format!(
+                    "starting a registry ({}), files in {}",
+                    mode.name(),
+                    dir.display()
+                )
+            })?;
         let site = Rc::new(site);
         self.sites.insert(mode.name(), Rc::clone(&site));
         Ok(site)
@@ -183,6 +207,7 @@ impl Suite {
             }
         }
         self.sites.clear();
+        self.store = None;
     }
 
     fn image(

@@ -156,13 +156,18 @@ fn free_port() -> Result<u16> {
 }
 
 impl Registry {
+    /// Whether it answers that it is ready.
+    pub(crate) fn is_ready(&self) -> bool {
+        Connection::open(self.site.port)
+            .and_then(|mut open| open.send("GET", "/readyz", &[], Body::None))
+            .is_ok_and(|answer| answer.status == 200)
+    }
+
     /// Waits until it answers that it is ready.
     pub(crate) fn ready(&mut self) -> Result<()> {
         let start = Instant::now();
         loop {
-            let answer = Connection::open(self.site.port)
-                .and_then(|mut open| open.send("GET", "/readyz", &[], Body::None));
-            if answer.is_ok_and(|answer| answer.status == 200) {
+            if self.is_ready() {
                 return Ok(());
             }
             if let Some(status) = self.child.try_wait()? {
@@ -190,6 +195,11 @@ impl Registry {
             i32::try_from(self.child.id())?
         };
         Pid::from_raw(number).context("a process number")
+    }
+
+    /// Whether it has ended by itself.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        !matches!(self.child.try_wait(), Ok(None))
     }
 
     /// Sends it a signal.

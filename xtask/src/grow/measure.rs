@@ -292,7 +292,11 @@ fn mass_deletion(sites: &[Site]) -> Result<Vec<Figure>> {
     ])
 }
 
-fn push_until(site: &Site, stop: &AtomicBool, numbers: &AtomicU64) -> Result<Vec<Duration>> {
+pub(super) fn push_until(
+    site: &Site,
+    stop: &AtomicBool,
+    numbers: &AtomicU64,
+) -> Result<Vec<Duration>> {
     let mut client = site.client()?;
     let mut times = Vec::new();
     while !stop.load(Ordering::Relaxed) {
@@ -302,9 +306,9 @@ fn push_until(site: &Site, stop: &AtomicBool, numbers: &AtomicU64) -> Result<Vec
     Ok(times)
 }
 
-type Worker<'scope> = std::thread::ScopedJoinHandle<'scope, Result<Vec<Duration>>>;
+pub(super) type Worker<'scope> = std::thread::ScopedJoinHandle<'scope, Result<Vec<Duration>>>;
 
-fn joined(workers: Vec<Worker<'_>>) -> Result<Vec<Duration>> {
+pub(super) fn joined(workers: Vec<Worker<'_>>) -> Result<Vec<Duration>> {
     let mut all = Vec::new();
     for worker in workers {
         match worker.join() {
@@ -354,6 +358,6 @@ fn median(times: &mut [Duration]) -> Duration {
     times[times.len() / 2]
 }
 
-fn ms(time: Duration) -> f64 {
+pub(super) fn ms(time: Duration) -> f64 {
     time.as_secs_f64() * 1e3
 }

@@ -1,6 +1,7 @@
 //! `cargo xtask grow`: stores of any size, made in minutes, and what each request costs as the store grows.
 
 mod client;
+mod collect;
 mod fill;
 mod measure;
 mod report;
@@ -26,6 +27,12 @@ pub(crate) struct Args {
     /// Measures what requests cost in stores of these many manifests, below the folder, instead of writing one
     #[arg(long, value_delimiter = ',', num_args = 0.., default_missing_value = "10000,100000,1000000")]
     measure: Option<Vec<u64>>,
+    /// Measures pushes while so many dead blobs are collected, in a store below the folder
+    #[arg(long, value_delimiter = ',', num_args = 1..)]
+    collect: Option<Vec<u64>>,
+    /// Where the server shows its metrics meanwhile
+    #[arg(long, default_value = "127.0.0.1:34900")]
+    metrics: String,
     /// The server that is measured
     #[arg(long)]
     binary: Option<PathBuf>,
@@ -41,11 +48,16 @@ pub(crate) struct Args {
 
 /// Runs the task.
 pub(crate) fn main(args: &Args) -> Result<()> {
+    let program = args
+        .binary
+        .clone()
+        .unwrap_or_else(|| workspace::target_dir().join("release/wharf"));
+    if let Some(dead) = &args.collect {
+        let table = collect::all(&args.shape, dead, &args.folder, &program, &args.metrics)?;
+        println!("{table}");
+        return Ok(());
+    }
     if let Some(sizes) = &args.measure {
-        let program = args
-            .binary
-            .clone()
-            .unwrap_or_else(|| workspace::target_dir().join("release/wharf"));
         let figures = measure::all(sizes, &args.folder, &program, !args.light)?;
         let table = report::table(sizes, &figures);
         println!("{table}");

@@ -34,6 +34,8 @@ pub(super) struct Site {
     /// How often the store was measured before: what is pushed and deleted follows from it.
     pub(super) run: u64,
     pub(super) address: SocketAddr,
+    /// What its configuration has besides.
+    pub(super) more: String,
     server: Option<Child>,
 }
 
@@ -56,6 +58,7 @@ impl Site {
                 format!("{}: build it with cargo build --release", program.display())
             })?,
             address,
+            more: String::new(),
             server: None,
         })
     }
@@ -82,6 +85,7 @@ impl Site {
                 }
             }
         }
+        config += &self.more;
         std::fs::write(self.folder.join("wharf.toml"), config)?;
         let log = File::create(self.folder.join("log"))?;
         let begun = Instant::now();

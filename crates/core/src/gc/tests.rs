@@ -543,3 +543,102 @@ async fn manifests_without_a_tag_go_only_where_that_is_wanted_and_can_come_back(
         .unwrap();
     assert!(resolves(&house, signature.as_str()).await);
 }
+
+/// An index of one child under a tag, with something about the child; all but the index have no tag.
+async fn family(house: &House) -> (Digest, Digest, Digest) {
+    const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+    const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+    let (child, bytes) = house.push_image("child", &noise(40, LARGE)).await;
+    let tag = Tag::parse("child").unwrap();
+    crate::tag::delete(&house.registry, &House::repository(), &tag, "bob")
+        .await
+        .unwrap();
+    let index = serde_json::json!({
+        "schemaVersion": 2,
+        "mediaType": INDEX,
+        "manifests": [{"mediaType": MANIFEST, "digest": child, "size": bytes.len()}],
+    });
+    let index = house.put_as(INDEX, index.to_string(), "v1").await.unwrap();
+    let about = serde_json::json!({
+        "schemaVersion": 2,
+        "mediaType": MANIFEST,
+        "artifactType": "application/x-signature",
+        "config": {"mediaType": "application/vnd.oci.empty.v1+json", "digest": house.push(b"{}").await, "size": 2},
+        "layers": [],
+        "subject": {"mediaType": MANIFEST, "digest": child, "size": bytes.len()},
+    });
+    let about = about.to_string();
+    let digest = Digest::of(wharf_oci::Algorithm::Sha256, about.as_bytes());
+    let about = house.put(about, digest.as_str()).await.unwrap();
+    (index, child, about)
+}
+
+#[tokio::test]
+async fn children_and_what_is_about_them_stay_with_a_tagged_index_and_follow_it() {
+    let house = House::new().await;
+    house.rule(|rules| rules.untagged = Some(2 * DAY));
+    let (index, child, about) = family(&house).await;
+    let there = async |house: &House| {
+        let mut there = Vec::new();
+        for digest in [&index, &child, &about] {
+            there.push(resolves(house, digest.as_str()).await);
+        }
+        there
+    };
+    let pass = async |house: &House, time| {
+        house.clock.advance(time);
+        house.run::<Untagged>().await;
+        collect(house).await;
+    };
+    pass(&house, 3 * DAY).await;
+    pass(&house, 3 * DAY).await;
+    assert_eq!(there(&house).await, [true, true, true]);
+    // Its tag goes, then it, then what it kept, then what that kept; each after its time.
+    let tag = Tag::parse("v1").unwrap();
+    crate::tag::delete(&house.registry, &House::repository(), &tag, "bob")
+        .await
+        .unwrap();
+    for expected in [
+        [false, true, true],
+        [false, false, true],
+        [false, false, false],
+    ] {
+        pass(&house, 2 * DAY).await;
+        assert_eq!(there(&house).await, expected);
+    }
+    // All of them come back together, with their bytes.
+    let restored = restore::manifest(&house.registry, &House::repository(), &index, "carol")
+        .await
+        .unwrap();
+    assert_eq!(restored.others, 2);
+    assert_eq!(there(&house).await, [true, true, true]);
+    assert_eq!(files(&house), 1);
+    let gone = Tag::parse("v1").unwrap();
+    let back = restore::tag(&house.registry, &House::repository(), &gone, None, "carol").await;
+    assert_eq!(back.unwrap().others, 0);
+    // For good this time.
+    crate::tag::delete(&house.registry, &House::repository(), &gone, "bob")
+        .await
+        .unwrap();
+    for _ in 0..9 {
+        pass(&house, 2 * DAY).await;
+    }
+    assert_eq!(there(&house).await, [false, false, false]);
+    assert_eq!(files(&house), 0);
+    let bytes = house.registry.meta.read(GetTotals).await.unwrap();
+    assert_eq!((bytes.blobs, bytes.manifests), (0, 0));
+}
+
+/// What a client deleted before it deleted the index was not in the index any more, for those who pulled it.
+#[tokio::test]
+async fn a_restored_index_brings_nothing_back_that_went_before_it() {
+    let house = House::new().await;
+    let (index, child, about) = family(&house).await;
+    delete(&house, &child).await;
+    house.clock.advance(1);
+    delete(&house, &about).await;
+    delete(&house, &index).await;
+    let restored = restore::manifest(&house.registry, &House::repository(), &index, "carol").await;
+    assert_eq!(restored.unwrap().others, 0);
+    assert!(!resolves(&house, child.as_str()).await);
+}

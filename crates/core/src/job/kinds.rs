@@ -17,6 +17,9 @@ pub struct Spec {
     pub limit: u32,
     /// Its schedule; `None`: only on demand.
     pub every: Option<Duration>,
+    /// At which time of its period, counted from 1970 in UTC: for a period of a day, the time of day. `None`: a period after it last
+    /// ended.
+    pub at: Option<Duration>,
     /// How long after the first start of all it runs first.
     pub first: Duration,
 }
@@ -27,6 +30,7 @@ impl Spec {
         Self {
             limit: 1,
             every: Some(every),
+            at: None,
             first: Duration::ZERO,
         }
     }
@@ -35,6 +39,13 @@ impl Spec {
     #[must_use]
     pub fn after(mut self, first: Duration) -> Self {
         self.first = first;
+        self
+    }
+
+    /// At this time of its period, as a time of day.
+    #[must_use]
+    pub fn at(mut self, at: Duration) -> Self {
+        self.at = Some(at);
         self
     }
 

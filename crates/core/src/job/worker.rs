@@ -18,8 +18,10 @@ use crate::registry::Registry;
 const AT_ONCE: usize = 4;
 /// How long a worker that is not heard of keeps a job.
 const LEASE: Duration = Duration::from_secs(60);
-/// Between two looks at what is due.
-const LOOK: Duration = Duration::from_millis(250);
+/// A look at what is due is no longer ago than this: another replica may have added a job, or an operator moved one.
+const LOOK: Duration = Duration::from_secs(3);
+/// The wait while jobs are due that nobody may take, since as many run as may.
+const HELD: Duration = Duration::from_secs(1);
 /// After a store could not answer.
 const AFTER_ERROR: Duration = Duration::from_secs(5);
 
@@ -43,80 +45,83 @@ pub async fn run(
     let mut running = JoinSet::new();
     while !*stop.borrow() {
         while running.try_join_next().is_some() {}
-        let mut wait = LOOK;
+        // What comes while this looks is seen by the next look.
+        let told = registry.jobs.notified();
         let outcome = async {
             if !begun {
                 begin(&registry, &kinds, &options).await?;
                 begun = true;
             }
             while running.len() < AT_ONCE {
-                let Some(row) = take(&registry, &kinds, &options).await? else {
-                    break;
+                let row = match take(&registry, &kinds, &options).await? {
+                    Taken::Job(row) => *row,
+                    Taken::Nothing(wait) => return Ok(wait),
                 };
                 let (registry, kinds, stop) = (registry.clone(), kinds.clone(), stop.clone());
                 running.spawn(async move { one(&registry, &kinds, row, stop).await });
             }
-            Ok::<_, Error>(())
+            // The end of one of them makes room.
+            Ok::<_, Error>(LOOK)
         };
-        if let Err(error) = outcome.await {
+        let wait = outcome.await.unwrap_or_else(|error| {
             tracing::warn!(%error, "jobs cannot be taken; trying again");
-            wait = AFTER_ERROR;
-        }
+            AFTER_ERROR
+        });
         tokio::select! {
             _ = stop.changed() => {}
+            () = told => {}
+            Some(_) = running.join_next() => {}
             () = tokio::time::sleep(wait) => {}
         }
     }
     while running.join_next().await.is_some() {}
 }
 
-/// Puts the schedules in order.
+/// Puts the schedules in order, if they are not.
 async fn begin(registry: &Registry, kinds: &Kinds, options: &Options) -> Result<()> {
-    let at = registry.clock.now_ms();
-    for entry in &kinds.entries {
-        let kind = entry.kind.to_owned();
-        if options.alone {
-            let worker = options.worker.clone();
-            let kind = kind.clone();
-            registry.meta.write(rows::Release { kind, worker }).await?;
-        }
-        match entry.spec.every {
-            Some(every) => {
-                let schedule = rows::Schedule {
-                    kind,
-                    payload: (entry.fresh)(),
-                    every: millis(every),
-                    run_at: at + millis(entry.spec.first),
-                    at,
-                };
-                registry.meta.write(schedule).await?;
-            }
-            None => registry.meta.write(rows::Unschedule { kind }).await?,
-        }
+    let schedules = kinds.entries.iter().map(|entry| rows::Schedule {
+        kind: entry.kind.to_owned(),
+        payload: (entry.fresh)(),
+        every: entry.spec.every.map(millis),
+        phase: entry.spec.at.map(millis),
+        first: millis(entry.spec.first),
+    });
+    let begin = rows::Begin {
+        schedules: schedules.collect(),
+        ended: options.alone.then(|| options.worker.clone()),
+        at: registry.clock.now_ms(),
+    };
+    let begun = registry.meta.scan(rows::IsBegun(begin.clone())).await?;
+    if !begun {
+        registry.meta.write(begin).await?;
     }
     Ok(())
 }
 
-async fn take(
-    registry: &Registry,
-    kinds: &Kinds,
-    options: &Options,
-) -> Result<Option<rows::JobRow>> {
-    let wanted: Vec<rows::Wanted> = kinds
+/// What came of a look for a job.
+enum Taken {
+    Job(Box<rows::JobRow>),
+    /// None is due for so long.
+    Nothing(Duration),
+}
+
+async fn take(registry: &Registry, kinds: &Kinds, options: &Options) -> Result<Taken> {
+    let at = registry.clock.now_ms();
+    let ahead = registry.meta.scan(rows::Look { at }).await?;
+    let due = kinds
         .entries
         .iter()
+        .filter(|entry| ahead.due.iter().any(|kind| kind == entry.kind));
+    let wanted: Vec<rows::Wanted> = due
         .map(|entry| rows::Wanted {
             kind: entry.kind.to_owned(),
             limit: entry.spec.limit.into(),
         })
         .collect();
-    let at = registry.clock.now_ms();
-    let due = rows::IsDue {
-        kinds: wanted.clone(),
-        at,
-    };
-    if !registry.meta.read(due).await? {
-        return Ok(None);
+    let next = ahead.next.and_then(|next| u64::try_from(next).ok());
+    let wait = next.map_or(LOOK, |next| Duration::from_millis(next).min(LOOK));
+    if wanted.is_empty() {
+        return Ok(Taken::Nothing(wait));
     }
     let take = rows::Take {
         kinds: wanted,
@@ -124,7 +129,10 @@ async fn take(
         lease: millis(LEASE),
         at,
     };
-    Ok(registry.meta.write(take).await?)
+    Ok(match registry.meta.write(take).await? {
+        Some(row) => Taken::Job(Box::new(row)),
+        None => Taken::Nothing(wait.min(HELD)),
+    })
 }
 
 /// How a run ended.

@@ -184,6 +184,13 @@ impl Op for Discard {
     async fn run<T: Tx>(&self, tx: &mut T) -> Result<u64> {
         let mut discarded = 0;
         for (key, digest) in self.keys.iter().take(BATCH) {
+            // First this row, then the look: whoever adopts the bytes inserts it too, and waits or makes us wait.
+            let made = tx
+                .exec(
+                    "INSERT INTO garbage (key, since) VALUES ($1, $2) ON CONFLICT (key) DO NOTHING",
+                    vals![key, self.at],
+                )
+                .await?;
             let live = tx
                 .row(
                     "SELECT key FROM blob WHERE digest = $1 AND state = 1 FOR UPDATE",
@@ -191,15 +198,12 @@ impl Op for Discard {
                 )
                 .await?;
             let named = live.map_or(Ok(None), |mut row| row.opt_text(0))?;
-            if named.as_ref() == Some(key) {
-                continue;
+            if named.as_ref() != Some(key) {
+                discarded += made;
+            } else if made == 1 {
+                tx.exec("DELETE FROM garbage WHERE key = $1", vals![key])
+                    .await?;
             }
-            discarded += tx
-                .exec(
-                    "INSERT INTO garbage (key, since) VALUES ($1, $2) ON CONFLICT (key) DO NOTHING",
-                    vals![key, self.at],
-                )
-                .await?;
         }
         Ok(discarded)
     }

@@ -169,77 +169,153 @@ async fn kind<T: Tx>(tx: &mut T, name: &str) -> Result<()> {
     Ok(())
 }
 
-/// Makes sure that a kind runs on its schedule, under the kind's name as unique key; a changed period counts at once. Cost:
-/// three rows.
-#[derive(Clone, Debug)]
+/// When a kind runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Schedule {
-    /// What it does.
+    /// What it does; also the unique key.
     pub kind: String,
     /// JSON to begin with.
     pub payload: String,
-    /// Its period in milliseconds.
-    pub every: i64,
-    /// The first run, not before; milliseconds since 1970.
-    pub run_at: i64,
+    /// Its period in milliseconds; `None`: it runs on demand only.
+    pub every: Option<i64>,
+    /// When in the period, counted from 1970: for a period of a day the time of day. `None`: a period after it last ended.
+    pub phase: Option<i64>,
+    /// The first run is not before so many milliseconds from now.
+    pub first: i64,
+}
+
+/// Puts all schedules in order, and lets jobs go that this worker had when its process ended. A changed period or phase counts at
+/// once. Cost: five rows for each kind.
+#[derive(Clone, Debug)]
+pub struct Begin {
+    /// All kinds.
+    pub schedules: Vec<Schedule>,
+    /// A worker of this name ended with its process: for a store that one process at a time uses.
+    pub ended: Option<String>,
     /// Milliseconds since 1970.
     pub at: i64,
 }
 
-impl Op for Schedule {
+/// Whether a [`Begin`] would change nothing: asked before, since a start shall not write what is there. Cost: three rows for each
+/// kind.
+#[derive(Clone, Debug)]
+pub struct IsBegun(pub Begin);
+
+impl ReadOp for IsBegun {}
+impl Op for IsBegun {
+    type Out = bool;
+
+    async fn run<T: Tx>(&self, tx: &mut T) -> Result<bool> {
+        for schedule in &self.0.schedules {
+            let known = tx
+                .row(
+                    "SELECT kind FROM job_kind WHERE kind = $1",
+                    vals![&schedule.kind],
+                )
+                .await?;
+            let row = tx
+                .row(
+                    "SELECT every, phase FROM job WHERE unique_key = $1 AND state <= 1",
+                    vals![&schedule.kind],
+                )
+                .await?;
+            let is = match row {
+                Some(mut row) => Some((row.opt_int(0)?, row.opt_int(1)?)),
+                None => None,
+            };
+            let shall = schedule.every.map(|every| (Some(every), schedule.phase));
+            if known.is_none() || is != shall {
+                return Ok(false);
+            }
+            if let Some(worker) = &self.0.ended {
+                let left = tx
+                    .row(
+                        "SELECT id FROM job WHERE kind = $1 AND state = 1 AND worker = $2 LIMIT 1",
+                        vals![&schedule.kind, worker],
+                    )
+                    .await?;
+                if left.is_some() {
+                    return Ok(false);
+                }
+            }
+        }
+        Ok(true)
+    }
+}
+
+impl Op for Begin {
     type Out = ();
     const FREES: bool = true;
 
     async fn run<T: Tx>(&self, tx: &mut T) -> Result<()> {
         let at = tx.now(self.at).await?;
-        kind(tx, &self.kind).await?;
-        let row = tx
-            .row(
-                "SELECT id, every, run_at FROM job WHERE unique_key = $1 AND state <= 1 FOR UPDATE",
-                vals![&self.kind],
-            )
-            .await?;
-        if let Some(mut row) = row {
-            let (id, every, run_at) = (row.id(0)?, row.opt_int(1)?, row.int(2)?);
-            if every != Some(self.every) {
+        for schedule in &self.schedules {
+            kind(tx, &schedule.kind).await?;
+            if let Some(worker) = &self.ended {
                 tx.exec(
-                    "UPDATE job SET every = $2, run_at = $3 WHERE id = $1",
-                    vals![&id, self.every, run_at.min(at + self.every)],
+                    "UPDATE job SET state = 0, fence = fence + 1 WHERE kind = $1 AND state = 1 AND worker = $2",
+                    vals![&schedule.kind, worker],
                 )
                 .await?;
             }
-            return Ok(());
+            match schedule.every {
+                Some(every) => put(tx, schedule, every, at).await?,
+                None => {
+                    tx.exec(
+                        "DELETE FROM job WHERE unique_key = $1 AND state <= 1",
+                        vals![&schedule.kind],
+                    )
+                    .await?;
+                }
+            }
         }
-        let id = tx.id(at);
-        tx.exec(
-            "INSERT INTO job (id, kind, unique_key, payload, state, priority, run_at, every, attempts, max_attempts, fence, \
-             created_at, changed_at) VALUES ($1, $2, $2, $3, 0, 0, $4, $5, 0, 1, 0, $6, $6) \
-             ON CONFLICT (unique_key) WHERE state <= 1 DO NOTHING",
-            vals![&id, &self.kind, &self.payload, self.run_at, self.every, at],
-        )
-        .await?;
         Ok(())
     }
 }
 
-/// Ends the schedule of a kind that is switched off. Cost: one row.
-#[derive(Clone, Debug)]
-pub struct Unschedule {
-    /// The kind.
-    pub kind: String,
-}
-
-impl Op for Unschedule {
-    type Out = ();
-    const SINGLE: bool = true;
-    const FREES: bool = true;
-
-    async fn run<T: Tx>(&self, tx: &mut T) -> Result<()> {
-        tx.exec(
-            "DELETE FROM job WHERE unique_key = $1 AND state <= 1",
-            vals![&self.kind],
+async fn put<T: Tx>(tx: &mut T, schedule: &Schedule, every: i64, at: i64) -> Result<()> {
+    let row = tx
+        .row(
+            "SELECT id, every, phase, run_at FROM job WHERE unique_key = $1 AND state <= 1 FOR UPDATE",
+            vals![&schedule.kind],
         )
         .await?;
-        Ok(())
+    if let Some(mut row) = row {
+        let (id, was) = (row.id(0)?, (row.opt_int(1)?, row.opt_int(2)?));
+        if was != (Some(every), schedule.phase) {
+            let run_at = row.int(3)?.min(next(at, every, schedule.phase));
+            tx.exec(
+                "UPDATE job SET every = $2, phase = $3, run_at = $4 WHERE id = $1",
+                vals![&id, every, schedule.phase, run_at],
+            )
+            .await?;
+        }
+        return Ok(());
+    }
+    let id = tx.id(at);
+    tx.exec(
+        "INSERT INTO job (id, kind, unique_key, payload, state, priority, run_at, every, phase, attempts, max_attempts, \
+         fence, created_at, changed_at) VALUES ($1, $2, $2, $3, 0, 0, $4, $5, $6, 0, 1, 0, $7, $7) \
+         ON CONFLICT (unique_key) WHERE state <= 1 DO NOTHING",
+        vals![
+            &id,
+            &schedule.kind,
+            &schedule.payload,
+            at + schedule.first,
+            every,
+            schedule.phase,
+            at
+        ],
+    )
+    .await?;
+    Ok(())
+}
+
+/// When a schedule runs that ended a run at this moment.
+fn next(at: i64, every: i64, phase: Option<i64>) -> i64 {
+    match phase {
+        Some(phase) if every > 0 => at + every - (at - phase).rem_euclid(every),
+        _ => at + every,
     }
 }
 
@@ -333,52 +409,51 @@ async fn pick<T: Tx>(tx: &mut T, kind: &str, at: i64) -> Result<Option<Id>> {
     abandoned.map(|mut row| row.id(0)).transpose()
 }
 
-/// Whether a kind has a job that could be taken: asked before [`Take`], since a read disturbs nobody. Cost: two rows for each
-/// kind.
-#[derive(Clone, Debug)]
-pub struct IsDue {
-    /// The kinds.
-    pub kinds: Vec<Wanted>,
+/// What is due, and when there is something next.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ahead {
+    /// Kinds with a job that could be taken now.
+    pub due: Vec<String>,
+    /// In so many milliseconds another one has.
+    pub next: Option<i64>,
+}
+
+/// Looks what is due: asked before [`Take`], since a read disturbs nobody, and to know how long there is nothing to do. Cost: three
+/// rows for each kind there ever was.
+#[derive(Clone, Copy, Debug)]
+pub struct Look {
     /// Milliseconds since 1970.
     pub at: i64,
 }
 
-impl ReadOp for IsDue {}
-impl Op for IsDue {
-    type Out = bool;
+impl ReadOp for Look {}
+impl Op for Look {
+    type Out = Ahead;
 
-    async fn run<T: Tx>(&self, tx: &mut T) -> Result<bool> {
+    async fn run<T: Tx>(&self, tx: &mut T) -> Result<Ahead> {
         let at = tx.now(self.at).await?;
-        for wanted in &self.kinds {
-            if pick(tx, &wanted.kind, at).await?.is_some() {
-                return Ok(true);
+        let rows = tx
+            .query(
+                "SELECT k.kind, (SELECT j.run_at FROM job j WHERE j.kind = k.kind AND j.state = 0 ORDER BY j.run_at LIMIT 1), \
+                 (SELECT j.lease_until FROM job j WHERE j.kind = k.kind AND j.state = 1 ORDER BY j.lease_until LIMIT 1) \
+                 FROM job_kind k ORDER BY k.kind",
+                &[],
+            )
+            .await?;
+        let mut ahead = Ahead::default();
+        for mut row in rows {
+            let (kind, waits, lease) = (row.text(0)?, row.opt_int(1)?, row.opt_int(2)?);
+            // One whose lease ends now is not abandoned yet.
+            let times = waits.into_iter().chain(lease.map(|until| until + 1));
+            let Some(first) = times.min() else { continue };
+            if first <= at {
+                ahead.due.push(kind);
+            } else {
+                let wait = first - at;
+                ahead.next = Some(ahead.next.map_or(wait, |next| next.min(wait)));
             }
         }
-        Ok(false)
-    }
-}
-
-/// Lets jobs of a worker go that had them when its process ended: for a store that one process at a time uses. Cost: the
-/// rows changed.
-#[derive(Clone, Debug)]
-pub struct Release {
-    /// The kind.
-    pub kind: String,
-    /// The worker.
-    pub worker: String,
-}
-
-impl Op for Release {
-    type Out = u64;
-    const SINGLE: bool = true;
-    const FREES: bool = true;
-
-    async fn run<T: Tx>(&self, tx: &mut T) -> Result<u64> {
-        tx.exec(
-            "UPDATE job SET state = 0, fence = fence + 1 WHERE kind = $1 AND state = 1 AND worker = $2",
-            vals![&self.kind, &self.worker],
-        )
-        .await
+        Ok(ahead)
     }
 }
 
@@ -451,19 +526,19 @@ impl Op for Finish {
         let at = tx.now(self.at).await?;
         let row = tx
             .row(
-                "SELECT every FROM job WHERE id = $1 AND fence = $2 AND state = 1 FOR UPDATE",
+                "SELECT every, phase FROM job WHERE id = $1 AND fence = $2 AND state = 1 FOR UPDATE",
                 vals![&self.id, self.fence],
             )
             .await?;
         let Some(mut row) = row else {
             return Ok(false);
         };
-        let every = row.opt_int(0)?;
-        let (state, wait) = match (self.end, every) {
-            (End::Done, None) => (State::Done, 0),
-            (End::Dead, None) => (State::Dead, 0),
-            (End::Done | End::Dead, Some(every)) => (State::Waiting, every),
-            (End::Again(wait) | End::Retry(wait), _) => (State::Waiting, wait),
+        let (every, phase) = (row.opt_int(0)?, row.opt_int(1)?);
+        let (state, run_at) = match (self.end, every) {
+            (End::Done, None) => (State::Done, at),
+            (End::Dead, None) => (State::Dead, at),
+            (End::Done | End::Dead, Some(every)) => (State::Waiting, next(at, every, phase)),
+            (End::Again(wait) | End::Retry(wait), _) => (State::Waiting, at + wait),
         };
         let failed = matches!(self.end, End::Retry(_) | End::Dead);
         tx.exec(
@@ -472,7 +547,7 @@ impl Op for Finish {
             vals![
                 &self.id,
                 state as i64,
-                at + wait,
+                run_at,
                 &self.payload,
                 self.error.as_deref(),
                 at,
@@ -535,11 +610,13 @@ impl Op for List {
     }
 }
 
-/// Lets the schedule of a kind run now; `false`: it runs already, or there is none. Cost: one row.
+/// Lets the schedule of a kind run now, or at another moment than it would; `false`: it runs already, or there is none. Cost: one row.
 #[derive(Clone, Debug)]
 pub struct RunNow {
     /// The kind.
     pub kind: String,
+    /// Not before; milliseconds since 1970. `None`: now.
+    pub run_at: Option<i64>,
     /// Milliseconds since 1970.
     pub at: i64,
 }
@@ -553,7 +630,7 @@ impl Op for RunNow {
         let changed = tx
             .exec(
                 "UPDATE job SET run_at = $2 WHERE unique_key = $1 AND state <= 1 AND state = 0",
-                vals![&self.kind, at],
+                vals![&self.kind, self.run_at.unwrap_or(at)],
             )
             .await?;
         Ok(changed == 1)
@@ -578,8 +655,8 @@ impl Op for Cancel {
         let at = tx.now(self.at).await?;
         let changed = tx
             .exec(
-                "UPDATE job SET state = CASE WHEN every IS NULL THEN 4 ELSE 0 END, run_at = $2 + COALESCE(every, 0), \
-                 fence = fence + 1, changed_at = $2 WHERE id = $1 AND state <= 1",
+                "UPDATE job SET state = CASE WHEN every IS NULL THEN 4 ELSE 0 END, \
+                 run_at = $2 + COALESCE(every, 0) - COALESCE(($2 - phase) % every, 0), fence = fence + 1, changed_at = $2 WHERE id = $1 AND state <= 1",
                 vals![&self.id, at],
             )
             .await?;
@@ -651,5 +728,24 @@ impl Op for Trim {
             vals![self.before],
         )
         .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_schedule_with_a_phase_runs_at_its_time_of_day() {
+        const HOUR: i64 = 3_600_000;
+        const DAY: i64 = 24 * HOUR;
+        let three = Some(3 * HOUR);
+        assert_eq!(next(100 * DAY, DAY, three), 100 * DAY + 3 * HOUR);
+        assert_eq!(next(100 * DAY + 2 * HOUR, DAY, three), 100 * DAY + 3 * HOUR);
+        // A run that begins and ends within the very millisecond is not the next one.
+        assert_eq!(next(100 * DAY + 3 * HOUR, DAY, three), 101 * DAY + 3 * HOUR);
+        assert_eq!(next(100 * DAY + 9 * HOUR, DAY, three), 101 * DAY + 3 * HOUR);
+        assert_eq!(next(-DAY - HOUR, DAY, three), -DAY + 3 * HOUR);
+        assert_eq!(next(7, DAY, None), DAY + 7);
     }
 }

@@ -4,6 +4,7 @@
 //! SHARE`; SQLite's writer is alone anyway), since what looks safe on one writer can race on PostgreSQL. Rights are
 //! decided above; but content is only ever found through the repository that holds it.
 
+pub mod adopt;
 pub mod audit;
 pub mod blob;
 pub mod candidate;

@@ -406,6 +406,29 @@ pub(crate) async fn publish<T: Tx>(tx: &mut T, key: &str, digest: &Digest) -> Re
     Ok(taken == 1)
 }
 
+/// Whether the object of a multipart upload is to go. Locks its row.
+pub(crate) async fn is_given_up<T: Tx>(tx: &mut T, key: &str) -> Result<bool> {
+    let row = tx
+        .row(
+            "SELECT state FROM multipart WHERE key = $1 FOR UPDATE",
+            vals![key],
+        )
+        .await?;
+    Ok(row.map(|mut row| row.int(0)).transpose()? == Some(GIVEN_UP))
+}
+
+/// Takes an object for a blob's whose multipart upload nobody may know any more.
+pub(crate) async fn adopt<T: Tx>(tx: &mut T, key: &str, digest: &Digest) -> Result<()> {
+    if !publish(tx, key, digest).await? && !key.contains('.') {
+        tx.exec(
+            "INSERT INTO unnamed (key, digest) VALUES ($1, $2) ON CONFLICT (key) DO NOTHING",
+            vals![key, digest],
+        )
+        .await?;
+    }
+    Ok(())
+}
+
 /// Gives up all that was begun for an upload whose session ends.
 pub(crate) async fn end<T: Tx>(tx: &mut T, upload: &str) -> Result<()> {
     tx.exec(

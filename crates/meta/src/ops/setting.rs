@@ -4,6 +4,24 @@ use crate::error::Result;
 use crate::tx::{Op, ReadOp, Tx};
 use crate::vals;
 
+/// The time that all who use this store go by, in milliseconds since 1970: the database's, or the caller's where one process
+/// uses it. Cost: none.
+#[derive(Clone, Copy, Debug)]
+pub struct Now {
+    /// The caller's.
+    pub at: i64,
+}
+
+impl ReadOp for Now {}
+impl Op for Now {
+    type Out = i64;
+    const SINGLE: bool = true;
+
+    async fn run<T: Tx>(&self, tx: &mut T) -> Result<i64> {
+        tx.now(self.at).await
+    }
+}
+
 /// A value. Cost: one row.
 #[derive(Clone, Debug)]
 pub struct Get {

@@ -3,8 +3,8 @@
 use super::NOW;
 use crate::Meta;
 use crate::job::{
-    Add, Cancel, End, Finish, Get, Heartbeat, IsDue, JobRow, List, Release, Retry, RunNow,
-    Schedule, State, Take, Trim, Wanted,
+    Add, Ahead, Begin, Cancel, End, Finish, Get, Heartbeat, IsBegun, JobRow, List, Look, Retry,
+    RunNow, Schedule, State, Take, Trim, Wanted,
 };
 
 fn add(kind: &str, key: Option<&str>) -> Add {
@@ -52,6 +52,85 @@ async fn state(meta: &Meta, row: &JobRow) -> State {
     meta.read(Get { id: row.id }).await.unwrap().unwrap().state
 }
 
+async fn look(meta: &Meta, at: i64) -> Ahead {
+    meta.read(Look { at }).await.unwrap()
+}
+
+fn ahead(due: &[&str], next: Option<i64>) -> Ahead {
+    Ahead {
+        due: due.iter().map(|&kind| kind.to_owned()).collect(),
+        next,
+    }
+}
+
+fn begin(every: Option<i64>, phase: Option<i64>, ended: Option<&str>) -> Begin {
+    Begin {
+        schedules: vec![Schedule {
+            kind: "s".into(),
+            payload: "{}".into(),
+            every,
+            phase,
+            first: 0,
+        }],
+        ended: ended.map(str::to_owned),
+        at: NOW,
+    }
+}
+
+/// A start writes only what is not so already.
+pub async fn begins(meta: Meta) {
+    let begun = async |begin: &Begin| meta.read(IsBegun(begin.clone())).await.unwrap();
+    let off = begin(None, None, None);
+    for begin in [
+        begin(Some(10_000), None, None),
+        begin(Some(5_000), None, None),
+        begin(Some(5_000), Some(70), None),
+        off.clone(),
+        off,
+        begin(Some(20_000), Some(7), Some("w")),
+    ] {
+        meta.write(begin.clone()).await.unwrap();
+        assert!(begun(&begin).await, "{begin:?}");
+        let other = Begin {
+            schedules: vec![Schedule {
+                every: Some(9),
+                ..begin.schedules[0].clone()
+            }],
+            ..begin
+        };
+        assert!(!begun(&other).await);
+    }
+    let kinds = [wanted("s", 1)];
+    let row = take(&meta, &kinds, NOW).await.unwrap();
+    assert!(finish(&meta, &row, End::Done, NOW).await);
+    // At its time, and not a period after it ended.
+    let wait = 20_000 - (NOW - 7) % 20_000;
+    assert_eq!(look(&meta, NOW).await, ahead(&[], Some(wait)));
+    let row = take(&meta, &kinds, NOW + wait).await.unwrap();
+    let cancel = Cancel {
+        id: row.id,
+        at: NOW + wait + 3,
+    };
+    assert!(meta.write(cancel).await.unwrap());
+    let now = NOW + wait;
+    assert_eq!(look(&meta, now).await, ahead(&[], Some(20_000)));
+    // At a moment that somebody chose.
+    let run = RunNow {
+        kind: "s".into(),
+        run_at: Some(now + 50),
+        at: now,
+    };
+    assert!(meta.write(run).await.unwrap());
+    assert_eq!(look(&meta, now).await, ahead(&[], Some(50)));
+    let row = take(&meta, &kinds, now + 50).await.unwrap();
+    let again = begin(Some(20_000), Some(7), Some("w"));
+    assert!(begun(&begin(Some(20_000), Some(7), Some("other"))).await);
+    assert!(!begun(&again).await, "it ran when the process ended");
+    meta.write(again).await.unwrap();
+    assert!(!finish(&meta, &row, End::Done, now + 60).await);
+    assert!(take(&meta, &kinds, now + 60).await.is_some());
+}
+
 /// A job is taken by one, and again by another when the first is not heard of; the first can then do nothing.
 pub async fn leases(meta: Meta) {
     let kinds = [wanted("a", 1)];
@@ -62,11 +141,8 @@ pub async fn leases(meta: Meta) {
         "its key is taken"
     );
     assert!(take(&meta, &kinds, NOW - 1).await.is_none(), "not yet");
-    let due = |at| IsDue {
-        kinds: kinds.to_vec(),
-        at,
-    };
-    assert!(!meta.read(due(NOW - 1)).await.unwrap() && meta.read(due(NOW)).await.unwrap());
+    assert_eq!(look(&meta, NOW - 1).await, ahead(&[], Some(1)));
+    assert_eq!(look(&meta, NOW).await, ahead(&["a"], None));
     let first = take(&meta, &kinds, NOW).await.unwrap();
     assert!(take(&meta, &kinds, NOW + 1_000).await.is_none());
     let beat = |row: &JobRow, at| Heartbeat {
@@ -78,6 +154,8 @@ pub async fn leases(meta: Meta) {
     };
     assert!(meta.write(beat(&first, NOW + 900)).await.unwrap());
     assert!(take(&meta, &kinds, NOW + 1_900).await.is_none());
+    assert_eq!(look(&meta, NOW + 1_900).await, ahead(&[], Some(1)));
+    assert_eq!(look(&meta, NOW + 1_901).await, ahead(&["a"], None));
     let second = take(&meta, &kinds, NOW + 1_901).await.unwrap();
     assert_eq!((second.id, second.attempts), (first.id, 2));
     assert!(!meta.write(beat(&first, NOW + 1_902)).await.unwrap());
@@ -121,15 +199,8 @@ pub async fn order(meta: Meta) {
 
 /// A schedule waits again whatever comes of it; a single job dies of its last failure and can be revived.
 pub async fn ends(meta: Meta) {
-    let schedule = |every| Schedule {
-        kind: "s".into(),
-        payload: "{}".into(),
-        every,
-        run_at: NOW,
-        at: NOW,
-    };
     for every in [10_000, 5_000, 5_000] {
-        meta.write(schedule(every)).await.unwrap();
+        meta.write(begin(Some(every), None, None)).await.unwrap();
     }
     let kinds = [wanted("s", 1)];
     let row = take(&meta, &kinds, NOW).await.unwrap();
@@ -145,6 +216,7 @@ pub async fn ends(meta: Meta) {
     assert_eq!(state(&meta, &row).await, State::Waiting);
     let run = RunNow {
         kind: "s".into(),
+        run_at: None,
         at: NOW + 5_200,
     };
     assert!(meta.write(run.clone()).await.unwrap());
@@ -177,12 +249,7 @@ pub async fn ends(meta: Meta) {
     assert!(meta.write(retry).await.unwrap());
     assert!(!meta.write(retry).await.unwrap(), "it waits already");
     let row = take(&meta, &kinds, NOW + 60).await.unwrap();
-    let release = Release {
-        kind: "once".into(),
-        worker: "w".into(),
-    };
-    assert_eq!(meta.write(release).await.unwrap(), 1);
-    assert!(!finish(&meta, &row, End::Done, NOW + 70).await);
+    assert!(finish(&meta, &row, End::Again(0), NOW + 70).await);
     let row = take(&meta, &kinds, NOW + 70).await.unwrap();
     assert!(finish(&meta, &row, End::Done, NOW + 70).await);
     let list = List {

@@ -15,7 +15,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use wharf_core::access::{AdminError, Password};
-use wharf_core::{Registry, backup, transfer, verify};
+use wharf_core::{Registry, backup, reindex, transfer, verify};
+use wharf_oci::RepositoryName;
 
 use crate::config::{self, Inputs};
 
@@ -55,6 +56,11 @@ pub enum Command {
     },
     /// Jobs, collection, undelete.
     Upkeep(Upkeep),
+    /// A look for bytes that no row names.
+    StorageReindex {
+        /// These are to hold them; without any, they are only listed.
+        repositories: Vec<String>,
+    },
     /// A copy of all blobs into another store.
     StorageCopy {
         /// The configuration that names it in its `[storage]`, absolute.
@@ -72,6 +78,7 @@ impl Command {
             Self::StorageVerify { .. } => "storage-verify",
             Self::Upkeep(_) => "upkeep",
             Self::StorageCopy { .. } => "storage-copy",
+            Self::StorageReindex { .. } => "storage-reindex",
         }
     }
 }
@@ -111,6 +118,41 @@ pub enum Reply {
     Verified(Verified),
     /// To [`Command::Upkeep`].
     Upkeep(UpkeepReply),
+    /// To [`Command::StorageReindex`].
+    Reindexed(Reindexed),
+}
+
+/// What a look for bytes without a row has found: [`reindex::Reindexed`] on its way through the socket.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reindexed {
+    /// Objects or files that no row names.
+    pub found: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// The first that are whole: digest, size, key.
+    pub listed: Vec<(String, u64, String)>,
+    /// Those that are blobs now.
+    pub adopted: u64,
+    /// Second copies of what is there.
+    pub surplus: u64,
+    /// Keys of those that were cut or changed.
+    pub damaged: Vec<String>,
+}
+
+impl From<reindex::Reindexed> for Reindexed {
+    fn from(done: reindex::Reindexed) -> Self {
+        let listed = done.listed.into_iter();
+        Self {
+            found: done.found,
+            bytes: done.bytes,
+            listed: listed
+                .map(|unnamed| (unnamed.digest.to_string(), unnamed.size, unnamed.key))
+                .collect(),
+            adopted: done.adopted,
+            surplus: done.surplus,
+            damaged: done.damaged,
+        }
+    }
 }
 
 /// What a backup or a restore has done: [`backup::Copied`] on its way through the socket.
@@ -269,6 +311,7 @@ impl Operator {
                 Ok(Reply::Verified(report.map_err(Refusal::failed)?.into()))
             }
             Command::StorageCopy { to } => self.copy_storage(&to).await,
+            Command::StorageReindex { repositories } => self.reindex(&repositories).await,
         }
     }
 
@@ -290,6 +333,23 @@ impl Operator {
         Ok(Reply::Password {
             password: Hidden(password.reveal().to_owned()),
         })
+    }
+
+    async fn reindex(&self, repositories: &[String]) -> Result<Reply, Refusal> {
+        let parse = |name: &String| {
+            RepositoryName::parse(name)
+                .map_err(|error| Refusal::Wrong(format!("--repository {name}: {error}")))
+        };
+        let repositories: Vec<_> = repositories.iter().map(parse).collect::<Result<_, _>>()?;
+        let done = reindex::reindex(&self.registry, &repositories, &mut |_| ())
+            .await
+            .map_err(Refusal::failed)?;
+        tracing::info!(
+            found = done.found,
+            adopted = done.adopted,
+            "looked for bytes that nothing names"
+        );
+        Ok(Reply::Reindexed(done.into()))
     }
 
     /// Copies all blobs into the store that another configuration names.
@@ -374,6 +434,9 @@ mod tests {
             },
             Command::StorageVerify { deep: true },
             Command::StorageCopy { to: "/c".into() },
+            Command::StorageReindex {
+                repositories: vec!["a/b".into()],
+            },
         ];
         for command in commands {
             let text = serde_json::to_string(&command).unwrap();

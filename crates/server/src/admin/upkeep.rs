@@ -31,6 +31,8 @@ pub enum Upkeep {
     JobRun {
         /// Its kind.
         kind: String,
+        /// Not before, in milliseconds since 1970; `None`: now.
+        at: Option<i64>,
     },
     /// Ends a job before its time.
     JobCancel {
@@ -116,6 +118,8 @@ pub enum UpkeepReply {
         manifest: bool,
         /// Tags that stand at it again.
         tags: Vec<String>,
+        /// Other manifests that came back, since they went with it or after it.
+        others: u64,
     },
     /// To [`Upkeep::Damaged`].
     Damaged(Vec<Damaged>),
@@ -291,22 +295,23 @@ pub(super) async fn execute(registry: &Registry, command: Upkeep) -> Result<Upke
             let row = row.ok_or_else(|| Refusal::Wrong(format!("there is no job {id}")))?;
             Ok(UpkeepReply::Jobs(vec![row.into()]))
         }
-        Upkeep::JobRun { kind } => {
+        Upkeep::JobRun { kind, at: run_at } => {
             let cure = format!(
                 "`{kind}` is no schedule that waits: it runs already, or `wharf job list` has another name for it"
             );
-            did(meta.write(job::RunNow { kind, at }).await, cure)
+            let run = job::RunNow { kind, run_at, at };
+            did(registry, meta.write(run).await, cure)
         }
         Upkeep::JobCancel { id } => {
             let cure = format!("job {id} is over already");
             let id = parse_id(&id)?;
-            did(meta.write(job::Cancel { id, at }).await, cure)
+            did(registry, meta.write(job::Cancel { id, at }).await, cure)
         }
         Upkeep::JobRetry { id } => {
             let cure =
                 format!("job {id} is neither dead nor cancelled, or another one does the same now");
             let id = parse_id(&id)?;
-            did(meta.write(job::Retry { id, at }).await, cure)
+            did(registry, meta.write(job::Retry { id, at }).await, cure)
         }
         Upkeep::GcPlan => plan(registry).await,
         Upkeep::GcRun { all } => {
@@ -364,7 +369,12 @@ pub(super) async fn execute(registry: &Registry, command: Upkeep) -> Result<Upke
     }
 }
 
-fn did(outcome: wharf_meta::Result<bool>, cure: String) -> Result<UpkeepReply, Refusal> {
+fn did(
+    registry: &Registry,
+    outcome: wharf_meta::Result<bool>,
+    cure: String,
+) -> Result<UpkeepReply, Refusal> {
+    registry.jobs.notify_waiters();
     match outcome.map_err(Refusal::failed)? {
         true => Ok(UpkeepReply::Done),
         false => Err(Refusal::Wrong(cure)),
@@ -380,6 +390,7 @@ fn restored(outcome: Result<restore::Restored, RestoreError>) -> Result<UpkeepRe
         digest: restored.digest.to_string(),
         manifest: restored.manifest,
         tags: restored.tags,
+        others: restored.others,
     })
 }
 

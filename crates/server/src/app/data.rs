@@ -11,7 +11,7 @@ use std::time::Duration;
 use wharf_blob::object::{Object, ObjectOptions, Owned, OwnerError};
 use wharf_blob::{BlobStore, Fs, FsOptions};
 use wharf_meta::lock::{self, FolderLock, LockError};
-use wharf_meta::{Meta, Opened, PostgresOptions, SqliteOptions, Synchronous, setting};
+use wharf_meta::{Meta, Opened, PostgresOptions, SqliteOptions, Synchronous, blob, setting};
 
 /// The metadata store's file.
 pub(super) const DATABASE: &str = "wharf.db";
@@ -74,6 +74,12 @@ pub enum DataError {
     /// The bucket is not this installation's, or cannot be used.
     #[error(transparent)]
     Owner(#[from] OwnerError),
+    /// The bucket is empty, and the metadata knows of blobs.
+    #[error(
+        "the bucket is empty, and this registry has blobs elsewhere: name the bucket and the prefix that have them \
+         (`wharf config show`, [storage]), or copy them there first (`wharf storage copy --to`)"
+    )]
+    Elsewhere,
     /// The folder cannot be made or entered.
     #[error("the data folder {} cannot be used: {source}; choose another one with --data", folder.display())]
     Folder {
@@ -155,7 +161,7 @@ pub async fn target(meta: &Meta, options: &DataOptions) -> Result<Arc<dyn BlobSt
     match &options.object {
         Some(object) => {
             let bucket = Object::open(object)?;
-            own(meta, &bucket).await?;
+            own(meta, &bucket, true).await?;
             Ok(Arc::new(bucket))
         }
         None => {
@@ -165,12 +171,20 @@ pub async fn target(meta: &Meta, options: &DataOptions) -> Result<Arc<dyn BlobSt
     }
 }
 
-async fn own(meta: &Meta, bucket: &Object) -> Result<(), DataError> {
+/// Takes a free bucket; one in which blobs should be, unless they are about to come, only if there are none yet.
+async fn own(meta: &Meta, bucket: &Object, to_fill: bool) -> Result<(), DataError> {
     let key = INSTALLATION.to_owned();
     let known = meta.read(setting::Get { key: key.clone() }).await?;
     let name = known.unwrap_or_else(|| uuid::Uuid::new_v4().to_string());
     if bucket.owned_by(&name).await? == Owned::Ours {
         return Ok(());
+    }
+    let any = blob::ListLive {
+        after: None,
+        limit: 1,
+    };
+    if !to_fill && !meta.scan(any).await?.is_empty() {
+        return Err(DataError::Elsewhere);
     }
     // Another replica may have named the installation meanwhile.
     let ensure = setting::Ensure { key, value: name };
@@ -180,10 +194,10 @@ async fn own(meta: &Meta, bucket: &Object) -> Result<(), DataError> {
 
 impl Data {
     /// Makes sure that the bucket is this installation's: an empty one is taken, one with another mark or none is refused
-    /// and left as it is. Files in the data folder need no mark: the folder's lock and the database beside them are one.
+    /// and left as it is, and so is an empty one when there are blobs already. Files in the data folder need no mark: the folder's lock and the database beside them are one.
     pub async fn own(&self) -> Result<(), DataError> {
         match &self.bucket {
-            Some(bucket) => own(&self.meta, bucket).await,
+            Some(bucket) => own(&self.meta, bucket, false).await,
             None => Ok(()),
         }
     }

@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use wharf_core::access::{Access, AccessError, AccessOptions};
+use wharf_core::clock::SharedClock;
 use wharf_core::gc::{self, Rules};
 use wharf_core::job::{self, Kinds};
 use wharf_core::replica::{self, Me};
@@ -99,7 +100,15 @@ impl App {
     /// Puts the registry together over an open data folder and starts its upkeep.
     pub async fn open(data: Data, options: AppOptions) -> Result<Arc<Self>, AppError> {
         data.own().await?;
-        let now = options.clock.now_ms();
+        let shared = match data.meta.is_shared() {
+            true => Some(Arc::new(shared_clock(options.clock.clone(), &data).await?)),
+            false => None,
+        };
+        let clock: Arc<dyn Clock> = match &shared {
+            Some(shared) => shared.clone(),
+            None => options.clock,
+        };
+        let now = clock.now_ms();
         let access = Access::open(options.access, data.meta.clone(), now).await?;
         let challenges = Challenges {
             service: access.service().to_owned(),
@@ -109,7 +118,7 @@ impl App {
             data.meta.clone(),
             data.blobs.clone(),
             Arc::new(access),
-            options.clock,
+            clock,
             options.limits,
             options.content,
         ));
@@ -134,7 +143,7 @@ impl App {
             };
             tokio::spawn(job::run(registry.clone(), kinds.clone(), jobs, halted))
         });
-        tokio::spawn(upkeep::run(registry.clone(), stop.clone()));
+        tokio::spawn(upkeep::run(registry.clone(), shared, stop.clone()));
         Ok(Arc::new(Self {
             v2: V2::new(
                 registry.clone(),
@@ -196,6 +205,12 @@ impl App {
         }
         self.data.meta.close().await;
     }
+}
+
+/// All replicas go by the time of the database.
+async fn shared_clock(own: Arc<dyn Clock>, data: &Data) -> Result<SharedClock, wharf_core::Error> {
+    let clock = SharedClock::new(own, &data.meta).await;
+    clock.map_err(wharf_core::Error::from)
 }
 
 impl Handler for App {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 use wharf_blob::{Part, Stored};
+use wharf_core::clock::SharedClock;
 use wharf_core::job::{self, Kinds, Spec};
 use wharf_core::replica::{self, Me};
 use wharf_core::{Registry, event, gc, manifest, mark, scrub, upload, usage};
@@ -17,12 +18,16 @@ const SHORT: Duration = Duration::from_secs(1);
 const BEAT: Duration = Duration::from_secs(5);
 /// Between two marks where several processes write.
 const MARK: Duration = Duration::from_secs(60);
+/// Between two looks at the clock of a shared database.
+const FOLLOW: Duration = Duration::from_secs(10);
 /// Between two rounds of small things.
 const OFTEN: Duration = Duration::from_secs(10 * 60);
 /// Between two times that changes of counters and of what repositories take up are added up.
 const FOLD: Duration = Duration::from_secs(20);
 /// Between two rounds of things that nobody waits for.
 const DAILY: Duration = Duration::from_secs(86_400);
+/// When it is night for many: the walks over everything begin then.
+const NIGHT: Duration = Duration::from_secs(3 * 3_600);
 /// Between two walks over all rows.
 const WEEKLY: Duration = Duration::from_secs(7 * 86_400);
 
@@ -46,18 +51,23 @@ pub(super) fn kinds(upkeep: Option<Upkeep>) -> Kinds {
         .with::<job::Reclaim>(Spec::every(OFTEN))
         .with::<event::Trim>(Spec::every(DAILY))
         .with::<job::Trim>(Spec::every(DAILY))
-        .with::<gc::Audit>(Spec::every(WEEKLY))
-        .with::<usage::Recount>(Spec::every(WEEKLY))
-        .with::<gc::Sweep>(Spec::every(DAILY).after(DAILY))
+        .with::<gc::Audit>(Spec::every(WEEKLY).at(NIGHT).after(OFTEN))
+        .with::<usage::Recount>(Spec::every(WEEKLY).at(NIGHT).after(OFTEN))
+        .with::<gc::Sweep>(Spec::every(DAILY).after(DAILY).at(NIGHT))
         .with::<scrub::Scrub>(Spec::every(DAILY).after(OFTEN))
 }
 
 /// Looks after the registry until `stop`. Beside requests, from the first one on: a start takes as long for a store of
 /// millions as for an empty one.
-pub(super) async fn run(registry: Arc<Registry>, stop: CancellationToken) {
+pub(super) async fn run(
+    registry: Arc<Registry>,
+    shared: Option<Arc<SharedClock>>,
+    stop: CancellationToken,
+) {
     tokio::join!(
         every(SHORT, &stop, || access(&registry)),
         every(FOLD, &stop, || fold(&registry)),
+        every(FOLLOW, &stop, || follow(&registry, shared.as_deref())),
         async {
             // The start did the first.
             tokio::select! {
@@ -121,6 +131,15 @@ fn marks(registry: &Registry) -> Duration {
 async fn tend(registry: &Registry) {
     if let Err(error) = mark::tend(registry).await {
         tracing::warn!(%error, "whether the metadata is as new as the blobs could not be seen; trying again");
+    }
+}
+
+/// Looks at the clock that all replicas go by.
+async fn follow(registry: &Registry, shared: Option<&SharedClock>) {
+    if let Some(clock) = shared
+        && let Err(error) = clock.follow(&registry.meta).await
+    {
+        tracing::debug!(%error, "the database's clock could not be read; going on by what was seen of it");
     }
 }
 

@@ -226,10 +226,15 @@ fn restored(inputs: &Inputs, restore: Upkeep) -> Outcome {
             digest,
             manifest,
             tags,
+            others,
         } => {
             let mut text = String::new();
             if manifest {
                 text.push_str(&format!("Restored manifest {digest}.\n"));
+            }
+            if others > 0 {
+                let others = count(others, "other manifest");
+                text.push_str(&format!("With it {others}, in it or about it.\n"));
             }
             for tag in tags {
                 text.push_str(&format!("Tag {tag} stands at {digest}.\n"));

@@ -27,6 +27,9 @@ pub(super) enum JobCommand {
     Run {
         /// Its kind, as `wharf job list` shows it
         kind: String,
+        /// Not before this moment, as in 2026-01-31T03:00:00Z
+        #[arg(long)]
+        at: Option<jiff::Timestamp>,
         #[command(flatten)]
         flags: DataFlags,
     },
@@ -50,7 +53,11 @@ pub(super) fn run(command: &JobCommand) -> Outcome {
     let (flags, upkeep) = match command {
         JobCommand::List { flags } => (flags, Upkeep::JobList),
         JobCommand::Show { id, flags } => (flags, Upkeep::JobShow { id: id.clone() }),
-        JobCommand::Run { kind, flags } => (flags, Upkeep::JobRun { kind: kind.clone() }),
+        JobCommand::Run { kind, at, flags } => {
+            let at = at.map(jiff::Timestamp::as_millisecond);
+            let kind = kind.clone();
+            (flags, Upkeep::JobRun { kind, at })
+        }
         JobCommand::Cancel { id, flags } => (flags, Upkeep::JobCancel { id: id.clone() }),
         JobCommand::Retry { id, flags } => (flags, Upkeep::JobRetry { id: id.clone() }),
     };

@@ -192,6 +192,19 @@ enum StorageCommand {
         #[command(flatten)]
         flags: DataFlags,
     },
+    /// Find bytes that the metadata does not know, and make them blobs again
+    ///
+    /// For the time after a restore of metadata that is older than the blob store: what was pushed since is there, and
+    /// nothing names it. Hashes every object or file without a row and lists digest, size and key; with --repository, each
+    /// becomes a blob of that repository, as if it had just been pushed, so that pushing the manifests again uploads nothing.
+    /// What no manifest needs then goes after the usual grace. Works on a running registry and on a stopped one.
+    Reindex {
+        /// Let this repository hold what is found; may be given several times
+        #[arg(long, value_name = "NAME")]
+        repository: Vec<String>,
+        #[command(flatten)]
+        flags: DataFlags,
+    },
     /// Copy all blobs into another store
     ///
     /// Into the one that the configuration --to names in its [storage] section: from files into a bucket, or back, or
@@ -287,6 +300,9 @@ fn dispatch(command: Command) -> Outcome {
         Command::Gc(command) => gc::run(&command),
         Command::Job(command) => job::run(&command),
         Command::Status(flags) => status::run(&flags),
+        Command::Storage(StorageCommand::Reindex { repository, flags }) => {
+            storage::reindex(&flags.inputs(), repository)
+        }
         Command::Storage(StorageCommand::Copy { to, flags }) => storage::copy(&flags.inputs(), &to),
         Command::Trust(TrustArgs {
             client,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::runtime::Runtime;
 use wharf_core::Registry;
 use wharf_core::access::{Access, AccessOptions};
-use wharf_core::clock::{Clock as _, SystemClock};
+use wharf_core::clock::{Clock as _, SharedClock, SystemClock};
 
 use super::exit::{Exit, Failure};
 use crate::admin::{CallError, Command, Operator, Refusal, Reply, call};
@@ -76,7 +76,8 @@ async fn alone(config: &Config, command: Command) -> Result<Reply, Failure> {
         htpasswd: None,
         ..AccessOptions::default()
     };
-    let clock = Arc::new(SystemClock);
+    let clock = SharedClock::new(Arc::new(SystemClock), &data.meta).await;
+    let clock = Arc::new(clock.map_err(|error| Failure::new(Exit::Failure, error))?);
     let access = Access::open(options, data.meta.clone(), clock.now_ms()).await;
     let access = access.map_err(|error| Failure::new(Exit::Failure, error))?;
     let registry = Registry::new(

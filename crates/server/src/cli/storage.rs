@@ -10,7 +10,7 @@ use super::exit::{Exit, Failure, Outcome};
 use super::human::{bytes, count};
 use super::offline::{absolute, perform, runtime};
 use super::print;
-use crate::admin::{Command, Copied, Hidden, Reply, Verified};
+use crate::admin::{Command, Copied, Hidden, Reindexed, Reply, Verified};
 use crate::app::{Place, copy as copy_metadata};
 use crate::config::{Inputs, load};
 
@@ -98,6 +98,39 @@ pub(super) fn copy(inputs: &Inputs, to: &Path) -> Outcome {
         }
         other => Err(unexpected(&other)),
     }
+}
+
+/// Lists or adopts what no row names.
+pub(super) fn reindex(inputs: &Inputs, repositories: Vec<String>) -> Outcome {
+    let config = load(inputs)?.config;
+    let adopts = !repositories.is_empty();
+    match perform(&config, Command::StorageReindex { repositories })? {
+        Reply::Reindexed(done) => print(&reindexed(&done, adopts)),
+        other => Err(unexpected(&other)),
+    }
+}
+
+fn reindexed(done: &Reindexed, adopts: bool) -> String {
+    let mut text = String::new();
+    for (digest, size, key) in &done.listed {
+        let _ = writeln!(text, "{digest}  {}  {key}", bytes(*size));
+    }
+    for key in &done.damaged {
+        let _ = writeln!(text, "damaged, left alone: {key}");
+    }
+    let _ = writeln!(
+        text,
+        "{} in {} that no row names; {} adopted, {} damaged, {} there already.",
+        count(done.found, "object"),
+        bytes(done.bytes),
+        done.adopted,
+        done.damaged.len(),
+        done.surplus
+    );
+    if !adopts && !done.listed.is_empty() {
+        text.push_str("Nothing was changed; --repository NAME lets that repository hold them.\n");
+    }
+    text
 }
 
 /// Makes a data folder out of a backup.

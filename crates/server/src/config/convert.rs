@@ -9,7 +9,8 @@ use wharf_core::{Clock, ContentRule, ContentRules, Limits as CoreLimits};
 use wharf_meta::{PostgresOptions, Synchronous as MetaSynchronous};
 
 use super::sections::{
-    AnonymousRole, Challenge, Config, ContentOverride, Grant, LogFormat, Part, Synchronous,
+    AnonymousRole, Challenge, Config, ContentOverride, Grant, LogFormat, Part, StorageKind,
+    Synchronous,
 };
 use crate::app::{AppOptions, DataOptions, Upkeep};
 use crate::http::TrustedProxies;
@@ -188,10 +189,23 @@ impl Config {
     #[must_use]
     pub fn shared_settings(&self) -> std::collections::BTreeMap<String, String> {
         let url = self.server.external_url.as_ref().map(ToString::to_string);
-        std::collections::BTreeMap::from([(
-            "server.external_url".to_owned(),
-            url.unwrap_or_else(|| "unset".to_owned()),
-        )])
+        let storage = &self.storage;
+        let mut settings = std::collections::BTreeMap::from([
+            (
+                "server.external_url".to_owned(),
+                url.unwrap_or_else(|| "unset".to_owned()),
+            ),
+            ("storage.kind".to_owned(), storage.kind.to_string()),
+        ]);
+        let mut set = |key: &str, value: &str| settings.insert(key.to_owned(), value.to_owned());
+        match storage.kind {
+            StorageKind::Fs => return settings,
+            StorageKind::S3 => set("storage.s3.bucket", &storage.s3.bucket),
+            StorageKind::Gcs => set("storage.gcs.bucket", &storage.gcs.bucket),
+            StorageKind::Azure => set("storage.azure.container", &storage.azure.container),
+        };
+        set("storage.prefix", storage.prefix.trim_matches('/'));
+        settings
     }
 
     /// The database of `metadata.url`, if there is one.

@@ -20,4 +20,4 @@ pub mod value;
 pub use load::{FlagValue, Inputs, Loaded, Sources, load};
 pub use problem::{Problem, Problems, Source};
 pub use sections::*;
-pub use value::{ExternalUrl, HttpUrl, RepositoryPrefix, Secret, Size, TrustedProxy};
+pub use value::{ExternalUrl, HttpUrl, ProxyUrl, RepositoryPrefix, Secret, Size, TrustedProxy};

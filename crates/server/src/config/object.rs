@@ -64,7 +64,7 @@ impl Config {
             part_size: storage.part_size.0,
             client: Client {
                 ca: storage.ca.clone(),
-                proxy: url(&storage.proxy),
+                proxy: storage.proxy.as_ref().map(|url| url.0.expose().to_owned()),
             },
         })
     }

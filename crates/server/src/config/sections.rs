@@ -10,7 +10,9 @@ use std::time::Duration;
 use wharf_core::access::Role;
 
 use super::section::section;
-use super::value::{ExternalUrl, HttpUrl, RepositoryPrefix, Secret, Size, TrustedProxy, choice};
+use super::value::{
+    ExternalUrl, HttpUrl, ProxyUrl, RepositoryPrefix, Secret, Size, TrustedProxy, choice,
+};
 use crate::http::listener::ListenAddr;
 
 section! {
@@ -272,8 +274,8 @@ section! {
         prefix: String = String::new() => restart;
         /// PEM file with certificate authorities to trust for the object store, beside the system's.
         ca: Option<PathBuf> = None => restart;
-        /// URL of a proxy through which the object store is reached.
-        proxy: Option<HttpUrl> = None => restart;
+        /// URL of a proxy through which the object store is reached; it may hold a user and a password.
+        proxy: Option<ProxyUrl> = None => restart.secret();
         section s3: S3;
         section gcs: Gcs;
         section azure: Azure;

@@ -248,6 +248,28 @@ fn errors_never_hold_a_secret() {
 }
 
 #[test]
+fn a_url_with_a_password_is_not_shown() {
+    let proxy = "[storage]\nproxy = \"http://wharf:hunter2@proxy.example:3128\"\n";
+    let loaded = Setup::file(proxy).load().unwrap();
+    let shown = render::show(&loaded.config, &loaded.sources);
+    assert!(shown.contains("proxy = \"(hidden)\""), "{shown}");
+    assert!(!format!("{shown}{loaded:?}").contains("hunter2"));
+    assert!(!format!("{:?}", loaded.config.data_options()).contains("hunter2"));
+    let url = loaded.config.storage.proxy.unwrap();
+    assert_eq!(url.0.expose(), "http://wharf:hunter2@proxy.example:3128");
+    for wrong in [
+        "[storage]\nproxy = \"wharf:hunter2@proxy\"\n",
+        "[storage.s3]\nendpoint = \"https://wharf:hunter2@s3.example\"\n",
+    ] {
+        let told = Setup::file(wrong).errors();
+        assert!(
+            told.contains("storage.") && !told.contains("hunter2"),
+            "{told}"
+        );
+    }
+}
+
+#[test]
 fn secrets_come_from_files() {
     let setup = Setup::file("");
     let secret = setup.folder.path().join("secret");

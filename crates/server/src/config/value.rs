@@ -514,16 +514,43 @@ impl Value for HttpUrl {
         quote("https://s3.example.com")
     }
     fn parse(text: &str) -> Result<Self, String> {
-        let is_url = text.parse::<http::Uri>().is_ok_and(|uri| {
-            matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some()
-        });
-        match is_url {
+        match is_web_url(text) {
+            // It is shown; what is secret has a key of its own.
+            true if text.contains('@') => Err("there is a user or a password in it".to_owned()),
             true => Ok(Self(text.to_owned())),
             false => Err(String::new()),
         }
     }
     fn to_toml(&self) -> Option<String> {
         Some(quote(&self.0))
+    }
+}
+
+fn is_web_url(text: &str) -> bool {
+    text.parse::<http::Uri>()
+        .is_ok_and(|uri| matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some())
+}
+
+/// The URL of a proxy. It may hold a password, so it is never shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProxyUrl(pub Secret);
+
+impl Value for ProxyUrl {
+    fn expects() -> String {
+        "a URL with http:// or https:// and a host, such as \"http://proxy.example.com:3128\""
+            .to_owned()
+    }
+    fn example() -> String {
+        quote("http://proxy.example.com:3128")
+    }
+    fn parse(text: &str) -> Result<Self, String> {
+        match is_web_url(text) {
+            true => Ok(Self(Secret::new(text))),
+            false => Err(String::new()),
+        }
+    }
+    fn to_toml(&self) -> Option<String> {
+        self.0.to_toml()
     }
 }
 

@@ -7,13 +7,13 @@ use wharf_testkit::Content;
 use wharf_testkit::client::{Step, with_query};
 use wharf_testkit::content::random_bytes;
 
-use crate::support::{ALGORITHMS, both, chunk, finish, holds, standing};
+use crate::support::{algorithms, both, chunk, finish, holds, standing};
 
 /// Spec: UP-21, UP-22, UP-26, UP-29, CS-4.
 #[tokio::test]
 async fn chunk_by_chunk() {
     both(async |client, name| {
-        for (algorithm, size) in ALGORITHMS
+        for (algorithm, size) in algorithms()
             .into_iter()
             .flat_map(|a| [1024, 60_000].map(|size| (a, size)))
         {

@@ -16,7 +16,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) async fn start() -> Process {
     Process::start(
         Path::new(env!("CARGO_BIN_EXE_wharf")),
-        TestOptions::default(),
+        TestOptions::on_files(),
     )
     .await
 }
@@ -88,7 +88,7 @@ impl Disk {
             std::os::unix::fs::symlink(&data, folder.join("data")).unwrap();
         };
         let binary = Path::new(env!("CARGO_BIN_EXE_wharf"));
-        Process::start_in(binary, TestOptions::default(), link).await
+        Process::start_in(binary, TestOptions::on_files(), link).await
     }
 
     /// Takes all the room that is left; removing the file gives it back.

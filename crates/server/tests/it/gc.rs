@@ -1,6 +1,6 @@
 //! Collection beside clients: nothing that is referred to ever goes, and after quiet nothing else is left.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
@@ -20,18 +20,6 @@ fn greedy() -> TestOptions {
         config: "[gc]\ngrace = \"0s\"\nevery = \"1ms\"\n[restore]\nwindow = \"0s\"\n".into(),
         ..TestOptions::default()
     }
-}
-
-fn files(folder: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(folder).into_iter().flatten() {
-        let path = entry.expect("an entry").path();
-        match path.is_dir() {
-            true => found.extend(files(&path)),
-            false => found.push(path),
-        }
-    }
-    found
 }
 
 /// Pushes a blob, again when it was collected while it came.
@@ -157,10 +145,7 @@ async fn a_greedy_collector_takes_nothing_that_is_referred_to_and_leaves_nothing
             assert!(matches!(answer.status.as_u16(), 202 | 404), "{answer}");
         }
     }
-    until("no files", async || {
-        files(&server.folder().join("data/blobs")).is_empty()
-    })
-    .await;
+    until("no files", async || server.kept_blobs().is_empty()).await;
     let totals = server
         .app()
         .registry
@@ -210,9 +195,8 @@ async fn kills_between_mark_and_removal_lose_nothing_and_leave_nothing() {
             .await;
         assert!(matches!(answer.status.as_u16(), 202 | 404), "{answer}");
     }
-    let blobs = server.folder().join("data/blobs");
     // A file whose row a kill prevented is for the sweep, a day later: none of these pushes was cut.
-    until("no files", async || files(&blobs).is_empty()).await;
+    until("no files", async || server.kept_blobs().is_empty()).await;
 }
 
 /// Runs a command off the runtime, so that the server's answers go on being read.
@@ -304,7 +288,7 @@ async fn an_operator_undoes_a_deletion_and_frees_the_disk() {
     );
     let told = expect(&wharf(&server, &["gc", "run", "--now", "--yes"]).await, 0);
     assert!(told.contains("1 deleted manifest can no longer"), "{told}");
-    assert!(files(&server.folder().join("data/blobs")).is_empty());
+    assert!(server.kept_blobs().is_empty());
     assert!(!holds(&client, "team/app", &unused).await);
 
     let told = expect(&wharf(&server, &["job", "list"]).await, 0);

@@ -70,6 +70,8 @@ impl Target {
         let alone = ALONE.lock().await;
         raise_open_files();
         let options = TestOptions {
+            // Their bounds are those of a registry that keeps files.
+            files: true,
             anonymous: Some("writer"),
             config: config.into(),
             tls,

@@ -3,13 +3,13 @@
 use wharf_oci::Digest;
 use wharf_testkit::{Content, TestOptions, TestServer};
 
-use crate::support::{ALGORITHMS, blob, both, both_on, finish, holds};
+use crate::support::{algorithms, blob, both, both_on, finish, holds};
 
 /// Spec: MNT-1, MNT-4, MNT-5, CS-4, CS-7.
 #[tokio::test]
 async fn blobs_are_mounted_from_another_repository() {
     both(async |client, name| {
-        for (algorithm, size) in ALGORITHMS
+        for (algorithm, size) in algorithms()
             .into_iter()
             .flat_map(|a| [5, 100_000].map(|size| (a, size)))
         {

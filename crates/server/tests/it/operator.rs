@@ -18,6 +18,11 @@ async fn start() -> Process {
     Process::start(Path::new(WHARF), options).await
 }
 
+/// One whose files the test damages.
+async fn start_on_files() -> Process {
+    Process::start(Path::new(WHARF), TestOptions::on_files()).await
+}
+
 /// Runs a command off the runtime, so that the server's answers go on being read.
 async fn wharf(args: &[&str]) -> Output {
     let args: Vec<String> = args.iter().map(|&arg| arg.to_owned()).collect();
@@ -65,7 +70,7 @@ fn blob_files(folder: &Path) -> Vec<PathBuf> {
 /// Spec: BGET-1.
 #[tokio::test]
 async fn damaged_bytes_are_never_served_and_the_next_push_heals_them() {
-    let server = start().await;
+    let server = start_on_files().await;
     let client = server.admin(Version::Http1);
     for damage in ["cut", "gone"] {
         let content = Content::random(100_000);
@@ -114,7 +119,7 @@ async fn damaged_bytes_are_never_served_and_the_next_push_heals_them() {
 
 #[tokio::test]
 async fn flipped_bits_are_found_and_condemned_until_they_are_pushed_again() {
-    let server = start().await;
+    let server = start_on_files().await;
     let client = server.admin(Version::Http1);
     let content = Content::random(300_000);
     client.push_blob("team/app", &content).await;

@@ -57,7 +57,7 @@ async fn one_blob_pushed_by_many_is_there_once() {
             }
         })
         .await;
-        let kept = files(&server.folder().join("data/blobs"));
+        let kept = server.kept_blobs();
         assert_eq!(kept.len(), usize::from(size > 80 * 1024), "{kept:?}");
     }
 }
@@ -225,10 +225,9 @@ async fn refused_pushes_leave_nothing_behind() {
             .await
             .expect_error(404, "NAME_UNKNOWN");
     }
-    for folder in ["data/blobs", "data/uploads"] {
-        let left = files(&server.folder().join(folder));
-        assert!(left.is_empty(), "{left:?}");
-    }
+    let mut left = server.kept_blobs();
+    left.extend(files(&server.folder().join("data/uploads")));
+    assert!(left.is_empty(), "{left:?}");
     let open = server
         .app()
         .registry

@@ -95,7 +95,11 @@ async fn a_session_goes_on_after_kill_9_where_it_was_durable() {
 /// Spec: UP-26, UP-31.
 #[tokio::test]
 async fn the_length_of_a_file_proves_nothing() {
-    let mut server = start().await;
+    let mut server = Process::start(
+        Path::new(env!("CARGO_BIN_EXE_wharf")),
+        TestOptions::on_files(),
+    )
+    .await;
     let content = Content::random(2_000_000);
     let client = server.admin(Version::Http1);
     let location = client.start_upload("team/app").await;

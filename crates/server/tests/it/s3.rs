@@ -322,6 +322,31 @@ async fn a_bucket_of_another_installation_is_refused_at_the_start() {
     assert_eq!(s3.objects().len(), objects);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_empty_bucket_is_refused_when_the_blobs_are_elsewhere() {
+    let full = bucket().await;
+    let mut server = process(&full).await;
+    let client = server.admin(Version::Http1);
+    push(&client, &Content::random(300_000)).await;
+    server.terminate().await;
+    let empty = bucket().await;
+    let config = std::process::Command::new(env!("CARGO_BIN_EXE_wharf"))
+        .args(["serve", "--listen", "127.0.0.1:0", "--data"])
+        .arg(server.folder().join("data"))
+        .envs(storage_environment(&empty))
+        .output()
+        .unwrap();
+    let told = String::from_utf8_lossy(&config.stderr).into_owned();
+    assert_eq!(config.status.code(), Some(4), "{told}");
+    assert!(
+        told.contains("blobs elsewhere") && told.contains("wharf storage copy"),
+        "{told}"
+    );
+    assert_eq!(empty.objects().len(), 0);
+    // It still serves from where they are.
+    server.again().await;
+}
+
 fn storage_environment(s3: &S3) -> [(&'static str, String); 6] {
     use wharf_testkit::s3::{ACCESS_KEY, BUCKET, SECRET_KEY};
     [

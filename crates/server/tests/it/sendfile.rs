@@ -31,6 +31,7 @@ impl Scene {
         let server = TestServer::start(TestOptions {
             anonymous: Some("reader"),
             config: config.into(),
+            files: true,
             ..TestOptions::default()
         })
         .await;

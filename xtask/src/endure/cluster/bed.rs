@@ -34,8 +34,17 @@ impl Replica {
         self.site.port
     }
 
+    /// One that started while a store was away has ended by itself, as it should.
+    fn notice(&mut self) {
+        if self.running.as_mut().is_some_and(Registry::has_ended) {
+            self.running = None;
+            self.frozen = false;
+        }
+    }
+
     /// `kill -9`.
     pub(crate) fn kill(&mut self) -> Result<()> {
+        self.notice();
         self.frozen = false;
         self.running.take().map_or(Ok(()), Registry::kill)
     }
@@ -43,11 +52,17 @@ impl Replica {
     /// SIGTERM; running requests are finished first.
     pub(crate) fn stop(&mut self) -> Result<()> {
         self.thaw()?;
-        self.running.take().map_or(Ok(()), Registry::stop)
+        match self.running.take() {
+            // Still on its way up: SIGTERM is an end, too, but no orderly one.
+            Some(running) if !running.is_ready() => running.kill(),
+            Some(running) => running.stop(),
+            None => Ok(()),
+        }
     }
 
     /// SIGSTOP: it knows nothing of the time that passes.
     pub(crate) fn freeze(&mut self) -> Result<()> {
+        self.notice();
         if let Some(running) = &self.running {
             running.signal(rustix::process::Signal::STOP)?;
             self.frozen = true;
@@ -57,6 +72,7 @@ impl Replica {
 
     /// SIGCONT.
     pub(crate) fn thaw(&mut self) -> Result<()> {
+        self.notice();
         if let Some(running) = self.running.as_ref().filter(|_| self.frozen) {
             running.signal(rustix::process::Signal::CONT)?;
         }
@@ -66,6 +82,7 @@ impl Replica {
 
     /// Starts it if it does not run, without waiting.
     pub(crate) fn start(&mut self) -> Result<()> {
+        self.notice();
         if self.running.is_none() {
             self.running = Some(self.site.start(&[])?);
         }

@@ -145,6 +145,15 @@ pub(crate) fn main(args: &Args) -> Result<()> {
     Ok(())
 }
 
+/// Dropped, it ends the clients.
+struct Ends<'a>(&'a AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 struct Life {
     bed: Bed,
     world: Mutex<World>,
@@ -218,6 +227,8 @@ impl Life {
                     }
                 });
             }
+            // Also when something here panics: the scope waits for the clients.
+            let ends = Ends(&stop);
             let begun = Instant::now();
             let mut outcome = Ok(());
             while begun.elapsed() < ROUND && outcome.is_ok() {
@@ -231,7 +242,7 @@ impl Life {
                 outcome = happen(bed, random, event).with_context(|| format!("{event:?}"));
             }
             let healed = outcome.and_then(|()| heal(bed));
-            stop.store(true, Ordering::Relaxed);
+            drop(ends);
             healed
         })?;
         // What a replica still did for a client that has gone.

@@ -17,7 +17,7 @@ use crate::value::{Id, Row};
 
 pub use delete::{Delete, Deleted, SweepEdges, Swept, Unfinished};
 pub use put::{Expect, Pinned, Put, PutEdges, PutOutcome};
-pub use restore::{Deleted as Gone, GetDeleted, Restore, Restored};
+pub use restore::{ABOUT, Deleted as Gone, DeletedAbout, GetDeleted, Restore, Restored};
 pub use untagged::{DeleteUntagged, DependentsOf};
 
 /// So many references one operation may bring; more come through [`PutEdges`] first.

@@ -60,6 +60,38 @@ impl Op for GetDeleted {
     }
 }
 
+/// Deleted manifests that name another one as their subject and went at some moment or later. Cost: two rows for each manifest of
+/// the repository that was deleted since and can be restored, [`ABOUT`] at most.
+#[derive(Clone, Debug)]
+pub struct DeletedAbout {
+    /// The repository.
+    pub repository: RepositoryName,
+    /// The subject.
+    pub subject: Digest,
+    /// Milliseconds since 1970.
+    pub since: i64,
+}
+
+/// So many one [`DeletedAbout`] finds.
+pub const ABOUT: u32 = 1_000;
+
+impl ReadOp for DeletedAbout {}
+impl Op for DeletedAbout {
+    type Out = Vec<Digest>;
+    const SINGLE: bool = true;
+
+    async fn run<T: Tx>(&self, tx: &mut T) -> Result<Self::Out> {
+        let rows = tx
+            .query(
+                "SELECT m.digest FROM repository r JOIN restorable d ON d.repository_id = r.id AND d.deleted_at >= $3 \
+                 JOIN manifest m ON m.id = d.manifest_id AND m.state = 2 AND m.subject = $2 WHERE r.name = $1 LIMIT $4",
+                vals![&self.repository, &self.subject, self.since, ABOUT],
+            )
+            .await?;
+        rows.into_iter().map(|mut row| row.digest(0)).collect()
+    }
+}
+
 /// What became of [`Restore`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Restored {

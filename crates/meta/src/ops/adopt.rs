@@ -1,0 +1,90 @@
+//! Adoption: bytes that are in the blob store and that no row names become a blob again.
+
+use wharf_oci::{Digest, RepositoryName};
+
+use super::blob::{Content, Publish};
+use super::multipart;
+use crate::error::Result;
+use crate::tx::{Op, Tx};
+use crate::vals;
+
+/// What became of [`Adopt`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Adopted {
+    /// The repositories hold the blob, and its bytes are those under this key.
+    Done,
+    /// The bytes are about to be removed.
+    Going,
+    /// The blob has other bytes, which nobody has found wrong.
+    Held,
+}
+
+/// Makes verified bytes under a key that no row names a blob of some repositories. Fenced against whoever makes the key
+/// garbage by that row: of the two, the first to insert it decides. Doing it again changes nothing. Cost: four rows, and ten
+/// for each repository.
+#[derive(Clone, Debug)]
+pub struct Adopt {
+    /// Where the bytes are.
+    pub key: String,
+    /// The blob, verified by the caller.
+    pub digest: Digest,
+    /// Its size.
+    pub size: u64,
+    /// Where it shall be seen; made if absent.
+    pub repositories: Vec<RepositoryName>,
+    /// The key of the blob's row, if the caller found that its bytes are lost: they are replaced.
+    pub instead_of: Option<String>,
+    /// The principal.
+    pub actor: String,
+    /// Milliseconds since 1970.
+    pub at: i64,
+}
+
+impl Op for Adopt {
+    type Out = Adopted;
+
+    async fn run<T: Tx>(&self, tx: &mut T) -> Result<Adopted> {
+        let fenced = tx
+            .exec(
+                "INSERT INTO garbage (key, since) VALUES ($1, $2) ON CONFLICT (key) DO NOTHING",
+                vals![&self.key, self.at],
+            )
+            .await?;
+        if fenced == 0 {
+            return Ok(Adopted::Going);
+        }
+        // Others that insert it wait for the end of this transaction all the same.
+        tx.exec("DELETE FROM garbage WHERE key = $1", vals![&self.key])
+            .await?;
+        if multipart::is_given_up(tx, &self.key).await? {
+            return Ok(Adopted::Going);
+        }
+        let live = tx
+            .row(
+                "SELECT key FROM blob WHERE digest = $1 AND state = 1 FOR UPDATE",
+                vals![&self.digest],
+            )
+            .await?;
+        if let Some(mut row) = live {
+            let named = row.opt_text(0)?;
+            let lost = named.is_some() && named == self.instead_of;
+            if named.as_ref() != Some(&self.key) && !lost {
+                return Ok(Adopted::Held);
+            }
+        }
+        multipart::adopt(tx, &self.key, &self.digest).await?;
+        for repository in &self.repositories {
+            let publish = Publish {
+                upload: None,
+                repository: repository.clone(),
+                digest: self.digest.clone(),
+                size: self.size,
+                content: Content::Key(self.key.clone()),
+                actor: self.actor.clone(),
+                at: self.at,
+            };
+            publish.run(tx).await?;
+        }
+        Ok(Adopted::Done)
+    }
+}
