@@ -236,9 +236,26 @@ impl Op for Mount {
         let Some(from) = repository::find(tx, &self.from).await? else {
             return Ok(false);
         };
-        let Some(size) = held(tx, &from, &self.digest).await? else {
+        // The blob alone is locked, and first: two mounts in opposite directions would wait for each other's links.
+        let blob = tx
+            .row(
+                "SELECT size FROM blob WHERE digest = $1 AND state = 1 FOR SHARE",
+                vals![&self.digest],
+            )
+            .await?;
+        let Some(mut blob) = blob else {
             return Ok(false);
         };
+        let size = blob.size(0)?;
+        let shown = tx
+            .row(
+                "SELECT 1 FROM repository_blob WHERE repository_id = $1 AND digest = $2 AND hidden = 0",
+                vals![&from, &self.digest],
+            )
+            .await?;
+        if shown.is_none() {
+            return Ok(false);
+        }
         let repository = repository::ensure(tx, &self.repository, self.at).await?;
         if link(tx, &repository, &self.digest, size, self.at).await? {
             let payload = json!({ "from": self.from.as_str() });

@@ -100,7 +100,7 @@ pub(crate) static TABLES: &[Table] = &[
     table("refresh_token", 1, PAGE, &["hash", "subject", "credential", "created_at"]),
     table("setting", 1, PAGE, &["key", "value"]),
     table("job", 1, PAGE_WIDE, &["id", "kind", "unique_key", "payload", "state", "priority", "run_at", "every", "attempts",
-        "max_attempts", "fence", "lease_until", "worker", "last_error", "created_at", "changed_at"]),
+        "max_attempts", "fence", "lease_until", "worker", "last_error", "created_at", "changed_at", "phase"]),
     table("job_kind", 1, PAGE, &["kind"]),
     // A transaction of one server says nothing to another: what came with a copy is older than all that is written there.
     Table { fixed: Some(("transaction_id", "0")), ..table("event", 1, PAGE,

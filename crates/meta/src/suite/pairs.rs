@@ -84,6 +84,15 @@ fn mount(label: &str) -> Mount {
     }
 }
 
+fn mount_back(label: &str) -> Mount {
+    let there = mount(label);
+    Mount {
+        repository: there.from.clone(),
+        from: there.repository.clone(),
+        ..there
+    }
+}
+
 fn delete(label: &str, name: &str) -> Delete {
     Delete {
         repository: repo(label),
@@ -224,6 +233,9 @@ pairs! {
         told(meta, unlink(&label));
     "mount a blob, unlink its source": |meta, label| push_blob(&meta, &label, format!("{label} blob")).await;
         told(meta, mount(&label)); told(meta, unlink(&label));
+    "mount a blob, mount it back": |meta, label| { push_blob(&meta, &label, format!("{label} blob")).await;
+        meta.write(mount(&label)).await.expect("a mount"); };
+        told(meta, mount(&label)); told(meta, mount_back(&label));
     "publish a blob, publish the same": |meta, label| drop((meta, label));
         told(meta, key(&label, "a")); told(meta, key(&label, "b"));
     "replace a blob, replace it as well": |meta, label| meta.write(key(&label, "old")).await.expect("a blob");
