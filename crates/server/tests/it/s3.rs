@@ -337,7 +337,7 @@ async fn an_empty_bucket_is_refused_when_the_blobs_are_elsewhere() {
         .output()
         .unwrap();
     let told = String::from_utf8_lossy(&config.stderr).into_owned();
-    assert_eq!(config.status.code(), Some(4), "{told}");
+    assert_eq!(config.status.code(), Some(3), "{told}");
     assert!(
         told.contains("blobs elsewhere") && told.contains("wharf storage copy"),
         "{told}"
