@@ -286,10 +286,11 @@ pub(crate) async fn held<T: Tx>(
     repository: &Id,
     digest: &Digest,
 ) -> Result<Option<u64>> {
+    // The blob stands first, so it is locked first, as by everybody else.
     let row = tx
         .row(
-            "SELECT b.size FROM repository_blob l JOIN blob b ON b.digest = l.digest AND b.state = 1 \
-             WHERE l.repository_id = $1 AND l.digest = $2 AND l.hidden = 0 FOR SHARE",
+            "SELECT b.size FROM blob b JOIN repository_blob l ON l.digest = b.digest AND l.hidden = 0 \
+             WHERE l.repository_id = $1 AND b.digest = $2 AND b.state = 1 FOR SHARE",
             vals![repository, digest],
         )
         .await?;

@@ -227,6 +227,8 @@ macro_rules! pairs {
 pairs! {
     "put a manifest, unlink its blob": |meta, label| push_blob(&meta, &label, format!("{label} blob")).await;
         told(meta, with_layer(&label, "m1", &["t"])); told(meta, unlink(&label));
+    "put a manifest, publish its blob again": |meta, label| meta.write(key(&label, "old")).await.expect("a blob");
+        told(meta, with_layer(&label, "m1", &["t"])); told(meta, key(&label, "a"));
     "pin references, unlink their blob": |meta, label| push_blob(&meta, &label, format!("{label} blob")).await;
         told(meta, PutEdges { repository: repo(&label), digest: digest(format!("{label} m1")),
             edges: with_layer(&label, "m1", &[]).edges, check_sizes: true, at: NOW });
