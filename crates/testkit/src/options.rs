@@ -150,7 +150,8 @@ impl TestOptions {
 
     /// The same with a database, if this run of the tests wants one.
     pub(crate) fn with_database(mut self) -> TestOptions {
-        if self.database.is_none() && on_postgres() && !self.on_file {
+        // Where several processes share a database its clock counts, which no test can set.
+        if self.database.is_none() && self.clock.is_none() && on_postgres() && !self.on_file {
             self.database = Some(Arc::new(test_server::shared().database()));
         }
         self
