@@ -14,7 +14,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Unit;
 use wharf_meta::usage::{Counted, Usage};
 
-/// So many prefixes are told apart; the rest is [`REST`].
+/// So many prefixes are told apart; the rest is one more.
 pub const PREFIXES: u32 = 100;
 /// All other prefixes: no name of a repository.
 const REST: &str = "*";
