@@ -149,6 +149,34 @@ async fn an_unknown_answer_to_complete_is_decided_by_the_object() {
     assert!(house.content(&key, LENGTH).await.unwrap() == noise(7, LENGTH));
 }
 
+/// Complete was done by a request whose row never came: whoever repeats it finds the bytes as an object.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repeated_end_finds_what_an_earlier_one_completed() {
+    let house = House::new().await;
+    let session = Session::new();
+    let (start, algorithm) = (Checkpoint::START, Algorithm::Sha256);
+    let mut writer = session
+        .resume(&house.store, &start, algorithm)
+        .await
+        .unwrap();
+    writer.write(noise(7, LENGTH)).await.unwrap();
+    let claimed = writer.sync().await.unwrap();
+    drop(writer);
+    let expected = Digest::of(algorithm, &noise(7, LENGTH));
+    let mut keys = Vec::new();
+    for _ in 0..2 {
+        let mut writer = session
+            .resume(&house.store, &claimed, algorithm)
+            .await
+            .unwrap();
+        let (digest, size) = writer.finish(algorithm).await.unwrap();
+        assert_eq!((&digest, size), (&expected, LENGTH as u64));
+        keys.push(writer.publish(&digest).await.unwrap());
+    }
+    assert_eq!(keys[0], keys[1]);
+    assert!(house.content(&keys[1], LENGTH).await.unwrap() == noise(7, LENGTH));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_multipart_upload_that_is_gone_ends_the_upload() {
     for kind in [Kind::Part, Kind::Complete] {

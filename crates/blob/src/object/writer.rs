@@ -318,10 +318,13 @@ impl ObjectWriter {
     async fn end(&mut self, algorithm: Algorithm) -> Result<(Digest, u64)> {
         if self.published.is_none() {
             self.recall().await?;
-            if self.multipart.is_some() && self.buffer.length > 0 {
-                self.send().await?;
+            match self.send_last().await {
+                Err(Error::UploadLost) => {
+                    self.published = Some(self.completed_before().await?);
+                    return Ok((self.reread(algorithm).await?, self.offset));
+                }
+                outcome => outcome?,
             }
-            self.land().await?;
             if self.multipart.is_none() && self.algorithm != algorithm {
                 self.hasher = Some(Hasher::new(algorithm));
                 self.algorithm = algorithm;
@@ -337,6 +340,24 @@ impl ObjectWriter {
             None => self.reread(algorithm).await?,
         };
         Ok((digest, self.offset))
+    }
+
+    async fn send_last(&mut self) -> Result<()> {
+        if self.multipart.is_some() && self.buffer.length > 0 {
+            self.send().await?;
+        }
+        self.land().await
+    }
+
+    /// The object, if an earlier request completed it and could not write its row: then no part is taken any more, and all
+    /// bytes are there. Whether they are those of this request its digest tells.
+    async fn completed_before(&self) -> Result<Key> {
+        let multipart = self.multipart.as_ref().ok_or(Error::UploadLost)?;
+        match self.engine.measure(&multipart.key).await {
+            Ok(size) if size == self.offset => Ok(multipart.key.clone()),
+            Ok(_) | Err(Error::Missing { .. }) => Err(Error::UploadLost),
+            Err(error) => Err(error),
+        }
     }
 
     /// Parts cannot be read before they are an object. So that comes first, under a key that nobody knows.
