@@ -253,7 +253,10 @@ async fn a_database_that_lost_writes_is_found_out() {
 /// What a backup holds comes back, in a new database and a new folder, whatever was deleted and collected since.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backup_is_restored_into_another_database() {
-    let options = on(test_server::shared().database());
+    let options = TestOptions {
+        files: true,
+        ..on(test_server::shared().database())
+    };
     let mut server = Process::start(Path::new(env!("CARGO_BIN_EXE_wharf")), options).await;
     let client = server.admin(Version::Http1);
     let image = Image::random();
