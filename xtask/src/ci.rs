@@ -67,7 +67,11 @@ fn steps() -> Result<Vec<Step>> {
             &[],
         ),
         // What the tests themselves start.
-        step("database", &[&xtask, "clients", "pg_ctlcluster"], &[]),
+        step(
+            "database",
+            &[&xtask, "clients", "pg_ctlcluster", "pgbouncer"],
+            &[],
+        ),
         step("test", &["cargo", "test", "--locked", "--workspace"], &[]),
         // The whole registry again with its blobs in a bucket, an S3 service in the process of the tests.
         step(

@@ -88,6 +88,11 @@ const CLIENTS: &[Client] = &[
         "pg_ctlcluster",
         "the metadata store of several replicas",
     ),
+    debian(
+        "pgbouncer",
+        "pgbouncer",
+        "a pool of connections before PostgreSQL",
+    ),
     debian("wrk", "wrk", "benchmarks: small reads"),
     debian("strace", "strace", "benchmarks: flushes counted and slowed"),
     debian(

@@ -33,10 +33,10 @@ pub(super) fn check(inputs: &Inputs, online: bool) -> Outcome {
     })
 }
 
-/// Asks the stores that are reached over a network.
+/// Asks the object store, if there is one.
 fn ask(config: &Config) -> Outcome {
     let Some(options) = config.object_options() else {
-        return print("Nothing is reached over a network: blobs are files in the data folder.\n");
+        return print("Blobs are files in the data folder: there is no bucket to ask.\n");
     };
     let refused = |error: anyhow::Error| Failure::new(Exit::Data, error);
     let store = Object::open(&options).map_err(|error| refused(error.into()))?;
@@ -45,7 +45,7 @@ fn ask(config: &Config) -> Outcome {
         Some(name) => format!(
             "The bucket can be used by installation {name}; another one is refused at its start.\n"
         ),
-        None => "The bucket can be used: it is empty, and the first start takes it.\n".to_owned(),
+        None => "The bucket can be used: it is empty, and a registry without blobs takes it at its start.\n".to_owned(),
     })
 }
 
