@@ -12,7 +12,7 @@ use super::offline::{absolute, perform, runtime};
 use super::print;
 use crate::admin::{Command, Copied, Hidden, Reindexed, Reply, Verified};
 use crate::app::{Place, copy as copy_metadata};
-use crate::config::{Inputs, load};
+use crate::config::{Inputs, StorageKind, load};
 
 /// Longer passwords are no passwords.
 const LONGEST_PASSWORD: u64 = 4096;
@@ -170,8 +170,16 @@ pub(super) fn restore(inputs: &Inputs, folder: &Path) -> Outcome {
         count(copied.blobs, "blob file"),
         bytes(copied.bytes)
     );
+    let kind = config.storage.kind;
+    let bucket = match kind {
+        StorageKind::Fs => String::new(),
+        _ => format!(
+            "\nThe blobs are files there, and storage.kind is \"{kind}\": if the bucket has lost them, copy them into it with \
+             `wharf storage copy --to` and a configuration of kind \"fs\"."
+        ),
+    };
     let told = format!(
-        "Restored to {}: {text}, and the metadata.\nNothing is collected there until `wharf gc resume`: look first whether all is as it should be.",
+        "Restored to {}: {text}, and the metadata.{bucket}\nNothing is collected there until `wharf gc resume`: look first whether all is as it should be.",
         data.display()
     );
     let cure = "everything else is restored; push them again, or restore another backup";
