@@ -63,7 +63,7 @@ async fn slow_heads_end_and_hold_up_nobody() {
     let target = Target::start(HASTY).await;
     let count = connections(scaled(500, 5_000));
     block_in_place(|| {
-        target.survives(64 * MIB, |stage| {
+        target.survives(32 * MIB, |stage| {
             let sockets: Vec<TcpStream> = (0..count)
                 .map(|_| {
                     let mut socket = stage.connect();
@@ -82,7 +82,7 @@ async fn slow_bodies_end_and_hold_up_nobody() {
     let target = Target::start(HASTY).await;
     let count = connections(scaled(200, 1_000));
     block_in_place(|| {
-        target.survives(160 * MIB, |stage| {
+        target.survives(128 * MIB, |stage| {
             let sockets: Vec<TcpStream> = (0..count)
                 .map(|_| {
                     let mut socket = stage.connect();
@@ -101,7 +101,7 @@ async fn those_who_do_not_read_are_dropped_and_hold_up_nobody() {
     let count = connections(scaled(200, 1_000));
     let request = format!("GET {} HTTP/1.1\r\nHost: wharf\r\n\r\n", target.blob);
     block_in_place(|| {
-        target.survives(160 * MIB, |stage| {
+        target.survives(128 * MIB, |stage| {
             let sockets: Vec<TcpStream> = (0..count)
                 .map(|_| {
                     let mut socket = stage.connect();
@@ -122,10 +122,10 @@ async fn ten_thousand_idle_connections_cost_little_and_stay() {
     let target = Target::start("").await;
     let count = connections(scaled(2_000, 9_980));
     // The binary of a test is not optimised; its tasks are larger.
-    let bound = 48 * MIB + count * 10 * 1024;
+    let cost = 16 * MIB + count * 10 * 1024;
     let request = "GET /v2/team/app/manifests/v1 HTTP/1.1\r\nHost: wharf\r\n\r\n";
     block_in_place(|| {
-        target.survives(bound, |stage| {
+        target.survives(cost, |stage| {
             let mut sockets: Vec<TcpStream> = (0..count)
                 .map(|_| {
                     let mut socket = stage.connect();
@@ -191,7 +191,7 @@ async fn half_closed_connections_get_their_answer_and_end() {
     let target = Target::start("").await;
     let get = format!("GET {} HTTP/1.1\r\nHost: wharf\r\n\r\n", target.blob);
     block_in_place(|| {
-        target.survives(96 * MIB, |stage| {
+        target.survives(64 * MIB, |stage| {
             stage.began();
             let mut cycles = 0;
             while !stage.measured() || cycles < scaled(20, 500) {
@@ -229,7 +229,7 @@ async fn resets_in_the_middle_leave_nothing_behind() {
     let target = Target::start("").await;
     let get = format!("GET {} HTTP/1.1\r\nHost: wharf\r\n\r\n", target.blob);
     block_in_place(|| {
-        target.survives(128 * MIB, |stage| {
+        target.survives(96 * MIB, |stage| {
             stage.began();
             let mut cycles = 0;
             while !stage.measured() || cycles < scaled(100, 5_000) {
@@ -267,7 +267,7 @@ fn endless_head(mut socket: TcpStream, begin: &str, status: &str) {
 async fn oversized_heads_are_refused_before_they_are_held() {
     let target = Target::start("").await;
     block_in_place(|| {
-        target.survives(64 * MIB, |stage| {
+        target.survives(32 * MIB, |stage| {
             stage.began();
             let mut cycles = 0;
             while !stage.measured() || cycles < scaled(2, 50) {

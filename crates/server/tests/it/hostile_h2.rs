@@ -123,9 +123,9 @@ async fn idle_connections_cost_little_and_stay() {
     let target = Target::start("").await;
     let count = connections(scaled(500, 5_000));
     // Most of it is what h2 keeps to read and write, while the connection lives.
-    let bound = 48 * MIB + count * 40 * 1024;
+    let cost = 16 * MIB + count * 40 * 1024;
     block_in_place(|| {
-        target.survives(bound, |stage| {
+        target.survives(cost, |stage| {
             let mut open: Vec<Frames> = (0..count)
                 .map(|_| {
                     let mut frames = Frames::open(stage, &[]);
@@ -147,7 +147,7 @@ async fn rapid_resets_hold_up_nobody() {
     let target = Target::start("").await;
     let path = target.blob.clone();
     block_in_place(|| {
-        target.survives(96 * MIB, |stage| {
+        target.survives(64 * MIB, |stage| {
             ended_early(stage, 100_000, |frames| {
                 frames
                     .request(2, &path, END_STREAM | END_HEADERS)
@@ -166,7 +166,7 @@ async fn endless_continuations_hold_up_nobody() {
     block.extend([b'b'; 100]);
     let block = block.repeat(100);
     block_in_place(|| {
-        target.survives(64 * MIB, |stage| {
+        target.survives(32 * MIB, |stage| {
             ended_early(stage, 2_000, |frames| {
                 if frames.next == 1 {
                     frames.request(2, "/v2/", END_STREAM).is_some()
@@ -183,7 +183,7 @@ async fn endless_continuations_hold_up_nobody() {
 async fn floods_of_settings_and_pings_do_not_pile_up() {
     let target = Target::start("").await;
     block_in_place(|| {
-        target.survives(64 * MIB, |stage| {
+        target.survives(32 * MIB, |stage| {
             let mut flooders: Vec<(Frames, u8, &[u8])> = (0..8)
                 .flat_map(|_| [(SETTINGS, &[][..]), (PING, &[0; 8][..])])
                 .map(|(kind, payload)| {
@@ -220,7 +220,7 @@ async fn empty_data_frames_do_not_count_as_progress() {
     let path = "/v2/team/app/blobs/uploads/?digest=sha256:\
                 e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
     block_in_place(|| {
-        target.survives(64 * MIB, |stage| {
+        target.survives(32 * MIB, |stage| {
             let mut flooders: Vec<Frames> = (0..4)
                 .map(|_| {
                     let mut frames = Frames::open(stage, &[]);
@@ -268,7 +268,7 @@ async fn a_window_that_opens_by_single_bytes_costs_only_itself() {
     let target = Target::start("").await;
     let path = target.blob.clone();
     block_in_place(|| {
-        target.survives(96 * MIB, |stage| {
+        target.survives(64 * MIB, |stage| {
             // 4: SETTINGS_INITIAL_WINDOW_SIZE.
             let mut frames = Frames::open(stage, &[(4, 0)]);
             let streams: Vec<u32> = (0..64)
@@ -302,7 +302,7 @@ async fn a_window_that_opens_by_single_bytes_costs_only_itself() {
 async fn windows_that_overflow_or_do_not_grow_end_the_connection() {
     let target = Target::start("").await;
     block_in_place(|| {
-        target.survives(64 * MIB, |stage| {
+        target.survives(32 * MIB, |stage| {
             stage.began();
             let mut cycles = 0;
             while !stage.measured() || cycles < scaled(10, 500) {
