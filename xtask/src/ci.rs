@@ -186,6 +186,20 @@ fn steps() -> Result<Vec<Step>> {
             &[],
         ),
         step(
+            "cluster",
+            &[
+                &xtask,
+                "cluster",
+                "--replicas",
+                "3",
+                "--seconds",
+                "45",
+                "--binary",
+                &release,
+            ],
+            &[],
+        ),
+        step(
             "bench",
             &[
                 &xtask, "bench", "--short", "--rounds", "2", "--check", "--binary", &release,
@@ -290,6 +304,7 @@ impl Step {
         }
         let counts = [
             "test", "bucket", "e2e", "minio", "redirect", "gcs", "azure", "crash", "power",
+            "cluster",
         ];
         if counts.contains(&self.name) && found.passed == 0 {
             bail!("no test was run");
