@@ -17,6 +17,7 @@ mod gate;
 mod owner;
 mod plan;
 mod read;
+mod watch;
 mod writer;
 
 use std::path::Path as FilePath;
@@ -32,9 +33,10 @@ use wharf_oci::{Algorithm, Digest};
 
 pub use self::connect::{Azure, Client, Credentials, Encryption, Gcs, ObjectOptions, S3, Service};
 use self::gate::{Call, Gate};
-pub use self::owner::{Owned, OwnerError};
+pub use self::owner::{Owned, OwnerError, apart};
 pub use self::read::ObjectBlob;
 pub(crate) use self::read::ObjectStream;
+use self::watch::Seen;
 use crate::error::{Error, Result};
 use crate::hash::Hasher;
 use crate::io::Pool;
@@ -57,6 +59,9 @@ pub struct Object {
     engine: Arc<Engine>,
     /// The section of the configuration that named it, for errors.
     section: &'static str,
+    /// What requests are signed for, where it is named.
+    region: Option<String>,
+    seen: Arc<Seen>,
 }
 
 /// The parts of a service that this store uses.
@@ -145,6 +150,8 @@ impl Object {
         Ok(Self {
             engine: Arc::new(engine),
             section: "storage.s3",
+            region: None,
+            seen: Arc::default(),
         })
     }
 

@@ -109,6 +109,8 @@ pub(super) struct ObjectWriter {
     flight: Option<Under<Sent>>,
     fresh: Fresh,
     published: Option<Key>,
+    /// Where an earlier request has completed the upload: no part is taken any more.
+    completed: Option<Key>,
     poisoned: bool,
 }
 
@@ -147,6 +149,7 @@ impl ObjectWriter {
             flight: None,
             fresh: Fresh::default(),
             published: None,
+            completed: None,
             poisoned: false,
         })
     }
@@ -172,10 +175,33 @@ impl ObjectWriter {
         plan::size(first, self.count)
     }
 
-    async fn append(&mut self, mut bytes: Bytes) -> Result<()> {
+    /// Appends. When the parts turn out to be an object already, made by a request that was cut off, the bytes are there if
+    /// this request sends what that one did; [`Self::end`] compares.
+    async fn append(&mut self, bytes: Bytes) -> Result<()> {
         if self.published.is_some() {
             return Err(Error::UploadLost);
         }
+        let end = self.offset + bytes.len() as u64;
+        if self.completed.is_none() {
+            match self.gather(bytes).await {
+                Err(Error::UploadLost) => self.completed = Some(self.completed_before().await?.0),
+                outcome => return outcome,
+            }
+            self.forget();
+        }
+        self.offset = end;
+        Ok(())
+    }
+
+    /// Nothing that was gathered is needed any more.
+    fn forget(&mut self) {
+        self.buffer = Blocks::default();
+        self.owed = 0;
+        self.flight = None;
+        self.hasher = None;
+    }
+
+    async fn gather(&mut self, mut bytes: Bytes) -> Result<()> {
         while !bytes.is_empty() {
             let room = self.part_size() - self.owed - self.buffer.length;
             // A part goes out when something follows it, so that the last one need not be a part of its own.
@@ -291,11 +317,13 @@ impl ObjectWriter {
         if self.published.is_some() {
             return Err(Error::UploadLost);
         }
-        // A whole part belongs into the store, not into rows.
-        if self.owed + self.buffer.length == self.part_size() {
-            self.send().await?;
+        match self.gathered().await {
+            // Nothing can follow: what the row says stays, and whoever ends the upload finds the object.
+            Err(Error::UploadLost) if self.completed_before().await.is_ok() => {
+                return Err(Error::Completed);
+            }
+            outcome => outcome?,
         }
-        self.land().await?;
         self.hash_all().await?;
         let parts = self.sent.get(self.told..).unwrap_or_default().to_vec();
         self.told = self.sent.len();
@@ -315,12 +343,27 @@ impl ObjectWriter {
         })
     }
 
+    /// Sends what is a part, and waits for all that was sent.
+    async fn gathered(&mut self) -> Result<()> {
+        if self.completed.is_some() {
+            return Err(Error::UploadLost);
+        }
+        // A whole part belongs into the store, not into rows.
+        if self.owed + self.buffer.length == self.part_size() {
+            self.send().await?;
+        }
+        self.land().await
+    }
+
     async fn end(&mut self, algorithm: Algorithm) -> Result<(Digest, u64)> {
         if self.published.is_none() {
-            self.recall().await?;
             match self.send_last().await {
                 Err(Error::UploadLost) => {
-                    self.published = Some(self.completed_before().await?);
+                    let (key, size) = self.completed_before().await?;
+                    if size != self.offset {
+                        return Err(Error::UploadLost);
+                    }
+                    self.published = Some(key);
                     return Ok((self.reread(algorithm).await?, self.offset));
                 }
                 outcome => outcome?,
@@ -343,19 +386,23 @@ impl ObjectWriter {
     }
 
     async fn send_last(&mut self) -> Result<()> {
+        if self.completed.is_some() {
+            return Err(Error::UploadLost);
+        }
+        self.recall().await?;
         if self.multipart.is_some() && self.buffer.length > 0 {
             self.send().await?;
         }
         self.land().await
     }
 
-    /// The object, if an earlier request completed it and could not write its row: then no part is taken any more, and all
-    /// bytes are there. Whether they are those of this request its digest tells.
-    async fn completed_before(&self) -> Result<Key> {
+    /// The object and its size, if an earlier request completed it and could not write its row: then no part is taken any
+    /// more, and all bytes are there. Whether they are those of this request its digest tells.
+    async fn completed_before(&self) -> Result<(Key, u64)> {
         let multipart = self.multipart.as_ref().ok_or(Error::UploadLost)?;
         match self.engine.measure(&multipart.key).await {
-            Ok(size) if size == self.offset => Ok(multipart.key.clone()),
-            Ok(_) | Err(Error::Missing { .. }) => Err(Error::UploadLost),
+            Ok(size) => Ok((multipart.key.clone(), size)),
+            Err(Error::Missing { .. }) => Err(Error::UploadLost),
             Err(error) => Err(error),
         }
     }

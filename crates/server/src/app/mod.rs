@@ -1,6 +1,7 @@
 //! The one place that knows all parts: it opens the stores, puts the registry together, and sends each request to the
 //! part that answers it.
 
+mod check;
 mod copy;
 mod data;
 pub(crate) mod health;
@@ -19,6 +20,7 @@ use wharf_core::job::{self, Kinds};
 use wharf_core::replica::{self, Me};
 use wharf_core::{Clock, ContentRules, Limits, Registry, mark};
 
+pub use self::check::{Report, check};
 pub use self::copy::{CopyError, Place, copy};
 pub use self::data::{Data, DataError, DataOptions, target};
 pub use self::upkeep::Upkeep;

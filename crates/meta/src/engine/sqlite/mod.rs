@@ -15,6 +15,7 @@ mod checkpoint;
 mod connection;
 mod dialect;
 mod log;
+mod look;
 mod migrate;
 mod reader;
 mod reclaim;
@@ -44,6 +45,7 @@ use crate::tx::{Op, ReadOp};
 use backlog::Backlog;
 #[cfg(feature = "suite")]
 pub use bulk::Bulk;
+pub(crate) use look::known;
 use checkpoint::Checkpointer;
 #[cfg(feature = "suite")]
 pub use connection::Steps;
