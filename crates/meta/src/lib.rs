@@ -35,8 +35,8 @@ pub use engine::sqlite::{Bulk, Steps};
 pub use engine::sqlite::{SqliteOptions, Synchronous};
 pub use error::{Error, Result};
 pub use folder::{Found, inspect};
-pub use look::{INSTALLATION, Known, Look};
 pub use fresh::Stamp;
+pub use look::{INSTALLATION, Known, Look};
 pub use meta::{Meta, Opened};
 pub use migration::SCHEMA;
 pub use ops::{

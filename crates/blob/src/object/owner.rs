@@ -54,13 +54,23 @@ type Saying = (&'static [&'static str], &'static str, &'static str);
 /// What services refuse with, the key to look at, and the cure.
 const SAYINGS: [Saying; 5] = [
     (
-        &["169.254.169.254", "169.254.170.2", "metadata.google.internal"],
+        &[
+            "169.254.169.254",
+            "169.254.170.2",
+            "metadata.google.internal",
+        ],
         "access_key_id",
         "no credentials are configured, and neither the environment nor an instance gives any; name those that the store's \
          administrator made",
     ),
     (
-        &["InvalidAccessKeyId", "AuthenticationFailed", "invalid_grant", "InvalidAuthenticationInfo"],
+        &[
+            "InvalidAccessKeyId",
+            "NotSignedUp",
+            "AuthenticationFailed",
+            "invalid_grant",
+            "InvalidAuthenticationInfo",
+        ],
         "access_key_id",
         "the store does not know these credentials; take those that its administrator made",
     ),
@@ -326,7 +336,10 @@ impl Object {
             Error::Refused { source, .. } | Error::Unreachable { source, .. } => told(&**source),
             Error::Full { said, .. } => {
                 let cure = "the store is full or the bucket's quota is used up; free room there or raise the quota";
-                return OwnerError(format!("`{}`: {cure} (the store: {said})", self.key("bucket")));
+                return OwnerError(format!(
+                    "`{}`: {cure} (the store: {said})",
+                    self.key("bucket")
+                ));
             }
             Error::Setup { .. } => return OwnerError(error.to_string()),
             other => other.to_string(),
@@ -336,7 +349,11 @@ impl Object {
             true => "the store: ",
             false => "",
         };
-        OwnerError(format!("`{}`: {cure} ({who}{})", self.key(key), said(&words)))
+        OwnerError(format!(
+            "`{}`: {cure} ({who}{})",
+            self.key(key),
+            said(&words)
+        ))
     }
 
     /// Key and cure.
@@ -377,7 +394,8 @@ impl Object {
                 return (key, cure.to_owned());
             }
         }
-        let cure = "the store does not answer sensibly; see that this is its address, and that it is well";
+        let cure =
+            "the store does not answer sensibly; see that this is its address, and that it is well";
         ("endpoint", cure.to_owned())
     }
 }
@@ -387,7 +405,7 @@ pub fn apart(seconds: i64) -> String {
     let by = match seconds.unsigned_abs() {
         much if much >= 2 * 86_400 => format!("{} days", much / 86_400),
         much if much >= 2 * 3_600 => format!("{} hours", much / 3_600),
-        much if much >= 120 => format!("{} minutes", much / 60),
+        much if much >= 120 => format!("{} minutes", (much + 30) / 60),
         much => format!("{much} seconds"),
     };
     let way = if seconds < 0 { "behind" } else { "ahead of" };
@@ -456,7 +474,10 @@ mod tests {
     fn a_refusal_says_where_the_bucket_is_or_nothing() {
         for (words, region) in [
             ("<Region>eu-central-1</Region>", Some("eu-central-1")),
-            ("the region 'us-east-1' is wrong; expecting 'eu-west-3'", Some("eu-west-3")),
+            (
+                "the region 'us-east-1' is wrong; expecting 'eu-west-3'",
+                Some("eu-west-3"),
+            ),
             ("<Region>\"; rm</Region>", None),
             ("The unspecified location constraint is incompatible", None),
         ] {

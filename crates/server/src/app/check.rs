@@ -54,9 +54,9 @@ pub async fn check(options: &DataOptions) -> Report {
         }
     };
     match &options.object {
-        None => report.found.push(
-            "Blobs are files in the data folder: there is no bucket to ask.".to_owned(),
-        ),
+        None => report
+            .found
+            .push("Blobs are files in the data folder: there is no bucket to ask.".to_owned()),
         Some(object) => match bucket(object, known.as_ref()).await {
             Ok((found, warning)) => {
                 report.found.push(found);

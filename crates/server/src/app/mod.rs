@@ -272,12 +272,7 @@ impl App {
         let largest = wharf_meta::usage::Largest {
             limit: telemetry::PREFIXES + 1,
         };
-        let mut prefixes = self
-            .registry
-            .meta
-            .read(largest)
-            .await
-            .unwrap_or_default();
+        let mut prefixes = self.registry.meta.read(largest).await.unwrap_or_default();
         if !names {
             // The whole store stays, as one.
             prefixes.retain(|row| row.name.is_empty());

@@ -108,10 +108,7 @@ impl Connector {
         let (url, parameters) = split(&options.url)?;
         let mut config = Config::from_str(&url).map_err(|e| {
             // Its own words name the parameter and no value.
-            wrong(
-                source(&e),
-                "write postgres://USER@HOST:PORT/DATABASE",
-            )
+            wrong(source(&e), "write postgres://USER@HOST:PORT/DATABASE")
         })?;
         if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
             return Err(wrong(
@@ -389,10 +386,7 @@ mod tests {
             ("postgres://u@h/d?sslmode=maybe", "sslmode=maybe"),
             ("postgres://u@h/d?sslcert=/a", "belong together"),
             ("postgres://u@h/d?nonsense=1", "nonsense"),
-            (
-                "postgres://u@h/d?passfile=/a",
-                "metadata.password_file",
-            ),
+            ("postgres://u@h/d?passfile=/a", "metadata.password_file"),
             (
                 "postgres://u:secret@h/d?sslmode=verify-ca&sslrootcert=/absent",
                 "/absent",

@@ -45,11 +45,11 @@ use crate::tx::{Op, ReadOp};
 use backlog::Backlog;
 #[cfg(feature = "suite")]
 pub use bulk::Bulk;
-pub(crate) use look::known;
 use checkpoint::Checkpointer;
 #[cfg(feature = "suite")]
 pub use connection::Steps;
 use connection::{Connection, Mode, Registry, error, failure};
+pub(crate) use look::known;
 use reader::{PendingScan, Scan, Slots};
 use reserve::Reserve;
 use shared::{PAGE, Shared};
