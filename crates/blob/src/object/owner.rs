@@ -144,13 +144,21 @@ impl Object {
             Some(mark) if mark == installation => Ok(Owned::Ours),
             Some(mark) => Err(self.foreign(&mark)),
             None if self.is_empty().await? => Ok(Owned::Free),
-            None => Err(OwnerError(format!(
-                "`{}`: the bucket has objects {} and no mark of a Wharf installation; name an empty bucket, or a `prefix` of \
-                 its own",
-                self.key("bucket"),
-                self.whereabouts(),
-            ))),
+            // What made it not empty may be a mark, written between the two looks.
+            None => Err(match self.mark().await? {
+                Some(mark) if mark == installation => return Ok(Owned::Ours),
+                Some(mark) => self.foreign(&mark),
+                None => self.unmarked(),
+            }),
         }
+    }
+
+    fn unmarked(&self) -> OwnerError {
+        OwnerError(format!(
+            "`{}`: the bucket has objects {} and no mark of a Wharf installation; name an empty bucket, or a `prefix` of its own",
+            self.key("bucket"),
+            self.whereabouts(),
+        ))
     }
 
     /// Looks at the bucket on behalf of nobody: whose mark it has, `None` when it is empty.

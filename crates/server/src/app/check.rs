@@ -107,19 +107,18 @@ fn folder(path: &Path) -> Result<bool, DataError> {
         source,
     };
     let path = std::path::absolute(path).map_err(refused)?;
-    let is_there = path.is_dir();
-    if is_there {
+    if path.is_dir() {
         wharf_meta::inspect(&path.join(DATABASE))?;
         return Ok(true);
     }
     let first = path.ancestors().find(|parent| parent.exists());
     let above = first.unwrap_or(&path);
+    if !above.is_dir() {
+        return Err(refused(rustix::io::Errno::NOTDIR.into()));
+    }
     let allowed = access(above, Access::WRITE_OK | Access::EXEC_OK);
     allowed.map_err(|errno| refused(errno.into()))?;
-    match above.is_dir() {
-        true => Ok(false),
-        false => Err(refused(std::io::ErrorKind::NotADirectory.into())),
-    }
+    Ok(false)
 }
 
 /// Refuses a bucket that is not for an installation of which this is known.

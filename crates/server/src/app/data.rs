@@ -231,6 +231,9 @@ pub(super) fn make(folder: &Path) -> Result<PathBuf, DataError> {
         source,
     };
     if !folder.is_dir() {
+        if folder.exists() {
+            return Err(refused(rustix::io::Errno::NOTDIR.into()));
+        }
         std::fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
