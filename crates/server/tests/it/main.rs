@@ -45,6 +45,7 @@ mod referrer;
 mod restart;
 mod s3;
 mod sendfile;
+mod setup;
 mod support;
 mod tag;
 mod upload;
