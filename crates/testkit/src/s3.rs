@@ -357,7 +357,11 @@ async fn answer(
             let _ = request.into_body().collect().await;
             return Ok(xml(StatusCode::SERVICE_UNAVAILABLE, "SlowDown"));
         }
-        Some(Fault::NoSuchUpload) => return Ok(xml(StatusCode::NOT_FOUND, "NoSuchUpload")),
+        Some(Fault::NoSuchUpload) => {
+            // Otherwise a client that still sends may see a broken connection, and asks again.
+            let _ = request.into_body().collect().await;
+            return Ok(xml(StatusCode::NOT_FOUND, "NoSuchUpload"));
+        }
         Some(Fault::Say(saying)) => {
             let _ = request.into_body().collect().await;
             let mut response = Response::builder().status(saying.status);
@@ -385,7 +389,10 @@ async fn answer(
         // The header is signed and has to stay; where nothing is, it forbids nothing.
         let _ = std::fs::remove_file(folder.join(request.uri().path().trim_start_matches('/')));
     }
-    let request = request.map(s3s::Body::from);
+    // All of it first: a client that still sends when it is refused may see a broken connection instead.
+    let (head, body) = request.into_parts();
+    let body = body.collect().await.map_err(|_| broken())?.to_bytes();
+    let request = Request::from_parts(head, s3s::Body::from(body));
     let response = service.call(request).await.map_err(|_| broken())?;
     drop(turn);
     if upload && response.status() == StatusCode::FORBIDDEN {
