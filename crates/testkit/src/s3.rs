@@ -389,10 +389,15 @@ async fn answer(
         // The header is signed and has to stay; where nothing is, it forbids nothing.
         let _ = std::fs::remove_file(folder.join(request.uri().path().trim_start_matches('/')));
     }
-    // All of it first: a client that still sends when it is refused may see a broken connection instead.
-    let (head, body) = request.into_parts();
-    let body = body.collect().await.map_err(|_| broken())?.to_bytes();
-    let request = Request::from_parts(head, s3s::Body::from(body));
+    let request = match kind {
+        // All of it is read before it is refused: who still sends would see a broken connection and no answer.
+        Kind::Part => {
+            let (head, body) = request.into_parts();
+            let body = body.collect().await.map_err(|_| broken())?.to_bytes();
+            Request::from_parts(head, s3s::Body::from(body))
+        }
+        _ => request.map(s3s::Body::from),
+    };
     let response = service.call(request).await.map_err(|_| broken())?;
     drop(turn);
     if upload && response.status() == StatusCode::FORBIDDEN {

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use wharf_blob::object::{Client, Credentials, ObjectOptions, Owned, S3 as Bucket, Service};
+use wharf_blob::object::{
+    Azure, Client, Credentials, Gcs, ObjectOptions, Owned, S3 as Bucket, Service,
+};
 use wharf_blob::suite::{Fixture, Session, collect, noise};
 use wharf_blob::{BlobStore, Checkpoint, Error, Key, Object, blob_suite};
 use wharf_oci::{Algorithm, Digest};
@@ -544,4 +546,82 @@ async fn a_signed_url_gives_the_blob_to_anybody() {
     assert!(url.expose().starts_with(&house.s3.endpoint()));
     assert!(url.expose().contains("X-Amz-Signature="));
     assert!(!format!("{url:?}").contains("Signature"));
+}
+
+/// The keys of the other services are their own, and so is what they say.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_google_and_azure_say_names_their_keys() {
+    let s3 = S3::start().await;
+    let azure = Service::Azure(Azure {
+        account: "someone".into(),
+        container: "blobs".into(),
+        access_key: Some("c2VjcmV0".into()),
+        endpoint: Some(s3.endpoint()),
+    });
+    let gcs = Service::Gcs(Gcs {
+        bucket: "blobs".into(),
+        endpoint: Some(s3.endpoint()),
+        anonymous: true,
+        ..Gcs::default()
+    });
+    for (service, status, body, sentence) in [
+        (
+            &azure,
+            403,
+            "<Error><Code>AuthenticationFailed</Code><Message>No.</Message></Error>",
+            "`storage.azure.access_key`: the store does not know these credentials",
+        ),
+        (
+            &azure,
+            403,
+            "<Error><Code>AuthenticationFailed</Code><AuthenticationErrorDetail>Request date header too old: 'Sat'\
+             </AuthenticationErrorDetail></Error>",
+            "`storage.azure.endpoint`: this machine's clock differs",
+        ),
+        (
+            &azure,
+            404,
+            "<Error><Code>ContainerNotFound</Code></Error>",
+            "`storage.azure.container`: there is no bucket",
+        ),
+        (
+            &gcs,
+            404,
+            "<Error><Code>NoSuchBucket</Code></Error>",
+            "`storage.gcs.bucket`: there is no bucket",
+        ),
+        (
+            &gcs,
+            400,
+            "{\"error\":\"invalid_grant\",\"error_description\":\"Invalid JWT: Token must be a short-lived token (60 \
+             minutes) and in a reasonable timeframe.\"}",
+            "`storage.gcs.endpoint`: this machine's clock differs",
+        ),
+        (
+            &gcs,
+            403,
+            "<Error><Code>AccessDenied</Code></Error>",
+            "`storage.gcs.bucket`: the credentials may not use it",
+        ),
+    ] {
+        let options = ObjectOptions {
+            service: service.clone(),
+            prefix: String::new(),
+            part_size: PART,
+            client: Client {
+                hasty: true,
+                ..Client::default()
+            },
+        };
+        let saying = Saying {
+            status,
+            header: None,
+            body,
+        };
+        s3.fault(None, 0, u32::MAX, Fault::Say(saying));
+        let store = Object::open(&options).unwrap();
+        let told = store.owned_by("one").await.unwrap_err().0;
+        s3.heal();
+        assert!(told.contains(sentence), "{told}");
+    }
 }

@@ -220,14 +220,20 @@ pub(super) fn said(words: &str) -> String {
         Some(rest.split_once("</")?.0)
     };
     if let Some(code) = tagged("Code") {
+        let plain = |text: &str| text.replace("&#39;", "'").replace("&quot;", "\"");
         return match tagged("Message").filter(|message| *message != code) {
-            Some(message) => format!("{code}: {message}"),
+            Some(message) => format!("{code}: {}", plain(message)),
             None => code.to_owned(),
         };
     }
     let end = words.split_once("  - ").or(words.split_once(" - "));
     let end = end.map_or(words, |(_, end)| end);
-    let end = ["HTTP error: ", "error sending request: "]
+    let noise = [
+        "HTTP error: ",
+        "error sending request: ",
+        "Server returned non-2xx status code: ",
+    ];
+    let end = noise
         .iter()
         .fold(end, |end, noise| end.strip_prefix(noise).unwrap_or(end));
     let flat = end.split_whitespace().collect::<Vec<_>>().join(" ");

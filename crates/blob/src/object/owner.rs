@@ -52,7 +52,7 @@ const ELSEWHERE: [&str; 7] = [
 type Saying = (&'static [&'static str], &'static str, &'static str);
 
 /// What services refuse with, the key to look at, and the cure.
-const SAYINGS: [Saying; 5] = [
+const SAYINGS: [Saying; 6] = [
     (
         &[
             "169.254.169.254",
@@ -83,6 +83,11 @@ const SAYINGS: [Saying; 5] = [
         &["ExpiredToken", "InvalidToken", "TokenRefreshRequired"],
         "access_key_id",
         "the credentials are valid no more; have new ones made, or let the instance or the web identity give them",
+    ),
+    (
+        &["InvalidBucketName", "InvalidResourceName"],
+        "bucket",
+        "this is no name that a bucket can have; correct it",
     ),
     (
         &NO_BUCKET,
@@ -331,10 +336,13 @@ impl Object {
             ));
         }
         OwnerError(format!(
-            "`{}`: the bucket belongs to another installation ({mark}), {}; name another bucket, or another `prefix`; \
-             after moving the metadata by hand, restore its backup instead of beginning anew",
+            "`{}`: the bucket belongs to another installation ({mark}){}; name another bucket, or another `prefix`; after moving \
+             the metadata by hand, restore its backup instead of beginning anew",
             self.key("bucket"),
-            self.whereabouts(),
+            match self.engine.prefix.as_ref() {
+                "" => String::new(),
+                _ => format!(", {}", self.whereabouts()),
+            },
         ))
     }
 

@@ -116,7 +116,7 @@ enum ConfigCommand {
     ///
     /// Reads file, environment and flags, and the files that they name. Warnings do not make it fail.
     Check {
-        /// Ask the object store, too, whether it can be used; nothing is written
+        /// Ask the database and the object store, too, whether they can be used; nothing is written
         #[arg(long)]
         online: bool,
         #[command(flatten)]

@@ -275,10 +275,14 @@ impl Pool {
                 let (since, attempts) = match down.take() {
                     Some(down) => (down.since, down.attempts.saturating_add(1)),
                     None => {
-                        tracing::error!(
-                            database = %self.connector.describe(), error = %why,
-                            "no connection to the metadata database"
-                        );
+                        // A start that is refused ends, and says why at its end.
+                        let starts = self.counts.connected.load(Ordering::Relaxed) == 0;
+                        if !(starts && fault.refuses()) {
+                            tracing::error!(
+                                database = %self.connector.describe(), error = %why,
+                                "no connection to the metadata database"
+                            );
+                        }
                         (now, 0)
                     }
                 };
