@@ -15,6 +15,7 @@ mod endpoint;
 mod error;
 mod extension;
 mod gc;
+mod greedy;
 mod hostile;
 mod hostile_h2;
 mod hostile_registry;
