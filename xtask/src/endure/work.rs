@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::history::{Effect, History, Key, Kind, Outcome};
-use super::http::{Answer, Body, Connection, is_hang};
+use super::http::{Answer, Body, Connection, is_hang, is_over};
 use super::random::{Random, digest, noise};
 
 /// Repositories that everybody works in.
@@ -72,6 +72,8 @@ pub(crate) struct World {
     pub(crate) behind_a_front: bool,
     /// The database was killed: it opens sessions without waiting for its log, so those without bytes may be gone.
     pub(crate) forgets_openings: bool,
+    /// Nothing is done to the server that a client might notice: a request without an answer is a fault, and so is any 5xx.
+    pub(crate) undisturbed: bool,
     /// Answers by status.
     pub(crate) answers: HashMap<u16, usize>,
 }
@@ -87,6 +89,7 @@ pub(crate) struct Sizes {
 pub(crate) struct Client<'a> {
     world: &'a Mutex<World>,
     random: Random,
+    port: u16,
     connection: Connection,
     stop: &'a AtomicBool,
     sizes: Sizes,
@@ -130,6 +133,7 @@ impl<'a> Client<'a> {
         Ok(Client {
             world,
             random,
+            port,
             connection: Connection::open(port)?,
             stop,
             sizes,
@@ -188,11 +192,25 @@ impl<'a> Client<'a> {
         let id = format!("call-{number}");
         let mut headers = headers.to_vec();
         headers.push(("X-Request-Id", &id));
-        let sent = self.connection.send(method, target, &headers, body);
+        let mut sent = self.connection.send(method, target, &headers, body);
+        // nginx ends a connection that waits for a request when it takes up a configuration; no request was lost, since
+        // it answers each that it read.
+        if sent.as_ref().is_err_and(is_over)
+            && lock(self.world).undisturbed
+            && let Ok(connection) = Connection::open(self.port)
+        {
+            self.connection = connection;
+            sent = self.connection.send(method, target, &headers, body);
+        }
         let mut world = lock(self.world);
         let answer = match sent {
             Ok(answer) => answer,
             Err(error) => {
+                if world.undisturbed {
+                    world
+                        .faults
+                        .push(format!("no answer: {method} {target}: {error}"));
+                }
                 if is_hang(&error) {
                     world
                         .faults
@@ -214,8 +232,9 @@ impl<'a> Client<'a> {
         }
         // A refusal may be right when others delete meanwhile; what is never right is the server's own error, 503 aside.
         let wrong = match answer.status {
-            200..300 | 404 | 503 => false,
-            502 | 504 => !given_up,
+            200..300 | 404 => false,
+            503 => world.undisturbed,
+            502 | 504 => !given_up || world.undisturbed,
             400 => method != "PUT" || !target.contains("/manifests/"),
             405 | 409 | 412 => method != "DELETE",
             _ => true,
