@@ -22,6 +22,7 @@ pub(crate) const EVERY_PAIR: &[&str] = &[
     "race",
     "referrer",
     "restart",
+    "scrub",
     "tag",
     "upload",
     "wire",

@@ -13,6 +13,8 @@ use super::random::{Random, digest, noise};
 pub(crate) const REPOSITORIES: usize = 4;
 /// Tags of each that everybody moves.
 pub(crate) const TAGS: usize = 24;
+/// How often a manifest is pushed whose blobs a greedy collector takes away.
+const AGAIN: usize = 4;
 /// What all manifests here are.
 const IMAGE: &str = "application/vnd.oci.image.manifest.v1+json";
 
@@ -296,6 +298,16 @@ impl<'a> Client<'a> {
     /// POST ?digest=.
     fn push_whole(&mut self, repository: usize) -> Done<Option<(String, usize)>> {
         let (content, bytes, digest) = self.prepare();
+        self.push_bytes(repository, content, &bytes, digest)
+    }
+
+    fn push_bytes(
+        &mut self,
+        repository: usize,
+        content: Content,
+        bytes: &[u8],
+        digest: String,
+    ) -> Done<Option<(String, usize)>> {
         let name = self::repository(repository);
         let target = format!("/v2/{name}/blobs/uploads/?digest={digest}");
         let effects = [Self::link(repository, &digest)];
@@ -303,7 +315,7 @@ impl<'a> Client<'a> {
             "POST",
             &target,
             &[],
-            Body::Whole(&bytes),
+            Body::Whole(bytes),
             &effects,
             |_, _| {},
         )?;
@@ -518,18 +530,32 @@ impl<'a> Client<'a> {
             blobs: parts.into_iter().map(|(digest, _)| digest).collect(),
             subject,
         };
+        let blobs = manifest.blobs.clone();
         lock(self.world).manifests.insert(digest.clone(), manifest);
-        self.put_manifest(repository, &digest)
+        for _ in 0..AGAIN {
+            let refused = self.put_manifest(repository, &digest)? == 400;
+            if !refused || !lock(self.world).greedy {
+                break;
+            }
+            // As clients do: what was collected meanwhile comes again, maybe while its bytes are still being removed.
+            for blob in &blobs {
+                let known = lock(self.world).blobs.get(blob).copied();
+                if let Some(content) = known {
+                    self.push_bytes(repository, content, &content.bytes(), blob.clone())?;
+                }
+            }
+        }
+        Ok(())
     }
 
-    /// PUT of a manifest that was prepared, with some tags.
-    fn put_manifest(&mut self, repository: usize, digest: &str) -> Done {
+    /// PUT of a manifest that was prepared, with some tags; gives the status, or 0 without a request.
+    fn put_manifest(&mut self, repository: usize, digest: &str) -> Done<u16> {
         let Some(bytes) = lock(self.world)
             .manifests
             .get(digest)
             .map(|manifest| manifest.bytes.clone())
         else {
-            return Ok(());
+            return Ok(0);
         };
         let name = self::repository(repository);
         let mut tags: Vec<String> = (0..self.random.below(4))
@@ -567,7 +593,7 @@ impl<'a> Client<'a> {
         if answer.status == 201 {
             lock(self.world).pushed[repository].push(digest.to_owned());
         }
-        Ok(())
+        Ok(answer.status)
     }
 
     /// A manifest that is there, under other tags.
@@ -577,7 +603,7 @@ impl<'a> Client<'a> {
             self.random.pick(&world.pushed[repository]).cloned()
         };
         match chosen {
-            Some(digest) => self.put_manifest(repository, &digest),
+            Some(digest) => self.put_manifest(repository, &digest).map(drop),
             None => Ok(()),
         }
     }

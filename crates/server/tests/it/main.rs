@@ -45,6 +45,7 @@ mod race;
 mod referrer;
 mod restart;
 mod s3;
+mod scrub;
 mod sendfile;
 mod support;
 mod tag;
