@@ -207,6 +207,20 @@ fn steps() -> Result<Vec<Step>> {
             &[],
         ),
         step(
+            "cluster",
+            &[
+                &xtask,
+                "cluster",
+                "--replicas",
+                "3",
+                "--seconds",
+                "45",
+                "--binary",
+                &release,
+            ],
+            &[],
+        ),
+        step(
             "bench",
             &[
                 &xtask, "bench", "--short", "--rounds", "2", "--check", "--binary", &release,
@@ -311,7 +325,7 @@ impl Step {
         }
         let counts = [
             "test", "bucket", "postgres", "both", "e2e", "minio", "redirect", "gcs", "azure",
-            "crash", "collect", "power",
+            "crash", "collect", "power", "cluster",
         ];
         if counts.contains(&self.name) && found.passed == 0 {
             bail!("no test was run");

@@ -4,6 +4,9 @@
 //! second run only adds what is new. The order makes each state on the disk a whole backup or the one before it: blobs
 //! first, then the snapshot takes its name, then what only older snapshots named goes. Called by `wharf backup`, which
 //! may be killed at any moment; the next run goes on. Must never write to the registry that it copies.
+//!
+//! A backup of the metadata alone leaves its blobs where they are. They stay there for as long as what is deleted can be
+//! restored (`restore.window`), since until then a deleted manifest keeps what it refers to.
 
 mod copy;
 mod folder;
@@ -50,6 +53,17 @@ pub enum BackupError {
         folder: PathBuf,
         /// What the marker says.
         found: u64,
+    },
+    /// One folder, one kind of backup.
+    #[error("{} holds {}; choose another folder", folder.display(), match content {
+        Content::Everything => "a backup with blobs",
+        Content::Metadata => "a backup of the metadata alone",
+    })]
+    Other {
+        /// Which.
+        folder: PathBuf,
+        /// What it holds.
+        content: Content,
     },
     /// A first backup broke off before it was whole.
     #[error(
@@ -106,6 +120,15 @@ pub enum BackupError {
     },
 }
 
+/// What a backup holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Content {
+    /// The metadata, and every blob that it names.
+    Everything,
+    /// The metadata; blobs stay where they are, and a restored registry needs them there.
+    Metadata,
+}
+
 type Result<T, E = BackupError> = std::result::Result<T, E>;
 
 /// What a backup or a restore has done.
@@ -128,11 +151,12 @@ pub struct Copied {
 pub async fn create(
     registry: &Registry,
     folder: &Path,
+    content: Content,
     progress: &mut (dyn FnMut(&Copied) + Send),
 ) -> Result<Copied> {
     // Before the snapshot: what it will name must not go.
     let hold = Hold::take(registry).await?;
-    let copied = create_from(&registry.meta, &*registry.blobs, folder, progress).await?;
+    let copied = create_from(&registry.meta, &*registry.blobs, folder, content, progress).await?;
     // Bytes that went nonetheless are among those that are missing.
     if !hold.release().await? && !copied.missing.is_empty() {
         return Err(BackupError::Lapsed);
@@ -147,19 +171,24 @@ pub async fn create_from(
     meta: &Meta,
     blobs: &dyn BlobStore,
     folder: &Path,
+    content: Content,
     progress: &mut (dyn FnMut(&Copied) + Send),
 ) -> Result<Copied> {
     let at = folder.to_owned();
-    let _lock = folder::off_thread(move || folder::prepare(&at)).await?;
+    let _lock = folder::off_thread(move || folder::prepare(&at, content)).await?;
     let scratch = Scratch::for_folder(folder)?;
     meta.snapshot_into(&scratch.database()).await?;
     let snapshot = open(&scratch.database())?;
     let outcome = async {
-        let copied = copy::named(&snapshot, blobs, folder, progress).await?;
         // Sessions are not part of a backup: their bytes are still coming in.
         forget_uploads(&snapshot).await?;
-        let old = unnamed(&snapshot, folder).await?;
-        Ok::<_, BackupError>((copied, old))
+        Ok::<_, BackupError>(match content {
+            Content::Everything => {
+                let copied = copy::named(&snapshot, blobs, folder, progress).await?;
+                (copied, unnamed(&snapshot, folder).await?)
+            }
+            Content::Metadata => Default::default(),
+        })
     }
     .await;
     snapshot.close().await;
@@ -169,14 +198,16 @@ pub async fn create_from(
     blocking("finishing the backup", move || {
         settled(&scratch.database())?;
         folder::place(&scratch.database(), &at.join(DATABASE))?;
-        folder::mark(&at)?;
+        folder::mark(&at, content)?;
         File::open(&at)?.sync_all()
     })
     .await?;
     // The old snapshot is gone, so nothing names these any more.
-    let kept = Fs::open(FsOptions::new(folder))?;
-    for key in &old {
-        kept.remove(key).await?;
+    if !old.is_empty() {
+        let kept = Fs::open(FsOptions::new(folder))?;
+        for key in &old {
+            kept.remove(key).await?;
+        }
     }
     copied.removed = old.len() as u64;
     progress(&copied);
@@ -186,14 +217,19 @@ pub async fn create_from(
 /// Checks a backup: the database from inside, and every blob byte by byte. Writes nothing into the folder where that is
 /// not allowed, and nothing that stays where it is.
 pub async fn verify(folder: &Path, progress: &mut (dyn FnMut(&Report) + Send)) -> Result<Report> {
-    folder::check(folder)?;
+    let content = folder::check(folder)?;
     let _lock = folder::lock_if_possible(folder)?;
     // A copy of the database, so that looking at a backup changes nothing in it.
     let scratch = Scratch::for_folder(folder)?;
     let (from, to) = (folder.join(DATABASE), scratch.database());
     blocking("copying the backup's database", move || fs::copy(from, to)).await?;
-    let blobs = Fs::open(read_only(folder))?;
     let meta = open(&scratch.database())?;
+    if content == Content::Metadata {
+        let report = verify::metadata(&meta, progress).await;
+        meta.close().await;
+        return Ok(report?);
+    }
+    let blobs = Fs::open(read_only(folder))?;
     let depth = Depth {
         deep: true,
         condemn: false,
@@ -203,13 +239,18 @@ pub async fn verify(folder: &Path, progress: &mut (dyn FnMut(&Report) + Send)) -
     Ok(report?)
 }
 
+/// What a backup holds.
+pub fn content(folder: &Path) -> Result<Content> {
+    folder::check(folder)
+}
+
 /// Makes a data folder out of a backup. `data` must be absent or empty, or hold a restore that broke off.
 pub async fn restore(
     folder: &Path,
     data: &Path,
     progress: &mut (dyn FnMut(&Copied) + Send),
 ) -> Result<Copied> {
-    folder::check(folder)?;
+    let content = folder::check(folder)?;
     let half = data.join(RESTORING);
     let broken_off = half.is_dir() && !data.join(DATABASE).exists();
     if !broken_off && !folder::is_empty(data)? {
@@ -236,8 +277,13 @@ pub async fn restore(
                 what,
             });
         }
-        let blobs = Fs::open(read_only(folder))?;
-        let copied = copy::named(&snapshot, &blobs, data, progress).await?;
+        let copied = match content {
+            Content::Everything => {
+                let blobs = Fs::open(read_only(folder))?;
+                copy::named(&snapshot, &blobs, data, progress).await?
+            }
+            Content::Metadata => Copied::default(),
+        };
         // What is old by these rows may be in use elsewhere: whoever restored looks first.
         crate::gc::pause(
             &snapshot,

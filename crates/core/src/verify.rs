@@ -112,6 +112,19 @@ pub async fn verify(
     Ok(report)
 }
 
+/// Looks at the metadata alone: the database from inside, and every manifest.
+pub(crate) async fn metadata(
+    meta: &Meta,
+    progress: &mut (dyn FnMut(&Report) + Send),
+) -> Result<Report> {
+    let mut report = Report {
+        database: meta.integrity().await?,
+        ..Report::default()
+    };
+    check_manifests(meta, &mut report, progress).await?;
+    Ok(report)
+}
+
 async fn check_blobs(
     meta: &Meta,
     blobs: &dyn BlobStore,

@@ -11,11 +11,12 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
+use crate::ops::manifest::BY_TAG;
 use crate::{Meta, PostgresOptions};
 
 /// Longest wait for a server that starts, on a machine that does much else.
@@ -318,6 +319,64 @@ impl TestServer {
                 _ => None,
             })
         })
+    }
+
+    /// How often per second tokio-postgres alone gets a manifest by its tag: the statement of every pull, asked for these
+    /// tags in turn by so many tasks over as many connections as [`Meta`] reads by. For benchmarks.
+    pub fn bare_pulls(
+        &self,
+        database: &str,
+        repository: &str,
+        tags: &[String],
+        tasks: usize,
+        time: Duration,
+    ) -> f64 {
+        let options = PostgresOptions::new(self.url(database));
+        let (readers, url) = (options.readers as usize, self.url(database));
+        let (repository, tags) = (Arc::new(repository.to_owned()), Arc::new(tags.to_vec()));
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        let work = async move {
+            let mut clients = Vec::new();
+            for _ in 0..readers {
+                let (client, driver) = tokio_postgres::connect(&url, tokio_postgres::NoTls)
+                    .await
+                    .expect("a connection");
+                tokio::spawn(driver);
+                let statement = client.prepare(BY_TAG).await.expect("a statement");
+                clients.push((Arc::new(client), statement));
+            }
+            let begun = Instant::now();
+            let all: Vec<_> = (0..tasks)
+                .map(|task| {
+                    let (client, statement) = clients[task % readers].clone();
+                    let (repository, tags) = (repository.clone(), tags.clone());
+                    tokio::spawn(async move {
+                        let mut done = 0_usize;
+                        while begun.elapsed() < time {
+                            let tag = &tags[(done * tasks + task) % tags.len()];
+                            let row = client
+                                .query_one(&statement, &[&*repository, tag])
+                                .await
+                                .expect("the manifest");
+                            assert!(!row.get::<_, &[u8]>(3).is_empty());
+                            done += 1;
+                        }
+                        done
+                    })
+                })
+                .collect();
+            let mut done = 0;
+            for task in all {
+                done += task.await.expect("no panic");
+            }
+            done as f64 / begun.elapsed().as_secs_f64()
+        };
+        std::thread::spawn(move || runtime.block_on(work))
+            .join()
+            .expect("no panic")
     }
 
     fn tell(&self, command: &str) {

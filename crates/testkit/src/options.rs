@@ -8,7 +8,7 @@ use wharf_core::clock::ManualClock;
 use wharf_meta::test_server::{self, TestDatabase};
 
 use crate::ca::Ca;
-use crate::s3::{ACCESS_KEY, BUCKET, S3, SECRET_KEY};
+use crate::s3::S3;
 
 /// The administrator of every server under test.
 pub const ADMIN: &str = "admin";
@@ -167,17 +167,7 @@ impl TestOptions {
             variables.push(("WHARF__ACCESS__HTPASSWD__ROLE", role.into()));
         }
         if let Some(s3) = &self.s3 {
-            variables.extend([
-                ("WHARF__STORAGE__KIND", "s3".to_owned()),
-                ("WHARF__STORAGE__S3__BUCKET", BUCKET.to_owned()),
-                ("WHARF__STORAGE__S3__ENDPOINT", s3.endpoint()),
-                ("WHARF__STORAGE__S3__PATH_STYLE", "true".to_owned()),
-                ("WHARF__STORAGE__S3__ACCESS_KEY_ID", ACCESS_KEY.to_owned()),
-                (
-                    "WHARF__STORAGE__S3__SECRET_ACCESS_KEY",
-                    SECRET_KEY.to_owned(),
-                ),
-            ]);
+            variables.extend(s3.environment());
         }
         variables
     }

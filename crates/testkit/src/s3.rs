@@ -184,6 +184,21 @@ impl S3 {
         format!("http://{}", self.addr)
     }
 
+    /// The same as variables of a process's environment.
+    pub fn environment(&self) -> [(&'static str, String); 6] {
+        [
+            ("WHARF__STORAGE__KIND", "s3".to_owned()),
+            ("WHARF__STORAGE__S3__BUCKET", BUCKET.to_owned()),
+            ("WHARF__STORAGE__S3__ENDPOINT", self.endpoint()),
+            ("WHARF__STORAGE__S3__PATH_STYLE", "true".to_owned()),
+            ("WHARF__STORAGE__S3__ACCESS_KEY_ID", ACCESS_KEY.to_owned()),
+            (
+                "WHARF__STORAGE__S3__SECRET_ACCESS_KEY",
+                SECRET_KEY.to_owned(),
+            ),
+        ]
+    }
+
     /// The configuration that makes a registry use it.
     pub fn config(&self) -> String {
         format!(

@@ -72,6 +72,8 @@ pub(crate) enum Against {
     BestPeer,
     /// The same of Wharf in another case of the figure.
     Case(&'static str),
+    /// Another metric of the same case, by its index.
+    Metric(usize),
     /// The bare number.
     Number,
 }

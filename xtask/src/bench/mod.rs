@@ -4,6 +4,7 @@
 //! [`table`] prints and judges. The load comes from [`client`] and [`load`] of our own, and from `wrk` for small reads.
 //! Everything listens on the loopback interface, and everything that was started ends with the run.
 
+mod behind;
 mod client;
 mod content;
 mod figure;

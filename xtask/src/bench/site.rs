@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail};
 
+use super::behind::{Behind, Services};
 use super::client::Client;
 use super::tls;
 use super::usage::Meter;
@@ -68,6 +69,8 @@ pub(crate) struct Setup {
     pub(crate) slow_flush: bool,
     /// Counts flushes.
     pub(crate) count_flushes: bool,
+    /// Where what it keeps lies.
+    pub(crate) behind: Behind,
 }
 
 /// The programs that take part.
@@ -111,6 +114,8 @@ pub(crate) struct Site {
     pub(crate) setup: Setup,
     /// Time from its start to its first answer.
     pub(crate) ready_after: std::time::Duration,
+    /// What stands behind it.
+    pub(crate) services: Services,
     tls: Option<Arc<rustls::ClientConfig>>,
     program: PathBuf,
     daemon: Daemon,
@@ -119,20 +124,27 @@ pub(crate) struct Site {
 impl Site {
     /// Starts `kind` on what lies in `dir`, and waits until it answers.
     pub(crate) fn start(programs: &Programs, kind: Kind, dir: &Path, setup: Setup) -> Result<Site> {
-        Site::launch(programs.path(kind)?, kind, dir, setup)
+        std::fs::create_dir_all(dir).with_context(|| format!("creating {}", dir.display()))?;
+        let services = Services::start(setup.behind, kind == Kind::Wharf, dir)?;
+        Site::launch(programs.path(kind)?, kind, dir, setup, services)
     }
 
-    fn launch(program: &Path, kind: Kind, dir: &Path, setup: Setup) -> Result<Site> {
-        std::fs::create_dir_all(dir).with_context(|| format!("creating {}", dir.display()))?;
+    fn launch(
+        program: &Path,
+        kind: Kind,
+        dir: &Path,
+        setup: Setup,
+        services: Services,
+    ) -> Result<Site> {
         let ca = dir.join("ca/ca.crt");
         if setup.tls && !ca.exists() {
             certificates(dir)?;
         }
         let listen = format!("127.0.0.1:{}", free_port()?);
         let command = match kind {
-            Kind::Wharf => wharf(program, dir, &listen, setup)?,
+            Kind::Wharf => wharf(program, dir, &listen, setup, &services)?,
             Kind::Nginx => nginx(program, dir, &listen, setup)?,
-            Kind::Distribution => distribution(program, dir, &listen, setup)?,
+            Kind::Distribution => distribution(program, dir, &listen, setup, &services)?,
             Kind::Reference => reference(program, dir, &listen),
             Kind::Angos => angos(program, dir, &listen)?,
             Kind::Zot => zot(program, dir, &listen)?,
@@ -164,6 +176,7 @@ impl Site {
             dir: dir.to_path_buf(),
             setup,
             ready_after,
+            services,
             tls,
             program: program.to_path_buf(),
             daemon,
@@ -198,7 +211,13 @@ impl Site {
     /// Ends it by `kill -9` and starts it again on the same folder.
     pub(crate) fn kill_and_restart(mut self) -> Result<Site> {
         self.daemon.kill();
-        Site::launch(&self.program, self.kind, &self.dir, self.setup)
+        Site::launch(
+            &self.program,
+            self.kind,
+            &self.dir,
+            self.setup,
+            self.services,
+        )
     }
 }
 
@@ -244,7 +263,13 @@ fn traced(command: Command, dir: &Path, setup: Setup) -> Result<Command> {
     Ok(traced)
 }
 
-fn wharf(program: &Path, dir: &Path, listen: &str, setup: Setup) -> Result<Command> {
+fn wharf(
+    program: &Path,
+    dir: &Path,
+    listen: &str,
+    setup: Setup,
+    services: &Services,
+) -> Result<Command> {
     let level = if setup.request_log { "info" } else { "warn" };
     let mut config =
         format!("[log]\nlevel = \"{level}\"\n\n[limits]\nconnections = 20000\n\n[access]\n");
@@ -257,6 +282,7 @@ fn wharf(program: &Path, dir: &Path, listen: &str, setup: Setup) -> Result<Comma
     if setup.tls {
         config += "\n[tls]\ncert = \"tls.crt\"\nkey = \"tls.key\"\n";
     }
+    config += &services.wharf();
     std::fs::write(dir.join("wharf.toml"), config)?;
     let mut command = Command::new(program);
     command
@@ -269,10 +295,19 @@ fn wharf(program: &Path, dir: &Path, listen: &str, setup: Setup) -> Result<Comma
     Ok(command)
 }
 
-fn distribution(program: &Path, dir: &Path, listen: &str, setup: Setup) -> Result<Command> {
+fn distribution(
+    program: &Path,
+    dir: &Path,
+    listen: &str,
+    setup: Setup,
+    services: &Services,
+) -> Result<Command> {
     let shown = dir.display();
+    let driver = services
+        .distribution()
+        .unwrap_or_else(|| format!("  filesystem:\n    rootdirectory: {shown}/data\n"));
     let mut config = format!(
-        "version: 0.1\nlog:\n  level: error\n  accesslog:\n    disabled: true\nstorage:\n  delete:\n    enabled: true\n  cache:\n    blobdescriptor: inmemory\n  filesystem:\n    rootdirectory: {shown}/data\nhttp:\n  addr: {listen}\n"
+        "version: 0.1\nlog:\n  level: error\n  accesslog:\n    disabled: true\nstorage:\n  delete:\n    enabled: true\n  cache:\n    blobdescriptor: inmemory\n{driver}http:\n  addr: {listen}\n"
     );
     if setup.tls {
         config += &format!("  tls:\n    certificate: {shown}/tls.crt\n    key: {shown}/tls.key\n");

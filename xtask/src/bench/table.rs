@@ -124,6 +124,12 @@ impl Line {
         let ours = self.series(Kind::Wharf, bar.what)?;
         match bar.against {
             Against::Number => Some(median(ours)),
+            Against::Metric(index) => {
+                let other = all.iter().find(|line| {
+                    line.figure == self.figure && line.case == self.case && line.index == index
+                })?;
+                Some(ratio(ours, other.series(Kind::Wharf, bar.what)?))
+            }
             Against::Rival(kind) => Some(ratio(ours, self.series(kind, bar.what)?)),
             Against::BestPeer => self
                 .rounds
@@ -148,14 +154,21 @@ fn ratio(a: &[f64], b: &[f64]) -> f64 {
 }
 
 /// How a bar reads.
-fn words(bar: &Bar, metric: &Metric) -> String {
+fn words(bar: &Bar, line: &Line, all: &[&Line]) -> String {
     let sign = if bar.at_least { "≥" } else { "≤" };
     let what = if bar.what == What::Cpu { "CPU " } else { "" };
     match bar.against {
         Against::Rival(kind) => format!("{what}{sign} {} × {}", bar.factor, kind.name()),
         Against::BestPeer => format!("{what}{sign} {} × best peer", bar.factor),
         Against::Case(name) => format!("{what}{sign} {} × {name}", bar.factor),
-        Against::Number => format!("{what}{sign} {} {}", bar.factor, metric.unit),
+        Against::Number => format!("{what}{sign} {} {}", bar.factor, line.metric.unit),
+        Against::Metric(index) => {
+            let other = all.iter().find(|other| {
+                other.figure == line.figure && other.case == line.case && other.index == index
+            });
+            let name = other.map_or("", |other| other.metric.name);
+            format!("{what}{sign} {} × {name}", bar.factor)
+        }
     }
 }
 
@@ -218,7 +231,7 @@ fn row(line: &Line, all: &[&Line], rivals: &[Kind]) -> Vec<String> {
     let mut bars = Vec::new();
     let mut holds = Vec::new();
     for bar in &line.bars {
-        bars.push(words(bar, &line.metric));
+        bars.push(words(bar, line, all));
         holds.push(match line.judge(bar, all) {
             None => "–".to_owned(),
             Some(found) => {

@@ -26,7 +26,7 @@ mod signing;
 pub(crate) mod site;
 mod skopeo;
 mod step;
-mod store;
+pub(crate) mod store;
 mod stored;
 mod suite;
 

@@ -128,6 +128,35 @@ impl Store {
         format!("\n[storage]\nkind = {kind:?}\nprefix = {prefix:?}\n{section}{redirect}")
     }
 
+    /// The storage driver of Distribution for it, where it is MinIO.
+    pub(crate) fn distribution(&self) -> String {
+        format!(
+            "  s3:\n    bucket: {BUCKET}\n    region: us-east-1\n    regionendpoint: http://127.0.0.1:{}\n    \
+             forcepathstyle: true\n    secure: false\n    accesskey: {KEY}\n    secretkey: {SECRET}\n",
+            self.port
+        )
+    }
+
+    /// The bucket for a client of its own, where it is MinIO.
+    pub(crate) fn options(&self) -> wharf_blob::ObjectOptions {
+        use wharf_blob::object::{Credentials, S3, Service};
+        wharf_blob::ObjectOptions {
+            service: Service::S3(S3 {
+                bucket: BUCKET.to_owned(),
+                endpoint: Some(format!("http://127.0.0.1:{}", self.port)),
+                path_style: true,
+                credentials: Credentials::Static {
+                    access_key_id: KEY.to_owned(),
+                    secret_access_key: SECRET.to_owned(),
+                },
+                ..S3::default()
+            }),
+            prefix: String::new(),
+            part_size: wharf_blob::object::PART_SIZE,
+            client: Default::default(),
+        }
+    }
+
     /// Files of multipart uploads that nobody has ended, where the service lets them be seen.
     pub(crate) fn loose_parts(&self) -> usize {
         files(&self.folder.join("data/.minio.sys/multipart"))

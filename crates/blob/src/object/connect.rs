@@ -178,14 +178,21 @@ impl fmt::Debug for Azure {
     }
 }
 
+impl Backend {
+    /// The service that the options name. Nothing is asked of it yet.
+    pub fn open(options: &ObjectOptions) -> Result<Self> {
+        match &options.service {
+            Service::S3(s3) => s3.connect(&options.client),
+            Service::Gcs(gcs) => gcs.connect(&options.client),
+            Service::Azure(azure) => azure.connect(&options.client),
+        }
+    }
+}
+
 impl Object {
     /// A store in the bucket that the options name. Nothing is asked of the service yet.
     pub fn open(options: &ObjectOptions) -> Result<Self> {
-        let backend = match &options.service {
-            Service::S3(s3) => s3.connect(&options.client)?,
-            Service::Gcs(gcs) => gcs.connect(&options.client)?,
-            Service::Azure(azure) => azure.connect(&options.client)?,
-        };
+        let backend = Backend::open(options)?;
         let mut store = Self::over(backend, &options.prefix, options.part_size)?;
         store.section = options.service.section();
         Ok(store)

@@ -11,6 +11,7 @@
 //! request. Uploads are known by their rows alone ([`Ledger`]); this store keeps nothing in memory that another process
 //! would need.
 
+mod blocks;
 mod connect;
 mod copy;
 mod gate;

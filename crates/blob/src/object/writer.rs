@@ -11,12 +11,13 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use object_store::PutPayload;
 use object_store::multipart::PartId;
 use tokio::task::JoinHandle;
 use wharf_oci::{Algorithm, Digest};
 
+use super::blocks::Blocks;
 use super::gate::{Call, told};
 use super::read::missing;
 use super::{Engine, plan};
@@ -24,42 +25,8 @@ use crate::error::{Error, Result};
 use crate::hash::Hasher;
 use crate::key::Key;
 use crate::store::{
-    BUFFER, BoxFuture, Checkpoint, Fresh, Ledger, Multipart, Parts, StoredPart, UploadWriter,
+    BoxFuture, Checkpoint, Fresh, Ledger, Multipart, Parts, StoredPart, UploadWriter,
 };
-
-/// Bytes in blocks of [`BUFFER`]: no piece of a client's is kept alive, and nothing is ever moved to a larger place.
-#[derive(Default)]
-struct Blocks {
-    full: Vec<Bytes>,
-    last: BytesMut,
-    length: u64,
-}
-
-impl Blocks {
-    fn push(&mut self, mut bytes: &[u8]) {
-        self.length += bytes.len() as u64;
-        while !bytes.is_empty() {
-            if self.last.len() == BUFFER {
-                self.full.push(std::mem::take(&mut self.last).freeze());
-            }
-            if self.last.capacity() == 0 {
-                self.last.reserve(BUFFER.min(bytes.len().max(64 << 10)));
-            }
-            let room = BUFFER - self.last.len();
-            let (now, later) = bytes.split_at(room.min(bytes.len()));
-            self.last.extend_from_slice(now);
-            bytes = later;
-        }
-    }
-
-    /// All bytes, shared and not copied.
-    fn pieces(&mut self) -> Vec<Bytes> {
-        if !self.last.is_empty() {
-            self.full.push(std::mem::take(&mut self.last).freeze());
-        }
-        self.full.clone()
-    }
-}
 
 /// The bytes of `pieces` from `skip` on.
 fn after(pieces: &[Bytes], mut skip: u64) -> impl Iterator<Item = &[u8]> {
@@ -177,7 +144,7 @@ impl ObjectWriter {
             return Err(Error::UploadLost);
         }
         while !bytes.is_empty() {
-            let room = self.part_size() - self.owed - self.buffer.length;
+            let room = self.part_size() - self.owed - self.buffer.length();
             // A part goes out when something follows it, so that the last one need not be a part of its own.
             if room == 0 {
                 self.send().await?;
@@ -207,7 +174,7 @@ impl ObjectWriter {
         else {
             return Err(Error::UploadLost);
         };
-        let gathered = std::mem::take(&mut self.buffer).pieces();
+        let gathered = self.buffer.take().pieces();
         self.buffer.push(owed);
         for piece in gathered {
             self.buffer.push(&piece);
@@ -238,8 +205,8 @@ impl ObjectWriter {
             return Err(Error::TooLarge { limit });
         }
         let multipart = self.session().await?;
-        let size = self.buffer.length;
-        let pieces = std::mem::take(&mut self.buffer).pieces();
+        let size = self.buffer.length();
+        let pieces = self.buffer.take().pieces();
         let (engine, hasher) = (self.engine.clone(), self.hasher.take());
         let (number, start) = (self.count, self.bytes);
         self.flight = Some(Under(tokio::spawn(async move {
@@ -292,7 +259,7 @@ impl ObjectWriter {
             return Err(Error::UploadLost);
         }
         // A whole part belongs into the store, not into rows.
-        if self.owed + self.buffer.length == self.part_size() {
+        if self.owed + self.buffer.length() == self.part_size() {
             self.send().await?;
         }
         self.land().await?;
@@ -303,7 +270,7 @@ impl ObjectWriter {
         let pieces = self.buffer.pieces();
         let tail = after(&pieces, skip).collect::<Vec<_>>().concat();
         self.fresh = Fresh { parts, tail };
-        self.in_rows = self.owed + self.buffer.length;
+        self.in_rows = self.owed + self.buffer.length();
         Ok(Checkpoint {
             offset: self.offset,
             hash: self.hasher.as_ref().map(Hasher::save).unwrap_or_default(),
@@ -343,7 +310,7 @@ impl ObjectWriter {
     }
 
     async fn send_last(&mut self) -> Result<()> {
-        if self.multipart.is_some() && self.buffer.length > 0 {
+        if self.multipart.is_some() && self.buffer.length() > 0 {
             self.send().await?;
         }
         self.land().await

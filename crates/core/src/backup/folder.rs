@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use wharf_meta::lock::{self, FolderLock, LockError};
 
-use super::{BackupError, DATABASE, FORMAT, Result};
+use super::{BackupError, Content, DATABASE, FORMAT, Result};
 
 /// Says what the folder is, and in which format.
 const MARKER: &str = "wharf-backup.json";
@@ -41,23 +41,30 @@ pub(super) fn io<T>(what: &str, work: impl FnOnce() -> io::Result<T>) -> Result<
 }
 
 /// Makes the folder, or finds that it is a backup already; nobody else may work on it from then on.
-pub(super) fn prepare(folder: &Path) -> Result<FolderLock> {
+pub(super) fn prepare(folder: &Path, content: Content) -> Result<FolderLock> {
     io(&format!("making {}", folder.display()), || {
         make_private(folder)
     })?;
     if is_empty(folder)? {
         // Marked at once, so that a backup that breaks off can be gone on with.
-        io("marking the backup", || mark(folder))?;
+        io("marking the backup", || mark(folder, content))?;
     } else {
-        check_marker(folder)?;
+        let there = check_marker(folder)?;
+        if there != content {
+            return Err(BackupError::Other {
+                folder: folder.to_owned(),
+                content: there,
+            });
+        }
     }
     lock(folder)
 }
 
-pub(super) fn mark(folder: &Path) -> io::Result<()> {
+pub(super) fn mark(folder: &Path, content: Content) -> io::Result<()> {
     let text = serde_json::json!({
         "format": FORMAT,
         "version": env!("CARGO_PKG_VERSION"),
+        "blobs": content == Content::Everything,
     });
     let half = folder.join("wharf-backup.json.new");
     fs::write(&half, format!("{text}\n"))?;
@@ -65,25 +72,29 @@ pub(super) fn mark(folder: &Path) -> io::Result<()> {
     fs::rename(half, folder.join(MARKER))
 }
 
-/// Whether this is a whole backup that this version can read.
-pub(super) fn check(folder: &Path) -> Result<()> {
-    check_marker(folder)?;
+/// What it holds, if this is a whole backup that this version can read.
+pub(super) fn check(folder: &Path) -> Result<Content> {
+    let content = check_marker(folder)?;
     if folder.join(DATABASE).is_file() {
-        return Ok(());
+        return Ok(content);
     }
     Err(BackupError::Unfinished {
         folder: folder.to_owned(),
     })
 }
 
-fn check_marker(folder: &Path) -> Result<()> {
+fn check_marker(folder: &Path) -> Result<Content> {
     let not = || BackupError::NotABackup {
         folder: folder.to_owned(),
     };
     let text = fs::read(folder.join(MARKER)).map_err(|_| not())?;
     let marker: serde_json::Value = serde_json::from_slice(&text).map_err(|_| not())?;
     match marker.get("format").and_then(serde_json::Value::as_u64) {
-        Some(FORMAT) => Ok(()),
+        // The first version did not say it, and always copied blobs.
+        Some(FORMAT) => match marker.get("blobs").and_then(serde_json::Value::as_bool) {
+            Some(false) => Ok(Content::Metadata),
+            _ => Ok(Content::Everything),
+        },
         Some(found) => Err(BackupError::Format {
             folder: folder.to_owned(),
             found,

@@ -14,7 +14,7 @@ use crate::{blob, manifest};
 const EIO: i32 = 5;
 
 async fn back_up(house: &House, to: &TempDir) -> Result<Copied> {
-    create(&house.registry, to.path(), &mut |_| ()).await
+    create(&house.registry, to.path(), Content::Everything, &mut |_| ()).await
 }
 
 async fn sound(folder: &TempDir) -> Report {
@@ -304,7 +304,13 @@ async fn folders_that_hold_something_else_are_left_alone() {
         "{refused:?}"
     );
     assert_eq!(names(other.path()), ["letter"]);
-    let refused = create(&house.registry, house.folder(), &mut |_| ()).await;
+    let refused = create(
+        &house.registry,
+        house.folder(),
+        Content::Everything,
+        &mut |_| (),
+    )
+    .await;
     assert!(
         matches!(refused, Err(BackupError::NotABackup { .. })),
         "{refused:?}"
@@ -444,4 +450,51 @@ async fn a_backup_takes_no_damaged_bytes() {
     let copied = back_up(&house, &backup).await.unwrap();
     assert_eq!(copied.missing, [flipped.to_string()]);
     assert_eq!((copied.blobs, copied.added), (0, 0));
+}
+
+/// Of the metadata alone: small blobs are part of it, files are not, and the folder takes nothing else from then on.
+#[tokio::test]
+async fn the_metadata_alone_leaves_blobs_where_they_are() {
+    let house = House::new().await;
+    house.push_image("v1", &noise(1, 3 * LARGE)).await;
+    let backup = tempfile::tempdir().unwrap();
+    let only = Content::Metadata;
+    let copied = create(&house.registry, backup.path(), only, &mut |_| ()).await;
+    assert_eq!(copied.unwrap(), Copied::default());
+    assert!(!backup.path().join("blobs").exists());
+    assert_eq!(content(backup.path()).unwrap(), only);
+    let report = check(backup.path(), &mut |_| ()).await.unwrap();
+    assert!(report.is_sound() && report.manifests == 1, "{report:?}");
+
+    let refused = back_up(&house, &backup).await.unwrap_err();
+    assert!(
+        refused
+            .to_string()
+            .ends_with("holds a backup of the metadata alone; choose another folder"),
+        "{refused}"
+    );
+    let whole = tempfile::tempdir().unwrap();
+    back_up(&house, &whole).await.unwrap();
+    assert_eq!(content(whole.path()).unwrap(), Content::Everything);
+    let refused = create(&house.registry, whole.path(), only, &mut |_| ()).await;
+    assert!(
+        matches!(refused, Err(BackupError::Other { .. })),
+        "{refused:?}"
+    );
+
+    let data = tempfile::tempdir().unwrap();
+    let copied = restore(backup.path(), data.path(), &mut |_| ()).await;
+    assert_eq!(copied.unwrap(), Copied::default());
+    assert!(data.path().join(DATABASE).is_file() && !data.path().join("blobs").exists());
+
+    // Bytes of the database that are not what they were are found without a blob.
+    let file = backup.path().join(DATABASE);
+    let mut bytes = fs::read(&file).unwrap();
+    let end = bytes.len();
+    bytes[end / 2..end / 2 + 4096].fill(0x55);
+    fs::write(&file, bytes).unwrap();
+    match check(backup.path(), &mut |_| ()).await {
+        Ok(report) => assert!(!report.is_sound(), "{report:?}"),
+        Err(error) => assert!(error.to_string().contains("damaged"), "{error}"),
+    }
 }

@@ -48,6 +48,9 @@ pub enum Command {
     BackupCreate {
         /// Into this folder, absolute.
         folder: PathBuf,
+        /// Without blobs.
+        #[serde(default)]
+        metadata_only: bool,
     },
     /// A check of what is stored.
     StorageVerify {
@@ -289,7 +292,16 @@ impl Operator {
                 health: Some(status::health(&self.registry, &self.folder).await),
             }),
             Command::ResetPassword { password } => self.reset_password(password).await,
-            Command::BackupCreate { folder } => self.backup(&folder).await,
+            Command::BackupCreate {
+                folder,
+                metadata_only,
+            } => {
+                let content = match metadata_only {
+                    true => backup::Content::Metadata,
+                    false => backup::Content::Everything,
+                };
+                self.backup(&folder, content).await
+            }
             Command::Upkeep(upkeep) => Ok(Reply::Upkeep(
                 upkeep::execute(&self.registry, upkeep).await?,
             )),
@@ -373,7 +385,7 @@ impl Operator {
         Ok(Reply::Copied(done.into()))
     }
 
-    async fn backup(&self, folder: &Path) -> Result<Reply, Refusal> {
+    async fn backup(&self, folder: &Path, content: backup::Content) -> Result<Reply, Refusal> {
         if !folder.is_absolute() {
             return Err(Refusal::Wrong(
                 "the backup's folder must be an absolute path".to_owned(),
@@ -383,7 +395,7 @@ impl Operator {
             let text = "the backup's folder and the data folder must not lie in each other; choose another one";
             return Err(Refusal::Wrong(text.to_owned()));
         }
-        let copied = backup::create(&self.registry, folder, &mut |_| ())
+        let copied = backup::create(&self.registry, folder, content, &mut |_| ())
             .await
             .map_err(Refusal::failed)?;
         tracing::info!(folder = %folder.display(), blobs = copied.blobs, added = copied.added, "backed up");
@@ -431,6 +443,7 @@ mod tests {
             },
             Command::BackupCreate {
                 folder: "/b".into(),
+                metadata_only: true,
             },
             Command::StorageVerify { deep: true },
             Command::StorageCopy { to: "/c".into() },

@@ -158,6 +158,11 @@ enum BackupCommand {
     Create {
         /// New or empty, or an older backup
         folder: PathBuf,
+        /// Leave the blobs where they are: for a bucket that is safe by itself
+        ///
+        /// What is deleted after this backup keeps its blobs for `restore.window`, so that long it can be restored whole.
+        #[arg(long)]
+        metadata_only: bool,
         #[command(flatten)]
         flags: DataFlags,
     },
@@ -280,9 +285,11 @@ fn dispatch(command: Command) -> Outcome {
             flags,
             password_file,
         }) => storage::reset_password(&flags.inputs(), password_file.as_deref()),
-        Command::Backup(BackupCommand::Create { folder, flags }) => {
-            storage::backup(&flags.inputs(), &folder)
-        }
+        Command::Backup(BackupCommand::Create {
+            folder,
+            metadata_only,
+            flags,
+        }) => storage::backup(&flags.inputs(), &folder, metadata_only),
         Command::Backup(BackupCommand::Verify { folder }) => storage::verify_backup(&folder),
         Command::Backup(BackupCommand::Restore { folder, flags }) => {
             storage::restore(&flags.inputs(), &folder)

@@ -58,15 +58,27 @@ fn read_password(file: &Path) -> Result<Hidden, Failure> {
 }
 
 /// Backs up.
-pub(super) fn backup(inputs: &Inputs, folder: &Path) -> Outcome {
+pub(super) fn backup(inputs: &Inputs, folder: &Path, metadata_only: bool) -> Outcome {
     let config = load(inputs)?.config;
     let folder = absolute(folder)?;
+    if metadata_only && config.storage.kind == StorageKind::Fs {
+        return Err(Failure::text(
+            Exit::Usage,
+            "--metadata-only is for blobs in a bucket; these are files in the data folder, and a backup needs them",
+        ));
+    }
     match perform(
         &config,
         Command::BackupCreate {
             folder: folder.clone(),
+            metadata_only,
         },
     )? {
+        Reply::Copied(_) if metadata_only => print(&format!(
+            "Backed up to {}: the metadata. What is deleted from now on keeps its blobs for `restore.window`, so that long this backup \
+             is whole.\n",
+            folder.display()
+        )),
         Reply::Copied(copied) => {
             let told = format!(
                 "Backed up to {}: {}.",
@@ -145,6 +157,17 @@ pub(super) fn restore(inputs: &Inputs, folder: &Path) -> Outcome {
     if let Some(target) = &target {
         runtime.block_on(target.expect_empty()).map_err(refused)?;
     }
+    let content = backup::content(folder).map_err(|error| Failure::new(Exit::Failure, error))?;
+    let kind = config.storage.kind;
+    if content == backup::Content::Metadata && kind == StorageKind::Fs {
+        return Err(Failure::text(
+            Exit::Usage,
+            format!(
+                "{} holds the metadata alone, and its blobs are in a bucket: name that in `[storage]`",
+                folder.display()
+            ),
+        ));
+    }
     let done = runtime.block_on(backup::restore(folder, &data, &mut |_| ()));
     let copied = done.map_err(|error| {
         let exit = match error {
@@ -166,20 +189,26 @@ pub(super) fn restore(inputs: &Inputs, folder: &Path) -> Outcome {
     }
     let copied = Copied::from(copied);
     let text = format!(
-        "{} in {}",
+        "{} in {}, and the metadata",
         count(copied.blobs, "blob file"),
         bytes(copied.bytes)
     );
-    let kind = config.storage.kind;
+    let text = match content {
+        backup::Content::Everything => text,
+        backup::Content::Metadata => "the metadata".to_owned(),
+    };
     let bucket = match kind {
         StorageKind::Fs => String::new(),
+        _ if content == backup::Content::Metadata => format!(
+            "\nThe blobs are expected in the bucket of `[storage.{kind}]`; `wharf storage verify` asks for each."
+        ),
         _ => format!(
             "\nThe blobs are files there, and storage.kind is \"{kind}\": if the bucket has lost them, copy them into it with \
              `wharf storage copy --to` and a configuration of kind \"fs\"."
         ),
     };
     let told = format!(
-        "Restored to {}: {text}, and the metadata.{bucket}\nNothing is collected there until `wharf gc resume`: look first whether all is as it should be.",
+        "Restored to {}: {text}.{bucket}\nNothing is collected there until `wharf gc resume`: look first whether all is as it should be.",
         data.display()
     );
     let cure = "everything else is restored; push them again, or restore another backup";

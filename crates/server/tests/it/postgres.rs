@@ -4,8 +4,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use wharf_testkit::s3::S3;
 use wharf_testkit::test_server::{self, TestServer as Database};
-use wharf_testkit::{Client, Content, Image, Process, TestOptions, TestServer, Version};
+use wharf_testkit::{Client, Content, Image, ImageSpec, Process, TestOptions, TestServer, Version};
 
 /// Longest wait for something that comes by itself.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -332,6 +333,93 @@ async fn a_backup_is_restored_into_another_database() {
     }
     let (_, told) = wharf(&["gc", "plan", "--data", data_text], none()).await;
     assert!(told.contains("a backup was restored"), "{told}");
+}
+
+/// The pair of PostgreSQL and a bucket: a backup of the metadata is restored beside the bucket as it is by then. What was
+/// deleted since has kept its bytes, although everything that can go has gone; what was pushed since is found again.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_metadata_alone_is_restored_beside_the_bucket() {
+    let s3 = Arc::new(S3::start().await);
+    let options = TestOptions {
+        s3: Some(s3.clone()),
+        config: "[gc]\ngrace = \"0s\"\nevery = \"1h\"\n".into(),
+        ..on(test_server::shared().database())
+    };
+    let mut server = Process::start(Path::new(env!("CARGO_BIN_EXE_wharf")), options).await;
+    let client = server.admin(Version::Http1);
+    let large = |length| {
+        let layers = vec![length];
+        ImageSpec {
+            layers,
+            ..ImageSpec::default()
+        }
+        .build()
+    };
+    let (image, later) = (large(9_000_000), large(300_000));
+    let files = || {
+        let objects = s3.objects();
+        objects
+            .iter()
+            .filter(|path| path.starts_with("blobs"))
+            .count()
+    };
+    client.push_image("team/app", "v1", &image).await;
+
+    let folder = server.folder().to_owned();
+    let (backup, config) = (folder.join("backup"), folder.join("wharf.toml"));
+    let (backup, config) = (backup.to_str().unwrap(), config.to_str().unwrap());
+    let (data, new) = (folder.join("data"), folder.join("new"));
+    let wharf = async |args: &[&str], data: &Path, url: &str| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_wharf"));
+        command.args(args).arg("--data").arg(data);
+        command
+            .env("WHARF_METADATA_URL", url)
+            .envs(s3.environment());
+        let out = tokio::task::spawn_blocking(move || command.output());
+        let out = out.await.unwrap().unwrap();
+        let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+        let told = text(&out.stdout) + &text(&out.stderr);
+        assert!(out.status.success(), "{told}");
+        told
+    };
+    let create = ["backup", "create", backup, "--metadata-only"];
+    let told = wharf(&create, &data, "").await;
+    assert!(told.contains("the metadata."), "{told}");
+    assert!(!Path::new(backup).join("blobs").exists());
+    wharf(&["backup", "verify", backup], &data, "").await;
+
+    let path = format!("/v2/team/app/manifests/{}", image.manifest.digest);
+    client.delete(&path).send().await.expect_status(202);
+    client.push_image("team/app", "v2", &later).await;
+    client
+        .push_blob("team/app", &Content::random(200_000))
+        .await;
+    assert_eq!(files(), 3);
+    // What no manifest names goes; what the deleted one names stays.
+    wharf(&["gc", "run"], &data, "").await;
+    assert_eq!(files(), 2);
+    client.get(&path).send().await.expect_status(404);
+    assert!(server.terminate().await.success());
+
+    let database = Arc::new(test_server::shared().empty(""));
+    let restore = ["backup", "restore", backup, "--config", config];
+    let told = wharf(&restore, &new, &database.url()).await;
+    assert!(told.contains("expected in the bucket"), "{told}");
+    assert_eq!(files(), 2, "the bucket was changed");
+    std::fs::rename(&data, folder.join("old")).unwrap();
+    std::fs::rename(&new, &data).unwrap();
+    server.set_database(Some(database));
+    server.again().await;
+    let got = client.get("/v2/team/app/manifests/v1").send().await;
+    assert_eq!(got.expect_status(200).body, image.manifest.bytes);
+    for blob in image.blobs() {
+        assert!(crate::support::holds(&client, "team/app", blob).await);
+    }
+    let told = wharf(&["storage", "verify", "--deep"], &data, "").await;
+    assert!(told.contains("all sound"), "{told}");
+    let adopt = ["storage", "reindex", "--repository", "team/app"];
+    wharf(&adopt, &data, "").await;
+    assert!(crate::support::holds(&client, "team/app", &later.layers[0]).await);
 }
 
 /// The fewest round trips to the database that a request took of some; work in the background adds its own to others.

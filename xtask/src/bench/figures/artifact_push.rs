@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
+use crate::bench::behind::Behind;
 use crate::bench::content::{REPOSITORY, manifest, push_manifest, push_small, small};
 use crate::bench::figure::{
     Against, Bar, Better, Case, Figure, Metric, Sample, Scale, What, at_least, at_most, metric,
@@ -42,6 +43,7 @@ pub(super) fn figure() -> Figure {
             name,
             layer,
             flush,
+            behind: Behind::Files,
             bars,
         })
     };
@@ -86,7 +88,19 @@ struct Push {
     /// Bytes of the layer; nothing when only the tag is pushed.
     layer: Option<usize>,
     flush: Flush,
+    behind: Behind,
     bars: Vec<Bar>,
+}
+
+/// Small artifacts, for other places than files.
+pub(super) fn behind(name: &'static str, behind: Behind, bars: Vec<Bar>) -> impl Case {
+    Push {
+        name,
+        layer: Some(1024),
+        flush: Flush::AsItIs,
+        behind,
+        bars,
+    }
 }
 
 impl Case for Push {
@@ -118,6 +132,7 @@ impl Case for Push {
         Setup {
             slow_flush: self.flush == Flush::Slow,
             count_flushes: self.flush == Flush::Counted,
+            behind: self.behind,
             ..Setup::default()
         }
     }

@@ -1,6 +1,7 @@
 //! The figures, one file each, named after what is done.
 
 mod artifact_push;
+mod behind;
 mod blob_get;
 mod blob_head;
 mod layer_push;
@@ -29,6 +30,7 @@ pub(crate) fn all() -> Vec<Figure> {
         ready::figure(),
         blob_head::figure(),
         manifest_during_push::figure(),
+        behind::figure(),
     ]
 }
 

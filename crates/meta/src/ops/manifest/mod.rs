@@ -71,6 +71,12 @@ pub struct Get {
     pub with_bytes: bool,
 }
 
+/// What every pull by tag asks.
+pub(crate) const BY_TAG: &str = "SELECT m.digest, m.media_type, m.size, i.bytes FROM repository r \
+     JOIN tag t ON t.repository_id = r.id AND t.name = $2 \
+     JOIN manifest m ON m.id = t.manifest_id AND m.state = 1 \
+     JOIN manifest_inline i ON i.manifest_id = m.id WHERE r.name = $1";
+
 impl ReadOp for Get {}
 impl Op for Get {
     type Out = Option<ManifestRow>;
@@ -78,13 +84,7 @@ impl Op for Get {
 
     async fn run<T: Tx>(&self, tx: &mut T) -> Result<Self::Out> {
         let row = match (&self.reference, self.with_bytes) {
-            (Ref::Tag(tag), true) => {
-                let sql = "SELECT m.digest, m.media_type, m.size, i.bytes FROM repository r \
-                           JOIN tag t ON t.repository_id = r.id AND t.name = $2 \
-                           JOIN manifest m ON m.id = t.manifest_id AND m.state = 1 \
-                           JOIN manifest_inline i ON i.manifest_id = m.id WHERE r.name = $1";
-                tx.row(sql, vals![&self.repository, tag]).await?
-            }
+            (Ref::Tag(tag), true) => tx.row(BY_TAG, vals![&self.repository, tag]).await?,
             (Ref::Tag(tag), false) => {
                 let sql = "SELECT m.digest, m.media_type, m.size FROM repository r \
                            JOIN tag t ON t.repository_id = r.id AND t.name = $2 \
