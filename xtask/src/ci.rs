@@ -221,6 +221,21 @@ fn steps() -> Result<Vec<Step>> {
             &[],
         ),
         step(
+            "rolling",
+            &[
+                &xtask,
+                "cluster",
+                "--rolling",
+                "--replicas",
+                "2",
+                "--seconds",
+                "1",
+                "--binary",
+                &release,
+            ],
+            &[],
+        ),
+        step(
             "bench",
             &[
                 &xtask, "bench", "--short", "--rounds", "2", "--check", "--binary", &release,
@@ -325,7 +340,7 @@ impl Step {
         }
         let counts = [
             "test", "bucket", "postgres", "both", "e2e", "minio", "redirect", "gcs", "azure",
-            "crash", "collect", "power", "cluster",
+            "crash", "collect", "power", "cluster", "rolling",
         ];
         if counts.contains(&self.name) && found.passed == 0 {
             bail!("no test was run");

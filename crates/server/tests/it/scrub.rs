@@ -64,7 +64,9 @@ async fn is_condemned(client: &Client, content: &Content) {
     let address = blob(NAME, &content.digest);
     client.head(&address).send().await.expect_status(404);
     let refused = client.get(&address).send().await;
-    refused.expect_error(404, "BLOB_UNKNOWN");
+    let refused = refused.expect_error(404, "BLOB_UNKNOWN");
+    let told = String::from_utf8_lossy(&refused.body).into_owned();
+    assert!(told.contains("damaged") && told.contains("push"), "{told}");
     let digest = &content.digest;
     let mount = format!("/v2/team/other/blobs/uploads/?mount={digest}&from={NAME}");
     client.post(&mount).send().await.expect_status(202);
