@@ -38,6 +38,10 @@ pub enum Error {
     /// The store no longer has the bytes that a checkpoint claims, or another writer has taken the upload over.
     #[error("the upload's bytes are no longer there; begin it again")]
     UploadLost,
+    /// The upload was completed by an earlier request, which could not make it a blob: nothing can be appended, and
+    /// finishing it works.
+    #[error("the upload's bytes were completed by an earlier request; finish it")]
+    Completed,
     /// An earlier write or sync of this writer failed. Take the upload up again from its last checkpoint.
     #[error(
         "an earlier write of this upload failed; take it up again from its last acknowledged offset"
@@ -64,6 +68,24 @@ pub enum Error {
         what: String,
         /// What it said.
         source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The object store has no room, or the bucket's quota is used up.
+    #[error(
+        "the object store is full or its quota is used up, seen while {what} ({said}); free room there or raise the quota"
+    )]
+    Full {
+        /// What was tried, and on which object.
+        what: String,
+        /// What it said.
+        said: String,
+    },
+    /// A text that the configuration has cannot be used, or a file that it names.
+    #[error("`{key}`: {problem}")]
+    Setup {
+        /// The key.
+        key: String,
+        /// What is wrong with it, and the way out.
+        problem: String,
     },
     /// The blob is larger than the object store takes in ten thousand parts.
     #[error(

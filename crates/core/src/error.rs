@@ -128,9 +128,15 @@ pub enum Error {
         /// One manifest that needs it.
         manifest: Digest,
     },
-    /// The disk or the quota is full. Reads go on; writes work again when there is room.
-    #[error("the registry has no room left on its disk; reading and deleting still work")]
+    /// The disk, the object store or a quota is full. Reads go on; writes work again when there is room.
+    #[error("the registry has no room left; reading and deleting still work")]
     NoSpace,
+    /// An earlier request completed the object and was cut off before it could say so: what more is there to append?
+    #[error(
+        "all bytes of this upload were received by a closing PUT that was cut off; send that PUT again, with what followed \
+         the upload's offset and the same digest"
+    )]
+    UploadComplete,
     /// A store cannot answer just now.
     #[error("{reason}")]
     Unavailable {
@@ -162,6 +168,7 @@ impl From<wharf_blob::Error> for Error {
     fn from(error: wharf_blob::Error) -> Self {
         match error {
             wharf_blob::Error::UploadLost => Self::UploadUnknown,
+            wharf_blob::Error::Completed => Self::UploadComplete,
             wharf_blob::Error::TooLarge { limit } => Self::BlobTooLarge { limit },
             wharf_blob::Error::Ledger(error) => match error.downcast::<wharf_meta::Error>() {
                 Ok(error) => (*error).into(),

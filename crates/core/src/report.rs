@@ -17,6 +17,7 @@ const RETRY: Duration = Duration::from_secs(5);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Trouble {
     Full,
+    StoreFull,
     ReadOnly,
     Unreadable,
     Refusing,
@@ -28,11 +29,14 @@ enum Trouble {
 }
 
 impl Trouble {
-    const COUNT: usize = 9;
+    const COUNT: usize = 10;
 
     fn sentence(self) -> &'static str {
         match self {
             Self::Full => "the disk is full; reading and deleting still work",
+            Self::StoreFull => {
+                "the registry's object store is full or its quota is used up; reading and deleting still work"
+            }
             Self::ReadOnly => {
                 "the registry's disk is read-only; reading still works, pushes do when it is mounted for writing again"
             }
@@ -100,7 +104,7 @@ fn outcome(store: &'static str, trouble: Trouble, error: &dyn std::fmt::Display)
         tracing::error!(store, %error, unlogged, "{}", trouble.sentence());
     }
     match trouble {
-        Trouble::Full => Error::NoSpace,
+        Trouble::Full | Trouble::StoreFull => Error::NoSpace,
         _ => Error::Unavailable {
             reason: trouble.sentence().to_owned(),
             retry_after: RETRY,
@@ -112,6 +116,7 @@ fn outcome(store: &'static str, trouble: Trouble, error: &dyn std::fmt::Display)
 pub(crate) fn blob(error: &wharf_blob::Error) -> Error {
     let trouble = match error {
         wharf_blob::Error::NoSpace => Trouble::Full,
+        wharf_blob::Error::Full { .. } => Trouble::StoreFull,
         wharf_blob::Error::Io { source, .. } => Trouble::of_system(source),
         wharf_blob::Error::Unreachable { .. } | wharf_blob::Error::Resting => Trouble::Away,
         wharf_blob::Error::Refused { .. } => Trouble::Forbidden,

@@ -13,7 +13,7 @@ use crate::ops::setting;
 use crate::value::Cell;
 
 /// The setting of a store that a copy into it was begun and not ended.
-const UNFINISHED: &str = "copy.unfinished";
+pub(crate) const UNFINISHED: &str = "copy.unfinished";
 const SETTING: &str = "setting";
 
 /// What was copied of a table.
@@ -117,6 +117,7 @@ pub(crate) async fn is_unfinished(meta: &Meta) -> Result<bool> {
 /// Refuses a target that holds something.
 pub(crate) async fn check_empty(to: &Meta) -> Result<()> {
     let refuse = |problem: String| Error::Setup {
+        key: "metadata.url",
         problem,
         cure: "copy into a database that is new, or drop this one first".to_owned(),
     };
@@ -146,6 +147,7 @@ pub(crate) async fn copy(
     check_empty(to).await?;
     if is_unfinished(from).await? {
         return Err(Error::Setup {
+            key: "metadata.url",
             problem: "the source is itself a copy that broke off".to_owned(),
             cure: "copy from the store that it was made of".to_owned(),
         });

@@ -83,8 +83,10 @@ pub enum Error {
     #[error("the metadata database (metadata.url) cannot be reached: {0}")]
     Unreachable(String),
     /// The database server or what it holds cannot be used as it is set up.
-    #[error("metadata.url: {problem}; {cure}")]
+    #[error("{key}: {problem}; {cure}")]
     Setup {
+        /// The key of the configuration to look at.
+        key: &'static str,
         /// What is wrong.
         problem: String,
         /// The way out.

@@ -13,6 +13,7 @@ mod error;
 mod folder;
 mod fresh;
 pub mod lock;
+pub mod look;
 mod meta;
 mod migration;
 mod ops;
@@ -35,6 +36,7 @@ pub use engine::sqlite::{SqliteOptions, Synchronous};
 pub use error::{Error, Result};
 pub use folder::{Found, inspect};
 pub use fresh::Stamp;
+pub use look::{INSTALLATION, Known, Look};
 pub use meta::{Meta, Opened};
 pub use migration::SCHEMA;
 pub use ops::{

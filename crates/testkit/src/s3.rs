@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use http::header::{DATE, HeaderValue, IF_NONE_MATCH};
 use http::{Method, Request, Response, StatusCode};
 use http_body::{Frame, SizeHint};
 use http_body_util::combinators::BoxBody;
@@ -84,8 +85,21 @@ pub enum Fault {
     Truncate,
     /// It takes so much longer.
     Delay(Duration),
-    /// The service has no room.
+    /// The service does not know the multipart upload.
     NoSuchUpload,
+    /// The service says this instead of doing it.
+    Say(Saying),
+}
+
+/// An answer of a service.
+#[derive(Clone, Copy, Debug)]
+pub struct Saying {
+    /// Its status.
+    pub status: u16,
+    /// A header of it.
+    pub header: Option<(&'static str, &'static str)>,
+    /// Its body.
+    pub body: &'static str,
 }
 
 struct Rule {
@@ -100,6 +114,10 @@ struct Rule {
 struct State {
     rules: Vec<Rule>,
     counts: HashMap<Kind, u64>,
+    /// Seconds by which the service's clock is ahead of this machine's.
+    ahead: i64,
+    /// Set when the service takes no notice of `If-None-Match`: where its buckets are.
+    unconditional: Option<PathBuf>,
 }
 
 /// The service, on a thread of its own: a test that waits for a child process does not keep it from answering. It ends when
@@ -223,6 +241,16 @@ impl S3 {
         self.state().rules.clear();
     }
 
+    /// From now on its clock is so many seconds ahead of this machine's, as far as its answers say.
+    pub fn set_clock(&self, ahead: i64) {
+        self.state().ahead = ahead;
+    }
+
+    /// From now on it takes no notice of `If-None-Match`, as some services do.
+    pub fn ignore_conditions(&self) {
+        self.state().unconditional = Some(self.folder.path().to_owned());
+    }
+
     /// Requests of a kind so far.
     pub fn count(&self, kind: Kind) -> u64 {
         self.state().counts.get(&kind).copied().unwrap_or(0)
@@ -277,13 +305,25 @@ impl Drop for S3 {
 
 async fn accept(listener: tokio::net::TcpListener, service: S3Service, state: Arc<Mutex<State>>) {
     let mut connections = tokio::task::JoinSet::new();
+    let turn = Arc::<tokio::sync::Mutex<()>>::default();
     loop {
         let Ok((socket, _)) = listener.accept().await else {
             return;
         };
         while connections.try_join_next().is_some() {}
         let (service, state) = (service.clone(), state.clone());
-        let answer = service_fn(move |request| answer(service.clone(), state.clone(), request));
+        let turn = turn.clone();
+        let answer = service_fn(move |request| {
+            let (service, state, turn) = (service.clone(), state.clone(), turn.clone());
+            async move {
+                let ahead = state.lock().unwrap_or_else(PoisonError::into_inner).ahead;
+                let mut answer = answer(service, state, turn, request).await?;
+                if ahead != 0 {
+                    answer.headers_mut().insert(DATE, date(ahead));
+                }
+                Ok::<_, std::io::Error>(answer)
+            }
+        });
         let connection = hyper::server::conn::http1::Builder::new()
             .serve_connection(TokioIo::new(socket), answer);
         connections.spawn(async move {
@@ -301,6 +341,7 @@ fn broken() -> std::io::Error {
 async fn answer(
     service: S3Service,
     state: Arc<Mutex<State>>,
+    turn: Arc<tokio::sync::Mutex<()>>,
     request: Request<Incoming>,
 ) -> Result<Answer, std::io::Error> {
     let kind = Kind::of(&request);
@@ -317,12 +358,36 @@ async fn answer(
             return Ok(xml(StatusCode::SERVICE_UNAVAILABLE, "SlowDown"));
         }
         Some(Fault::NoSuchUpload) => return Ok(xml(StatusCode::NOT_FOUND, "NoSuchUpload")),
+        Some(Fault::Say(saying)) => {
+            let _ = request.into_body().collect().await;
+            let mut response = Response::builder().status(saying.status);
+            if let Some((name, value)) = saying.header {
+                response = response.header(name, value);
+            }
+            let body = whole(saying.body);
+            return response.body(body).map_err(std::io::Error::other);
+        }
         Some(Fault::Refuse) => return Err(broken()),
         Some(Fault::Delay(by)) => tokio::time::sleep(by).await,
         _ => {}
     }
+    // This service looks for the object and writes it in two steps; real ones do in one.
+    let turn = if request.headers().contains_key(IF_NONE_MATCH) {
+        Some(turn.lock().await)
+    } else {
+        None
+    };
+    let unconditional = {
+        let state = state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.unconditional.clone()
+    };
+    if let (Some(folder), Some(_)) = (unconditional, &turn) {
+        // The header is signed and has to stay; where nothing is, it forbids nothing.
+        let _ = std::fs::remove_file(folder.join(request.uri().path().trim_start_matches('/')));
+    }
     let request = request.map(s3s::Body::from);
     let response = service.call(request).await.map_err(|_| broken())?;
+    drop(turn);
     if upload && response.status() == StatusCode::FORBIDDEN {
         // Services say this of an upload that they do not know.
         return Ok(xml(StatusCode::NOT_FOUND, "NoSuchUpload"));
@@ -366,6 +431,16 @@ impl State {
         }
         Some(fault)
     }
+}
+
+/// The time of a clock that is so many seconds ahead.
+fn date(ahead: i64) -> HeaderValue {
+    let by = Duration::from_secs(ahead.unsigned_abs());
+    let now = match ahead < 0 {
+        true => SystemTime::now() - by,
+        false => SystemTime::now() + by,
+    };
+    HeaderValue::from_str(&httpdate::fmt_http_date(now)).expect("a date")
 }
 
 fn whole(bytes: impl Into<Bytes>) -> BoxBody<Bytes, std::io::Error> {

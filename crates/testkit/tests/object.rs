@@ -7,7 +7,7 @@ use wharf_blob::object::{Client, Credentials, ObjectOptions, Owned, S3 as Bucket
 use wharf_blob::suite::{Fixture, Session, collect, noise};
 use wharf_blob::{BlobStore, Checkpoint, Error, Key, Object, blob_suite};
 use wharf_oci::{Algorithm, Digest};
-use wharf_testkit::s3::{ACCESS_KEY, BUCKET, Fault, Kind, S3, SECRET_KEY};
+use wharf_testkit::s3::{ACCESS_KEY, BUCKET, Fault, Kind, S3, SECRET_KEY, Saying};
 
 /// The least that the service takes.
 const PART: u64 = 5 << 20;
@@ -177,6 +177,67 @@ async fn a_repeated_end_finds_what_an_earlier_one_completed() {
     assert!(house.content(&keys[1], LENGTH).await.unwrap() == noise(7, LENGTH));
 }
 
+/// The same, and then the client appends instead of ending: it hears that, nothing is lost, and the end works with whatever
+/// the cut request had appended.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_appended_to_what_an_earlier_request_completed() {
+    let house = House::new().await;
+    let session = Session::new();
+    let (algorithm, all) = (Algorithm::Sha256, noise(7, LENGTH));
+    let mut writer = session
+        .resume(&house.store, &Checkpoint::START, algorithm)
+        .await
+        .unwrap();
+    // Two parts and a bit are claimed, the rest came with the request that was cut off.
+    writer.write(all.slice(..11_000_000)).await.unwrap();
+    let mut claimed = writer.sync().await.unwrap();
+    drop(writer);
+    let mut writer = session
+        .resume(&house.store, &claimed, algorithm)
+        .await
+        .unwrap();
+    writer.write(all.slice(11_000_000..)).await.unwrap();
+    let (digest, _) = writer.finish(algorithm).await.unwrap();
+    let key = writer.publish(&digest).await.unwrap();
+    drop(writer);
+    // Less than a part goes into rows, from which the end takes it.
+    for length in [1, 100, 10_000_000] {
+        let mut writer = session
+            .resume(&house.store, &claimed, algorithm)
+            .await
+            .unwrap();
+        let from = usize::try_from(claimed.offset).unwrap();
+        writer.write(all.slice(from..from + length)).await.unwrap();
+        match writer.sync().await {
+            Ok(checkpoint) => claimed = checkpoint,
+            Err(error) => {
+                assert!(matches!(error, Error::Completed), "{error}");
+                assert_eq!(length, 10_000_000);
+            }
+        }
+    }
+    assert_eq!(claimed.offset, 11_000_101);
+    let claim = 11_000_101;
+    let mut writer = session
+        .resume(&house.store, &claimed, algorithm)
+        .await
+        .unwrap();
+    writer.write(all.slice(claim..)).await.unwrap();
+    assert_eq!(
+        writer.finish(algorithm).await.unwrap(),
+        (digest.clone(), LENGTH as u64)
+    );
+    assert_eq!(writer.publish(&digest).await.unwrap(), key);
+    // Other bytes, or fewer: they are not what the object has.
+    let mut writer = session
+        .resume(&house.store, &claimed, algorithm)
+        .await
+        .unwrap();
+    writer.write(all.slice(claim..LENGTH - 1)).await.unwrap();
+    let error = writer.finish(algorithm).await.unwrap_err();
+    assert!(matches!(error, Error::UploadLost), "{error}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_multipart_upload_that_is_gone_ends_the_upload() {
     for kind in [Kind::Part, Kind::Complete] {
@@ -239,6 +300,74 @@ async fn a_bucket_with_other_things_in_it_is_left_alone() {
     assert_eq!(house.s3.objects().len(), 1);
 }
 
+/// Also where the service takes no notice of conditions.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_installations_that_take_a_bucket_at_once_one_gets_it() {
+    for unconditional in [false, true] {
+        let house = House::new().await;
+        if unconditional {
+            house.s3.ignore_conditions();
+        }
+        let mut takers = tokio::task::JoinSet::new();
+        let ready = Arc::new(tokio::sync::Barrier::new(8));
+        for n in 0..8 {
+            let (store, ready) = (open(&house.s3), ready.clone());
+            takers.spawn(async move {
+                let name = format!("installation-{n}");
+                assert_eq!(store.owned_by(&name).await, Ok(Owned::Free));
+                ready.wait().await;
+                (store.take(&name).await, name)
+            });
+        }
+        let (won, lost): (Vec<_>, Vec<_>) = takers
+            .join_all()
+            .await
+            .into_iter()
+            .partition(|(outcome, _)| outcome.is_ok());
+        assert_eq!((won.len(), lost.len()), (1, 7), "{won:?} {lost:?}");
+        assert_eq!(house.store.owned_by(&won[0].1).await, Ok(Owned::Ours));
+        for (outcome, _) in lost {
+            let told = outcome.unwrap_err().0;
+            assert!(
+                told.contains(&format!("another installation ({})", won[0].1)),
+                "{told}"
+            );
+        }
+    }
+}
+
+/// Asking a full store again makes no room: it is asked once, and what was claimed stays.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_store_is_told_at_once_and_is_no_reason_to_leave_it_alone() {
+    let full = Saying {
+        status: 507,
+        header: None,
+        body: "<Error><Code>XMinioStorageFull</Code><Message>no space</Message></Error>",
+    };
+    let quota = Saying {
+        status: 403,
+        body: "<Error><Code>QuotaExceeded</Code></Error>",
+        ..full
+    };
+    for saying in [full, quota] {
+        for (kind, length) in [
+            (Kind::Begin, LENGTH),
+            (Kind::Part, LENGTH),
+            (Kind::Put, 1000),
+        ] {
+            let house = House::new().await;
+            house.s3.fault(kind, 0, u32::MAX, Fault::Say(saying));
+            let error = house.publish(length).await.map(|_| ()).unwrap_err();
+            assert!(matches!(error, Error::Full { .. }), "{kind:?}: {error}");
+            assert!(error.to_string().contains("raise the quota"), "{error}");
+            assert_eq!(house.s3.count(kind), 1, "{kind:?}");
+            house.s3.heal();
+            house.publish(length).await.unwrap();
+            assert!(!house.store.figures().open_circuit);
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_wrong_at_a_start_names_its_key() {
     let house = House::new().await;
@@ -246,20 +375,144 @@ async fn what_is_wrong_at_a_start_names_its_key() {
     for (options, key) in [
         (
             options(endpoint.clone(), BUCKET, "nobody", SECRET_KEY),
-            "`storage.s3.",
+            "`storage.s3.access_key_id`: the store does not know these credentials",
         ),
         (
             options(endpoint.clone(), BUCKET, ACCESS_KEY, "wrong"),
-            "`storage.s3.secret_access_key`",
+            "`storage.s3.secret_access_key`: it is not the secret",
         ),
         (
             options(endpoint, "absent", ACCESS_KEY, SECRET_KEY),
-            "`storage.s3.bucket`",
+            "`storage.s3.bucket`: there is no bucket",
         ),
     ] {
         let store = Object::open(&options).unwrap();
         let error = store.owned_by("one").await.unwrap_err();
         assert!(error.0.contains(key), "{error}");
+    }
+}
+
+/// What services say, and what is said of it: key and cure first, then their own words.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_services_say_becomes_a_sentence_with_key_and_cure() {
+    let say = |status, body| Saying {
+        status,
+        header: None,
+        body,
+    };
+    let region = Some(("x-amz-bucket-region", "eu-west-3"));
+    let cases = [
+        (
+            say(
+                400,
+                "<Error><Code>AuthorizationHeaderMalformed</Code><Message>the region 'us-east-1' is wrong; expecting \
+                      'eu-central-1'</Message><Region>eu-central-1</Region></Error>",
+            ),
+            "`storage.s3.region`: the bucket is in the region eu-central-1, and requests are signed for us-east-1; write region = \
+             \"eu-central-1\"",
+        ),
+        (
+            Saying {
+                header: region,
+                ..say(301, "<Error><Code>PermanentRedirect</Code></Error>")
+            },
+            "`storage.s3.region`: the bucket is in the region eu-west-3",
+        ),
+        (
+            Saying {
+                header: region,
+                ..say(
+                    400,
+                    "<Error><Code>IllegalLocationConstraintException</Code></Error>",
+                )
+            },
+            "`storage.s3.region`: the bucket is in the region eu-west-3",
+        ),
+        (
+            say(
+                400,
+                "<Error><Code>IllegalLocationConstraintException</Code></Error>",
+            ),
+            "`storage.s3.region`: the bucket is not in the region us-east-1",
+        ),
+        (
+            say(403, "<Error><Code>RequestTimeTooSkewed</Code></Error>"),
+            "`storage.s3.endpoint`: this machine's clock differs",
+        ),
+        (
+            say(403, "<Error><Code>ExpiredToken</Code></Error>"),
+            "`storage.s3.access_key_id`: the credentials are valid no more",
+        ),
+        (
+            say(
+                403,
+                "<Error><Code>AccessDenied</Code><Message>No.</Message></Error>",
+            ),
+            "`storage.s3.bucket`: the credentials may not use it; they need the rights to",
+        ),
+        (
+            say(400, "Client sent an HTTP request to an HTTPS server."),
+            "`storage.s3.endpoint`: what answers there speaks TLS only; write https://",
+        ),
+        (
+            say(200, "<html>A page, and no object of a bucket.</html>"),
+            "`storage.s3.endpoint`: what answers there as the object wharf-installation was not written by Wharf",
+        ),
+        (
+            say(501, "<Error><Code>NotImplemented</Code></Error>"),
+            "`storage.s3.endpoint`: the store does not answer sensibly",
+        ),
+    ];
+    let s3 = S3::start().await;
+    for (saying, sentence) in cases {
+        let mut options = options(s3.endpoint(), BUCKET, ACCESS_KEY, SECRET_KEY);
+        options.client.hasty = true;
+        let store = Object::open(&options).unwrap();
+        s3.fault(None, 0, u32::MAX, Fault::Say(saying));
+        let told = store.owned_by("one").await.unwrap_err().0;
+        s3.heal();
+        assert!(told.contains(sentence), "{told}");
+        assert!(!told.contains('<') && !told.contains("Generic"), "{told}");
+    }
+    // Whatever it says: a clock that far off is why.
+    let store = open(&s3);
+    s3.set_clock(1_200);
+    let denied = say(403, "<Error><Code>AccessDenied</Code></Error>");
+    s3.fault(None, 0, 1, Fault::Say(denied));
+    let told = store.owned_by("one").await.unwrap_err().0;
+    assert!(
+        told.contains("this machine's clock is 20 minutes behind the store's"),
+        "{told}"
+    );
+    assert!(told.contains("NTP"), "{told}");
+    assert_eq!(store.owned_by("one").await, Ok(Owned::Free));
+    assert!(
+        store
+            .skew()
+            .is_some_and(|skew| (-1_205..=-1_195).contains(&skew))
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_that_leads_nowhere_is_said_to() {
+    let plain = S3::start().await;
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let free = format!("http://{}", nobody.local_addr().unwrap());
+    drop(nobody);
+    for (endpoint, sentence) in [
+        (free, "nobody answers there"),
+        (plain.endpoint().replace("http:", "https:"), "speaks no TLS"),
+        (
+            "http://no-such-host.invalid".to_owned(),
+            "no address is known",
+        ),
+    ] {
+        let mut options = options(endpoint, BUCKET, ACCESS_KEY, SECRET_KEY);
+        options.client.hasty = true;
+        let told = Object::open(&options).unwrap().owned_by("one").await;
+        let told = told.unwrap_err().0;
+        let begins = format!("`storage.s3.endpoint`: {sentence}");
+        assert!(told.contains(&begins) || told.contains(sentence), "{told}");
     }
 }
 

@@ -15,6 +15,8 @@ use object_store::{
     BackoffConfig, Certificate, ClientOptions, RetryConfig, StaticCredentialProvider,
 };
 
+use super::gate::told;
+use super::watch::{Seen, Watcher};
 use super::{Backend, Object};
 use crate::error::{Error, Result};
 
@@ -29,6 +31,9 @@ const RETRIES: usize = 7;
 
 /// … and for so long. Clients wait meanwhile; more patience than theirs would be lost on them.
 const BUDGET: Duration = Duration::from_secs(25);
+
+/// The same for a look at the store, which tells how it is and waits for nothing.
+const HASTY: (usize, Duration) = (2, Duration::from_secs(3));
 
 /// Which bucket, and how to reach it.
 #[derive(Debug, Clone)]
@@ -50,6 +55,8 @@ pub struct Client {
     pub ca: Option<PathBuf>,
     /// URL of a proxy; it may hold a password.
     pub proxy: Option<String>,
+    /// Whether a store that does not answer is soon given up.
+    pub hasty: bool,
 }
 
 impl fmt::Debug for Client {
@@ -181,10 +188,15 @@ impl fmt::Debug for Azure {
 impl Backend {
     /// The service that the options name. Nothing is asked of it yet.
     pub fn open(options: &ObjectOptions) -> Result<Self> {
+        Self::watched(options, &Arc::default())
+    }
+
+    fn watched(options: &ObjectOptions, seen: &Arc<Seen>) -> Result<Self> {
+        let client = &options.client;
         match &options.service {
-            Service::S3(s3) => s3.connect(&options.client),
-            Service::Gcs(gcs) => gcs.connect(&options.client),
-            Service::Azure(azure) => azure.connect(&options.client),
+            Service::S3(s3) => s3.connect(client, seen),
+            Service::Gcs(gcs) => gcs.connect(client, seen),
+            Service::Azure(azure) => azure.connect(client, seen),
         }
     }
 }
@@ -192,30 +204,41 @@ impl Backend {
 impl Object {
     /// A store in the bucket that the options name. Nothing is asked of the service yet.
     pub fn open(options: &ObjectOptions) -> Result<Self> {
-        let backend = Backend::open(options)?;
+        let seen = Arc::<Seen>::default();
+        let backend = Backend::watched(options, &seen)?;
         let mut store = Self::over(backend, &options.prefix, options.part_size)?;
         store.section = options.service.section();
+        store.region = match &options.service {
+            Service::S3(s3) => s3.region.clone(),
+            Service::Gcs(_) | Service::Azure(_) => None,
+        };
+        store.seen = seen;
         Ok(store)
     }
 }
 
-fn refused(what: &str) -> impl Fn(object_store::Error) -> Error {
-    let what = what.to_owned();
-    move |error| Error::Refused {
-        what: what.clone(),
-        source: Box::new(error),
+/// What was written under this key is of no use.
+fn refused(key: &str) -> impl Fn(object_store::Error) -> Error {
+    let key = key.to_owned();
+    move |error| Error::Setup {
+        key: key.clone(),
+        problem: format!("it cannot be used: {}", told(&error)),
     }
 }
 
-fn retry() -> RetryConfig {
+fn retry(client: &Client) -> RetryConfig {
+    let (max_retries, retry_timeout) = match client.hasty {
+        true => HASTY,
+        false => (RETRIES, BUDGET),
+    };
     RetryConfig {
         backoff: BackoffConfig {
             init_backoff: Duration::from_millis(100),
             max_backoff: Duration::from_secs(5),
             base: 2.0,
         },
-        max_retries: RETRIES,
-        retry_timeout: BUDGET,
+        max_retries,
+        retry_timeout,
     }
 }
 
@@ -227,11 +250,18 @@ impl Client {
             .with_connect_timeout(CONNECT)
             .with_read_timeout(SILENCE);
         if let Some(path) = &self.ca {
-            let what = || format!("reading `storage.ca` {}", path.display());
-            let pem = std::fs::read(path).map_err(|error| Error::io(what, error))?;
-            for certificate in
-                Certificate::from_pem_bundle(&pem).map_err(refused("`storage.ca`"))?
-            {
+            let setup = |problem: String| Error::Setup {
+                key: "storage.ca".to_owned(),
+                problem: format!("{} {problem}", path.display()),
+            };
+            let pem = std::fs::read(path);
+            let pem = pem.map_err(|error| setup(format!("cannot be read: {error}")))?;
+            let found = Certificate::from_pem_bundle(&pem)
+                .map_err(|error| setup(format!("is no file in PEM format: {}", told(&error))))?;
+            if found.is_empty() {
+                return Err(setup("holds no certificate in PEM format".to_owned()));
+            }
+            for certificate in found {
                 options = options.with_root_certificate(certificate);
             }
         }
@@ -247,7 +277,12 @@ fn is_plain(endpoint: Option<&str>) -> bool {
 }
 
 impl S3 {
-    fn builder(&self, client: &Client, endpoint: Option<&str>) -> Result<AmazonS3> {
+    fn builder(
+        &self,
+        client: &Client,
+        seen: &Arc<Seen>,
+        endpoint: Option<&str>,
+    ) -> Result<AmazonS3> {
         let mut builder = match &self.credentials {
             Credentials::Chain => AmazonS3Builder::from_env(),
             Credentials::Static {
@@ -272,7 +307,7 @@ impl S3 {
             Encryption::S3 => {
                 let key: AmazonS3ConfigKey = "aws_server_side_encryption"
                     .parse()
-                    .map_err(refused("SSE-S3"))?;
+                    .map_err(refused("storage.s3.sse"))?;
                 builder = builder.with_config(key, "AES256");
             }
             Encryption::Kms(key) => builder = builder.with_sse_kms_encryption(key),
@@ -287,16 +322,17 @@ impl S3 {
             .with_unsigned_payload(!is_plain(endpoint))
             // Keys are fresh, so nothing is overwritten; deletes of one object are enough.
             .with_disable_bulk_delete(true)
-            .with_retry(retry())
+            .with_http_connector(Watcher(seen.clone()))
+            .with_retry(retry(client))
             .with_client_options(client.options(endpoint)?)
             .build()
-            .map_err(refused("[storage.s3]"))
+            .map_err(refused("storage.s3"))
     }
 
-    fn connect(&self, client: &Client) -> Result<Backend> {
-        let store = Arc::new(self.builder(client, self.endpoint.as_deref())?);
+    fn connect(&self, client: &Client, seen: &Arc<Seen>) -> Result<Backend> {
+        let store = Arc::new(self.builder(client, seen, self.endpoint.as_deref())?);
         let signer: Arc<dyn Signer> = match &self.public_endpoint {
-            Some(public) => Arc::new(self.builder(client, Some(public))?),
+            Some(public) => Arc::new(self.builder(client, seen, Some(public))?),
             None => store.clone(),
         };
         Ok(Backend {
@@ -319,7 +355,7 @@ fn hosted(endpoint: &str, bucket: &str) -> String {
 }
 
 impl Gcs {
-    fn connect(&self, client: &Client) -> Result<Backend> {
+    fn connect(&self, client: &Client, seen: &Arc<Seen>) -> Result<Backend> {
         let mut builder = match (&self.service_account, self.anonymous) {
             (Some(path), _) => {
                 GoogleCloudStorageBuilder::new().with_service_account_path(path.to_string_lossy())
@@ -337,10 +373,15 @@ impl Gcs {
         }
         let store = builder
             .with_bucket_name(&self.bucket)
-            .with_retry(retry())
+            .with_http_connector(Watcher(seen.clone()))
+            .with_retry(retry(client))
             .with_client_options(client.options(self.endpoint.as_deref())?)
             .build();
-        let store = Arc::new(store.map_err(refused("[storage.gcs]"))?);
+        let key = match self.service_account {
+            Some(_) => "storage.gcs.service_account",
+            None => "storage.gcs",
+        };
+        let store = Arc::new(store.map_err(refused(key))?);
         let signer = (!self.anonymous).then(|| store.clone() as Arc<dyn Signer>);
         Ok(Backend {
             store: store.clone(),
@@ -351,7 +392,7 @@ impl Gcs {
 }
 
 impl Azure {
-    fn connect(&self, client: &Client) -> Result<Backend> {
+    fn connect(&self, client: &Client, seen: &Arc<Seen>) -> Result<Backend> {
         let mut builder = match &self.access_key {
             Some(key) => MicrosoftAzureBuilder::new().with_access_key(key),
             None => MicrosoftAzureBuilder::from_env(),
@@ -363,10 +404,15 @@ impl Azure {
             .with_account(&self.account)
             .with_container_name(&self.container)
             .with_allow_http(is_plain(self.endpoint.as_deref()))
-            .with_retry(retry())
+            .with_http_connector(Watcher(seen.clone()))
+            .with_retry(retry(client))
             .with_client_options(client.options(self.endpoint.as_deref())?)
             .build();
-        let store = Arc::new(store.map_err(refused("[storage.azure]"))?);
+        let key = match self.access_key {
+            Some(_) => "storage.azure.access_key",
+            None => "storage.azure",
+        };
+        let store = Arc::new(store.map_err(refused(key))?);
         Ok(Backend {
             store: store.clone(),
             parts: store.clone(),

@@ -15,6 +15,23 @@ const FAILURES: u32 = 8;
 /// For how long. Then one request goes through, and decides.
 const REST: Duration = Duration::from_secs(5);
 
+/// What services say that have no room, or will not give more of it to this bucket.
+const FULL: [&str; 6] = [
+    "status code: 507",
+    "XMinioStorageFull",
+    "XMinioAdminBucketQuotaExceeded",
+    "QuotaExceeded",
+    "InsufficientStorage",
+    "storage cap exceeded",
+];
+
+/// What services say of a bucket that is not there.
+pub(super) const NO_BUCKET: [&str; 3] = [
+    "NoSuchBucket",
+    "ContainerNotFound",
+    "The specified bucket does not exist",
+];
+
 /// A kind of request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Call {
@@ -119,8 +136,14 @@ impl Gate {
     /// What a failure means. That something is absent or not allowed is an answer, too.
     pub(super) fn sort(&self, what: String, error: object_store::Error) -> Error {
         use object_store::Error as Store;
+        let words = told(&error);
+        let any = |of: &[&str]| of.iter().any(|word| words.contains(word));
         let error = match error {
-            Store::NotFound { .. } if told(&error).contains("NoSuchBucket") => Error::Refused {
+            _ if any(&FULL) => Error::Full {
+                what,
+                said: said(&words),
+            },
+            Store::NotFound { .. } if any(&NO_BUCKET) => Error::Refused {
                 what,
                 source: Box::new(error),
             },
@@ -136,7 +159,7 @@ impl Gate {
                 what,
                 source: Box::new(error),
             },
-            _ if is_refusal(&error) => Error::Refused {
+            _ if is_refusal(&words) => Error::Refused {
                 what,
                 source: Box::new(error),
             },
@@ -150,7 +173,6 @@ impl Gate {
             if self.in_a_row.fetch_add(1, Ordering::Relaxed) + 1 >= FAILURES {
                 let until = self.now() + u64::try_from(REST.as_nanos()).unwrap_or(0);
                 if self.closed_until.swap(until, Ordering::AcqRel) == 0 {
-                    let words = told(&error);
                     tracing::error!(
                         error = words,
                         "the object store fails again and again; it is left alone for {REST:?}"
@@ -184,11 +206,32 @@ impl Gate {
 }
 
 /// A client error: the store is well, and says no. 408 and 429 ask for patience instead, and were retried.
-fn is_refusal(error: &(dyn StdError + 'static)) -> bool {
-    let text = told(error);
+fn is_refusal(text: &str) -> bool {
     text.contains("status code: 4")
         && !text.contains("status code: 408")
         && !text.contains("status code: 429")
+}
+
+/// What a service says in its XML, or else the end of the words, which is what happened; the beginning is which request of
+/// the client library it was.
+pub(super) fn said(words: &str) -> String {
+    let tagged = |tag: &str| {
+        let (_, rest) = words.split_once(&format!("<{tag}>"))?;
+        Some(rest.split_once("</")?.0)
+    };
+    if let Some(code) = tagged("Code") {
+        return match tagged("Message").filter(|message| *message != code) {
+            Some(message) => format!("{code}: {message}"),
+            None => code.to_owned(),
+        };
+    }
+    let end = words.split_once("  - ").or(words.split_once(" - "));
+    let end = end.map_or(words, |(_, end)| end);
+    let end = ["HTTP error: ", "error sending request: "]
+        .iter()
+        .fold(end, |end, noise| end.strip_prefix(noise).unwrap_or(end));
+    let flat = end.split_whitespace().collect::<Vec<_>>().join(" ");
+    flat.chars().take(300).collect()
 }
 
 /// An error with all that caused it: the client library tells the reason at the end of the chain.
@@ -240,6 +283,36 @@ mod tests {
         ask(&gate, Ok(())).await.unwrap();
         ask(&gate, Ok(())).await.unwrap();
         assert!(!gate.figures().open_circuit);
+    }
+
+    #[tokio::test]
+    async fn a_full_store_is_told_from_one_that_is_ill() {
+        let gate = Gate::new();
+        for _ in 0..3 * FAILURES {
+            for words in [
+                "HTTP error: status code: 507: <Error><Code>XMinioStorageFull</Code></Error>",
+                "Server returned non-2xx status code: 403 Forbidden: <Code>QuotaExceeded</Code>",
+            ] {
+                let full = object_store::Error::Generic {
+                    store: "S3",
+                    source: words.into(),
+                };
+                let error = ask(&gate, Err(full)).await.unwrap_err();
+                assert!(matches!(error, Error::Full { .. }), "{error}");
+                let told = error.to_string();
+                assert!(told.contains("is full") && !told.contains("<"), "{told}");
+            }
+        }
+        assert!(!gate.figures().open_circuit);
+    }
+
+    #[test]
+    fn what_is_told_is_what_happened_and_not_where_in_the_library() {
+        let xml = "x <Error><Code>AccessDenied</Code><Message>no</Message></Error>";
+        assert_eq!(said(xml), "AccessDenied: no");
+        let refused = "Generic S3 error: Error performing GET http://h/b/k in 3s, after 7 retries, max_retries: 7, \
+                       retry_timeout: 25s  - HTTP error: error sending request: client error (Connect): Connection refused";
+        assert_eq!(said(refused), "client error (Connect): Connection refused");
     }
 
     #[tokio::test]

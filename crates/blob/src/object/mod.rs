@@ -18,6 +18,7 @@ mod gate;
 mod owner;
 mod plan;
 mod read;
+mod watch;
 mod writer;
 
 use std::path::Path as FilePath;
@@ -33,9 +34,10 @@ use wharf_oci::{Algorithm, Digest};
 
 pub use self::connect::{Azure, Client, Credentials, Encryption, Gcs, ObjectOptions, S3, Service};
 use self::gate::{Call, Gate};
-pub use self::owner::{Owned, OwnerError};
+pub use self::owner::{Owned, OwnerError, apart};
 pub use self::read::ObjectBlob;
 pub(crate) use self::read::ObjectStream;
+use self::watch::Seen;
 use crate::error::{Error, Result};
 use crate::hash::Hasher;
 use crate::io::Pool;
@@ -58,6 +60,9 @@ pub struct Object {
     engine: Arc<Engine>,
     /// The section of the configuration that named it, for errors.
     section: &'static str,
+    /// What requests are signed for, where it is named.
+    region: Option<String>,
+    seen: Arc<Seen>,
 }
 
 /// The parts of a service that this store uses.
@@ -146,6 +151,8 @@ impl Object {
         Ok(Self {
             engine: Arc::new(engine),
             section: "storage.s3",
+            region: None,
+            seen: Arc::default(),
         })
     }
 

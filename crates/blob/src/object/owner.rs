@@ -3,11 +3,13 @@
 //! Called at a start and by `wharf config check --online`. Nothing is written into a bucket that is not empty and has
 //! no mark, nor into one with another mark.
 
+use std::time::Duration;
+
 use object_store::path::Path;
 use object_store::{ObjectStoreExt, PutMode, PutOptions, PutPayload};
 
 use super::Object;
-use super::gate::{Call, told};
+use super::gate::{Call, NO_BUCKET, said, told};
 use crate::error::Error;
 
 /// Name of the object, below the prefix.
@@ -15,6 +17,111 @@ const MARK: &str = "wharf-installation";
 
 /// Longest mark that is looked at.
 const LENGTH: u64 = 200;
+
+/// The mark is tried so often while the service says that another one is being made, …
+const CONFLICTS: u32 = 20;
+
+/// … with such pauses.
+const CONFLICT: Duration = Duration::from_millis(250);
+
+/// Where writes have no conditions: time in which whoever saw an empty bucket has written its mark.
+const SETTLE: Duration = Duration::from_secs(5);
+
+/// A clock that is off by so many seconds is why a request was refused. Google allows for 5 minutes, others for 15.
+const FAR: i64 = 280;
+
+/// What services say of the time in a request.
+const SKEWED: [&str; 4] = [
+    "RequestTimeTooSkewed",
+    "RequestExpired",
+    "Request date header too old",
+    "in a reasonable timeframe",
+];
+
+/// What services say of a bucket in another region.
+const ELSEWHERE: [&str; 7] = [
+    "AuthorizationHeaderMalformed",
+    "PermanentRedirect",
+    "TemporaryRedirect",
+    "IllegalLocationConstraint",
+    "without LOCATION",
+    "status code: 301",
+    "status code: 307",
+];
+
+type Saying = (&'static [&'static str], &'static str, &'static str);
+
+/// What services refuse with, the key to look at, and the cure.
+const SAYINGS: [Saying; 5] = [
+    (
+        &[
+            "169.254.169.254",
+            "169.254.170.2",
+            "metadata.google.internal",
+        ],
+        "access_key_id",
+        "no credentials are configured, and neither the environment nor an instance gives any; name those that the store's \
+         administrator made",
+    ),
+    (
+        &[
+            "InvalidAccessKeyId",
+            "NotSignedUp",
+            "AuthenticationFailed",
+            "invalid_grant",
+            "InvalidAuthenticationInfo",
+        ],
+        "access_key_id",
+        "the store does not know these credentials; take those that its administrator made",
+    ),
+    (
+        &["SignatureDoesNotMatch"],
+        "secret_access_key",
+        "it is not the secret of that access key; look for a cut or added character",
+    ),
+    (
+        &["ExpiredToken", "InvalidToken", "TokenRefreshRequired"],
+        "access_key_id",
+        "the credentials are valid no more; have new ones made, or let the instance or the web identity give them",
+    ),
+    (
+        &NO_BUCKET,
+        "bucket",
+        "there is no bucket of this name; make it, Wharf does not",
+    ),
+];
+
+const RIGHTS: &str = "the credentials may not use it; they need the rights to get, put, delete and list objects, and to make, list and \
+                      abort multipart uploads";
+
+/// What connections fail with.
+const NETWORK: [Saying; 5] = [
+    (
+        &["InvalidContentType", "corrupt message"],
+        "endpoint",
+        "what answers there speaks no TLS; write http://, or name the port that does",
+    ),
+    (
+        &["HTTP request to an HTTPS server", "sent to HTTPS port"],
+        "endpoint",
+        "what answers there speaks TLS only; write https://",
+    ),
+    (
+        &["certificate", "UnknownIssuer"],
+        "endpoint",
+        "its certificate is not trusted; name the authority in `storage.ca`, and the host as the certificate does",
+    ),
+    (
+        &["dns error", "failed to lookup"],
+        "endpoint",
+        "no address is known for its host; correct the name",
+    ),
+    (
+        &["(Connect)", "onnection refused", "timed out"],
+        "endpoint",
+        "nobody answers there; start the store, or correct the address",
+    ),
+];
 
 /// What was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,56 +144,102 @@ impl Object {
             Some(mark) if mark == installation => Ok(Owned::Ours),
             Some(mark) => Err(self.foreign(&mark)),
             None if self.is_empty().await? => Ok(Owned::Free),
-            None => Err(OwnerError(format!(
-                "the bucket has objects {} and no mark of a Wharf installation: name an empty bucket in `{}`, or a \
-                 `prefix` of its own",
-                self.whereabouts(),
-                self.key("bucket"),
-            ))),
+            // What made it not empty may be a mark, written between the two looks.
+            None => Err(match self.mark().await? {
+                Some(mark) if mark == installation => return Ok(Owned::Ours),
+                Some(mark) => self.foreign(&mark),
+                None => self.unmarked(),
+            }),
         }
+    }
+
+    fn unmarked(&self) -> OwnerError {
+        OwnerError(format!(
+            "`{}`: the bucket has objects {} and no mark of a Wharf installation; name an empty bucket, or a `prefix` of its own",
+            self.key("bucket"),
+            self.whereabouts(),
+        ))
     }
 
     /// Looks at the bucket on behalf of nobody: whose mark it has, `None` when it is empty.
     pub async fn owner(&self) -> Result<Option<String>, OwnerError> {
         match self.mark().await? {
-            Some(mark) => Ok(Some(mark)),
-            None => self.owned_by("").await.map(|_| None),
+            Some(mark) if is_mark(&mark) => Ok(Some(mark)),
+            _ => self.owned_by("").await.map(|_| None),
         }
     }
 
     /// Marks a free bucket as this installation's; of two that try at once, one gets it.
     pub async fn take(&self, installation: &str) -> Result<(), OwnerError> {
-        let put = |mode| {
-            let options = PutOptions {
-                mode,
-                ..PutOptions::default()
-            };
-            let payload = PutPayload::from(format!("{installation}\n").into_bytes());
-            let path = self.mark_path();
-            async move { self.engine.store.put_opts(&path, payload, options).await }
-        };
-        let what = || format!("writing {MARK}");
         let gate = &self.engine.gate;
-        let created = match gate.pass(Call::Put, what, put(PutMode::Create)).await {
-            // A service without conditional writes; whose mark it is shows below.
-            Err(Error::Refused { source, .. })
-                if !is_denied(&told(&*source)) && self.mark().await?.is_none() =>
-            {
-                gate.pass(Call::Put, what, put(PutMode::Overwrite)).await
+        let what = || format!("writing {MARK}");
+        let mut created = Ok(());
+        for _ in 0..CONFLICTS {
+            let request = self.put_mark(installation, PutMode::Create);
+            created = gate.pass(Call::Put, what, request).await;
+            match self.mark().await? {
+                Some(mark) if mark == installation => break,
+                Some(mark) => return Err(self.foreign(&mark)),
+                // Another one is under way, or just went.
+                None if created.as_ref().is_err_and(is_conflict) => {
+                    tokio::time::sleep(CONFLICT).await;
+                }
+                None => break,
             }
-            outcome => outcome,
+        }
+        let settled = match created {
+            // A service that takes it twice does not know of conditions, and says nothing of that.
+            Ok(()) => {
+                let again = self.put_mark(installation, PutMode::Create);
+                gate.pass(Call::Put, what, again).await.is_err()
+            }
+            Err(error) if is_conflict(&error) => true,
+            Err(Error::Refused { source, .. }) if !is_denied(&told(&*source)) => {
+                let request = self.put_mark(installation, PutMode::Overwrite);
+                let written = gate.pass(Call::Put, what, request).await;
+                written.map_err(|error| self.explain(&error))?;
+                false
+            }
+            Err(error) => return Err(self.explain(&error)),
         };
+        if !settled {
+            tracing::warn!(
+                "the store has no conditional writes; whether another installation takes the bucket at the same time is \
+                 looked at once more"
+            );
+            // The last one to write has it, and by then all have written.
+            tokio::time::sleep(SETTLE).await;
+        }
         match self.mark().await? {
             Some(mark) if mark == installation => Ok(()),
             Some(mark) => Err(self.foreign(&mark)),
-            None => match created {
-                Err(error) => Err(self.explain(&error)),
-                Ok(_) => Err(OwnerError(format!(
-                    "the store took the object {MARK} and does not have it: `{}` is no store that can be relied on",
-                    self.key("endpoint"),
-                ))),
-            },
+            None => Err(OwnerError(format!(
+                "`{}`: the store took the object {MARK} and does not have it, so it is no store that can be relied on; take \
+                 another one",
+                self.key("endpoint"),
+            ))),
         }
+    }
+
+    async fn put_mark(&self, installation: &str, mode: PutMode) -> object_store::Result<()> {
+        let options = PutOptions {
+            mode,
+            ..PutOptions::default()
+        };
+        let payload = PutPayload::from(format!("{installation}\n").into_bytes());
+        let path = self.mark_path();
+        let done = self.engine.store.put_opts(&path, payload, options);
+        done.await.map(drop)
+    }
+
+    /// Seconds by which this machine's clock was ahead of the store's when it last answered; negative: behind.
+    pub fn skew(&self) -> Option<i64> {
+        self.seen.skew()
+    }
+
+    /// The keys that name the bucket, and the address of the service.
+    pub fn keys(&self) -> (String, String) {
+        (self.key("bucket"), self.key("endpoint"))
     }
 
     pub(super) async fn read_note(&self, name: &'static str) -> Result<String, Error> {
@@ -160,18 +313,28 @@ impl Object {
 
     fn key(&self, name: &str) -> String {
         let name = match (self.section, name) {
-            ("storage.azure", "bucket") => "container",
+            ("storage.azure", "bucket" | "region") => "container",
+            ("storage.azure", "access_key_id" | "secret_access_key") => "access_key",
+            ("storage.gcs", "access_key_id" | "secret_access_key") => "service_account",
+            ("storage.gcs", "region") => "bucket",
             (_, name) => name,
         };
         format!("{}.{name}", self.section)
     }
 
     fn foreign(&self, mark: &str) -> OwnerError {
+        if !is_mark(mark) {
+            return OwnerError(format!(
+                "`{}`: what answers there as the object {MARK} was not written by Wharf; name the address of the object store's \
+                 API, not of its web pages, or another bucket or `prefix`",
+                self.key("endpoint"),
+            ));
+        }
         OwnerError(format!(
-            "the bucket belongs to another installation ({mark}), {}: name another bucket in `{}`, or another `prefix`; \
+            "`{}`: the bucket belongs to another installation ({mark}), {}; name another bucket, or another `prefix`; \
              after moving the metadata by hand, restore its backup instead of beginning anew",
-            self.whereabouts(),
             self.key("bucket"),
+            self.whereabouts(),
         ))
     }
 
@@ -179,65 +342,112 @@ impl Object {
     pub fn explain(&self, error: &Error) -> OwnerError {
         let words = match error {
             Error::Refused { source, .. } | Error::Unreachable { source, .. } => told(&**source),
+            Error::Full { said, .. } => {
+                let cure = "the store is full or the bucket's quota is used up; free room there or raise the quota";
+                return OwnerError(format!(
+                    "`{}`: {cure} (the store: {said})",
+                    self.key("bucket")
+                ));
+            }
+            Error::Setup { .. } => return OwnerError(error.to_string()),
             other => other.to_string(),
         };
-        let has = |any: &[&str]| any.iter().any(|word| words.contains(word));
-        let (key, cure) = if has(&["InvalidAccessKeyId", "AuthenticationFailed"]) {
-            (
-                "access_key_id",
-                "the store does not know these credentials; take those that its administrator made",
-            )
-        } else if has(&["SignatureDoesNotMatch"]) {
-            (
-                "secret_access_key",
-                "it is not the secret of that access key; look for a cut or added character",
-            )
-        } else if has(&[
-            "NoSuchBucket",
-            "ContainerNotFound",
-            "The specified bucket does not exist",
-        ]) {
-            (
-                "bucket",
-                "there is no bucket of this name; make it, Wharf does not",
-            )
-        } else if has(&["RequestTimeTooSkewed"]) {
-            (
-                "endpoint",
-                "this machine's clock and the store's differ by more than 15 minutes; set the clock (NTP)",
-            )
-        } else if has(&[
-            "AuthorizationHeaderMalformed",
-            "PermanentRedirect",
-            "IllegalLocationConstraint",
-            "without LOCATION",
-            "status code: 301",
-            "status code: 307",
-        ]) {
-            ("region", "the bucket is in another region; name that one")
-        } else if is_denied(&words) {
-            (
-                "bucket",
-                "the credentials may not use it: they need to get, put, delete and list objects, and to make, list and abort multipart \
-                 uploads",
-            )
-        } else if has(&["certificate", "UnknownIssuer"]) {
-            (
-                "endpoint",
-                "its certificate is not trusted; name the authority in `storage.ca`",
-            )
-        } else {
-            (
-                "endpoint",
-                "the store does not answer sensibly; see that this address can be reached from here",
-            )
+        let (key, cure) = self.diagnose(&words);
+        let who = match words.contains("status code") || words.contains("<Code>") {
+            true => "the store: ",
+            false => "",
         };
         OwnerError(format!(
-            "`{}`: {cure} (the store: {})",
+            "`{}`: {cure} ({who}{})",
             self.key(key),
-            short(&words)
+            said(&words)
         ))
     }
+
+    /// Key and cure.
+    fn diagnose(&self, words: &str) -> (&'static str, String) {
+        let has = |any: &[&str]| any.iter().any(|word| words.contains(word));
+        let denied = is_denied(words) || has(&["status code: 400"]);
+        let skew = self.seen.skew().unwrap_or(0);
+        if has(&SKEWED) || (denied && skew.abs() > FAR) {
+            let off = match skew {
+                0 => "differs from the store's by more than it allows".to_owned(),
+                off => format!("is {} the store's", apart(off)),
+            };
+            let cure = format!(
+                "this machine's clock {off}, so that requests are refused; set the clocks (NTP), here or there"
+            );
+            return ("endpoint", cure);
+        }
+        if has(&ELSEWHERE) {
+            let signed = self.region.as_deref().unwrap_or("us-east-1");
+            let cure = match self.seen.region().or_else(|| region_of(words)) {
+                Some(region) => format!(
+                    "the bucket is in the region {region}, and requests are signed for {signed}; write region = \"{region}\""
+                ),
+                None => format!("the bucket is not in the region {signed}; name its own"),
+            };
+            return ("region", cure);
+        }
+        for (sayings, key, cure) in SAYINGS {
+            if has(sayings) {
+                return (key, cure.to_owned());
+            }
+        }
+        if is_denied(words) {
+            return ("bucket", RIGHTS.to_owned());
+        }
+        for (sayings, key, cure) in NETWORK {
+            if has(sayings) {
+                return (key, cure.to_owned());
+            }
+        }
+        let cure =
+            "the store does not answer sensibly; see that this is its address, and that it is well";
+        ("endpoint", cure.to_owned())
+    }
+}
+
+/// How a time is off, in words that go before "the other's".
+pub fn apart(seconds: i64) -> String {
+    let by = match seconds.unsigned_abs() {
+        much if much >= 2 * 86_400 => format!("{} days", much / 86_400),
+        much if much >= 2 * 3_600 => format!("{} hours", much / 3_600),
+        much if much >= 120 => format!("{} minutes", (much + 30) / 60),
+        much => format!("{much} seconds"),
+    };
+    let way = if seconds < 0 { "behind" } else { "ahead of" };
+    format!("{by} {way}")
+}
+
+/// Where a refusal says that the bucket is.
+fn region_of(words: &str) -> Option<String> {
+    let between = |before: &str, after: &str| {
+        let (_, rest) = words.split_once(before)?;
+        let (region, _) = rest.split_once(after)?;
+        let fits = |c: char| c.is_ascii_alphanumeric() || c == '-';
+        (!region.is_empty() && region.chars().all(fits)).then(|| region.to_owned())
+    };
+    between("<Region>", "</Region>")
+        .or_else(|| between("expecting '", "'"))
+        .or_else(|| between("<BucketRegion>", "</BucketRegion>"))
+}
+
+/// Whether it can be a mark: any short word.
+fn is_mark(text: &str) -> bool {
+    let fits = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    !text.is_empty() && text.chars().all(fits)
+}
+
+/// Whether an object of that name was there, or was being made.
+fn is_conflict(error: &Error) -> bool {
+    let Error::Refused { source, .. } = error else {
+        return false;
+    };
+    matches!(
+        source.downcast_ref(),
+        Some(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. })
+    )
 }
 
 fn is_denied(words: &str) -> bool {
@@ -252,18 +462,40 @@ fn is_denied(words: &str) -> bool {
     .any(|word| words.contains(word))
 }
 
-/// What a service says in its XML, or else the beginning of the words.
-fn short(words: &str) -> String {
-    let tagged = |tag: &str| {
-        let (_, rest) = words.split_once(&format!("<{tag}>"))?;
-        Some(rest.split_once("</")?.0)
-    };
-    if let Some(code) = tagged("Code") {
-        return match tagged("Message") {
-            Some(message) => format!("{code}: {message}"),
-            None => code.to_owned(),
-        };
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clocks_differ_in_words() {
+        for (seconds, words) in [
+            (90, "90 seconds ahead of"),
+            (-1_200, "20 minutes behind"),
+            (3 * 3_600, "3 hours ahead of"),
+            (-10 * 86_400, "10 days behind"),
+        ] {
+            assert_eq!(apart(seconds), words);
+        }
     }
-    let flat = words.split_whitespace().collect::<Vec<_>>().join(" ");
-    flat.chars().take(300).collect()
+
+    #[test]
+    fn a_refusal_says_where_the_bucket_is_or_nothing() {
+        for (words, region) in [
+            ("<Region>eu-central-1</Region>", Some("eu-central-1")),
+            (
+                "the region 'us-east-1' is wrong; expecting 'eu-west-3'",
+                Some("eu-west-3"),
+            ),
+            ("<Region>\"; rm</Region>", None),
+            ("The unspecified location constraint is incompatible", None),
+        ] {
+            assert_eq!(region_of(words).as_deref(), region, "{words}");
+        }
+    }
+
+    #[test]
+    fn a_page_is_no_mark() {
+        assert!(is_mark("0b5c6a2e-7d0a-4c0e-9e55-6d1d6f4f2f11") && is_mark("one"));
+        assert!(!is_mark("") && !is_mark("<html>") && !is_mark("something that is no mark"));
+    }
 }

@@ -1,12 +1,13 @@
 //! Writing an upload to an object store.
 //!
-//! Bytes gather in blocks until they are a part; then they go out, are hashed on the way, and the next part gathers: two
-//! parts in memory, never more. What is less than a part at a checkpoint is handed to the rows, and read back from there
+//! Bytes gather in blocks until they are a part; then they go out and are hashed on the way. Two parts are in memory, never
+//! more: while one is under way the next gathers and follows it, and the one after that waits for the first. What is less than a part at a checkpoint is handed to the rows, and read back from there
 //! only when the part is to be sent. A blob that never filled a part is one PUT.
 //!
 //! A part that was sent and not claimed harms nobody: completing names each part by its tag, and the store takes exactly
 //! those bytes or refuses. So a writer that lost the upload to another one can at worst end the session, never mix two.
 
+use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -14,6 +15,7 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 use object_store::PutPayload;
 use object_store::multipart::PartId;
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use wharf_oci::{Algorithm, Digest};
 
@@ -38,6 +40,9 @@ fn after(pieces: &[Bytes], mut skip: u64) -> impl Iterator<Item = &[u8]> {
     })
 }
 
+/// Parts that are sent at once: they and the one that gathers are never more than two.
+const UNDER_WAY: usize = 2;
+
 /// A task that ends with whoever waits for it.
 struct Under<T>(JoinHandle<T>);
 
@@ -47,7 +52,8 @@ impl<T> Drop for Under<T> {
     }
 }
 
-type Sent = (Option<Hasher>, Result<StoredPart>);
+/// The hash of all parts up to one, or `None` when it is of no use.
+type Hashed = Result<Option<Hasher>>;
 
 pub(super) struct ObjectWriter {
     engine: Arc<Engine>,
@@ -55,6 +61,8 @@ pub(super) struct ObjectWriter {
     algorithm: Algorithm,
     /// `None` while a part is under way, or when the saved state was of no use: then the object is read at the end.
     hasher: Option<Hasher>,
+    /// The hash of all parts that are under way.
+    hashing: Option<oneshot::Receiver<Hashed>>,
     /// Bytes accepted.
     offset: u64,
     expected: Option<u64>,
@@ -73,9 +81,12 @@ pub(super) struct ObjectWriter {
     /// Bytes behind the parts that rows have.
     in_rows: u64,
     buffer: Blocks,
-    flight: Option<Under<Sent>>,
+    /// Parts under way, in their order; with the one that gathers two at most.
+    flights: VecDeque<Under<Result<StoredPart>>>,
     fresh: Fresh,
     published: Option<Key>,
+    /// Where an earlier request has completed the upload: no part is taken any more.
+    completed: Option<Key>,
     poisoned: bool,
 }
 
@@ -100,6 +111,7 @@ impl ObjectWriter {
             ledger: ledger.clone(),
             algorithm,
             hasher: saved.or_else(afresh),
+            hashing: None,
             offset: from.offset,
             expected: None,
             multipart,
@@ -111,9 +123,10 @@ impl ObjectWriter {
             owed: tail,
             in_rows: tail,
             buffer: Blocks::default(),
-            flight: None,
+            flights: VecDeque::new(),
             fresh: Fresh::default(),
             published: None,
+            completed: None,
             poisoned: false,
         })
     }
@@ -139,16 +152,43 @@ impl ObjectWriter {
         plan::size(first, self.count)
     }
 
-    async fn append(&mut self, mut bytes: Bytes) -> Result<()> {
+    /// Appends. When the parts turn out to be an object already, made by a request that was cut off, the bytes are there if
+    /// this request sends what that one did; [`Self::end`] compares.
+    async fn append(&mut self, bytes: Bytes) -> Result<()> {
         if self.published.is_some() {
             return Err(Error::UploadLost);
         }
+        let end = self.offset + bytes.len() as u64;
+        if self.completed.is_none() {
+            match self.gather(bytes).await {
+                Err(Error::UploadLost) => self.completed = Some(self.completed_before().await?.0),
+                outcome => return outcome,
+            }
+            self.forget();
+        }
+        self.offset = end;
+        Ok(())
+    }
+
+    /// Nothing that was gathered is needed any more.
+    fn forget(&mut self) {
+        self.buffer = Blocks::default();
+        self.owed = 0;
+        self.flights.clear();
+        self.hashing = None;
+        self.hasher = None;
+    }
+
+    async fn gather(&mut self, mut bytes: Bytes) -> Result<()> {
         while !bytes.is_empty() {
             let room = self.part_size() - self.owed - self.buffer.length();
             // A part goes out when something follows it, so that the last one need not be a part of its own.
             if room == 0 {
                 self.send().await?;
                 continue;
+            }
+            if self.buffer.length() == 0 && self.flights.len() == UNDER_WAY {
+                self.land_one().await?;
             }
             if self.owed > 0 && bytes.len() as u64 >= room {
                 self.recall().await?;
@@ -183,23 +223,29 @@ impl ObjectWriter {
         Ok(())
     }
 
-    /// Waits for the part that is under way.
-    async fn land(&mut self) -> Result<()> {
-        let Some(flight) = &mut self.flight else {
-            return Ok(());
-        };
-        let outcome = (&mut flight.0).await;
-        self.flight = None;
-        let (hasher, part) = outcome.map_err(|_| Error::Poisoned)?;
-        self.hasher = hasher;
-        self.sent.push(part?);
+    /// Waits for the first part that is under way.
+    async fn land_one(&mut self) -> Result<()> {
+        if let Some(mut flight) = self.flights.pop_front() {
+            let outcome = (&mut flight.0).await;
+            self.sent.push(outcome.map_err(|_| Error::Poisoned)??);
+        }
         Ok(())
     }
 
-    /// Sends what has gathered as the next part, once the part before it is there.
+    /// Waits for all parts that are under way, and for their hash.
+    async fn land(&mut self) -> Result<()> {
+        while !self.flights.is_empty() {
+            self.land_one().await?;
+        }
+        if let Some(hashing) = self.hashing.take() {
+            self.hasher = hashing.await.map_err(|_| Error::Poisoned)??;
+        }
+        Ok(())
+    }
+
+    /// Sends what has gathered as the next part.
     async fn send(&mut self) -> Result<()> {
         self.recall().await?;
-        self.land().await?;
         if self.count >= plan::PARTS {
             let limit = plan::most(self.engine.part_size);
             return Err(Error::TooLarge { limit });
@@ -207,16 +253,23 @@ impl ObjectWriter {
         let multipart = self.session().await?;
         let size = self.buffer.length();
         let pieces = self.buffer.take().pieces();
-        let (engine, hasher) = (self.engine.clone(), self.hasher.take());
+        let (engine, before, hasher) =
+            (self.engine.clone(), self.hashing.take(), self.hasher.take());
         let (number, start) = (self.count, self.bytes);
-        self.flight = Some(Under(tokio::spawn(async move {
-            let hash = hash(&engine, hasher, start, pieces.clone());
-            let put = put_part(&engine, &multipart, number, size, pieces);
-            let (hasher, part) = tokio::join!(hash, put);
-            match hasher {
-                Ok(hasher) => (hasher, part),
-                Err(error) => (None, Err(error)),
-            }
+        let (hashed, hashing) = oneshot::channel();
+        self.hashing = Some(hashing);
+        self.flights.push_back(Under(tokio::spawn(async move {
+            let hash = async {
+                let hasher = match before {
+                    Some(before) => before.await.map_err(|_| Error::Poisoned)??,
+                    None => hasher,
+                };
+                hash(&engine, hasher, start, pieces.clone()).await
+            };
+            // Whoever gave the upload up does not ask.
+            let hash = async { hashed.send(hash.await).ok() };
+            let put = put_part(&engine, &multipart, number, size, pieces.clone());
+            tokio::join!(hash, put).1
         })));
         self.count += 1;
         self.bytes += size;
@@ -258,11 +311,13 @@ impl ObjectWriter {
         if self.published.is_some() {
             return Err(Error::UploadLost);
         }
-        // A whole part belongs into the store, not into rows.
-        if self.owed + self.buffer.length() == self.part_size() {
-            self.send().await?;
+        match self.gathered().await {
+            // Nothing can follow: what the row says stays, and whoever ends the upload finds the object.
+            Err(Error::UploadLost) if self.completed_before().await.is_ok() => {
+                return Err(Error::Completed);
+            }
+            outcome => outcome?,
         }
-        self.land().await?;
         self.hash_all().await?;
         let parts = self.sent.get(self.told..).unwrap_or_default().to_vec();
         self.told = self.sent.len();
@@ -282,12 +337,27 @@ impl ObjectWriter {
         })
     }
 
+    /// Sends what is a part, and waits for all that was sent.
+    async fn gathered(&mut self) -> Result<()> {
+        if self.completed.is_some() {
+            return Err(Error::UploadLost);
+        }
+        // A whole part belongs into the store, not into rows.
+        if self.owed + self.buffer.length() == self.part_size() {
+            self.send().await?;
+        }
+        self.land().await
+    }
+
     async fn end(&mut self, algorithm: Algorithm) -> Result<(Digest, u64)> {
         if self.published.is_none() {
-            self.recall().await?;
             match self.send_last().await {
                 Err(Error::UploadLost) => {
-                    self.published = Some(self.completed_before().await?);
+                    let (key, size) = self.completed_before().await?;
+                    if size != self.offset {
+                        return Err(Error::UploadLost);
+                    }
+                    self.published = Some(key);
                     return Ok((self.reread(algorithm).await?, self.offset));
                 }
                 outcome => outcome?,
@@ -310,19 +380,23 @@ impl ObjectWriter {
     }
 
     async fn send_last(&mut self) -> Result<()> {
+        if self.completed.is_some() {
+            return Err(Error::UploadLost);
+        }
+        self.recall().await?;
         if self.multipart.is_some() && self.buffer.length() > 0 {
             self.send().await?;
         }
         self.land().await
     }
 
-    /// The object, if an earlier request completed it and could not write its row: then no part is taken any more, and all
-    /// bytes are there. Whether they are those of this request its digest tells.
-    async fn completed_before(&self) -> Result<Key> {
+    /// The object and its size, if an earlier request completed it and could not write its row: then no part is taken any
+    /// more, and all bytes are there. Whether they are those of this request its digest tells.
+    async fn completed_before(&self) -> Result<(Key, u64)> {
         let multipart = self.multipart.as_ref().ok_or(Error::UploadLost)?;
         match self.engine.measure(&multipart.key).await {
-            Ok(size) if size == self.offset => Ok(multipart.key.clone()),
-            Ok(_) | Err(Error::Missing { .. }) => Err(Error::UploadLost),
+            Ok(size) => Ok((multipart.key.clone(), size)),
+            Err(Error::Missing { .. }) => Err(Error::UploadLost),
             Err(error) => Err(error),
         }
     }

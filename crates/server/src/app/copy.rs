@@ -144,7 +144,7 @@ impl<E: Into<DataError>> From<E> for CopyError {
     /// What is said of `metadata.url` elsewhere is said of a flag here.
     fn from(error: E) -> Self {
         match error.into() {
-            DataError::Meta(wharf_meta::Error::Setup { problem, cure }) => {
+            DataError::Meta(wharf_meta::Error::Setup { problem, cure, .. }) => {
                 Self::Refused { problem, cure }
             }
             other => Self::Data(other),

@@ -11,7 +11,11 @@ use std::time::Duration;
 use wharf_blob::object::{Object, ObjectOptions, Owned, OwnerError};
 use wharf_blob::{BlobStore, Fs, FsOptions};
 use wharf_meta::lock::{self, FolderLock, LockError};
-use wharf_meta::{Meta, Opened, PostgresOptions, SqliteOptions, Synchronous, blob, setting};
+use wharf_meta::{
+    INSTALLATION, Known, Meta, Opened, PostgresOptions, SqliteOptions, Synchronous, blob, setting,
+};
+
+use super::check;
 
 /// The metadata store's file.
 pub(super) const DATABASE: &str = "wharf.db";
@@ -76,10 +80,13 @@ pub enum DataError {
     Owner(#[from] OwnerError),
     /// The bucket is empty, and the metadata knows of blobs.
     #[error(
-        "the bucket is empty, and this registry has blobs elsewhere: name the bucket and the prefix that have them \
-         (`wharf config show`, [storage]), or copy them there first (`wharf storage copy --to`)"
+        "`{key}`: the bucket is empty, and this registry has blobs elsewhere; name the bucket and the `prefix` that have them, or \
+         copy them there first (`wharf storage copy --to`)"
     )]
-    Elsewhere,
+    Elsewhere {
+        /// The key that names it.
+        key: String,
+    },
     /// The folder cannot be made or entered.
     #[error("the data folder {} cannot be used: {source}; choose another one with --data", folder.display())]
     Folder {
@@ -114,8 +121,17 @@ impl Data {
         // Before even the lock file is made: a folder that is refused stays as it was found.
         wharf_meta::inspect(&folder.join(DATABASE))?;
         let lock = lock::acquire(&folder, options.lock_wait, waiting)?;
+        let bucket = options.object.as_ref().map(Object::open).transpose()?;
         let (meta, opened) = match &options.postgres {
             Some(postgres) => {
+                // Before anything is made or migrated, in either store: both may be somebody else's.
+                let look = check::database(postgres.clone()).await?;
+                for warning in check::warnings(&look) {
+                    tracing::warn!("{warning}");
+                }
+                if let (Some(bucket), Some(known)) = (&bucket, &look.known) {
+                    check::judge(bucket, known).await?;
+                }
                 if folder.join(DATABASE).exists() {
                     tracing::warn!(
                         folder = %folder.display(),
@@ -134,7 +150,6 @@ impl Data {
             meta.close().await;
             return Err(DataError::HalfCopied);
         }
-        let bucket = options.object.as_ref().map(Object::open).transpose()?;
         let blobs: Arc<dyn BlobStore> = match &bucket {
             Some(bucket) => Arc::new(bucket.clone()),
             None => Arc::new(Fs::open(FsOptions {
@@ -152,9 +167,6 @@ impl Data {
         })
     }
 }
-
-/// The setting that names the installation.
-const INSTALLATION: &str = "installation";
 
 /// The blob store that `options` name, as a place to copy blobs of this registry to. Nothing else of the options counts.
 pub async fn target(meta: &Meta, options: &DataOptions) -> Result<Arc<dyn BlobStore>, DataError> {
@@ -175,17 +187,20 @@ pub async fn target(meta: &Meta, options: &DataOptions) -> Result<Arc<dyn BlobSt
 async fn own(meta: &Meta, bucket: &Object, to_fill: bool) -> Result<(), DataError> {
     let key = INSTALLATION.to_owned();
     let known = meta.read(setting::Get { key: key.clone() }).await?;
-    let name = known.unwrap_or_else(|| uuid::Uuid::new_v4().to_string());
-    if bucket.owned_by(&name).await? == Owned::Ours {
-        return Ok(());
-    }
     let any = blob::ListLive {
         after: None,
         limit: 1,
     };
-    if !to_fill && !meta.scan(any).await?.is_empty() {
-        return Err(DataError::Elsewhere);
+    let known = Known {
+        has_blobs: !to_fill && !meta.scan(any).await?.is_empty(),
+        installation: known,
+        half_copied: false,
+    };
+    if check::judge(bucket, &known).await? == Owned::Ours {
+        return Ok(());
     }
+    let name = uuid::Uuid::new_v4().to_string();
+    let name = known.installation.unwrap_or(name);
     // Another replica may have named the installation meanwhile.
     let ensure = setting::Ensure { key, value: name };
     let name = meta.write(ensure).await?;
@@ -197,7 +212,13 @@ impl Data {
     /// and left as it is, and so is an empty one when there are blobs already. Files in the data folder need no mark: the folder's lock and the database beside them are one.
     pub async fn own(&self) -> Result<(), DataError> {
         match &self.bucket {
-            Some(bucket) => own(&self.meta, bucket, false).await,
+            Some(bucket) => {
+                own(&self.meta, bucket, false).await?;
+                if let Some(warning) = check::store_clock(bucket) {
+                    tracing::warn!("{warning}");
+                }
+                Ok(())
+            }
             None => Ok(()),
         }
     }
@@ -210,6 +231,9 @@ pub(super) fn make(folder: &Path) -> Result<PathBuf, DataError> {
         source,
     };
     if !folder.is_dir() {
+        if folder.exists() {
+            return Err(refused(rustix::io::Errno::NOTDIR.into()));
+        }
         std::fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)

@@ -1,6 +1,7 @@
 //! The one place that knows all parts: it opens the stores, puts the registry together, and sends each request to the
 //! part that answers it.
 
+mod check;
 mod copy;
 mod data;
 pub(crate) mod health;
@@ -19,6 +20,7 @@ use wharf_core::job::{self, Kinds};
 use wharf_core::replica::{self, Me};
 use wharf_core::{Clock, ContentRules, Limits, Registry, mark};
 
+pub use self::check::{Report, check};
 pub use self::copy::{CopyError, Place, copy};
 pub use self::data::{Data, DataError, DataOptions, target};
 pub use self::upkeep::Upkeep;
@@ -226,7 +228,7 @@ impl Handler for App {
                 None => health::ready(self, &request).await,
             },
             Ok(Route::Metrics) => match self.v2.admit_admin(&request).await {
-                Ok(()) => self.metrics().await,
+                Ok(()) => self.metrics(true).await,
                 Err(refusal) => refusal.into_response(),
             },
             Ok(Route::Token) => self.v2.token(request).await,
@@ -235,7 +237,8 @@ impl Handler for App {
     }
 }
 
-/// Answers on `server.metrics_listen`: figures and health, without credentials, and nothing else.
+/// Answers on `server.metrics_listen`: figures and health, without credentials, and nothing else. Names of repositories may be
+/// private: none is shown there, unless `metrics.repository_label` says that all may see them.
 #[derive(Debug)]
 pub struct Figures(pub Arc<App>);
 
@@ -244,7 +247,7 @@ impl Handler for Figures {
         match &request.route {
             Ok(Route::Metrics) => match refuse_method(&request) {
                 Some(refusal) => refusal,
-                None => self.0.metrics().await,
+                None => self.0.metrics(self.0.metrics.shows_names()).await,
             },
             Ok(Route::Livez | Route::Readyz | Route::Startupz) => self.0.handle(request).await,
             _ => ApiError::new(
@@ -258,8 +261,8 @@ impl Handler for Figures {
 }
 
 impl App {
-    /// All figures, sampled now.
-    async fn metrics(&self) -> Response {
+    /// All figures, sampled now; by prefixes of repositories only for those who may see their names.
+    async fn metrics(&self, names: bool) -> Response {
         let totals = self
             .registry
             .meta
@@ -269,7 +272,11 @@ impl App {
         let largest = wharf_meta::usage::Largest {
             limit: telemetry::PREFIXES + 1,
         };
-        let prefixes = self.registry.meta.read(largest).await;
+        let mut prefixes = self.registry.meta.read(largest).await.unwrap_or_default();
+        if !names {
+            // The whole store stays, as one.
+            prefixes.retain(|row| row.name.is_empty());
+        }
         let access = &self.registry.access;
         let (passwords, tokens) = (access.password_counts(), access.token_counts());
         let text = self.metrics.render(Sample {
@@ -280,7 +287,7 @@ impl App {
             jobs: self.kinds.figures(),
             freed: self.registry.freed.read(),
             quarantined: quarantined.unwrap_or_default(),
-            prefixes: prefixes.unwrap_or_default(),
+            prefixes,
             caches: vec![
                 ("password", passwords.remembered, passwords.checked),
                 ("token", tokens.remembered, tokens.checked),

@@ -1,10 +1,9 @@
 //! `wharf config check` and `wharf config show`.
 
-use wharf_blob::Object;
-
 use super::exit::{Exit, Failure};
 use super::offline::runtime;
 use super::{Outcome, print};
+use crate::app::check as check_stores;
 use crate::config::reload::compare;
 use crate::config::validate::check_files;
 use crate::config::{Config, Inputs, Problems, load, render};
@@ -33,20 +32,20 @@ pub(super) fn check(inputs: &Inputs, online: bool) -> Outcome {
     })
 }
 
-/// Asks the object store, if there is one.
+/// Asks the stores, and says what was found there.
 fn ask(config: &Config) -> Outcome {
-    let Some(options) = config.object_options() else {
-        return print("Blobs are files in the data folder: there is no bucket to ask.\n");
-    };
-    let refused = |error: anyhow::Error| Failure::new(Exit::Data, error);
-    let store = Object::open(&options).map_err(|error| refused(error.into()))?;
-    let owner = runtime()?.block_on(store.owner());
-    print(&match owner.map_err(|error| refused(error.into()))? {
-        Some(name) => format!(
-            "The bucket can be used by installation {name}; another one is refused at its start.\n"
-        ),
-        None => "The bucket can be used: it is empty, and a registry without blobs takes it at its start.\n".to_owned(),
-    })
+    let report = runtime()?.block_on(check_stores(&config.data_options()));
+    for found in &report.found {
+        print(&format!("{found}\n"))?;
+    }
+    for warning in &report.warnings {
+        eprintln!("warning: {warning}");
+    }
+    let problems: Vec<String> = report.problems.iter().map(ToString::to_string).collect();
+    match problems.is_empty() {
+        true => print("The stores were only read; nothing was written.\n"),
+        false => Err(Failure::text(Exit::Data, problems.join("\nerror: "))),
+    }
 }
 
 /// Prints every value with its source.

@@ -88,10 +88,22 @@ impl Failure {
                 .map(|problem| format!("error: {problem}"))
                 .collect::<Vec<_>>()
                 .join("\n"),
-            None => format!("error: {:#}", self.error),
+            None => format!("error: {}", whole(&self.error)),
         };
         text.trim_end().to_owned()
     }
+}
+
+/// An error with those of its causes that it does not tell itself.
+fn whole(error: &anyhow::Error) -> String {
+    error.chain().fold(String::new(), |text, cause| {
+        let words = cause.to_string();
+        match text.is_empty() {
+            true => words,
+            false if text.contains(&words) => text,
+            false => format!("{text}: {words}"),
+        }
+    })
 }
 
 impl From<anyhow::Error> for Failure {
@@ -144,6 +156,20 @@ mod tests {
             failure.lines(),
             "error: --data: one\n  help: h\nerror: --data: two\n  help: h"
         );
+    }
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let missing = || std::io::Error::from(std::io::ErrorKind::NotFound);
+        let error = DataError::Folder {
+            folder: "/x".into(),
+            source: missing(),
+        };
+        let told = Failure::from(error).lines();
+        assert_eq!(told.matches(&missing().to_string()).count(), 1, "{told}");
+        let told = anyhow::Error::new(missing()).context("while looking");
+        let told = Failure::from(told).lines();
+        assert_eq!(told, format!("error: while looking: {}", missing()));
     }
 
     #[test]

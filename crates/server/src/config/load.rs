@@ -237,7 +237,14 @@ impl Loader<'_> {
             return;
         }
         match read_text(Path::new(file)) {
-            Ok(text) => self.set(at, full, &Input::Text(text.trim_end_matches(['\n', '\r']))),
+            Ok(text) => match text.trim_end_matches(['\n', '\r']) {
+                "" => self.problem(
+                    at,
+                    format!("`{full}_file`: {file} is empty"),
+                    Some("write the secret into it, alone".to_owned()),
+                ),
+                secret => self.set(at, full, &Input::Text(secret)),
+            },
             Err(what) => self.problem(at, format!("`{full}_file`: {what}"), None),
         }
     }

@@ -65,6 +65,7 @@ impl Config {
             client: Client {
                 ca: storage.ca.clone(),
                 proxy: storage.proxy.as_ref().map(|url| url.0.expose().to_owned()),
+                hasty: false,
             },
         })
     }

@@ -360,9 +360,12 @@ section! {
         min_size: Size = Size::mib(1) => restart;
         /// Time in which a client must begin to read.
         lifetime: Duration = Duration::from_secs(20 * 60) => restart;
-        /// Networks of clients that are redirected. Empty means all.
+        /// Networks of clients that are redirected. Empty means all. Behind a proxy the client's address is the one that it
+        /// forwards, if `server.trusted_proxies` names the proxy; else the proxy's own. `unix` stands for Unix sockets on which
+        /// no address was forwarded.
         allowed_networks: Vec<TrustedProxy> = Vec::new() => restart;
-        /// Networks of clients that are not, whatever `allowed_networks` says.
+        /// Networks of clients that are not, whatever `allowed_networks` says. With this set, a client whose address is not
+        /// known, on a Unix socket, is not redirected either, unless `allowed_networks` has `unix`.
         denied_networks: Vec<TrustedProxy> = Vec::new() => restart;
         /// Prefixes of the repositories whose blobs are redirected, on `/` borders. Empty means all.
         repositories: Vec<RepositoryPrefix> = Vec::new() => restart;
@@ -487,8 +490,9 @@ section! {
 section! {
     /// What is measured.
     pub struct Metrics {
-        /// Adds the repository's name to the counters of requests. Everybody who may read `/metrics` sees the names, and
-        /// each costs memory here and in Prometheus: at most 1000 are told apart, the rest is counted as `other`.
+        /// Adds the repository's name to the counters of requests, and shows disk use by the first part of names on
+        /// `server.metrics_listen` too. Everybody who may read `/metrics` sees the names, on that address without a password. Each
+        /// costs memory here and in Prometheus: at most 1000 are told apart, the rest is counted as `other`.
         repository_label: bool = false => restart;
     }
 }

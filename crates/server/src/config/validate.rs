@@ -366,6 +366,7 @@ pub fn check_files(config: &Config, sources: &Sources) -> Vec<Problem> {
         ("tls.cert", &config.tls.cert),
         ("tls.key", &config.tls.key),
         ("access.htpasswd.file", &config.access.htpasswd.file),
+        ("metadata.password_file", &config.metadata.password_file),
         ("storage.ca", &config.storage.ca),
         (
             "storage.gcs.service_account",

@@ -166,7 +166,9 @@ impl From<wharf_core::Error> for ApiError {
                     .with_detail(reference.to_string())
             }
             E::UploadUnknown => of(ErrorCode::BlobUploadUnknown, StatusCode::NOT_FOUND),
-            E::UploadBusy => of(ErrorCode::BlobUploadInvalid, StatusCode::CONFLICT),
+            E::UploadBusy | E::UploadComplete => {
+                of(ErrorCode::BlobUploadInvalid, StatusCode::CONFLICT)
+            }
             E::DigestMissing | E::DigestUnsupported(_) | E::DigestMismatch { .. } => {
                 of(ErrorCode::DigestInvalid, StatusCode::BAD_REQUEST)
             }

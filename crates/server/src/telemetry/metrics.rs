@@ -94,6 +94,11 @@ pub struct Metrics {
 }
 
 impl Metrics {
+    /// Whether everybody who may read the figures may see the names of repositories.
+    pub fn shows_names(&self) -> bool {
+        self.repositories.is_some()
+    }
+
     /// Registers all figures. `repository_label` adds a label with the repository's name to the request counter.
     pub fn new(repository_label: bool) -> Self {
         let mut root = Registry::default();

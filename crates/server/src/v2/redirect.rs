@@ -26,13 +26,16 @@ pub struct RedirectRule {
 }
 
 impl RedirectRule {
-    /// Whether this client is sent away for a blob of `size` bytes of this repository.
+    /// Whether this client is sent away for a blob of `size` bytes of this repository. Of one whose address is not known nobody
+    /// can say that it is not in a denied network: it gets the bytes here, which works from anywhere.
     pub fn applies(&self, repository: &RepositoryName, size: u64, peer: &Peer) -> bool {
         let ip = peer.addr.map(|addr| addr.ip().to_canonical());
         let within = |networks: &TrustedProxies| networks.trusts(ip);
+        let named = self.allowed.as_ref().is_some_and(within);
+        let denied = |networks: &TrustedProxies| within(networks) || (ip.is_none() && !named);
         self.from.is_some_and(|least| size >= least)
-            && self.allowed.as_ref().is_none_or(within)
-            && !self.denied.as_ref().is_some_and(within)
+            && (self.allowed.is_none() || named)
+            && !self.denied.as_ref().is_some_and(denied)
             && (self.repositories.is_empty()
                 || self
                     .repositories
@@ -100,6 +103,30 @@ mod tests {
         assert!(!rule.applies(&name("teams/app"), 100, &peer("10.0.0.1")));
         assert!(!rule.applies(&name("team/app"), 100, &peer("10.1.0.1")));
         assert!(!rule.applies(&name("team/app"), 100, &peer("11.0.0.1")));
+        // On a Unix socket, where nobody forwarded an address.
+        let unknown = Peer {
+            addr: None,
+            unix: true,
+            ..peer("10.0.0.1")
+        };
+        let list = |entries: &[&str]| TrustedProxies::parse(entries).ok();
+        for (allowed, denied, redirected) in [
+            (None, None, true),
+            (list(&["10.0.0.0/8"]), None, false),
+            (list(&["10.0.0.0/8", "unix"]), None, true),
+            (None, list(&["10.0.0.0/8"]), false),
+            (list(&["unix"]), list(&["10.0.0.0/8"]), true),
+            (list(&["unix"]), list(&["unix"]), false),
+        ] {
+            let rule = RedirectRule {
+                from: Some(0),
+                allowed,
+                denied,
+                ..RedirectRule::default()
+            };
+            let applies = rule.applies(&name("team/app"), 1, &unknown);
+            assert_eq!(applies, redirected, "{rule:?}");
+        }
         let never = RedirectRule::default();
         assert!(!never.applies(&name("team/app"), u64::MAX, &peer("10.0.0.1")));
     }

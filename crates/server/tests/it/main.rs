@@ -47,6 +47,7 @@ mod restart;
 mod s3;
 mod scrub;
 mod sendfile;
+mod setup;
 mod support;
 mod tag;
 mod upload;

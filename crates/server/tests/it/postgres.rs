@@ -371,8 +371,9 @@ async fn the_metadata_alone_is_restored_beside_the_bucket() {
     let (data, new) = (folder.join("data"), folder.join("new"));
     let wharf = async |args: &[&str], data: &Path, url: &str| {
         let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_wharf"));
-        command.args(args).arg("--data").arg(data);
         command
+            .args(args)
+            .env("WHARF__SERVER__DATA", data)
             .env("WHARF_METADATA_URL", url)
             .envs(s3.environment());
         let out = tokio::task::spawn_blocking(move || command.output());

@@ -34,7 +34,7 @@ fn folder() -> TempDir {
     folder
 }
 
-fn give(path: &Path) {
+pub(crate) fn give(path: &Path) {
     if let Some((uid, gid)) = user() {
         chown(path, Some(uid), Some(gid)).unwrap();
     }
@@ -186,7 +186,11 @@ async fn tls_certificates_and_passwords_are_those_that_were_named() {
     assert!(told.contains("password authentication failed"), "{told}");
     assert!(!told.contains("something else"), "{told}");
     let told = connects(&secret, Some(&path("absent"))).await.unwrap_err();
-    assert!(told.contains("password missing"), "{told}");
+    assert!(
+        told.contains("metadata.password_file: ")
+            && told.contains("absent cannot be read: No such file"),
+        "{told}"
+    );
 }
 
 /// A standby that lagged behind takes over: the server finds the new primary by itself, and says what that means.

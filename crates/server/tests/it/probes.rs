@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use wharf_testkit::{Client, Process, TestOptions, TestServer, Version};
+use wharf_testkit::{Client, Content, Process, TestOptions, TestServer, Version};
 
 use crate::support::both_on;
 
@@ -61,4 +61,45 @@ async fn figures_have_a_listener_of_their_own() {
     figures.get("/token").send().await.expect_status(404);
     // An administrator gets the same on the main address.
     admin.get("/metrics").send().await.expect_status(200);
+}
+
+/// What repositories take up is shown by the first part of their names, which may be private.
+#[tokio::test]
+async fn names_of_repositories_are_shown_to_administrators_only() {
+    for label in [false, true] {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = free.local_addr().unwrap();
+        drop(free);
+        let config = format!(
+            "[server]\nmetrics_listen = \"{addr}\"\n[metrics]\nrepository_label = {label}\n"
+        );
+        let options = TestOptions {
+            config,
+            ..TestOptions::default()
+        };
+        let server = Process::start(Path::new(env!("CARGO_BIN_EXE_wharf")), options).await;
+        let admin = server.admin(Version::Http1);
+        let blob = Content::random(1000);
+        admin.push_blob("secretive/app", &blob).await;
+        let read = async |client: &Client| {
+            let answer = client.get("/metrics").send().await.expect_status(200);
+            String::from_utf8(answer.body.to_vec()).unwrap()
+        };
+        let started = std::time::Instant::now();
+        while !read(&admin)
+            .await
+            .contains("wharf_prefix_bytes{prefix=\"secretive\"} 1000")
+        {
+            assert!(started.elapsed() < std::time::Duration::from_secs(60));
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
+        let shown = read(&Client::new(addr, Version::Http1)).await;
+        assert_eq!(shown.contains("secretive"), label, "{shown}");
+        if !label {
+            assert!(
+                shown.contains("wharf_prefix_bytes{prefix=\"*\"} 1000"),
+                "{shown}"
+            );
+        }
+    }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use wharf_testkit::client::Step;
-use wharf_testkit::s3::{Fault, Kind, S3};
+use wharf_testkit::s3::{Fault, Kind, S3, Saying};
 use wharf_testkit::{Client, Content, Image, Process, TestOptions, TestServer, Version};
 
 use crate::support::{blob, chunk, finish, holds, manifest, standing};
@@ -422,4 +422,117 @@ async fn clients_of_a_denied_network_get_the_bytes_here() {
     let content = Content::random(1_000_000);
     push(&client, &content).await;
     assert!(holds(&client, NAME, &content).await);
+}
+
+/// The address that counts is the one that a trusted proxy forwards, and nobody else's word.
+#[tokio::test]
+async fn networks_of_clients_behind_a_proxy_are_those_that_it_forwards() {
+    let s3 = bucket().await;
+    let rule = "[storage.redirect]\nwhen = \"always\"\ndenied_networks = [\"10.0.0.0/8\"]\n";
+    let content = Content::random(1_000_000);
+    for (trusted, forwarded, status) in [
+        (true, Some("10.1.2.3"), 200),
+        (true, Some("192.0.2.1"), 307),
+        (true, Some("10.1.2.3, 192.0.2.1"), 307),
+        // The proxy itself, since it forwards nothing.
+        (true, None, 307),
+        (false, Some("10.1.2.3"), 307),
+    ] {
+        let proxies = match trusted {
+            true => "[server]\ntrusted_proxies = [\"127.0.0.1\"]\n",
+            false => "",
+        };
+        let server = start(&s3, &format!("{proxies}{rule}")).await;
+        let client = server.admin(Version::Http1);
+        push(&client, &content).await;
+        let mut request = client.get(&blob(NAME, &content.digest));
+        if let Some(forwarded) = forwarded {
+            request = request.header("x-forwarded-for", forwarded);
+        }
+        request.send().await.expect_status(status);
+        // The bucket is this one's: the next has another.
+        drop(server);
+        for object in s3.objects() {
+            std::fs::remove_file(s3.folder().join(wharf_testkit::s3::BUCKET).join(object)).unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_full_bucket_is_said_to_and_uploads_go_on_when_there_is_room() {
+    let s3 = bucket().await;
+    let server = start(&s3, "").await;
+    let client = server.admin(Version::Http1);
+    let before = Content::random(300_000);
+    push(&client, &before).await;
+    let full = Fault::Say(Saying {
+        status: 507,
+        header: None,
+        body: "<Error><Code>XMinioStorageFull</Code></Error>",
+    });
+    s3.fault(Kind::Put, 0, u32::MAX, full);
+    s3.fault(Kind::Part, 0, u32::MAX, full);
+    let medium = Content::random(300_000);
+    let location = client.start_upload(NAME).await;
+    let refused = finish(&client, &location, &medium.digest, medium.bytes.clone());
+    let refused = refused.send().await;
+    let told = String::from_utf8_lossy(&refused.body).into_owned();
+    assert!(told.contains("no room left"), "{told}");
+    let refused = refused.expect_error(507, "UNAVAILABLE");
+    refused.expect_header("retry-after");
+
+    let large = Content::random(LARGE);
+    let location = client.start_upload(NAME).await;
+    let first = large.bytes.slice(..1_000_000);
+    let patched = chunk(&client, &location, 0, &first).send().await;
+    patched.expect_status(202);
+    let rest = large.bytes.slice(1_000_000..);
+    let refused = chunk(&client, &location, 1_000_000, &rest).send().await;
+    refused.expect_error(507, "UNAVAILABLE");
+    assert_eq!(standing(&client, &location).await, "0-999999");
+    // What is there can be read and deleted.
+    assert!(holds(&client, NAME, &before).await);
+    let path = blob(NAME, &before.digest);
+    client.delete(&path).send().await.expect_status(202);
+    s3.heal();
+    let done = finish(&client, &location, &large.digest, rest).send().await;
+    done.expect_status(201);
+    assert!(holds(&client, NAME, &large).await);
+}
+
+/// As after a kill between Complete and the row: the object is whole, and the row says what was acknowledged before.
+#[tokio::test]
+async fn a_client_that_appends_to_a_completed_upload_hears_how_to_end_it() {
+    let s3 = bucket().await;
+    let server = start(&s3, "").await;
+    let client = server.admin(Version::Http1);
+    let content = Content::random(LARGE);
+    let location = client.start_upload(NAME).await;
+    let first = content.bytes.slice(..11_000_000);
+    let patched = chunk(&client, &location, 0, &first).send().await;
+    patched.expect_status(202);
+    let rest = content.bytes.slice(11_000_000..);
+    s3.fault(Kind::Complete, 0, 1, Fault::LoseAnswer);
+    let denied = Saying {
+        status: 403,
+        header: None,
+        body: "",
+    };
+    s3.fault(Kind::Head, 0, 1, Fault::Say(denied));
+    let cut = finish(&client, &location, &content.digest, rest.clone());
+    cut.send().await.expect_status(503);
+    s3.heal();
+
+    assert_eq!(standing(&client, &location).await, "0-10999999");
+    let refused = chunk(&client, &location, 11_000_000, &rest).send().await;
+    let told = String::from_utf8_lossy(&refused.body).into_owned();
+    assert!(told.contains("send that PUT again"), "{told}");
+    refused.expect_error(409, "BLOB_UPLOAD_INVALID");
+    assert_eq!(standing(&client, &location).await, "0-10999999");
+    let done = finish(&client, &location, &content.digest, rest)
+        .send()
+        .await;
+    done.expect_status(201);
+    assert!(holds(&client, NAME, &content).await);
+    assert_eq!(s3.loose_parts(), 0);
 }

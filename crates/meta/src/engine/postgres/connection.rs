@@ -15,7 +15,6 @@ use tokio_postgres::{Client, RowStream, SimpleQueryMessage, Statement};
 use super::fault::{Fault, source};
 use super::options::{Connector, PostgresOptions};
 use super::value::{row, type_of};
-use crate::error::Error;
 use crate::value::{Row, Val};
 
 /// What the server is given beyond its own limit for a statement before its silence counts as a lost connection.
@@ -67,15 +66,7 @@ impl Connection {
         let connecting = connector.connect();
         let (client, driver) = tokio::time::timeout(options.connect_timeout, connecting)
             .await
-            .map_err(|_| Fault::silent())?
-            .map_err(|error| match error.as_db_error() {
-                Some(db) => Fault::Lost(Error::Unreachable(format!(
-                    "{} (SQLSTATE {})",
-                    db.message(),
-                    db.code().code()
-                ))),
-                None => Fault::Lost(Error::Unreachable(source(&error))),
-            })?;
+            .map_err(|_| Fault::silent())??;
         let driver = tokio::spawn(async move {
             if let Err(error) = driver.await {
                 tracing::debug!(error = source(&error), "a connection to PostgreSQL ended");

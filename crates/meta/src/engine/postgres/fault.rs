@@ -33,10 +33,21 @@ impl Fault {
         matches!(self, Fault::Lost(_))
     }
 
-    /// Whether the server answered, and will not have this user or has no such database.
+    /// Whether waiting makes no sense: the server answered, and will not have this user or has no such database, or the
+    /// connection cannot be made as it is set up.
     pub(super) fn refuses(&self) -> bool {
+        const REFUSALS: [&str; 8] = [
+            "(SQLSTATE 28",
+            "(SQLSTATE 3D",
+            "(SQLSTATE 42501",
+            "password missing",
+            super::options::PASSWORD_FILE,
+            "invalid peer certificate",
+            "server does not support TLS",
+            "invalid configuration",
+        ];
         matches!(self, Fault::Lost(Error::Unreachable(why))
-            if why.contains("(SQLSTATE 28") || why.contains("(SQLSTATE 3D"))
+            if REFUSALS.iter().any(|refusal| why.contains(refusal)))
     }
 
     /// No answer within the time that the server was given.

@@ -5,8 +5,11 @@ use std::path::Path;
 
 use super::connection::Connection;
 use super::fault::Fault;
+use super::options::PASSWORD_FILE;
 use super::pool::Pool;
+use crate::copy::UNFINISHED;
 use crate::error::{Error, Result};
+use crate::look::INSTALLATION;
 use crate::meta::Opened;
 use crate::migration::{self, Migration, Version};
 use crate::vals;
@@ -23,25 +26,93 @@ const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeou
 
 fn refuse(problem: impl Into<String>, cure: impl Into<String>) -> Error {
     Error::Setup {
+        key: "metadata.url",
         problem: problem.into(),
         cure: cure.into(),
     }
 }
 
+/// What a server or the way to it fails with, and the cure.
+const CURES: [(&[&str], &str); 9] = [
+    (
+        &["does not exist (SQLSTATE 28000)"],
+        "make this user on the server (CREATE ROLE … LOGIN), or name another one",
+    ),
+    (
+        &["pg_hba.conf"],
+        "let the server's pg_hba.conf admit this user from this machine, or connect as it demands (sslmode, another user)",
+    ),
+    (
+        &["(SQLSTATE 28"],
+        "name a user who may log in, and connect as the server demands",
+    ),
+    (
+        &["(SQLSTATE 3D"],
+        "make the database (CREATE DATABASE … OWNER …), or correct its name",
+    ),
+    (
+        &["(SQLSTATE 42501"],
+        "GRANT CONNECT ON DATABASE … TO the user, or let it own the database",
+    ),
+    (
+        &["(SQLSTATE 53300"],
+        "raise the server's max_connections, or lower metadata.connections of the replicas",
+    ),
+    (
+        &["invalid peer certificate"],
+        "name the file of the authority that signed the server's certificate in sslrootcert, and the host as the certificate does",
+    ),
+    (
+        &["server does not support TLS"],
+        "turn ssl on in the server, or connect without it on a network that you trust (sslmode=disable)",
+    ),
+    (&["failed to lookup"], "correct the name of the host"),
+];
+
 /// What a start says when there is no connection.
 pub(super) fn unreachable(pool: &Pool, fault: &Fault) -> Error {
-    match fault.clone().into_error() {
-        Error::Unreachable(why) => refuse(
-            format!("{} cannot be reached: {why}", pool.connector().describe()),
-            "start the database, or correct the address, user, password or TLS settings",
-        ),
-        other => other,
+    let why = match fault.clone().into_error() {
+        Error::Unreachable(why) => why,
+        other => return other,
+    };
+    let connector = pool.connector();
+    let setup = |key, problem, cure: &str| Error::Setup {
+        key,
+        problem,
+        cure: cure.to_owned(),
+    };
+    if let Some(problem) = why.strip_prefix(PASSWORD_FILE) {
+        let problem = problem.trim_start_matches([':', ' ']).to_owned();
+        let cure = "name a file that the server may read, with the password of the database user alone on its first line";
+        return setup(PASSWORD_FILE, problem, cure);
     }
+    let place = connector.describe();
+    if why.contains("password missing") {
+        let problem = format!("{place} asks for the password of {}", connector.user());
+        let cure = "name a file that holds it in metadata.password_file";
+        return setup("metadata.url", problem, cure);
+    }
+    if why.contains("(SQLSTATE 28P01") {
+        let problem = format!("{place}: {why}");
+        let cure = "give the password that the server has for this user";
+        return setup(connector.password_key(), problem, cure);
+    }
+    let has = |any: &[&str]| any.iter().any(|word| why.contains(word));
+    if let Some((_, cure)) = CURES.iter().find(|(words, _)| has(words)) {
+        return setup("metadata.url", format!("{place}: {why}"), cure);
+    }
+    setup(
+        "metadata.url",
+        format!("{place} cannot be reached: {why}"),
+        "start the database, or correct the address, user, password or TLS settings",
+    )
 }
 
 /// What the database is.
-struct Server {
+pub(super) struct Server {
     version: i64,
+    version_name: String,
+    user: String,
     encoding: String,
     standby: bool,
     read_only: bool,
@@ -57,7 +128,8 @@ async fn server(connection: &Connection) -> Result<Server, Fault> {
             "SELECT CAST(current_setting('server_version_num') AS BIGINT), current_setting('server_encoding'), \
              pg_is_in_recovery(), current_setting('transaction_read_only') = 'on', \
              current_setting('synchronous_commit'), current_setting('fsync'), CAST(current_schema() AS TEXT), \
-             COALESCE(has_schema_privilege(current_schema(), 'CREATE'), FALSE)",
+             COALESCE(has_schema_privilege(current_schema(), 'CREATE'), FALSE), current_setting('server_version'), \
+             CAST(current_user AS TEXT)",
             &[],
         )
         .await?;
@@ -72,6 +144,8 @@ async fn server(connection: &Connection) -> Result<Server, Fault> {
             fsync: row.text(5)?,
             schema: row.opt_text(6)?,
             may_create: row.flag(7)?,
+            version_name: row.text(8)?,
+            user: row.text(9)?,
         })
     };
     read(&mut row).map_err(Fault::Final)
@@ -115,11 +189,6 @@ fn judge(server: &Server) -> Result<()> {
             "synchronous_commit is off, so a crash of the server takes back what was acknowledged",
             "ALTER DATABASE … SET synchronous_commit TO on",
         ));
-    }
-    if server.fsync == "off" {
-        tracing::warn!(
-            "PostgreSQL runs with fsync = off: a crash of its machine can destroy the whole database"
-        );
     }
     if server.schema.is_none() {
         return Err(refuse(
@@ -220,38 +289,165 @@ fn pending<'a>(
     Ok(migration::pending(all, version.schema, &checksums)?.collect())
 }
 
+impl Server {
+    /// What it is, for people.
+    pub(super) fn describe(&self) -> String {
+        let number = self.version_name.split(' ').next().unwrap_or_default();
+        format!("PostgreSQL {number}, as the user {}", self.user)
+    }
+
+    /// What is no reason to refuse it.
+    pub(super) fn warnings(&self) -> Vec<String> {
+        match self.fsync.as_str() {
+            "off" => vec![
+                "metadata.url: PostgreSQL runs with fsync = off, so a crash of its machine can destroy the whole database; turn \
+                 it on"
+                    .to_owned(),
+            ],
+            _ => Vec::new(),
+        }
+    }
+}
+
+/// A database as it stands.
+pub(super) struct Standing {
+    pub(super) server: Server,
+    /// Its schema; `None`: there is nothing in it.
+    pub(super) schema: Option<u32>,
+    /// How many migrations it lacks.
+    pub(super) pending: usize,
+}
+
+/// Looks whether the database can be used, or made usable, or says why it cannot. Writes nothing.
+pub(super) async fn examine(
+    connection: &Connection,
+    name: &str,
+    all: &[Migration],
+) -> Result<Standing, Fault> {
+    let server = server(connection).await?;
+    judge(&server).map_err(Fault::Final)?;
+    let ran = ran(connection).await?;
+    let name = format!("metadata.url {name}");
+    let pending = pending(all, ran.as_deref().unwrap_or_default(), &name)
+        .map_err(Fault::Final)?
+        .len();
+    if ran.is_some() {
+        allowed(connection).await?;
+    }
+    if pending > 0 && !server.may_create {
+        return Err(Fault::Final(refuse(
+            format!(
+                "the user {} may not make tables in the schema {}",
+                server.user,
+                server.schema.as_deref().unwrap_or_default()
+            ),
+            "GRANT CREATE ON SCHEMA … TO the user, or let it own the database",
+        )));
+    }
+    if pending > 0 && ran.is_some() {
+        owned(connection, &server.user).await?;
+    }
+    Ok(Standing {
+        server,
+        schema: ran.map(|ran| version(&ran).schema),
+        pending,
+    })
+}
+
+/// Refuses tables that have to be changed and are another user's.
+async fn owned(connection: &Connection, user: &str) -> Result<(), Fault> {
+    let rows = connection
+        .once(
+            "SELECT string_agg(CAST(c.relname AS TEXT), ', ' ORDER BY c.relname) \
+             FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+             WHERE n.nspname = current_schema() AND c.relkind IN ('r', 'p') AND NOT pg_has_role(c.relowner, 'USAGE')",
+            &[],
+        )
+        .await?;
+    match first(rows)?.opt_text(0).map_err(Fault::Final)? {
+        None => Ok(()),
+        Some(tables) => Err(Fault::Final(refuse(
+            format!("the database has to be migrated, and the user {user} does not own {tables}"),
+            "start once as the owner of the tables, or make this user the owner (REASSIGN OWNED)",
+        ))),
+    }
+}
+
 /// Makes the database usable, or says why it is not.
 pub(super) async fn open(
     connection: &Connection,
     name: &str,
     all: &[Migration],
 ) -> Result<Opened, Fault> {
-    let server = server(connection).await?;
-    judge(&server).map_err(Fault::Final)?;
-    let name = format!("metadata.url {name}");
-    let opened = if let Some(ran) = ran(connection).await?
-        && pending(all, &ran, &name).map_err(Fault::Final)?.is_empty()
-    {
-        allowed(connection).await?;
-        Opened {
+    let standing = examine(connection, name, all).await?;
+    for warning in standing.server.warnings() {
+        tracing::warn!("{warning}");
+    }
+    let opened = match (standing.schema, standing.pending) {
+        (Some(_), 0) => Opened {
             fresh: false,
             migrated_from: None,
+        },
+        _ => {
+            let name = format!("metadata.url {name}");
+            alone(connection, migrate(connection, &name, all)).await?
         }
-    } else if !server.may_create {
-        return Err(Fault::Final(refuse(
-            format!(
-                "the user may not make tables in the schema {}",
-                server.schema.unwrap_or_default()
-            ),
-            "GRANT CREATE ON SCHEMA … TO the user, or let it own the database",
-        )));
-    } else {
-        alone(connection, migrate(connection, &name, all)).await?
     };
     if is_from_elsewhere(connection).await? {
         alone(connection, settle(connection)).await?;
     }
     Ok(opened)
+}
+
+/// The facts that tell whose database it is, and its time. Writes nothing, and the server sees to that.
+pub(super) async fn facts(
+    connection: &Connection,
+    schema: Option<u32>,
+    now_ms: impl Fn() -> i64,
+) -> Result<Facts, Fault> {
+    connection.batch("BEGIN READ ONLY").await?;
+    let before = now_ms();
+    let rows = connection
+        .once(
+            "SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT), \
+             COALESCE((SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()), FALSE)",
+            &[],
+        )
+        .await?;
+    let after = now_ms();
+    let mut row = first(rows)?;
+    let theirs = row.int(0).map_err(Fault::Final)?;
+    let mut facts = Facts {
+        ahead_ms: before + (after - before) / 2 - theirs,
+        tls: row.flag(1).map_err(Fault::Final)?,
+        ..Facts::default()
+    };
+    if schema.is_some() {
+        let rows = connection
+            .once(
+                "SELECT (SELECT value FROM setting WHERE key = $1), \
+                 COALESCE((SELECT value FROM setting WHERE key = $2), '') <> '', \
+                 EXISTS (SELECT 1 FROM blob WHERE state = 1)",
+                vals![INSTALLATION, UNFINISHED],
+            )
+            .await?;
+        let mut row = first(rows)?;
+        facts.installation = row.opt_text(0).map_err(Fault::Final)?;
+        facts.half_copied = row.flag(1).map_err(Fault::Final)?;
+        facts.has_blobs = row.flag(2).map_err(Fault::Final)?;
+    }
+    connection.batch("ROLLBACK").await?;
+    Ok(facts)
+}
+
+/// See [`facts`].
+#[derive(Debug, Default)]
+pub(super) struct Facts {
+    pub(super) ahead_ms: i64,
+    pub(super) tls: bool,
+    pub(super) installation: Option<String>,
+    pub(super) half_copied: bool,
+    pub(super) has_blobs: bool,
 }
 
 /// Runs work in a transaction, whose locks keep others out.

@@ -25,6 +25,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
+use crate::look::{Known, Look};
 use crate::meta::Opened;
 use crate::migration::ALL;
 use crate::stats::Stats;
@@ -270,26 +271,75 @@ impl Snapshot {
     }
 }
 
-/// Waits for the database to come, unless it refuses this user, and makes it usable.
+/// Makes the database usable.
 async fn open(pool: &Pool) -> Result<Opened> {
-    let started = Instant::now();
+    let (name, started) = (pool.connector().describe(), Instant::now());
     loop {
         let tried = async {
             let lease = pool.get().await?;
-            let opened = migrate::open(&lease, &pool.connector().describe(), ALL).await?;
+            let opened = migrate::open(&lease, &name, ALL).await?;
             lease.give_back();
             Ok(opened)
         };
-        let fault: Fault = match tried.await {
+        match tried.await {
             Ok(opened) => return Ok(opened),
-            Err(fault) => fault,
-        };
-        if !fault.is_lost() || fault.refuses() || started.elapsed() > pool.options().start_patience
-        {
-            return Err(migrate::unreachable(pool, &fault));
+            Err(fault) => pause(pool, &fault, started).await?,
         }
-        tokio::time::sleep(jitter(Duration::from_millis(500))).await;
     }
+}
+
+/// See [`crate::look`].
+pub(crate) async fn look(options: PostgresOptions, now_ms: impl Fn() -> i64) -> Result<Look> {
+    let connector = Connector::new(&options)?;
+    let direct = options.prepared;
+    let pool = Pool::new(options, connector);
+    let started = Instant::now();
+    let looked = loop {
+        match glance(&pool, direct, &now_ms).await {
+            Ok(look) => break Ok(look),
+            Err(fault) => match pause(&pool, &fault, started).await {
+                Ok(()) => {}
+                Err(error) => break Err(error),
+            },
+        }
+    };
+    pool.close();
+    looked
+}
+
+async fn glance(pool: &Pool, direct: bool, now_ms: &impl Fn() -> i64) -> Result<Look, Fault> {
+    let name = pool.connector().describe();
+    let lease = pool.get().await?;
+    let standing = migrate::examine(&lease, &name, ALL).await?;
+    let facts = migrate::facts(&lease, standing.schema, now_ms).await?;
+    // Through a PgBouncer it is the bouncer's own connection that the server knows of.
+    let tls = match (direct, facts.tls) {
+        (false, _) => "",
+        (true, true) => ", with TLS",
+        (true, false) => ", without TLS",
+    };
+    Ok(Look {
+        place: name,
+        server: Some(format!("{}{tls}", standing.server.describe())),
+        schema: standing.schema,
+        pending: standing.pending,
+        known: Some(Known {
+            installation: facts.installation,
+            has_blobs: facts.has_blobs,
+            half_copied: facts.half_copied,
+        }),
+        ahead_ms: Some(facts.ahead_ms),
+        warnings: standing.server.warnings(),
+    })
+}
+
+/// Waits a moment for the database to come, unless it refuses this user or was waited for long enough.
+async fn pause(pool: &Pool, fault: &Fault, started: Instant) -> Result<()> {
+    if !fault.is_lost() || fault.refuses() || started.elapsed() > pool.options().start_patience {
+        return Err(migrate::unreachable(pool, fault));
+    }
+    tokio::time::sleep(jitter(Duration::from_millis(500))).await;
+    Ok(())
 }
 
 /// What the task of an operation gave.

@@ -10,6 +10,7 @@ use tokio_postgres::tls::NoTlsStream;
 use tokio_postgres::{Client, Config, NoTls, Socket};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
+use super::fault::{Fault, source};
 use super::tls::{self, Verify};
 use crate::error::{Error, Result};
 
@@ -95,6 +96,7 @@ pub(super) type Driver =
 
 fn wrong(problem: impl fmt::Display, cure: &str) -> Error {
     Error::Setup {
+        key: "metadata.url",
         problem: problem.to_string(),
         cure: cure.to_owned(),
     }
@@ -106,10 +108,7 @@ impl Connector {
         let (url, parameters) = split(&options.url)?;
         let mut config = Config::from_str(&url).map_err(|e| {
             // Its own words name the parameter and no value.
-            wrong(
-                super::fault::source(&e),
-                "write postgres://USER@HOST:PORT/DATABASE",
-            )
+            wrong(source(&e), "write postgres://USER@HOST:PORT/DATABASE")
         })?;
         if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
             return Err(wrong(
@@ -209,33 +208,68 @@ impl Connector {
         )
     }
 
+    /// Who logs in.
+    pub(super) fn user(&self) -> &str {
+        self.config.get_user().unwrap_or_default()
+    }
+
+    /// The key that names the password.
+    pub(super) fn password_key(&self) -> &'static str {
+        match self.password_file {
+            Some(_) => PASSWORD_FILE,
+            None => "metadata.url",
+        }
+    }
+
     /// Connects to the first host that fits.
-    pub(super) async fn connect(&self) -> Result<(Client, Driver), tokio_postgres::Error> {
+    pub(super) async fn connect(&self) -> Result<(Client, Driver), Fault> {
         let with_password;
         let config = match &self.password_file {
             None => &self.config,
             Some(path) => {
                 let mut config = self.config.clone();
-                // A file that cannot be read shows as a refused log-in, which names the user.
-                if let Ok(text) = std::fs::read_to_string(path) {
-                    config.password(text.lines().next().unwrap_or_default());
-                }
+                config.password(first_line(path)?);
                 with_password = config;
                 &with_password
             }
         };
         match &self.tls {
             Some(tls) => {
-                let (client, driver) = config.connect(tls.clone()).await?;
+                let (client, driver) = config.connect(tls.clone()).await.map_err(lost)?;
                 Ok((client, Box::pin(driver)))
             }
             None => {
                 let (client, driver): (Client, tokio_postgres::Connection<Socket, NoTlsStream>) =
-                    config.connect(NoTls).await?;
+                    config.connect(NoTls).await.map_err(lost)?;
                 Ok((client, Box::pin(driver)))
             }
         }
     }
+}
+
+/// The key that names the password's file.
+pub(super) const PASSWORD_FILE: &str = "metadata.password_file";
+
+/// The password. A file that is about to be replaced may be gone for a moment: that is as if the server were.
+fn first_line(path: &std::path::Path) -> Result<String, Fault> {
+    let refused = |why: String| {
+        let why = format!("{PASSWORD_FILE}: {} {why}", path.display());
+        Fault::Lost(Error::Unreachable(why))
+    };
+    let text = std::fs::read_to_string(path);
+    let text = text.map_err(|error| refused(format!("cannot be read: {error}")))?;
+    match text.lines().next() {
+        None | Some("") => Err(refused("has no password on its first line".to_owned())),
+        Some(line) => Ok(line.to_owned()),
+    }
+}
+
+/// No connection was made.
+fn lost(error: tokio_postgres::Error) -> Fault {
+    Fault::Lost(Error::Unreachable(match error.as_db_error() {
+        Some(db) => format!("{} (SQLSTATE {})", db.message(), db.code().code()),
+        None => source(&error),
+    }))
 }
 
 /// What TLS needs and the driver does not read itself.
@@ -265,6 +299,12 @@ fn split(url: &str) -> Result<(String, Parameters)> {
             "sslrootcert" => &mut parameters.root,
             "sslcert" => &mut parameters.certificate,
             "sslkey" => &mut parameters.key,
+            "passfile" => {
+                return Err(wrong(
+                    "passfile is not read",
+                    "name a file that holds the password alone in metadata.password_file",
+                ));
+            }
             _ => {
                 rest.push(pair);
                 continue;
@@ -346,6 +386,7 @@ mod tests {
             ("postgres://u@h/d?sslmode=maybe", "sslmode=maybe"),
             ("postgres://u@h/d?sslcert=/a", "belong together"),
             ("postgres://u@h/d?nonsense=1", "nonsense"),
+            ("postgres://u@h/d?passfile=/a", "metadata.password_file"),
             (
                 "postgres://u:secret@h/d?sslmode=verify-ca&sslrootcert=/absent",
                 "/absent",

@@ -277,7 +277,7 @@ impl Pool {
                     None => {
                         tracing::error!(
                             database = %self.connector.describe(), error = %why,
-                            "the metadata database cannot be reached; trying again until it can"
+                            "no connection to the metadata database"
                         );
                         (now, 0)
                     }

@@ -88,6 +88,7 @@ pub(super) fn connector(
 
 fn bad(what: &str, file: &str, why: &dyn std::fmt::Display) -> Error {
     Error::Setup {
+        key: "metadata.url",
         problem: format!("{what}={file} cannot be used: {why}"),
         cure: "give the path of a file in PEM format that this user may read".to_owned(),
     }

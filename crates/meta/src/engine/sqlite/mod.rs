@@ -15,6 +15,7 @@ mod checkpoint;
 mod connection;
 mod dialect;
 mod log;
+mod look;
 mod migrate;
 mod reader;
 mod reclaim;
@@ -48,6 +49,7 @@ use checkpoint::Checkpointer;
 #[cfg(feature = "suite")]
 pub use connection::Steps;
 use connection::{Connection, Mode, Registry, error, failure};
+pub(crate) use look::known;
 use reader::{PendingScan, Scan, Slots};
 use reserve::Reserve;
 use shared::{PAGE, Shared};
