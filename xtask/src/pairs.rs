@@ -29,7 +29,7 @@ pub(crate) const EVERY_PAIR: &[&str] = &[
 ];
 
 /// Over SQLite and files only: connections and what is refused before a store is asked; damage to disks, files and SQLite's
-/// database; clocks that a test sets; and `metadata`, `postgres`, `s3`, which bring stores of their own.
+/// database; clocks that a test sets; and `metadata`, `postgres`, `s3`, `setup`, which bring stores of their own.
 #[cfg(test)]
 pub(crate) const FIRST_PAIR: &[&str] = &[
     "clock",
@@ -61,6 +61,7 @@ pub(crate) const FIRST_PAIR: &[&str] = &[
     "probes",
     "s3",
     "sendfile",
+    "setup",
     "support",
 ];
 
