@@ -729,7 +729,7 @@ async fn what_was_uncached_is_in_no_memory() {
     let house = House::new();
     const TMPFS: i64 = 0x0102_1994;
     let bytes = Bytes::from(vec![7; 1 << 20]);
-    let key = Key::fresh(&Digest::of(wharf_oci::Algorithm::Sha256, &bytes));
+    let key = Key::fresh(&Digest::of(Algorithm::Sha256, &bytes));
     house.store.put(&key, bytes).await.unwrap();
     let file = house.dir.path().join(key.as_str());
     std::fs::read(&file).unwrap();
