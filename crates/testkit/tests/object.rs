@@ -331,7 +331,11 @@ async fn of_installations_that_take_a_bucket_at_once_one_gets_it() {
         for (outcome, _) in lost {
             let told = outcome.unwrap_err().0;
             // Without conditions a mark may stand for a moment before the last one covers it.
-            let winner = if unconditional { "installation-" } else { &won[0].1 };
+            let winner = if unconditional {
+                "installation-"
+            } else {
+                &won[0].1
+            };
             assert!(
                 told.contains(&format!("another installation ({winner}")),
                 "{told}"
