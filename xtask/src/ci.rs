@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::{run, workspace};
+use crate::{pairs, run, workspace};
 
 /// Arguments of `cargo xtask ci`.
 #[derive(clap::Args)]
@@ -37,6 +37,11 @@ fn steps() -> Result<Vec<Step>> {
     let step = |name, command: &[&str], env| Step {
         name,
         command: command.iter().map(|word| (*word).to_owned()).collect(),
+        env,
+    };
+    let pair = |name, env| Step {
+        name,
+        command: pairs::command(),
         env,
     };
     let xtask = std::env::current_exe()?.to_string_lossy().into_owned();
@@ -73,19 +78,15 @@ fn steps() -> Result<Vec<Step>> {
             &[],
         ),
         step("test", &["cargo", "test", "--locked", "--workspace"], &[]),
-        // The whole registry again with its blobs in a bucket, an S3 service in the process of the tests.
-        step(
-            "bucket",
+        // The registry over the other pairs of stores: an S3 service in the process of the tests, a PostgreSQL beside it.
+        pair("bucket", &[("WHARF_TEST_STORE", "s3")]),
+        pair("postgres", &[("WHARF_TEST_METADATA", "postgres")]),
+        pair(
+            "both",
             &[
-                "cargo",
-                "test",
-                "--locked",
-                "--package",
-                "wharf",
-                "--test",
-                "it",
+                ("WHARF_TEST_METADATA", "postgres"),
+                ("WHARF_TEST_STORE", "s3"),
             ],
-            &[("WHARF_TEST_STORE", "s3")],
         ),
         step(
             "doc",
@@ -179,6 +180,26 @@ fn steps() -> Result<Vec<Step>> {
             &[],
         ),
         step(
+            "collect",
+            &[
+                &xtask,
+                "endure",
+                "crash",
+                "--greedy",
+                "--kills",
+                "12",
+                "--pair",
+                "sqlite-s3",
+                "--pair",
+                "postgres-files",
+                "--pair",
+                "postgres-s3",
+                "--binary",
+                &release,
+            ],
+            &[],
+        ),
+        step(
             "power",
             &[
                 &xtask, "endure", "power", "--states", "200", "--binary", &release,
@@ -194,6 +215,21 @@ fn steps() -> Result<Vec<Step>> {
                 "3",
                 "--seconds",
                 "45",
+                "--binary",
+                &release,
+            ],
+            &[],
+        ),
+        step(
+            "rolling",
+            &[
+                &xtask,
+                "cluster",
+                "--rolling",
+                "--replicas",
+                "2",
+                "--seconds",
+                "1",
                 "--binary",
                 &release,
             ],
@@ -303,8 +339,8 @@ impl Step {
             );
         }
         let counts = [
-            "test", "bucket", "e2e", "minio", "redirect", "gcs", "azure", "crash", "power",
-            "cluster",
+            "test", "bucket", "postgres", "both", "e2e", "minio", "redirect", "gcs", "azure",
+            "crash", "collect", "power", "cluster", "rolling",
         ];
         if counts.contains(&self.name) && found.passed == 0 {
             bail!("no test was run");

@@ -15,6 +15,7 @@ mod e2e;
 mod endure;
 mod grow;
 mod lex;
+mod pairs;
 mod queries;
 mod run;
 mod spec;

@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::sync::atomic::Ordering;
 
 use wharf_blob::{Blob, ByteStream, Key};
-use wharf_meta::blob as rows;
+use wharf_meta::{blob as rows, quarantine};
 use wharf_oci::{Digest, RepositoryName};
 
 use crate::access::{Permission, Principal};
@@ -63,7 +63,7 @@ pub async fn stat(
     }
 }
 
-/// Opens a blob for reading. A row whose bytes are gone is [`Error::BlobDamaged`], never a short answer.
+/// Opens a blob for reading. One whose bytes are gone, or in quarantine, is [`Error::BlobDamaged`], never a short answer.
 pub async fn open(
     registry: &Registry,
     repository: &RepositoryName,
@@ -308,15 +308,27 @@ async fn find(
     repository: &RepositoryName,
     digest: &Digest,
 ) -> Result<rows::BlobRow> {
-    registry
+    let row = registry
         .meta
         .read(rows::Find {
             repository: repository.clone(),
             digest: digest.clone(),
             with_bytes: true,
         })
-        .await?
-        .ok_or_else(|| unknown(repository, digest))
+        .await?;
+    if let Some(row) = row {
+        return Ok(row);
+    }
+    let hides = quarantine::Hides {
+        repository: repository.clone(),
+        digest: digest.clone(),
+    };
+    match registry.meta.read(hides).await? {
+        true => Err(Error::BlobDamaged {
+            digest: digest.clone(),
+        }),
+        false => Err(unknown(repository, digest)),
+    }
 }
 
 /// The database gave back something else than was put in.

@@ -357,7 +357,11 @@ async fn answer(
             let _ = request.into_body().collect().await;
             return Ok(xml(StatusCode::SERVICE_UNAVAILABLE, "SlowDown"));
         }
-        Some(Fault::NoSuchUpload) => return Ok(xml(StatusCode::NOT_FOUND, "NoSuchUpload")),
+        Some(Fault::NoSuchUpload) => {
+            // Otherwise a client that still sends may see a broken connection, and asks again.
+            let _ = request.into_body().collect().await;
+            return Ok(xml(StatusCode::NOT_FOUND, "NoSuchUpload"));
+        }
         Some(Fault::Say(saying)) => {
             let _ = request.into_body().collect().await;
             let mut response = Response::builder().status(saying.status);

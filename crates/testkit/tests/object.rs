@@ -330,8 +330,14 @@ async fn of_installations_that_take_a_bucket_at_once_one_gets_it() {
         assert_eq!(house.store.owned_by(&won[0].1).await, Ok(Owned::Ours));
         for (outcome, _) in lost {
             let told = outcome.unwrap_err().0;
+            // Without conditions a mark may stand for a moment before the last one covers it.
+            let winner = if unconditional {
+                "installation-"
+            } else {
+                &won[0].1
+            };
             assert!(
-                told.contains(&format!("another installation ({})", won[0].1)),
+                told.contains(&format!("another installation ({winner}")),
                 "{told}"
             );
         }
@@ -362,7 +368,9 @@ async fn a_full_store_is_told_at_once_and_is_no_reason_to_leave_it_alone() {
             let error = house.publish(length).await.map(|_| ()).unwrap_err();
             assert!(matches!(error, Error::Full { .. }), "{kind:?}: {error}");
             assert!(error.to_string().contains("raise the quota"), "{error}");
-            assert_eq!(house.s3.count(kind), 1, "{kind:?}");
+            // Two parts are under way at once.
+            let most = if kind == Kind::Part { 2 } else { 1 };
+            assert!(house.s3.count(kind) <= most, "{kind:?}");
             house.s3.heal();
             house.publish(length).await.unwrap();
             assert!(!house.store.figures().open_circuit);

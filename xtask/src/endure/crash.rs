@@ -1,9 +1,10 @@
 //! `kill -9` at random moments under load, again and again, and a look at everything after each.
 //!
 //! A *life* is one data folder: some hundred rounds, so that what has to be looked at stays bounded, and so that first
-//! starts are killed as well. Its folder is kept when a promise was broken. In every second life a collector without any grace
-//! runs beside the clients: nothing that a manifest needs may go, and in the end nothing else may be left.
+//! starts are killed as well. Its folder is kept when a promise was broken. In every second life, or in all, a collector
+//! without any grace runs beside the clients: nothing that a manifest needs may go, and in the end nothing else may be left.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,7 +13,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 
 use super::check::{Found, check, stray_uploads};
-use super::history::{Key, View};
+use super::history::{Key, Kind, View};
+use super::left::left;
+use super::pair::{self, Pair};
 use super::random::Random;
 use super::registry::{Registry, Site};
 use super::work::{Client, Sizes, World, lock};
@@ -48,19 +51,36 @@ pub(crate) struct Tally {
     pub(crate) resumed: usize,
     pub(crate) verified: usize,
     pub(crate) orphans: usize,
+    /// Blobs that manifests needed when a greedy collector had come to its end.
+    pub(crate) needed: usize,
+}
+
+/// What is put through it.
+#[derive(Clone, Copy)]
+pub(crate) struct Way {
+    pub(crate) pair: pair::Kind,
+    /// The collector is greedy in each life, not in every second one.
+    pub(crate) greedy: bool,
 }
 
 /// Kills the server so many times. `folder` is made anew for each life.
-pub(crate) fn run(binary: &Path, folder: &Path, kills: usize, seed: u64) -> Result<Tally> {
+pub(crate) fn run(
+    binary: &Path,
+    folder: &Path,
+    way: Way,
+    kills: usize,
+    seed: u64,
+) -> Result<Tally> {
     let mut tally = Tally::default();
     let mut life = 0;
     while tally.kills < kills {
         let place = folder.join(format!("life-{life}"));
         std::fs::create_dir(&place)?;
         // At least two lives, so that one of them has a greedy collector.
-        let rounds = LIFE.min(kills.div_ceil(2)).min(kills - tally.kills);
+        let half = if way.greedy { kills } else { kills.div_ceil(2) };
+        let rounds = LIFE.min(half).min(kills - tally.kills);
         let start = Instant::now();
-        Life::new(binary, &place, seed, life)?
+        Life::new(binary, &place, way, seed, life)?
             .live(rounds, &mut tally)
             .with_context(|| {
                 format!(
@@ -81,6 +101,7 @@ pub(crate) fn run(binary: &Path, folder: &Path, kills: usize, seed: u64) -> Resu
 
 struct Life {
     site: Site,
+    pair: Pair,
     world: Mutex<World>,
     random: Random,
     seed: u64,
@@ -90,16 +111,18 @@ struct Life {
 }
 
 impl Life {
-    fn new(binary: &Path, place: &Path, seed: u64, life: u64) -> Result<Life> {
+    fn new(binary: &Path, place: &Path, way: Way, seed: u64, life: u64) -> Result<Life> {
         let seed = seed.wrapping_mul(1_000_003).wrapping_add(life);
-        let greedy = life % 2 == 1;
-        let mut site = Site::new(binary, place)?;
+        let greedy = way.greedy || life % 2 == 1;
+        let pair = Pair::start(way.pair, place)?;
+        let mut environment = pair.environment();
         if greedy {
             let own = |(key, value): (&str, &str)| (key.to_owned(), value.to_owned());
-            site = site.with_environment(&GREEDY.map(own));
+            environment.extend(GREEDY.map(own));
         }
         Ok(Life {
-            site,
+            site: Site::new(binary, place)?.with_environment(&environment),
+            pair,
             world: Mutex::new(World::new().with_greed(greedy)),
             random: Random::new(seed, u64::MAX),
             seed,
@@ -117,13 +140,29 @@ impl Life {
         let registry = self.start()?;
         let keys = lock(&self.world).history.keys();
         self.look(keys, tally).context("at the end")?;
-        if lock(&self.world).greedy {
-            self.nothing_is_left()?;
-        }
+        let greedy = lock(&self.world).greedy;
+        let needed = match greedy {
+            true => {
+                self.nothing_is_due()?;
+                self.needed()?
+            }
+            false => BTreeSet::new(),
+        };
         self.verified(true, tally)?;
         registry.stop()?;
         // Offline as well.
-        self.verified(true, tally)?;
+        let told = self.verified(true, tally)?;
+        if greedy {
+            let history = &lock(&self.world).history;
+            let interrupted = |digest: &str| history.interrupted_pushes(digest);
+            broken(left(
+                &needed,
+                rows(&told),
+                &self.pair.stored()?,
+                interrupted,
+            ))?;
+            tally.needed += needed.len();
+        }
         let world = lock(&self.world);
         tally.calls += world.history.len();
         let done =
@@ -147,10 +186,13 @@ impl Life {
         let registry = self.start()?;
         let descriptors = registry.descriptors()?;
         let before = *self.descriptors.get_or_insert(descriptors);
-        if descriptors > before + SLACK {
+        if descriptors > before + SLACK && self.pair.on_machine() {
             bail!("a fresh process has {descriptors} file descriptors, the first one had {before}");
         }
-        let stray = stray_uploads(&self.site.data, self.site.port)?;
+        let stray = match self.pair.on_files() {
+            true => stray_uploads(&self.site.data, self.site.port)?,
+            false => Vec::new(),
+        };
         if !stray.is_empty() {
             bail!("files in uploads/ that no session owns: {stray:?}");
         }
@@ -241,8 +283,23 @@ impl Life {
         Ok(())
     }
 
-    /// Waits until a greedy collector has nothing more to do: what no manifest needs must be gone then.
-    fn nothing_is_left(&self) -> Result<()> {
+    /// What all manifests that are there need. Each of these blobs is read here, byte for byte.
+    fn needed(&self) -> Result<BTreeSet<String>> {
+        let world = lock(&self.world);
+        let keys = world.history.keys();
+        let Found { faults, values, .. } = check(&world, &View::Client, self.site.port, keys, &[])?;
+        broken(faults)?;
+        let alive = values
+            .iter()
+            .filter(|(key, value)| key.kind == Kind::Manifest && value.is_some());
+        let manifests = alive.filter_map(|(key, _)| world.manifests.get(&key.name));
+        Ok(manifests
+            .flat_map(|manifest| manifest.blobs.iter().cloned())
+            .collect())
+    }
+
+    /// Waits until a greedy collector has nothing more to do.
+    fn nothing_is_due(&self) -> Result<()> {
         let begun = Instant::now();
         loop {
             let told = self.site.plan().context("wharf gc plan")?;
@@ -256,7 +313,7 @@ impl Life {
         }
     }
 
-    fn verified(&self, deep: bool, tally: &mut Tally) -> Result<()> {
+    fn verified(&self, deep: bool, tally: &mut Tally) -> Result<String> {
         let told = self.site.verify(deep).context("wharf storage verify")?;
         tally.verified += 1;
         let orphans = orphans(&told);
@@ -266,7 +323,7 @@ impl Life {
         if orphans > interrupted {
             bail!("{orphans} files that nothing names, after {interrupted} interrupted calls");
         }
-        Ok(())
+        Ok(told)
     }
 }
 
@@ -275,6 +332,19 @@ fn orphans(told: &str) -> usize {
     told.lines()
         .find(|line| line.contains("that nothing names"))
         .and_then(|line| line.split_whitespace().next()?.parse().ok())
+        .unwrap_or(0)
+}
+
+/// The blobs that `wharf storage verify` looked at.
+fn rows(told: &str) -> usize {
+    told.lines()
+        .find_map(|line| {
+            line.strip_prefix("Checked ")?
+                .split(' ')
+                .next()?
+                .parse()
+                .ok()
+        })
         .unwrap_or(0)
 }
 

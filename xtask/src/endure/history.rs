@@ -157,6 +157,20 @@ impl History {
         self.calls.iter().filter(unknown).count()
     }
 
+    /// How many of those would have made this blob.
+    pub(crate) fn interrupted_pushes(&self, digest: &str) -> usize {
+        let of = |(key, calls): (&Key, &Vec<(usize, Value)>)| {
+            let made = |(call, value): &&(usize, Value)| {
+                value.is_some() && self.calls[*call].outcome == Outcome::Unknown
+            };
+            match key.kind == Kind::Blob && key.name == digest {
+                true => calls.iter().filter(made).count(),
+                false => 0,
+            }
+        };
+        self.writes.iter().map(of).sum()
+    }
+
     /// The call of this number.
     pub(crate) fn call(&self, number: usize) -> &Call {
         &self.calls[number]

@@ -172,6 +172,14 @@ pub(crate) fn is_hang(error: &io::Error) -> bool {
     )
 }
 
+/// Whether the other side ended the connection.
+pub(crate) fn is_over(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

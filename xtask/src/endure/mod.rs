@@ -9,6 +9,8 @@ pub(crate) mod cluster;
 mod crash;
 mod history;
 mod http;
+mod left;
+mod pair;
 mod power;
 mod random;
 mod registry;
@@ -18,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
 use crate::e2e::process::Watchdog;
 use crate::{run, workspace};
@@ -40,9 +42,15 @@ pub(crate) struct Args {
 enum What {
     /// Kill the server under load, again and again
     Crash {
-        /// How many times
+        /// How many times, over each pair of stores
         #[arg(long, default_value_t = 200)]
         kills: usize,
+        /// The stores; several are put through it one after the other
+        #[arg(long = "pair", value_enum, default_values_t = [pair::Kind::SqliteFiles])]
+        pairs: Vec<pair::Kind>,
+        /// A collector without any grace runs all the time, not in every second life
+        #[arg(long)]
+        greedy: bool,
     },
     /// Record what reaches the disk, and start the server on what a power cut may leave of it
     Power {
@@ -57,25 +65,40 @@ pub(crate) fn main(args: &Args) -> Result<()> {
     let binary = binary(args.binary.as_deref())?;
     let start = Instant::now();
     match &args.what {
-        What::Crash { kills } => {
+        What::Crash {
+            kills,
+            pairs,
+            greedy,
+        } => {
             let folder = crash::folder("crash")?;
             // Removes nothing: a folder that is left is one to look at.
             let _watchdog = Watchdog::start(&folder, true)?;
-            let done = crash::run(&binary, &folder, *kills, args.seed)?;
+            let mut all = 0;
+            for &pair in pairs {
+                let begun = Instant::now();
+                let way = crash::Way {
+                    pair,
+                    greedy: *greedy,
+                };
+                let done = crash::run(&binary, &folder, way, *kills, args.seed)
+                    .with_context(|| format!("{pair:?}"))?;
+                println!(
+                    "crash, {pair:?}: {} kills, {} calls, {} acknowledged, {} objects looked at, {} uploads resumed, {} \
+                     verifications, at most {} files without a row, {} blobs left after quiet and needed, {:.1} s",
+                    done.kills,
+                    done.calls,
+                    done.acknowledged,
+                    done.looked_at,
+                    done.resumed,
+                    done.verified,
+                    done.orphans,
+                    done.needed,
+                    begun.elapsed().as_secs_f32()
+                );
+                all += done.kills;
+            }
             std::fs::remove_dir_all(&folder)?;
-            println!(
-                "crash: {} kills, {} calls, {} acknowledged, {} objects looked at, {} uploads resumed, {} verifications, \
-                 at most {} files without a row, {:.1} s",
-                done.kills,
-                done.calls,
-                done.acknowledged,
-                done.looked_at,
-                done.resumed,
-                done.verified,
-                done.orphans,
-                start.elapsed().as_secs_f32()
-            );
-            println!("{} passed, 0 failed, 0 skipped", done.kills);
+            println!("{all} passed, 0 failed, 0 skipped");
         }
         What::Power { states } => {
             let folder = crash::folder("power")?;

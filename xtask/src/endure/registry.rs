@@ -110,6 +110,7 @@ impl Site {
     pub(crate) fn plan(&self) -> Result<String> {
         let mut command = Command::new(&self.binary);
         command.args(["gc", "plan", "--data"]).arg(&self.data);
+        command.envs(self.environment.iter().map(|(key, value)| (key, value)));
         let output = command
             .output()
             .with_context(|| format!("running {}", run::line(&command)))?;
@@ -124,7 +125,8 @@ impl Site {
         let mut command = Command::new(&self.binary);
         command
             .args(["storage", "verify", "--data"])
-            .arg(&self.data);
+            .arg(&self.data)
+            .envs(self.environment.iter().map(|(key, value)| (key, value)));
         if deep {
             command.arg("--deep");
         }

@@ -6,13 +6,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::history::{Effect, History, Key, Kind, Outcome};
-use super::http::{Answer, Body, Connection, is_hang};
+use super::http::{Answer, Body, Connection, is_hang, is_over};
 use super::random::{Random, digest, noise};
 
 /// Repositories that everybody works in.
 pub(crate) const REPOSITORIES: usize = 4;
 /// Tags of each that everybody moves.
 pub(crate) const TAGS: usize = 24;
+/// How often a manifest is pushed whose blobs a greedy collector takes away.
+const AGAIN: usize = 4;
 /// What all manifests here are.
 const IMAGE: &str = "application/vnd.oci.image.manifest.v1+json";
 
@@ -72,6 +74,8 @@ pub(crate) struct World {
     pub(crate) behind_a_front: bool,
     /// The database was killed: it opens sessions without waiting for its log, so those without bytes may be gone.
     pub(crate) forgets_openings: bool,
+    /// Nothing is done to the server that a client might notice: a request without an answer is a fault, and so is any 5xx.
+    pub(crate) undisturbed: bool,
     /// Answers by status.
     pub(crate) answers: HashMap<u16, usize>,
 }
@@ -87,6 +91,7 @@ pub(crate) struct Sizes {
 pub(crate) struct Client<'a> {
     world: &'a Mutex<World>,
     random: Random,
+    port: u16,
     connection: Connection,
     stop: &'a AtomicBool,
     sizes: Sizes,
@@ -130,6 +135,7 @@ impl<'a> Client<'a> {
         Ok(Client {
             world,
             random,
+            port,
             connection: Connection::open(port)?,
             stop,
             sizes,
@@ -188,11 +194,25 @@ impl<'a> Client<'a> {
         let id = format!("call-{number}");
         let mut headers = headers.to_vec();
         headers.push(("X-Request-Id", &id));
-        let sent = self.connection.send(method, target, &headers, body);
+        let mut sent = self.connection.send(method, target, &headers, body);
+        // nginx ends a connection that waits for a request when it takes up a configuration; no request was lost, since
+        // it answers each that it read.
+        if sent.as_ref().is_err_and(is_over)
+            && lock(self.world).undisturbed
+            && let Ok(connection) = Connection::open(self.port)
+        {
+            self.connection = connection;
+            sent = self.connection.send(method, target, &headers, body);
+        }
         let mut world = lock(self.world);
         let answer = match sent {
             Ok(answer) => answer,
             Err(error) => {
+                if world.undisturbed {
+                    world
+                        .faults
+                        .push(format!("no answer: {method} {target}: {error}"));
+                }
                 if is_hang(&error) {
                     world
                         .faults
@@ -214,8 +234,9 @@ impl<'a> Client<'a> {
         }
         // A refusal may be right when others delete meanwhile; what is never right is the server's own error, 503 aside.
         let wrong = match answer.status {
-            200..300 | 404 | 503 => false,
-            502 | 504 => !given_up,
+            200..300 | 404 => false,
+            503 => world.undisturbed,
+            502 | 504 => !given_up || world.undisturbed,
             400 => method != "PUT" || !target.contains("/manifests/"),
             405 | 409 | 412 => method != "DELETE",
             _ => true,
@@ -277,6 +298,16 @@ impl<'a> Client<'a> {
     /// POST ?digest=.
     fn push_whole(&mut self, repository: usize) -> Done<Option<(String, usize)>> {
         let (content, bytes, digest) = self.prepare();
+        self.push_bytes(repository, content, &bytes, digest)
+    }
+
+    fn push_bytes(
+        &mut self,
+        repository: usize,
+        content: Content,
+        bytes: &[u8],
+        digest: String,
+    ) -> Done<Option<(String, usize)>> {
         let name = self::repository(repository);
         let target = format!("/v2/{name}/blobs/uploads/?digest={digest}");
         let effects = [Self::link(repository, &digest)];
@@ -284,7 +315,7 @@ impl<'a> Client<'a> {
             "POST",
             &target,
             &[],
-            Body::Whole(&bytes),
+            Body::Whole(bytes),
             &effects,
             |_, _| {},
         )?;
@@ -499,18 +530,32 @@ impl<'a> Client<'a> {
             blobs: parts.into_iter().map(|(digest, _)| digest).collect(),
             subject,
         };
+        let blobs = manifest.blobs.clone();
         lock(self.world).manifests.insert(digest.clone(), manifest);
-        self.put_manifest(repository, &digest)
+        for _ in 0..AGAIN {
+            let refused = self.put_manifest(repository, &digest)? == 400;
+            if !refused || !lock(self.world).greedy {
+                break;
+            }
+            // As clients do: what was collected meanwhile comes again, maybe while its bytes are still being removed.
+            for blob in &blobs {
+                let known = lock(self.world).blobs.get(blob).copied();
+                if let Some(content) = known {
+                    self.push_bytes(repository, content, &content.bytes(), blob.clone())?;
+                }
+            }
+        }
+        Ok(())
     }
 
-    /// PUT of a manifest that was prepared, with some tags.
-    fn put_manifest(&mut self, repository: usize, digest: &str) -> Done {
+    /// PUT of a manifest that was prepared, with some tags; gives the status, or 0 without a request.
+    fn put_manifest(&mut self, repository: usize, digest: &str) -> Done<u16> {
         let Some(bytes) = lock(self.world)
             .manifests
             .get(digest)
             .map(|manifest| manifest.bytes.clone())
         else {
-            return Ok(());
+            return Ok(0);
         };
         let name = self::repository(repository);
         let mut tags: Vec<String> = (0..self.random.below(4))
@@ -548,7 +593,7 @@ impl<'a> Client<'a> {
         if answer.status == 201 {
             lock(self.world).pushed[repository].push(digest.to_owned());
         }
-        Ok(())
+        Ok(answer.status)
     }
 
     /// A manifest that is there, under other tags.
@@ -558,7 +603,7 @@ impl<'a> Client<'a> {
             self.random.pick(&world.pushed[repository]).cloned()
         };
         match chosen {
-            Some(digest) => self.put_manifest(repository, &digest),
+            Some(digest) => self.put_manifest(repository, &digest).map(drop),
             None => Ok(()),
         }
     }

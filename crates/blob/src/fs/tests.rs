@@ -711,3 +711,35 @@ async fn tiny_chunks_are_gathered() {
     let calls = house.store.counts().read()[0].1;
     assert!(calls <= 3, "{calls} writes");
 }
+
+/// Pages of a file that are in memory, as util-linux' fincore sees them.
+fn pages(file: &Path) -> Option<u64> {
+    let mut fincore = std::process::Command::new("fincore");
+    let told = fincore.args(["-n", "-r", "-o", "PAGES"]).arg(file).output();
+    String::from_utf8(told.ok()?.stdout)
+        .ok()?
+        .trim()
+        .parse()
+        .ok()
+}
+
+/// What a scrub reads comes from the disk, not from memory that held it since the push.
+#[tokio::test]
+async fn what_was_uncached_is_in_no_memory() {
+    let house = House::new();
+    const TMPFS: i64 = 0x0102_1994;
+    let bytes = Bytes::from(vec![7; 1 << 20]);
+    let key = Key::fresh(&Digest::of(Algorithm::Sha256, &bytes));
+    house.store.put(&key, bytes).await.unwrap();
+    let file = house.dir.path().join(key.as_str());
+    std::fs::read(&file).unwrap();
+    let on_memory = rustix::fs::statfs(&file).unwrap().f_type == TMPFS;
+    match pages(&file) {
+        Some(before) if !on_memory => {
+            assert!(before > 0);
+            house.store.uncache(&key).await.unwrap();
+            assert_eq!(pages(&file), Some(0));
+        }
+        _ => println!("skipped: it needs fincore, and temporary files on a disk"),
+    }
+}

@@ -5,7 +5,7 @@ use super::*;
 use crate::clock::Clock as _;
 use crate::error::Error;
 use crate::house::{House, LARGE, noise};
-use crate::{blob, manifest, restore};
+use crate::{blob, manifest, restore, upload};
 
 const HOUR: i64 = 3_600_000;
 const DAY: i64 = 24 * HOUR;
@@ -641,4 +641,100 @@ async fn a_restored_index_brings_nothing_back_that_went_before_it() {
     let restored = restore::manifest(&house.registry, &House::repository(), &index, "carol").await;
     assert_eq!(restored.unwrap().others, 0);
     assert!(!resolves(&house, child.as_str()).await);
+}
+
+/// Issue 5, section 5: nothing goes silently.
+#[tokio::test]
+async fn each_deletion_leaves_an_event_with_its_cause() {
+    let house = House::new().await;
+    let name = House::repository();
+    let (old, _) = house.push_image("v1", &noise(40, LARGE)).await;
+    let (new, _) = house.push_image("v1", &noise(41, LARGE)).await;
+    let expected = |kind: &str, cause: &str| (kind.to_owned(), Some(cause.to_owned()));
+    let last = async || causes(&house).await.pop().unwrap();
+    // The overwrite is the last but one of what the push wrote, or the last.
+    let overwritten = expected("tag.move", "pushed");
+    assert_eq!(
+        causes(&house)
+            .await
+            .iter()
+            .filter(|one| **one == overwritten)
+            .count(),
+        2
+    );
+    house.rule(|rules| rules.untagged = Some(0));
+    house.run::<Untagged>().await;
+    assert_eq!(
+        last().await,
+        expected("manifest.delete", "nothing names it")
+    );
+    house.rule(|rules| rules.untagged = None);
+    let (same, _) = house.push_image("v2", &noise(41, LARGE)).await;
+    assert_eq!(same, new);
+    crate::tag::delete(&house.registry, &name, &Tag::parse("v2").unwrap(), "bob")
+        .await
+        .unwrap();
+    assert_eq!(last().await, expected("tag.delete", "deleted"));
+    delete(&house, &new).await;
+    let mut told = causes(&house).await;
+    assert_eq!(told.pop().unwrap(), expected("manifest.delete", "deleted"));
+    assert_eq!(
+        told.pop().unwrap(),
+        expected("tag.delete", "its manifest was deleted")
+    );
+    let layer = Digest::of(wharf_oci::Algorithm::Sha256, &noise(41, LARGE));
+    delete_blob(&house, &layer).await;
+    assert_eq!(last().await, expected("blob.delete", "deleted"));
+    upload::create(&house.registry, &name, "alice", None)
+        .await
+        .unwrap();
+    house.clock.advance(house.registry.limits.upload_age_ms + 1);
+    house.run::<upload::Expire>().await;
+    assert_eq!(
+        last().await,
+        expected("upload.expire", "nobody continued it")
+    );
+    house.clock.advance(7 * DAY);
+    collect(&house).await;
+    let over = expected("manifest.purge", "its time to be restored is over");
+    assert_eq!(
+        causes(&house)
+            .await
+            .iter()
+            .filter(|one| **one == over)
+            .count(),
+        2
+    );
+    house.clock.advance(DAY);
+    collect(&house).await;
+    let told = causes(&house).await;
+    for cause in ["deleted", "unreferenced"] {
+        assert!(told.contains(&expected("blob.collect", cause)), "{told:?}");
+    }
+    assert!(!resolves(&house, old.as_str()).await && files(&house) == 0);
+
+    let stray = noise(42, LARGE);
+    let key = wharf_blob::Key::fresh(&Digest::of(wharf_oci::Algorithm::Sha256, &stray));
+    house.registry.blobs.put(&key, stray.into()).await.unwrap();
+    house
+        .clock
+        .set(i64::try_from(key.made_at().unwrap()).unwrap());
+    // The leap is seen, and then two days pass.
+    house.run::<Sweep>().await;
+    house.clock.advance(2 * DAY);
+    house.run::<Sweep>().await;
+    assert_eq!(
+        last().await,
+        expected("blob.collect", "no row names these bytes")
+    );
+
+    let bad = noise(43, LARGE);
+    let digest = house.push(&bad).await;
+    std::fs::write(house.file(&digest).await, b"other").unwrap();
+    house.run::<crate::scrub::Scrub>().await;
+    let (kind, cause) = last().await;
+    assert!(
+        kind == "blob.condemn" && cause.is_some(),
+        "{kind} {cause:?}"
+    );
 }

@@ -17,7 +17,7 @@ use crate::registry::Registry;
 /// Jobs of this process at once.
 const AT_ONCE: usize = 4;
 /// How long a worker that is not heard of keeps a job.
-const LEASE: Duration = Duration::from_secs(60);
+const LEASE: Duration = Duration::from_secs(20);
 /// A look at what is due is no longer ago than this: another replica may have added a job, or an operator moved one.
 const LOOK: Duration = Duration::from_secs(3);
 /// The wait while jobs are due that nobody may take, since as many run as may.

@@ -258,8 +258,16 @@ async fn expire_sessions(registry: &Registry, before: i64) -> Result<u64> {
             let Ok(_guard) = registry.uploads.try_lock(&id) else {
                 continue;
             };
-            forget(registry, &id).await?;
-            freed += 1;
+            let expire = rows::Expire {
+                id: id.to_string(),
+                touched_before: before,
+                at: registry.clock.now_ms(),
+            };
+            // Another process may have taken it up since.
+            if registry.meta.write(expire).await? {
+                free(registry, &id).await?;
+                freed += 1;
+            }
         }
         count += freed;
         if freed == 0 {
@@ -510,6 +518,11 @@ async fn forget(registry: &Registry, id: &UploadId) -> Result<()> {
         .meta
         .write(rows::Delete { id: id.to_string() })
         .await?;
+    free(registry, id).await
+}
+
+/// Frees what a session held that is gone.
+async fn free(registry: &Registry, id: &UploadId) -> Result<()> {
     registry.blobs.discard(id).await?;
     if registry.blobs.is_remote() {
         parts::settle(registry, id, None).await;

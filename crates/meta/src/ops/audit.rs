@@ -200,6 +200,18 @@ impl Op for Discard {
             let named = live.map_or(Ok(None), |mut row| row.opt_text(0))?;
             if named.as_ref() != Some(key) {
                 discarded += made;
+                if made == 1 {
+                    let fact = Fact {
+                        kind: Kind::BlobCollect,
+                        repository: None,
+                        digest: Some(digest),
+                        tag: None,
+                        actor: "storage.sweep",
+                        at: self.at,
+                        payload: json!({ "cause": "no row names these bytes", "key": key }),
+                    };
+                    event::record(tx, fact).await?;
+                }
             } else if made == 1 {
                 tx.exec("DELETE FROM garbage WHERE key = $1", vals![key])
                     .await?;

@@ -407,7 +407,7 @@ impl Op for Unlink {
             tag: None,
             actor: &self.actor,
             at: self.at,
-            payload: json!({}),
+            payload: json!({ "cause": "deleted" }),
         };
         event::record(tx, fact).await?;
         Ok(Unlinked::Done)
@@ -504,7 +504,7 @@ impl Op for Publish {
         let repository = repository::ensure(tx, &self.repository, self.at).await?;
         let linked = link(tx, &repository, &self.digest, self.size, self.at).await?;
         if let Some(upload) = &self.upload {
-            upload::remove(tx, upload).await?;
+            upload::remove(tx, upload, i64::MAX).await?;
         }
         if linked {
             let fact = Fact {

@@ -34,6 +34,8 @@ pub enum Kind {
     TagMove,
     /// A tag went.
     TagDelete,
+    /// An upload that nobody continued was forgotten, with what it held.
+    UploadExpire,
 }
 
 impl Kind {
@@ -51,6 +53,7 @@ impl Kind {
             Kind::ManifestPurge => "manifest.purge",
             Kind::TagMove => "tag.move",
             Kind::TagDelete => "tag.delete",
+            Kind::UploadExpire => "upload.expire",
         }
     }
 }

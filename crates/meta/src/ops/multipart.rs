@@ -132,7 +132,10 @@ impl Op for Lose {
             )
             .await?;
         match ours {
-            Some(_) => super::upload::remove(tx, &self.upload).await,
+            Some(_) => {
+                let removed = super::upload::remove(tx, &self.upload, i64::MAX).await?;
+                Ok(removed.is_some())
+            }
             None => Ok(false),
         }
     }

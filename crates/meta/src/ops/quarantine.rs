@@ -3,7 +3,7 @@
 //! [`super::blob::Condemn`] puts them here. The next push of the same digest makes a new row, and [`Settle`] then lets the old
 //! bytes go; so does collection when no repository holds the digest any more.
 
-use wharf_oci::Digest;
+use wharf_oci::{Digest, RepositoryName};
 
 use crate::error::Result;
 use crate::tx::{Op, ReadOp, Tx};
@@ -76,6 +76,34 @@ impl Op for Of {
             )
             .await?;
         rows.into_iter().map(condemned).collect()
+    }
+}
+
+/// Whether a repository holds a blob that is in quarantine, so that who asks for it can be told. Cost: one row of each of three
+/// tables.
+#[derive(Clone, Debug)]
+pub struct Hides {
+    /// The repository.
+    pub repository: RepositoryName,
+    /// The digest.
+    pub digest: Digest,
+}
+
+impl ReadOp for Hides {}
+impl Op for Hides {
+    type Out = bool;
+    const SINGLE: bool = true;
+
+    async fn run<T: Tx>(&self, tx: &mut T) -> Result<bool> {
+        let row = tx
+            .row(
+                "SELECT 1 FROM repository r \
+                 JOIN repository_blob l ON l.repository_id = r.id AND l.digest = $2 AND l.hidden = 0 \
+                 JOIN quarantine q ON q.digest = l.digest WHERE r.name = $1 LIMIT 1",
+                vals![&self.repository, &self.digest],
+            )
+            .await?;
+        Ok(row.is_some())
     }
 }
 

@@ -71,6 +71,7 @@ impl Op for Delete {
             repository: &repository,
             name: &self.repository,
             actor: &self.actor,
+            cause: "deleted",
             at: self.at,
         };
         let Some(current) = change.current(tx, self.tag.as_str()).await? else {
@@ -129,6 +130,7 @@ impl Op for Restore {
             repository: &repository,
             name: &self.repository,
             actor: &self.actor,
+            cause: "restored",
             at: self.at,
         };
         let current = change.current(tx, self.tag.as_str()).await?;
@@ -263,6 +265,8 @@ pub(crate) struct Change<'a> {
     pub(crate) repository: &'a Id,
     pub(crate) name: &'a RepositoryName,
     pub(crate) actor: &'a str,
+    /// Why, for events.
+    pub(crate) cause: &'static str,
     pub(crate) at: i64,
 }
 
@@ -397,7 +401,12 @@ impl Change<'_> {
             tag: Some(tag),
             actor: self.actor,
             at: self.at,
-            payload: json!({ "version": version, "from": from.map(Digest::as_str), "to": to.map(Digest::as_str) }),
+            payload: json!({
+                "version": version,
+                "from": from.map(Digest::as_str),
+                "to": to.map(Digest::as_str),
+                "cause": self.cause,
+            }),
         };
         event::record(tx, fact).await
     }

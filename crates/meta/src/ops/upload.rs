@@ -1,8 +1,10 @@
 //! Upload sessions: a row claims only bytes that were durable before its commit, with the hash state of exactly that
 //! offset. The session's publish is in [`super::blob::Publish`].
 
+use serde_json::json;
 use wharf_oci::{Algorithm, RepositoryName};
 
+use super::event::{self, Fact, Kind};
 use super::multipart::{self, ClaimedParts, MultipartRow};
 use crate::error::{Error, Result};
 use crate::tx::{Counter, Op, ReadOp, Tx};
@@ -313,20 +315,70 @@ impl Op for Delete {
     const FREES: bool = true;
 
     async fn run<T: Tx>(&self, tx: &mut T) -> Result<bool> {
-        remove(tx, &self.id).await
+        Ok(remove(tx, &self.id, i64::MAX).await?.is_some())
     }
 }
 
-/// Removes a session's rows; tells whether there was one.
-pub(crate) async fn remove<T: Tx>(tx: &mut T, id: &str) -> Result<bool> {
-    let chunks = tx
+/// Forgets a session that nobody has touched since a time; tells whether there was such a one. Cost: as [`Delete`], and an event.
+#[derive(Clone, Debug)]
+pub struct Expire {
+    /// The session's id.
+    pub id: String,
+    /// Milliseconds since 1970.
+    pub touched_before: i64,
+    /// Milliseconds since 1970.
+    pub at: i64,
+}
+
+impl Op for Expire {
+    type Out = bool;
+    const FREES: bool = true;
+
+    async fn run<T: Tx>(&self, tx: &mut T) -> Result<bool> {
+        let Some(removed) = remove(tx, &self.id, self.touched_before).await? else {
+            return Ok(false);
+        };
+        let fact = Fact {
+            kind: Kind::UploadExpire,
+            repository: Some(&removed.repository),
+            digest: None,
+            tag: None,
+            actor: &removed.owner,
+            at: self.at,
+            payload: json!({
+                "cause": "nobody continued it",
+                "upload": self.id,
+                "held": removed.held,
+                "since": removed.touched_at,
+            }),
+        };
+        event::record(tx, fact).await?;
+        Ok(true)
+    }
+}
+
+/// What a session was that is gone.
+pub(crate) struct Removed {
+    repository: RepositoryName,
+    owner: String,
+    held: i64,
+    touched_at: i64,
+}
+
+/// Removes a session's rows, if it was not touched since; tells what it was.
+pub(crate) async fn remove<T: Tx>(
+    tx: &mut T,
+    id: &str,
+    touched_before: i64,
+) -> Result<Option<Removed>> {
+    let removed = tx
         .row(
-            "DELETE FROM upload WHERE id = $1 RETURNING chunks",
-            vals![id],
+            "DELETE FROM upload WHERE id = $1 AND touched_at < $2 RETURNING chunks, repository, owner, bytes_held, touched_at",
+            vals![id, touched_before],
         )
         .await?;
-    let Some(mut row) = chunks else {
-        return Ok(false);
+    let Some(mut row) = removed else {
+        return Ok(None);
     };
     multipart::end(tx, id).await?;
     if row.int(0)? > 0 {
@@ -334,7 +386,12 @@ pub(crate) async fn remove<T: Tx>(tx: &mut T, id: &str) -> Result<bool> {
             .await?;
     }
     tx.count(Counter::Uploads, -1).await?;
-    Ok(true)
+    Ok(Some(Removed {
+        repository: row.repository(1)?,
+        owner: row.text(2)?,
+        held: row.int(3)?,
+        touched_at: row.int(4)?,
+    }))
 }
 
 /// Sessions not touched since a time, longest first. Cost: the rows given.

@@ -150,3 +150,45 @@ async fn uploads_grow_old_by_time_that_passes() {
         .await
         .expect_status(404);
 }
+
+/// What is about to be collected counts as absent for whoever would rely on it, and a manifest that names it keeps it.
+///
+/// Spec: MNT-1, BGET-1, MPUT-9.
+#[tokio::test]
+async fn in_the_last_hour_of_its_grace_a_blob_is_mounted_by_nobody_and_kept_by_a_manifest() {
+    let (server, clock) = start().await;
+    let client = server.admin(Version::Http1);
+    let image = Image::random();
+    for content in image.blobs() {
+        client.push_blob("team/app", content).await;
+    }
+    let layer = &image.layers[0];
+    let address = blob("team/app", &layer.digest);
+    let mount = |into: &str| {
+        let digest = &layer.digest;
+        client.post(&format!(
+            "/v2/{into}/blobs/uploads/?mount={digest}&from=team/app"
+        ))
+    };
+    clock.advance(DAY - HOUR - 1);
+    client.head(&address).send().await.expect_status(200);
+    mount("team/before").send().await.expect_status(201);
+    clock.advance(2);
+    client.head(&address).send().await.expect_status(404);
+    mount("team/after").send().await.expect_status(202);
+    assert!(holds(&client, "team/app", layer).await);
+    client
+        .push_manifest("team/app", "v1", &image.manifest)
+        .await;
+    client.head(&address).send().await.expect_status(200);
+    mount("team/after").send().await.expect_status(201);
+    clock.advance(DAY);
+    wharf_core::gc::free_now(&server.app().registry, false)
+        .await
+        .expect("a collection");
+    for content in image.blobs() {
+        assert!(holds(&client, "team/app", content).await);
+    }
+    let before = blob("team/before", &layer.digest);
+    client.head(&before).send().await.expect_status(404);
+}

@@ -7,6 +7,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
 use wharf_meta::test_server::TestServer;
 
 use super::proxy::Proxy;
@@ -16,7 +17,7 @@ use crate::endure::registry::{Registry, Site};
 use crate::run;
 
 /// The bucket.
-const BUCKET: &str = "wharf";
+pub(crate) const BUCKET: &str = "wharf";
 /// Who may use it.
 const KEY: &str = "wharf-cluster";
 const SECRET: &str = "wharf-cluster-secret";
@@ -64,7 +65,7 @@ impl Replica {
     pub(crate) fn freeze(&mut self) -> Result<()> {
         self.notice();
         if let Some(running) = &self.running {
-            running.signal(rustix::process::Signal::STOP)?;
+            running.signal(Signal::STOP)?;
             self.frozen = true;
         }
         Ok(())
@@ -74,10 +75,15 @@ impl Replica {
     pub(crate) fn thaw(&mut self) -> Result<()> {
         self.notice();
         if let Some(running) = self.running.as_ref().filter(|_| self.frozen) {
-            running.signal(rustix::process::Signal::CONT)?;
+            running.signal(Signal::CONT)?;
         }
         self.frozen = false;
         Ok(())
+    }
+
+    /// Its next start is of another program.
+    pub(crate) fn becomes(&mut self, binary: &Path) {
+        self.site.binary = binary.to_owned();
     }
 
     /// Starts it if it does not run, without waiting.
@@ -90,7 +96,7 @@ impl Replica {
     }
 
     /// Waits until it serves. One that ended by itself, since a store was away when it started, is started again.
-    fn ready(&mut self) -> Result<()> {
+    pub(crate) fn ready(&mut self) -> Result<()> {
         let begun = Instant::now();
         loop {
             self.start()?;
@@ -118,7 +124,7 @@ pub(crate) struct Bed {
     pub(crate) to_postgres: Proxy,
     /// None: one replica keeps blobs in its folder.
     pub(crate) to_s3: Option<Proxy>,
-    _front: Daemon,
+    pub(crate) front: Front,
     _s3: Option<Daemon>,
 }
 
@@ -146,14 +152,14 @@ impl Bed {
             });
         }
         let port = free_port()?;
-        let front = front(folder, port, &sites)?;
+        let front = Front::start(folder, port, &sites)?;
         let mut bed = Bed {
             replicas: sites,
             port,
             postgres,
             to_postgres,
             to_s3,
-            _front: front,
+            front,
             _s3: s3,
         };
         // All at once on an empty database: whoever comes first makes it.
@@ -162,6 +168,12 @@ impl Bed {
         }
         bed.ready()?;
         Ok(bed)
+    }
+
+    /// The schema of the database.
+    pub(crate) fn schema(&self) -> Option<String> {
+        let ask = "SELECT max(number)::text FROM migration";
+        self.postgres.text("postgres", ask)
     }
 
     /// Starts what does not run and waits until every replica serves.
@@ -175,24 +187,27 @@ impl Bed {
 
 fn environment(postgres: u16, s3: Option<u16>) -> Vec<(String, String)> {
     let mut pairs = vec![(
-        "METADATA__URL",
+        "WHARF__METADATA__URL".to_owned(),
         format!("postgres://wharf@127.0.0.1:{postgres}/postgres?sslmode=disable"),
     )];
-    if let Some(port) = s3 {
-        pairs.extend([
-            ("STORAGE__KIND", "s3".to_owned()),
-            ("STORAGE__S3__BUCKET", BUCKET.to_owned()),
-            ("STORAGE__S3__REGION", "us-east-1".to_owned()),
-            ("STORAGE__S3__PATH_STYLE", "true".to_owned()),
-            ("STORAGE__S3__ENDPOINT", format!("http://127.0.0.1:{port}")),
-            ("STORAGE__S3__ACCESS_KEY_ID", KEY.to_owned()),
-            ("STORAGE__S3__SECRET_ACCESS_KEY", SECRET.to_owned()),
-        ]);
-    }
+    pairs.extend(s3.into_iter().flat_map(s3_environment));
     pairs
-        .into_iter()
-        .map(|(key, value)| (format!("WHARF__{key}"), value))
-        .collect()
+}
+
+/// The configuration that makes a server use the bucket of [`s3`].
+pub(crate) fn s3_environment(port: u16) -> Vec<(String, String)> {
+    [
+        ("KIND", "s3".to_owned()),
+        ("S3__BUCKET", BUCKET.to_owned()),
+        ("S3__REGION", "us-east-1".to_owned()),
+        ("S3__PATH_STYLE", "true".to_owned()),
+        ("S3__ENDPOINT", format!("http://127.0.0.1:{port}")),
+        ("S3__ACCESS_KEY_ID", KEY.to_owned()),
+        ("S3__SECRET_ACCESS_KEY", SECRET.to_owned()),
+    ]
+    .into_iter()
+    .map(|(key, value)| (format!("WHARF__STORAGE__{key}"), value))
+    .collect()
 }
 
 fn free_port() -> Result<u16> {
@@ -204,7 +219,7 @@ fn program(name: &str) -> Result<PathBuf> {
 }
 
 /// MinIO with an empty bucket.
-fn s3(folder: &Path) -> Result<(Daemon, u16)> {
+pub(crate) fn s3(folder: &Path) -> Result<(Daemon, u16)> {
     let (port, data) = (free_port()?, folder.join("s3"));
     std::fs::create_dir_all(data.join(BUCKET))?;
     let mut command = Command::new(program("minio")?);
@@ -228,19 +243,78 @@ fn answers(port: u16, path: &str) -> bool {
 
 /// nginx: each request to the next replica. It asks nobody twice, so that a request has one outcome; a replica that does
 /// not answer costs its client a 502 or 504.
-fn front(folder: &Path, port: u16, replicas: &[Replica]) -> Result<Daemon> {
-    let place = folder.join("front");
-    std::fs::create_dir(&place)?;
+pub(crate) struct Front {
+    daemon: Daemon,
+    place: PathBuf,
+    port: u16,
+    replicas: Vec<u16>,
+}
+
+impl Front {
+    fn start(folder: &Path, port: u16, replicas: &[Replica]) -> Result<Front> {
+        if replicas.is_empty() {
+            bail!("a cluster needs a replica");
+        }
+        let place = folder.join("front");
+        std::fs::create_dir(&place)?;
+        let replicas: Vec<u16> = replicas.iter().map(Replica::port).collect();
+        write(&place, port, &replicas, None)?;
+        let mut command = Command::new(program("nginx")?);
+        command.arg("-p").arg(&place).arg("-c").arg(file(&place));
+        let mut daemon = Daemon::start("nginx", &mut command, &place.join("log"))?;
+        daemon.wait_until(|| std::net::TcpStream::connect(("127.0.0.1", port)).is_ok())?;
+        Ok(Front {
+            daemon,
+            place,
+            port,
+            replicas,
+        })
+    }
+
+    /// Sends new requests to all replicas but this one, and waits until nginx does so.
+    pub(crate) fn leave_out(&mut self, replica: Option<usize>) -> Result<()> {
+        let before = self.workers()?;
+        write(&self.place, self.port, &self.replicas, replica)?;
+        let nginx = Pid::from_raw(i32::try_from(self.daemon.pid())?).context("nginx")?;
+        kill_process(nginx, Signal::HUP)?;
+        let begun = Instant::now();
+        // The old worker ends when its last request is answered.
+        while self.workers()?.iter().any(|worker| before.contains(worker)) {
+            if begun.elapsed() > RELOAD {
+                bail!("nginx did not take up its configuration");
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
+    }
+
+    /// Its workers' processes.
+    fn workers(&self) -> Result<Vec<String>> {
+        let id = self.daemon.pid();
+        let children = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children"))?;
+        Ok(children.split_whitespace().map(str::to_owned).collect())
+    }
+}
+
+/// Longest wait for nginx to answer what the old configuration let in.
+const RELOAD: Duration = Duration::from_secs(60);
+
+fn file(place: &Path) -> PathBuf {
+    place.join("nginx.conf")
+}
+
+fn write(place: &Path, port: u16, replicas: &[u16], without: Option<usize>) -> Result<()> {
     let shown = place.display();
     let user = if rustix::process::geteuid().is_root() {
         "user root;"
     } else {
         ""
     };
-    let servers: String = replicas
-        .iter()
-        .map(|replica| format!("server 127.0.0.1:{} max_fails=0; ", replica.port()))
-        .collect();
+    let server = |(at, replica): (usize, &u16)| {
+        let down = if without == Some(at) { " down" } else { "" };
+        format!("server 127.0.0.1:{replica} max_fails=0{down}; ")
+    };
+    let servers: String = replicas.iter().enumerate().map(server).collect();
     let config = format!(
         "daemon off; {user} worker_processes 1; pid {shown}/pid; error_log {shown}/error.log crit;
 events {{ worker_connections 2000; }}
@@ -259,14 +333,5 @@ http {{
 }}
 "
     );
-    let file = place.join("nginx.conf");
-    std::fs::write(&file, config)?;
-    let mut command = Command::new(program("nginx")?);
-    command.arg("-p").arg(&place).arg("-c").arg(&file);
-    let mut daemon = Daemon::start("nginx", &mut command, &place.join("log"))?;
-    daemon.wait_until(|| std::net::TcpStream::connect(("127.0.0.1", port)).is_ok())?;
-    if replicas.is_empty() {
-        bail!("a cluster needs a replica");
-    }
-    Ok(daemon)
+    Ok(std::fs::write(file(place), config)?)
 }

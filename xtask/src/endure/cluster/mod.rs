@@ -2,10 +2,12 @@
 //!
 //! A round: clients work through nginx while [`Event`]s happen; then everything is healed, the clients stop, and what they
 //! were told is held against what nginx and each replica alone answer. Nothing acknowledged may be lost, nothing wrong
-//! served, and no answer may be the server's own error, 503 aside.
+//! served, and no answer may be the server's own error, 503 aside. With `--rolling` nothing fails, and every replica is
+//! replaced by another version and back instead.
 
-mod bed;
+pub(super) mod bed;
 mod proxy;
+mod rolling;
 
 use std::path::Path;
 use std::sync::Mutex;
@@ -42,6 +44,12 @@ pub(crate) struct Args {
     /// How many replicas; more than one need a Wharf that keeps blobs in an object store
     #[arg(long, default_value_t = 1)]
     pub(crate) replicas: usize,
+    /// Nothing fails: one replica after the other is replaced, first by the program under test, then by the one before
+    #[arg(long)]
+    pub(crate) rolling: bool,
+    /// The version before, for `--rolling`; without it, each replica is replaced by its like
+    #[arg(long, requires = "rolling")]
+    pub(crate) previous: Option<std::path::PathBuf>,
     /// The program under test; built as a release when it is not given
     #[arg(long)]
     pub(crate) binary: Option<std::path::PathBuf>,
@@ -112,19 +120,16 @@ pub(crate) fn main(args: &Args) -> Result<()> {
     let begun = Instant::now();
     let time = Duration::from_secs(args.seconds);
     let mut tally = Tally::default();
+    if args.rolling {
+        rolling::run(&binary, &folder, args, &mut tally)?;
+    }
     let mut life = 0;
-    while begun.elapsed() < time {
+    while begun.elapsed() < time && !args.rolling {
         let place = folder.join(format!("life-{life}"));
         std::fs::create_dir(&place)?;
         Life::new(&binary, &place, args, life)?
             .live(time.saturating_sub(begun.elapsed()), &mut tally)
-            .with_context(|| {
-                format!(
-                    "seed {}, life {life}; logs are in {}",
-                    args.seed,
-                    place.display()
-                )
-            })?;
+            .with_context(|| kept(args, life, &place))?;
         std::fs::remove_dir_all(&place)?;
         life += 1;
     }
@@ -143,6 +148,12 @@ pub(crate) fn main(args: &Args) -> Result<()> {
     println!("events: {:?}\nanswers: {:?}", tally.events, tally.answers);
     println!("{} passed, 0 failed, 0 skipped", tally.rounds);
     Ok(())
+}
+
+fn kept(args: &Args, life: u64, place: &Path) -> String {
+    let seed = args.seed;
+    let place = place.display();
+    format!("seed {seed}, life {life}; logs are in {place}")
 }
 
 /// Dropped, it ends the clients.
@@ -168,6 +179,7 @@ impl Life {
         let seed = args.seed.wrapping_mul(1_000_003).wrapping_add(life);
         let mut world = World::new();
         world.behind_a_front = true;
+        world.undisturbed = args.rolling;
         Ok(Life {
             bed: Bed::start(binary, place, args.replicas)?,
             world: Mutex::new(world),
@@ -188,7 +200,11 @@ impl Life {
             round += 1;
             tally.rounds += 1;
         }
-        // Everything there ever was, not a sample.
+        self.end(tally)
+    }
+
+    /// Looks at everything there ever was, not a sample, and adds up what was done.
+    fn end(&mut self, tally: &mut Tally) -> Result<()> {
         let keys = lock(&self.world).history.keys();
         self.compare(self.bed.port, keys, tally)
             .context("at the end")?;
@@ -205,8 +221,31 @@ impl Life {
         Ok(())
     }
 
-    /// Clients work while things happen.
+    /// Clients work while things fail.
     fn work(&mut self, round: u64, tally: &mut Tally) -> Result<()> {
+        self.among_clients(round, |bed, random, world| {
+            let begun = Instant::now();
+            let mut outcome = Ok(());
+            while begun.elapsed() < ROUND && outcome.is_ok() {
+                // Those of the store stand last.
+                let known = EVENTS.len() - if bed.to_s3.is_some() { 0 } else { 4 };
+                let event = EVENTS[random.below(known)];
+                *tally.events.entry(event).or_default() += 1;
+                if event == Event::DatabaseKill {
+                    lock(world).forgets_openings = true;
+                }
+                outcome = happen(bed, random, event).with_context(|| format!("{event:?}"));
+            }
+            outcome.and_then(|()| heal(bed))
+        })
+    }
+
+    /// Clients work while this is done.
+    fn among_clients(
+        &mut self,
+        round: u64,
+        act: impl FnOnce(&mut Bed, &mut Random, &Mutex<World>) -> Result<()>,
+    ) -> Result<()> {
         let (stop, port) = (AtomicBool::new(false), self.bed.port);
         let since = lock(&self.world).history.now();
         let (world, seed) = (&self.world, self.seed);
@@ -228,22 +267,8 @@ impl Life {
                 });
             }
             // Also when something here panics: the scope waits for the clients.
-            let ends = Ends(&stop);
-            let begun = Instant::now();
-            let mut outcome = Ok(());
-            while begun.elapsed() < ROUND && outcome.is_ok() {
-                // Those of the store stand last.
-                let known = EVENTS.len() - if bed.to_s3.is_some() { 0 } else { 4 };
-                let event = EVENTS[random.below(known)];
-                *tally.events.entry(event).or_default() += 1;
-                if event == Event::DatabaseKill {
-                    lock(world).forgets_openings = true;
-                }
-                outcome = happen(bed, random, event).with_context(|| format!("{event:?}"));
-            }
-            let healed = outcome.and_then(|()| heal(bed));
-            drop(ends);
-            healed
+            let _ends = Ends(&stop);
+            act(bed, random, world)
         })?;
         // What a replica still did for a client that has gone.
         std::thread::sleep(Duration::from_secs(2));

@@ -52,6 +52,13 @@ impl Op for Delete {
     const FREES: bool = true;
 
     async fn run<T: Tx>(&self, tx: &mut T) -> Result<Deleted> {
+        self.because(tx, "deleted").await
+    }
+}
+
+impl Delete {
+    /// The same, for this reason.
+    pub(super) async fn because<T: Tx>(&self, tx: &mut T, cause: &'static str) -> Result<Deleted> {
         let Some(repository) = repository::find(tx, &self.repository).await? else {
             return Ok(Deleted::Unknown);
         };
@@ -80,6 +87,7 @@ impl Op for Delete {
             repository: &repository,
             name: &self.repository,
             actor: &self.actor,
+            cause: "its manifest was deleted",
             at: self.at,
         };
         for mut row in tags.into_iter().take(removed) {
@@ -120,7 +128,11 @@ impl Op for Delete {
             tag: None,
             actor: &self.actor,
             at: self.at,
-            payload: json!({ "media_type": media_type, "subject": subject.as_ref().map(Digest::as_str) }),
+            payload: json!({
+                "media_type": media_type,
+                "subject": subject.as_ref().map(Digest::as_str),
+                "cause": cause,
+            }),
         };
         event::record(tx, fact).await?;
         Ok(Deleted::Done)

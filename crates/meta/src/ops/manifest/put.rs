@@ -182,6 +182,7 @@ impl Put {
             repository,
             name: &self.repository,
             actor: &self.actor,
+            cause: "pushed",
             at: self.at,
         }
     }

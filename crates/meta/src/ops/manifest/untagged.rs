@@ -63,7 +63,7 @@ impl Op for DeleteUntagged {
         if tagged.is_some() || needed.is_some() || about.is_some() {
             return Ok(Deleted::Unknown);
         }
-        self.0.run(tx).await
+        self.0.because(tx, "nothing names it").await
     }
 }
 
