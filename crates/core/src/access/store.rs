@@ -16,6 +16,8 @@ pub(crate) type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// Where secrets are kept.
 pub(crate) trait Secrets: Send + Sync + Debug {
+    /// Whether other processes change the rows, too.
+    fn is_shared(&self) -> bool;
     /// The password hash of a local user.
     fn principal<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Option<String>>>;
     /// Makes a local user; false when there is one of that name.
@@ -53,6 +55,10 @@ pub(crate) trait Secrets: Send + Sync + Debug {
 }
 
 impl Secrets for Meta {
+    fn is_shared(&self) -> bool {
+        Meta::is_shared(self)
+    }
+
     fn principal<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Option<String>>> {
         Box::pin(async move {
             let row = self.read(principal::Get { name: name.into() }).await?;

@@ -1,6 +1,8 @@
-//! Users, wherever kept, as the rest of this module sees them. From memory once warm.
+//! Users, wherever kept, as the rest of this module sees them. From memory once warm; over a database that replicas share, for
+//! moments only.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use quick_cache::sync::Cache;
 
@@ -14,6 +16,8 @@ use crate::Result;
 
 /// Most local names, known or known to be absent, that are remembered.
 const REMEMBERED: usize = 10_000;
+/// How long what was read counts while other processes may change it: a new password holds everywhere within five seconds.
+const FRESH: Duration = Duration::from_secs(2);
 
 /// Somebody who can sign in.
 #[derive(Debug)]
@@ -58,12 +62,19 @@ impl User {
     }
 }
 
+/// What was read of a name, and when that began.
+#[derive(Clone, Debug)]
+struct Known {
+    user: Option<Arc<User>>,
+    asked: Instant,
+}
+
 /// All users of the registry.
 #[derive(Debug)]
 pub(crate) struct Users {
     secrets: Arc<dyn Secrets>,
     htpasswd: Option<Arc<HtpasswdFile>>,
-    local: Cache<Arc<str>, Option<Arc<User>>>,
+    local: Cache<Arc<str>, Known>,
     /// Counts changes to local users: what was read before a change is not remembered after it.
     changes: Mutex<u64>,
 }
@@ -97,9 +108,11 @@ impl Users {
     }
 
     async fn find_local(&self, name: &str) -> Result<Option<Arc<User>>> {
-        if let Some(known) = self.local.get(name) {
-            return Ok(known);
+        let is_fresh = |known: &Known| !self.secrets.is_shared() || known.asked.elapsed() < FRESH;
+        if let Some(known) = self.local.get(name).filter(is_fresh) {
+            return Ok(known.user);
         }
+        let asked = Instant::now();
         let before = *self.changes.lock().unwrap_or_else(PoisonError::into_inner);
         let hash = self.secrets.principal(name).await?;
         let user = hash.map(|hash| {
@@ -111,7 +124,8 @@ impl Users {
         });
         let changes = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
         if *changes == before {
-            self.local.insert(name.into(), user.clone());
+            let user = user.clone();
+            self.local.insert(name.into(), Known { user, asked });
         }
         Ok(user)
     }

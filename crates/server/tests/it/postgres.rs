@@ -127,6 +127,33 @@ async fn what_one_replica_acknowledged_the_other_serves() {
         .expect_status(200);
 }
 
+/// What one replica revokes is refused by the other within five seconds, whatever that one has seen and remembers.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_one_replica_revokes_the_other_refuses() {
+    let options = on(test_server::shared().database());
+    let one = TestServer::start(options.clone()).await;
+    let two = TestServer::start(options).await;
+    let (first, second) = (one.admin(Version::Http1), two.admin(Version::Http1));
+    first.push_image("team/app", "v1", &Image::random()).await;
+    let token = second.fetch_token(&["repository:team/app:pull"]).await;
+    let token = token.json()["token"].as_str().unwrap().to_owned();
+    let bearer = second.clone().anonymous().with_token(&token);
+    let list = "/v2/team/app/tags/list";
+    for client in [&second, &bearer, &second, &bearer] {
+        client.get(list).send().await.expect_status(200);
+    }
+
+    let access = &one.app().registry.access;
+    let now = one.app().registry.clock.now_ms();
+    access.reset_admin_password(None, now).await.unwrap();
+    let begun = Instant::now();
+    for client in [&second, &bearer] {
+        while client.get(list).send().await.status != 401 {
+            assert!(begun.elapsed() < Duration::from_secs(5));
+        }
+    }
+}
+
 /// Killed in the middle of pushes and started again: what was acknowledged is there, and the database is as it was.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_is_killed_comes_back_to_the_same_database() {

@@ -67,6 +67,10 @@ impl Memory {
 }
 
 impl Secrets for Memory {
+    fn is_shared(&self) -> bool {
+        false
+    }
+
     fn principal<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Option<String>>> {
         self.answer(move |memory| memory.principals.lock().unwrap().get(name).cloned())
     }
