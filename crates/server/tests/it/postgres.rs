@@ -466,12 +466,27 @@ async fn fewest(server: &TestServer, request: impl AsyncFn(usize)) -> u64 {
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_take_the_round_trips_that_are_documented() {
     let server = TestServer::start(on(test_server::shared().database())).await;
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/reference/performance.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    let mut rows = Vec::new();
+    // On a busy machine, work in the background may fall into each of some requests.
+    for name in ["team/one", "team/two", "team/three"] {
+        rows = round_trips(&server, name).await;
+        if rows.iter().all(|row| page.contains(row)) {
+            return;
+        }
+    }
+    panic!("not on the page:\n{}", rows.join("\n"));
+}
+
+/// Rows of the page, as measured in a repository.
+async fn round_trips(server: &TestServer, name: &str) -> Vec<String> {
     let client = server.admin(Version::Http1);
     let image = Image::random();
-    client.push_image("team/app", "v1", &image).await;
+    client.push_image(name, "v1", &image).await;
     let large = Content::random(300_000);
-    client.push_blob("team/app", &large).await;
-    let (client, name) = (&client, "team/app");
+    client.push_blob(name, &large).await;
+    let client = &client;
     let small = &image.config;
     let get = async |target: String, status: u16| {
         client.get(&target).send().await.expect_status(status);
@@ -486,43 +501,43 @@ async fn requests_take_the_round_trips_that_are_documented() {
     let mut tell = |what: &'static str, count: u64| told.push((what, count));
     tell(
         "HEAD blob",
-        fewest(&server, async |_| head(blob(&large)).await).await,
+        fewest(server, async |_| head(blob(&large)).await).await,
     );
     tell(
         "GET blob in a file",
-        fewest(&server, async |_| get(blob(&large), 200).await).await,
+        fewest(server, async |_| get(blob(&large), 200).await).await,
     );
     tell(
         "GET blob in the database",
-        fewest(&server, async |_| get(blob(small), 200).await).await,
+        fewest(server, async |_| get(blob(small), 200).await).await,
     );
     tell(
         "GET manifest by tag",
-        fewest(&server, async |_| get(manifest("v1"), 200).await).await,
+        fewest(server, async |_| get(manifest("v1"), 200).await).await,
     );
     tell(
         "HEAD manifest by tag",
-        fewest(&server, async |_| head(manifest("v1")).await).await,
+        fewest(server, async |_| head(manifest("v1")).await).await,
     );
     tell(
         "GET manifest by digest",
-        fewest(&server, async |_| get(manifest(&digest), 200).await).await,
+        fewest(server, async |_| get(manifest(&digest), 200).await).await,
     );
-    let tags = "/v2/team/app/tags/list".to_owned();
+    let tags = format!("/v2/{name}/tags/list");
     tell(
         "tags/list",
-        fewest(&server, async |_| get(tags.clone(), 200).await).await,
+        fewest(server, async |_| get(tags.clone(), 200).await).await,
     );
     tell(
         "push of a small blob",
-        fewest(&server, async |_| {
+        fewest(server, async |_| {
             client.push_blob(name, &Content::random(500)).await
         })
         .await,
     );
     tell(
         "push of a blob in a file",
-        fewest(&server, async |_| {
+        fewest(server, async |_| {
             client.push_blob(name, &Content::random(200_000)).await
         })
         .await,
@@ -538,19 +553,13 @@ async fn requests_take_the_round_trips_that_are_documented() {
             .push_manifest(name, &format!("new{n}"), &fresh[n].manifest)
             .await;
     };
-    tell("PUT manifest, two layers", fewest(&server, put).await);
+    tell("PUT manifest, two layers", fewest(server, put).await);
     let remove = async |n: usize| {
         let target = manifest(&format!("new{n}"));
         client.delete(&target).send().await.expect_status(202);
     };
-    tell("DELETE tag", fewest(&server, remove).await);
-    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/reference/performance.md");
-    let page = std::fs::read_to_string(page).unwrap();
-    let rows: Vec<String> = told
-        .iter()
+    tell("DELETE tag", fewest(server, remove).await);
+    told.iter()
         .map(|(what, count)| format!("| {what} | {count} |"))
-        .collect();
-    for row in &rows {
-        assert!(page.contains(row), "not on the page:\n{}", rows.join("\n"));
-    }
+        .collect()
 }
