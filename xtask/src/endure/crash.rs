@@ -301,9 +301,15 @@ impl Life {
     /// Waits until a greedy collector has nothing more to do.
     fn nothing_is_due(&self) -> Result<()> {
         let begun = Instant::now();
+        let mut seen = 0;
         loop {
             let told = self.site.plan().context("wharf gc plan")?;
-            if told.contains("0 blobs in 0 B that") && told.contains("0 deleted manifests") {
+            let empty = told.contains("0 blobs in 0 B that")
+                && told.contains("0 deleted manifests")
+                && !told.contains("whose bytes go");
+            seen = if empty { seen + 1 } else { 0 };
+            // A plan lists blobs before manifests; the last of these may have become blobs in between.
+            if seen == 2 {
                 return Ok(());
             }
             if begun.elapsed() > QUIET {
