@@ -1,8 +1,9 @@
 //! Writing an upload to an object store.
 //!
-//! Bytes gather in blocks until they are a part; then they go out and are hashed on the way. Two parts are in memory, never
-//! more: while one is under way the next gathers and follows it, and the one after that waits for the first. What is less than a part at a checkpoint is handed to the rows, and read back from there
-//! only when the part is to be sent. A blob that never filled a part is one PUT.
+//! Bytes gather in blocks until they are a part; then they go out and are hashed on the way. Two parts are in memory,
+//! never more: while one is under way the next gathers and follows it, and the one after that waits for the first. What
+//! is less than a part at a checkpoint is handed to the rows, and read back from there only when the part is to be
+//! sent. A blob that never filled a part is one PUT.
 //!
 //! A part that was sent and not claimed harms nobody: completing names each part by its tag, and the store takes exactly
 //! those bytes or refuses. So a writer that lost the upload to another one can at worst end the session, never mix two.

@@ -203,12 +203,10 @@ impl Uploader {
     fn rate(&self, name: &str, large: &Large, at_once: usize) -> Result<f64> {
         let path = Path::from(format!("plain/{name}"));
         self.runtime.block_on(async {
-            let start = Instant::now();
-            let mut upload = self.store.put_multipart(&path).await?;
             let mut under_way = tokio::task::JoinSet::new();
             let mut part = Vec::with_capacity(PART);
             let mut parts = Vec::new();
-            // The bytes are made before: a clock that runs while they are sent measures the sending.
+            // Made before the clock runs, which is to measure the sending alone.
             large.each(&mut |mut piece| {
                 while !piece.is_empty() {
                     let (now, later) = piece.split_at(piece.len().min(PART - part.len()));
@@ -224,6 +222,8 @@ impl Uploader {
             if !part.is_empty() {
                 parts.push(part.into());
             }
+            let start = Instant::now();
+            let mut upload = self.store.put_multipart(&path).await?;
             for part in parts {
                 while under_way.len() >= at_once {
                     under_way.join_next().await.context("a part")???;
