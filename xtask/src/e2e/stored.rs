@@ -228,6 +228,8 @@ fn checked(suite: &mut Suite, step: &mut Step) -> Result<()> {
         step.note(&words);
     }
     // Another installation's bucket: the same place, other metadata.
+    let metadata = |name: &str| suite.databases().config(Mode::Plain, &step.path(name));
+    let text = text.replace(&metadata("own"), &metadata("other"));
     let file = step.write("other.toml", &text)?;
     let other = step.file("other");
     let told = step.any(
