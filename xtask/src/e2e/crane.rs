@@ -8,7 +8,8 @@ use super::site::{ALICE, Mode, Site, User};
 use super::step::Step;
 use super::suite::Suite;
 
-struct Crane;
+/// The client.
+pub(crate) struct Crane;
 
 impl Tool for Crane {
     fn login(&self, step: &mut Step, site: &Site, (name, password): User) -> Result<()> {

@@ -38,7 +38,11 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, bail};
 
 use crate::{run, workspace};
+pub(crate) use image::{Image, Layer, noise};
+pub(crate) use matrix::Tool;
+pub(crate) use site::Site;
 use site::Subject;
+pub(crate) use step::Step;
 use store::Store;
 use suite::Suite;
 
@@ -141,6 +145,38 @@ const DAEMONS: &[&str] = &["dockerd", "containerd", "buildkitd", "podman", "buil
 const HARNESS: &[&str] = &[
     "curl", "openssl", "nginx", "tar", "gzip", "cc", "awk", "grep",
 ];
+
+/// Those that [`tool`] knows: each a program that needs no daemon, so that it can be driven from elsewhere, too.
+const TOOLS: [(&str, &(dyn Tool + Sync)); 4] = [
+    ("crane", &crane::Crane),
+    ("oras", &oras::Oras),
+    ("skopeo", &skopeo::Skopeo),
+    ("podman", &podman::Podman::PODMAN),
+];
+
+/// A client that is installed, with its name.
+pub(crate) fn tool(name: &str) -> Result<(&'static str, &'static (dyn Tool + Sync))> {
+    let Some(&found) = TOOLS.iter().find(|(tool, _)| *tool == name) else {
+        let known = TOOLS.map(|(tool, _)| tool).join(", ");
+        bail!("no client is called {name}; known: {known}");
+    };
+    let mut programs = CLIENTS.iter().filter(|(client, ..)| *client == name);
+    let programs = programs.next().map_or(&[][..], |(_, programs, _)| programs);
+    if programs.iter().any(|program| DAEMONS.contains(program))
+        && !rustix::process::geteuid().is_root()
+    {
+        bail!("{name} mounts, and only root may: run it as root, or leave it out");
+    }
+    match programs.iter().find(|program| run::find(program).is_none()) {
+        Some(missing) => bail!("no {missing}: cargo xtask clients {missing}"),
+        None => Ok(found),
+    }
+}
+
+/// Makes the program that images of these tests run; clients that run what they pulled expect its line.
+pub(crate) fn hello(path: &std::path::Path) -> Result<()> {
+    image::hello(path, suite::HELLO)
+}
 
 /// Runs the task.
 pub(crate) fn main(args: &Args) -> Result<()> {

@@ -9,7 +9,8 @@ use super::site::{ALICE, Mode, Site, User};
 use super::step::Step;
 use super::suite::Suite;
 
-struct Oras;
+/// The client.
+pub(crate) struct Oras;
 
 /// `--plain-http`, with the prefix that `oras cp` wants for its two ends.
 fn plain(site: &Site, prefix: &str) -> Vec<String> {

@@ -189,6 +189,19 @@ impl Site {
         }
     }
 
+    /// A registry that somebody else runs, in plain HTTP.
+    pub(crate) fn elsewhere(address: &str) -> Site {
+        Site {
+            mode: Mode::Plain,
+            address: address.to_owned(),
+            ca: None,
+            has_roles: true,
+            has_referrers: true,
+            dir: PathBuf::new(),
+            daemons: Vec::new(),
+        }
+    }
+
     /// The registry's data folder.
     pub(crate) fn data(&self) -> String {
         self.dir.join("data").to_string_lossy().into_owned()

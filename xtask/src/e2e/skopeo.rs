@@ -9,7 +9,8 @@ use super::site::{ALICE, Mode, Site, User};
 use super::step::Step;
 use super::suite::Suite;
 
-struct Skopeo;
+/// The client.
+pub(crate) struct Skopeo;
 
 /// How containers/image is told of the site's security, with the prefix of `skopeo copy`'s two ends.
 pub(crate) fn tls(site: &Site, prefix: &str) -> Vec<String> {

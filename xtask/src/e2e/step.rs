@@ -20,6 +20,8 @@ pub(crate) struct Step {
     /// A folder for the step's files, empty at its start.
     pub(crate) dir: PathBuf,
     log: PathBuf,
+    /// How long one command may take.
+    patience: Duration,
     /// Added to the environment of every command.
     env: Vec<(String, String)>,
 }
@@ -35,6 +37,7 @@ impl Step {
         let mut step = Step {
             dir,
             log,
+            patience: PATIENCE,
             env: Vec::new(),
         };
         for (name, path) in [
@@ -51,6 +54,11 @@ impl Step {
             step.set(name, &path.to_string_lossy());
         }
         Ok(step)
+    }
+
+    /// The same, with another limit for each command.
+    pub(crate) fn with_patience(self, patience: Duration) -> Step {
+        Step { patience, ..self }
     }
 
     /// Sets a variable for the commands to come.
@@ -153,7 +161,7 @@ impl Step {
         self.run(command)
     }
 
-    /// Runs a command to its end, or ends its whole process group after [`PATIENCE`].
+    /// Runs a command to its end, or ends its whole process group when it takes too long.
     pub(crate) fn run(&mut self, mut command: Command) -> Result<Ended> {
         use std::os::unix::process::CommandExt as _;
         let line = run::line(&command);
@@ -172,7 +180,7 @@ impl Step {
             if let Some(status) = child.try_wait()? {
                 break Some(status);
             }
-            if start.elapsed() > PATIENCE {
+            if start.elapsed() > self.patience {
                 process::end_group(&mut child, Duration::from_secs(1));
                 break None;
             }
@@ -200,6 +208,22 @@ impl Step {
             start.elapsed().as_secs_f32()
         ));
         Ok(ended)
+    }
+
+    /// Removes its files, and what podman left mounted among them.
+    pub(crate) fn clear(&self) -> Result<()> {
+        let mounts = std::fs::read_to_string("/proc/mounts")?;
+        let places = mounts.lines().filter_map(|line| line.split(' ').nth(1));
+        let mut inside: Vec<&str> = places
+            .filter(|place| Path::new(place).starts_with(&self.dir))
+            .collect();
+        // What lies deeper first.
+        inside.sort_unstable();
+        for place in inside.iter().rev() {
+            run::read(Command::new("umount").args(["-l", place]))?;
+        }
+        std::fs::remove_dir_all(&self.dir)
+            .with_context(|| format!("removing {}", self.dir.display()))
     }
 
     /// Adds a line to the step's log.

@@ -1,12 +1,13 @@
 //! `cargo xtask cluster`: replicas over PostgreSQL and an S3 server, under load, while each part fails in turn.
 //!
 //! A round: clients work through nginx while [`Event`]s happen; then everything is healed, the clients stop, and what they
-//! were told is held against what nginx and each replica alone answer. Nothing acknowledged may be lost, nothing wrong
+//! were told is held against what nginx and each replica alone answer. [`real`] clients push and pull images among them. Nothing acknowledged may be lost, nothing wrong
 //! served, and no answer may be the server's own error, 503 aside. With `--rolling` nothing fails, and every replica is
 //! replaced by another version and back instead.
 
 pub(super) mod bed;
 mod proxy;
+mod real;
 mod rolling;
 
 use std::path::Path;
@@ -18,6 +19,7 @@ use anyhow::{Context as _, Result, bail};
 
 use self::bed::Bed;
 use self::proxy::{Mode, Proxy};
+use self::real::{Done, Real};
 use super::check::{Found, check};
 use super::crash::broken;
 use super::history::{Key, View};
@@ -50,6 +52,9 @@ pub(crate) struct Args {
     /// The version before, for `--rolling`; without it, each replica is replaced by its like
     #[arg(long, requires = "rolling")]
     pub(crate) previous: Option<std::path::PathBuf>,
+    /// Clients that push and pull images beside those of the driver
+    #[arg(long = "client", default_values = ["crane", "oras", "skopeo", "podman"])]
+    pub(crate) clients: Vec<String>,
     /// The program under test; built as a release when it is not given
     #[arg(long)]
     pub(crate) binary: Option<std::path::PathBuf>,
@@ -110,6 +115,7 @@ pub(crate) struct Tally {
     resumed: usize,
     cut: usize,
     answers: std::collections::BTreeMap<u16, usize>,
+    clients: std::collections::BTreeMap<&'static str, Done>,
 }
 
 /// Runs the task.
@@ -146,6 +152,9 @@ pub(crate) fn main(args: &Args) -> Result<()> {
         begun.elapsed().as_secs_f32()
     );
     println!("events: {:?}\nanswers: {:?}", tally.events, tally.answers);
+    for (name, done) in &tally.clients {
+        println!("{name}: {done}");
+    }
     println!("{} passed, 0 failed, 0 skipped", tally.rounds);
     Ok(())
 }
@@ -170,6 +179,7 @@ struct Life {
     world: Mutex<World>,
     random: Random,
     seed: u64,
+    real: Vec<Real>,
     /// Sessions that may still be there.
     open: Vec<String>,
 }
@@ -180,8 +190,10 @@ impl Life {
         let mut world = World::new();
         world.behind_a_front = true;
         world.undisturbed = args.rolling;
+        let bed = Bed::start(binary, place, args.replicas)?;
         Ok(Life {
-            bed: Bed::start(binary, place, args.replicas)?,
+            real: real::start(&args.clients, place, bed.port, seed)?,
+            bed,
             world: Mutex::new(world),
             random: Random::new(seed, u64::MAX),
             seed,
@@ -208,6 +220,12 @@ impl Life {
         let keys = lock(&self.world).history.keys();
         self.compare(self.bed.port, keys, tally)
             .context("at the end")?;
+        real::end(&mut self.real);
+        self.take_faults()?;
+        for client in &self.real {
+            let done = tally.clients.entry(client.name).or_default();
+            done.add(&client.done);
+        }
         let world = lock(&self.world);
         tally.calls += world.history.len();
         let done =
@@ -249,8 +267,12 @@ impl Life {
         let (stop, port) = (AtomicBool::new(false), self.bed.port);
         let since = lock(&self.world).history.now();
         let (world, seed) = (&self.world, self.seed);
-        let (bed, random) = (&mut self.bed, &mut self.random);
+        let (bed, random, real) = (&mut self.bed, &mut self.random, &mut self.real);
         std::thread::scope(|scope| -> Result<()> {
+            for client in real {
+                let stop = &stop;
+                scope.spawn(move || client.work(stop, world));
+            }
             for number in 0..CLIENTS {
                 let mut random = Random::new(seed, round << 8 | number);
                 let stop = &stop;
@@ -287,7 +309,8 @@ impl Life {
 
     /// Holds what clients were told against what is there: as nginx says it, and each replica alone.
     fn look(&mut self, since: u64, tally: &mut Tally) -> Result<()> {
-        broken(std::mem::take(&mut lock(&self.world).faults))?;
+        real::rest(&mut self.real);
+        self.take_faults()?;
         let keys = {
             let world = lock(&self.world);
             let mut keys = world.history.touched(since);
@@ -323,7 +346,16 @@ impl Life {
             tally.resumed += 1;
         }
         self.open = open.into_iter().skip(chosen).map(|(id, _)| id).collect();
-        broken(std::mem::take(&mut lock(&self.world).faults))
+        self.take_faults()
+    }
+
+    /// What any client found wrong.
+    fn take_faults(&mut self) -> Result<()> {
+        let mut faults = std::mem::take(&mut lock(&self.world).faults);
+        for client in &mut self.real {
+            faults.append(&mut client.faults);
+        }
+        broken(faults)
     }
 
     fn compare(
