@@ -26,23 +26,28 @@ pub struct Found {
     pub content: Blob,
     /// Where they are, unless the metadata store has them.
     pub key: Option<Key>,
+    repository: RepositoryName,
 }
 
 impl Found {
     /// The bytes of a range; what is wrong with them shows now, as far as that is known before they are all read.
-    pub async fn begin(&self, range: Range<u64>) -> Result<ByteStream> {
-        let mut stream = self.content.stream(range);
-        match stream.begin().await {
-            Ok(()) => Ok(stream),
-            Err(
-                error @ (wharf_blob::Error::Missing { .. } | wharf_blob::Error::WrongSize { .. }),
-            ) => {
-                tracing::error!(digest = %self.digest, %error, "a blob is not what its row says");
-                Err(Error::BlobDamaged {
-                    digest: self.digest.clone(),
-                })
-            }
-            Err(error) => Err(error.into()),
+    pub async fn begin(&mut self, registry: &Registry, range: Range<u64>) -> Result<ByteStream> {
+        loop {
+            let mut stream = self.content.stream(range.clone());
+            let Err(error) = stream.begin().await else {
+                return Ok(stream);
+            };
+            let Some(key) = self.key.take().filter(|_| is_lost(&error)) else {
+                return Err(error.into());
+            };
+            let row = elsewhere(
+                registry,
+                &self.repository,
+                &self.digest,
+                key.as_str(),
+                &error,
+            );
+            (self.content, self.key) = place(registry, &self.repository, row.await?).await?;
         }
     }
 }
@@ -69,52 +74,72 @@ pub async fn open(
     repository: &RepositoryName,
     digest: &Digest,
 ) -> Result<Found> {
-    let mut row = find(registry, repository, digest).await?;
-    let mut place = None;
-    let content = loop {
-        let key = match row.place {
-            rows::Place::Inline(bytes) => {
-                let bytes = bytes.unwrap_or_default();
-                if !is_of(digest, &bytes) {
-                    return Err(damaged_row(
-                        registry,
-                        &format!("the bytes of blob {digest}"),
-                    ));
-                }
-                break Blob::Memory(bytes.into());
-            }
-            rows::Place::Key(key) => key,
-        };
-        let damaged = |error: &dyn std::fmt::Display| {
-            tracing::error!(%digest, %error, "a blob's file is not what its row says");
-            Error::BlobDamaged {
-                digest: digest.clone(),
-            }
-        };
-        let name = Key::parse(&key).map_err(|error| damaged(&error))?;
-        match registry.blobs.open(&name, row.size).await {
-            Ok(blob) => {
-                place = Some(name);
-                break blob;
-            }
-            Err(
-                error @ (wharf_blob::Error::Missing { .. } | wharf_blob::Error::WrongSize { .. }),
-            ) => {
-                // It may have been collected, or replaced, since its row was read.
-                let again = find(registry, repository, digest).await?;
-                if again.place == rows::Place::Key(key) {
-                    return Err(damaged(&error));
-                }
-                row = again;
-            }
-            Err(error) => return Err(error.into()),
-        }
-    };
+    let row = find(registry, repository, digest).await?;
+    let (content, key) = place(registry, repository, row).await?;
     Ok(Found {
         digest: digest.clone(),
         content,
-        key: place,
+        key,
+        repository: repository.clone(),
     })
+}
+
+/// What a row leads to, or the row that takes its place while it is looked at.
+async fn place(
+    registry: &Registry,
+    repository: &RepositoryName,
+    mut row: rows::BlobRow,
+) -> Result<(Blob, Option<Key>)> {
+    loop {
+        let key = match row.place {
+            rows::Place::Inline(bytes) => {
+                let bytes = bytes.unwrap_or_default();
+                if !is_of(&row.digest, &bytes) {
+                    let what = format!("the bytes of blob {}", row.digest);
+                    return Err(damaged_row(registry, &what));
+                }
+                return Ok((Blob::Memory(bytes.into()), None));
+            }
+            rows::Place::Key(key) => key,
+        };
+        let name = Key::parse(&key).map_err(|error| damaged(&row.digest, &error))?;
+        match registry.blobs.open(&name, row.size).await {
+            Ok(blob) => return Ok((blob, Some(name))),
+            Err(error) if is_lost(&error) => {
+                row = elsewhere(registry, repository, &row.digest, &key, &error).await?;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Whether the bytes are not what their row says.
+fn is_lost(error: &wharf_blob::Error) -> bool {
+    use wharf_blob::Error as E;
+    matches!(error, E::Missing { .. } | E::WrongSize { .. })
+}
+
+/// The row of a blob that was not under this key: it may have been collected and pushed again, or replaced, since its row was
+/// read. If the row still names the key, the blob is damaged.
+async fn elsewhere(
+    registry: &Registry,
+    repository: &RepositoryName,
+    digest: &Digest,
+    key: &str,
+    error: &wharf_blob::Error,
+) -> Result<rows::BlobRow> {
+    let row = find(registry, repository, digest).await?;
+    match &row.place {
+        rows::Place::Key(again) if again == key => Err(damaged(digest, error)),
+        _ => Ok(row),
+    }
+}
+
+fn damaged(digest: &Digest, error: &dyn std::fmt::Display) -> Error {
+    tracing::error!(%digest, %error, "a blob is not what its row says");
+    Error::BlobDamaged {
+        digest: digest.clone(),
+    }
 }
 
 /// Links a blob from a repository that `principal` may pull now (MNT-1 … MNT-3). `false` sends the client to an

@@ -161,19 +161,20 @@ async fn nothing_that_the_backup_needs_goes_while_it_runs() {
 /// And what it does then.
 async fn replace(house: &House, digest: &Digest, key: &Key) {
     let registry = &house.registry;
+    let bad = house.key(digest).await;
     let publish = rows::Publish {
         upload: None,
         repository: House::repository(),
         digest: digest.clone(),
         size: LARGE as u64,
         content: rows::Content::Key(key.to_string()),
+        instead_of: Some(rows::Place::Key(bad.to_string())),
         actor: "alice".into(),
         at: 2,
     };
     match registry.meta.write(publish).await.unwrap() {
         rows::Published::Done {
-            replaced: Some(old),
-            ..
+            surplus: Some(old), ..
         } => blob::collect(registry, old).await,
         other => panic!("{other:?}"),
     }

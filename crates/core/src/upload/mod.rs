@@ -423,8 +423,9 @@ async fn publish(
     } = finished;
     let in_file = matches!(bytes, Content::File(_));
     // The stored bytes may be collected between the look and the commit: then those that were sent take their place.
-    let linked = link_existing(registry, repository, session, actor, &digest, size).await?;
-    if !linked {
+    let existing = link_existing(registry, repository, session, actor, &digest, size).await?;
+    let is_linked = matches!(existing, Existing::Linked);
+    if !is_linked {
         let (content, fresh) = match &mut bytes {
             Content::Inline(bytes) => (blob_rows::Content::Inline(bytes.clone()), None),
             Content::Held(bytes) => {
@@ -449,15 +450,18 @@ async fn publish(
                 digest: digest.clone(),
                 size,
                 content,
+                instead_of: match existing {
+                    Existing::Bad(place) => Some(place),
+                    Existing::Linked | Existing::None => None,
+                },
                 actor: actor.to_owned(),
                 at: registry.clock.now_ms(),
             })
             .await;
         match outcome {
             Ok(blob_rows::Published::Done {
-                replaced: Some(old),
-                ..
-            }) => crate::blob::collect(registry, old).await,
+                surplus: Some(key), ..
+            }) => crate::blob::collect(registry, key).await,
             // Somebody ended the session meanwhile, and the bytes with it.
             Ok(blob_rows::Published::GivenUp) => return Err(Error::UploadUnknown),
             Ok(_) => {}
@@ -479,13 +483,23 @@ async fn publish(
     if let Content::File(writer) = &bytes
         && let Some(multipart) = writer.multipart()
     {
-        let published = (!linked).then_some(multipart);
+        let published = (!is_linked).then_some(multipart);
         parts::settle(registry, bytes_of, published).await;
     }
     Ok(())
 }
 
-/// Links bytes that are stored already, if they have their digest; `false`: there are none such.
+/// What became of bytes that are stored already.
+enum Existing {
+    /// The repository holds them now.
+    Linked,
+    /// They do not have their digest; their place.
+    Bad(blob_rows::Place),
+    /// There are none.
+    None,
+}
+
+/// Links bytes that are stored already, if they have their digest.
 async fn link_existing(
     registry: &Registry,
     repository: &RepositoryName,
@@ -493,15 +507,15 @@ async fn link_existing(
     actor: &str,
     digest: &Digest,
     size: u64,
-) -> Result<bool> {
+) -> Result<Existing> {
     let lookup = blob_rows::Lookup {
         digest: digest.clone(),
     };
     let Some(row) = registry.meta.read(lookup).await? else {
-        return Ok(false);
+        return Ok(Existing::None);
     };
     if !is_genuine(registry, &row).await? {
-        return Ok(false);
+        return Ok(Existing::Bad(row.place));
     }
     let published = registry
         .meta
@@ -511,11 +525,15 @@ async fn link_existing(
             digest: digest.clone(),
             size,
             content: blob_rows::Content::Existing,
+            instead_of: None,
             actor: actor.to_owned(),
             at: registry.clock.now_ms(),
         })
         .await?;
-    Ok(published != blob_rows::Published::NoSuchBlob)
+    Ok(match published {
+        blob_rows::Published::NoSuchBlob => Existing::None,
+        _ => Existing::Linked,
+    })
 }
 
 /// Ends a session whose lock the caller holds. The row goes first: bytes without a row are found at the next start,

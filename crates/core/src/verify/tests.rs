@@ -111,6 +111,7 @@ async fn wrong_bytes_in_the_database_are_found_too() {
         digest: digest.clone(),
         size: 5,
         content: rows::Content::Inline(b"wrong".to_vec()),
+        instead_of: Some(rows::Place::Inline(None)),
         actor: "alice".into(),
         at: 1,
     };

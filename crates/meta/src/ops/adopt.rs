@@ -2,7 +2,7 @@
 
 use wharf_oci::{Digest, RepositoryName};
 
-use super::blob::{Content, Publish};
+use super::blob::{Content, Place, Publish};
 use super::multipart;
 use crate::error::Result;
 use crate::tx::{Op, Tx};
@@ -80,6 +80,7 @@ impl Op for Adopt {
                 digest: self.digest.clone(),
                 size: self.size,
                 content: Content::Key(self.key.clone()),
+                instead_of: self.instead_of.clone().map(Place::Key),
                 actor: self.actor.clone(),
                 at: self.at,
             };

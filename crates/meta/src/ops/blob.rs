@@ -445,19 +445,22 @@ pub enum Published {
     Done {
         /// It did not before.
         linked: bool,
-        /// A key whose bytes the new ones replaced. It stands in the list of [`Garbage`] until [`Collected`].
-        replaced: Option<String>,
+        /// A key whose bytes nothing needs now: of the bytes that were replaced, or of these, when others came first. It
+        /// stands in the list of [`Garbage`] until [`Collected`].
+        surplus: Option<String>,
     },
     /// [`Content::Existing`] was given, and no live row has this digest.
     NoSuchBlob,
-    /// [`Content::Multipart`] was given, and that multipart upload was given up: its bytes are gone, or about to go.
+    /// The bytes under the given key are gone, or about to go: the multipart upload was given up, or this is a repeated publish
+    /// whose first answer was lost, and the blob was collected since.
     GivenUp,
 }
 
 /// Makes verified bytes a blob of a repository and ends the upload they came from. Locks the blob's live row. Doing it
-/// again changes nothing more. Cost: ten rows and the upload's chunks.
+/// again changes nothing more. Cost: eleven rows and the upload's chunks.
 ///
-/// New bytes replace those of the live row: they were just verified, and the row's may have gone bad since.
+/// Of two who publish the same bytes at once the first one's stay, since somebody may read them already. Only what the
+/// caller has found to be bad is replaced.
 #[derive(Clone, Debug)]
 pub struct Publish {
     /// The session that ends with this.
@@ -470,6 +473,8 @@ pub struct Publish {
     pub size: u64,
     /// Where they are.
     pub content: Content,
+    /// The place of bad bytes, which these are to replace.
+    pub instead_of: Option<Place>,
     /// The principal.
     pub actor: String,
     /// Milliseconds since 1970.
@@ -489,6 +494,7 @@ impl Op for Publish {
         let live = match self.live(tx).await? {
             Some(live) => Some(live),
             None if self.content == Content::Existing => return Ok(Published::NoSuchBlob),
+            None if self.is_lost(tx).await? => return Ok(Published::GivenUp),
             None if self.insert(tx).await? => None,
             // PostgreSQL only: another transaction published the same digest in between.
             None => Some(
@@ -497,8 +503,9 @@ impl Op for Publish {
                     .ok_or_else(|| Error::Busy("a blob was published and lost at once".into()))?,
             ),
         };
-        let replaced = match live {
-            Some(live) => self.replace(tx, live).await?,
+        let surplus = match live {
+            Some(live) if self.is_to_replace(&live) => self.replace(tx, live).await?,
+            Some(live) => self.spare(tx, live).await?,
             None => None,
         };
         let repository = repository::ensure(tx, &self.repository, self.at).await?;
@@ -518,7 +525,7 @@ impl Op for Publish {
             };
             event::record(tx, fact).await?;
         }
-        Ok(Published::Done { linked, replaced })
+        Ok(Published::Done { linked, surplus })
     }
 }
 
@@ -576,16 +583,34 @@ impl Publish {
     /// Whether this is a repeated publish whose first answer was lost.
     async fn was_done<T: Tx>(&self, tx: &mut T, key: &str) -> Result<bool> {
         let live = self.live(tx).await?;
-        Ok(live.is_some_and(|live| live.key.as_deref() == Some(key)) || self.lost(tx, key).await?)
+        Ok(live.is_some_and(|live| live.key.as_deref() == Some(key)) || self.is_lost(tx).await?)
     }
 
-    /// Whether the key was itself replaced since: this is then a repeated publish whose first answer was lost, and the
-    /// bytes under its key are about to go.
-    async fn lost<T: Tx>(&self, tx: &mut T, key: &str) -> Result<bool> {
+    /// Whether the bytes under the key are about to go: this is then a repeated publish whose first answer was lost.
+    async fn is_lost<T: Tx>(&self, tx: &mut T) -> Result<bool> {
+        let Some(key) = self.key() else {
+            return Ok(false);
+        };
         Ok(tx
             .row("SELECT 1 FROM garbage WHERE key = $1", vals![key])
             .await?
             .is_some())
+    }
+
+    fn is_to_replace(&self, live: &Live) -> bool {
+        match (&self.instead_of, &live.key) {
+            (Some(Place::Key(bad)), Some(key)) => bad == key,
+            (Some(Place::Inline(_)), None) => true,
+            _ => false,
+        }
+    }
+
+    /// Leaves the live bytes where they are; gives the key of the new ones, unless that is theirs.
+    async fn spare<T: Tx>(&self, tx: &mut T, live: Live) -> Result<Option<String>> {
+        match self.key() {
+            Some(key) if live.key.as_deref() != Some(key) => discard(tx, key, self.at).await,
+            _ => Ok(None),
+        }
     }
 
     /// Puts the new bytes in the place of the old ones; gives the key that nothing needs any more.
@@ -593,11 +618,6 @@ impl Publish {
         match &self.content {
             Content::Existing => return Ok(None),
             Content::Inline(bytes) => put_inline(tx, &live.id, bytes).await?,
-            Content::Key(key) | Content::Multipart(key)
-                if live.key.as_ref() == Some(key) || self.lost(tx, key).await? =>
-            {
-                return Ok(None);
-            }
             Content::Key(_) | Content::Multipart(_) if live.key.is_none() => {
                 tx.exec(
                     "DELETE FROM blob_inline WHERE blob_id = $1",
@@ -616,15 +636,22 @@ impl Publish {
             tx.count(Counter::BlobBytes, signed(self.size) - signed(live.size))
                 .await?;
         }
-        if let Some(key) = &live.key {
-            tx.exec(
-                "INSERT INTO garbage (key, since) VALUES ($1, $2) ON CONFLICT (key) DO NOTHING",
-                vals![key, self.at],
-            )
-            .await?;
+        match &live.key {
+            Some(key) => discard(tx, key, self.at).await,
+            None => Ok(None),
         }
-        Ok(live.key)
     }
+}
+
+/// Makes a key garbage; gives it, unless it was that already.
+async fn discard<T: Tx>(tx: &mut T, key: &str, at: i64) -> Result<Option<String>> {
+    let made = tx
+        .exec(
+            "INSERT INTO garbage (key, since) VALUES ($1, $2) ON CONFLICT (key) DO NOTHING",
+            vals![key, at],
+        )
+        .await?;
+    Ok((made == 1).then(|| key.to_owned()))
 }
 
 async fn put_inline<T: Tx>(tx: &mut T, id: &Id, bytes: &[u8]) -> Result<()> {

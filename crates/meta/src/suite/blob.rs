@@ -2,11 +2,14 @@
 
 use wharf_oci::EdgeKind;
 
-use super::{NOW, digest, edge, events, publish, publish_key, push, push_blob, put, repo};
+use super::{
+    NOW, digest, edge, events, heal_key, publish, publish_key, push, push_blob, put, repo,
+};
 use crate::blob::{
     BlobRow, Collected, Condemn, Content, Find, Garbage, Holders, InlineBytes, ListLive, Lookup,
     Mount, Place, Publish, Published, Unlink, Unlinked,
 };
+use crate::candidate::Collect;
 use crate::manifest::{Delete, PutOutcome};
 use crate::repository::GetTotals;
 use crate::{Meta, upload};
@@ -21,10 +24,10 @@ async fn find(meta: &Meta, repository: &str, bytes: &str) -> Option<BlobRow> {
     .unwrap()
 }
 
-fn done(linked: bool, replaced: Option<&str>) -> Published {
+fn done(linked: bool, surplus: Option<&str>) -> Published {
     Published::Done {
         linked,
-        replaced: replaced.map(str::to_owned),
+        surplus: surplus.map(str::to_owned),
     }
 }
 
@@ -145,40 +148,77 @@ pub async fn publish_ends_the_upload(meta: Meta) {
     assert_eq!(events(&meta).await, ["blob.push"]);
 }
 
-/// New bytes take the place of the old ones, whichever way both are kept.
-pub async fn publish_replaces(meta: Meta) {
+/// Bytes that are there stay when the same come again: somebody may read them already.
+pub async fn the_first_of_two_publishes_stays(meta: Meta) {
+    let place = async |expected: Place| {
+        let row = find(&meta, "a", "x").await.unwrap();
+        assert_eq!(row.place, expected);
+    };
     let keyed = |key: &str| publish_key("a", "x", key);
     assert_eq!(meta.write(keyed("k1")).await.unwrap(), done(true, None));
+    for (key, surplus) in [("k2", Some("k2")), ("k2", None), ("k1", None)] {
+        assert_eq!(meta.write(keyed(key)).await.unwrap(), done(false, surplus));
+        place(Place::Key("k1".into())).await;
+    }
+    let inline = publish("b", "x");
+    assert_eq!(meta.write(inline).await.unwrap(), done(true, None));
+    place(Place::Key("k1".into())).await;
+    // Bad bytes that others have replaced since are no reason either.
+    let late = heal_key("a", "x", "k0", "k3");
+    assert_eq!(meta.write(late).await.unwrap(), done(false, Some("k3")));
+    place(Place::Key("k1".into())).await;
+}
+
+/// Bytes that were collected do not come back with the repetition of their publish.
+pub async fn a_late_repetition_brings_nothing_back(meta: Meta) {
+    let op = publish_key("a", "x", "k1");
+    meta.write(op.clone()).await.unwrap();
+    let collect = Collect {
+        due: i64::MAX,
+        limit: 9,
+        at: NOW,
+    };
+    assert_eq!(meta.write(collect).await.unwrap().blobs, 1);
+    assert_eq!(meta.write(op).await.unwrap(), Published::GivenUp);
+    assert!(find(&meta, "a", "x").await.is_none());
     assert_eq!(
-        meta.write(keyed("k2")).await.unwrap(),
-        done(false, Some("k1"))
+        meta.write(publish_key("a", "x", "k2")).await.unwrap(),
+        done(true, None)
     );
+}
+
+/// New bytes take the place of bad ones, whichever way both are kept.
+pub async fn publish_replaces_what_is_bad(meta: Meta) {
+    let heal = |bad: &str, key: &str| heal_key("a", "x", bad, key);
+    meta.write(publish_key("a", "x", "k1")).await.unwrap();
+    for surplus in [Some("k1"), None] {
+        let healed = meta.write(heal("k1", "k2")).await.unwrap();
+        assert_eq!(healed, done(false, surplus));
+        let row = find(&meta, "a", "x").await.unwrap();
+        assert_eq!(row.place, Place::Key("k2".into()));
+    }
+    let repeated = meta.write(publish_key("a", "x", "k1")).await.unwrap();
+    assert_eq!(repeated, done(false, None), "k1 is going away");
+    let row = find(&meta, "a", "x").await.unwrap();
+    assert_eq!(row.place, Place::Key("k2".into()));
+    let inline = Publish {
+        instead_of: Some(Place::Key("k2".into())),
+        ..publish("b", "x")
+    };
     assert_eq!(
-        find(&meta, "a", "x").await.unwrap().place,
-        Place::Key("k2".into())
-    );
-    assert_eq!(
-        meta.write(keyed("k1")).await.unwrap(),
-        done(false, None),
-        "a late repetition: k1 is going away"
-    );
-    assert_eq!(
-        find(&meta, "a", "x").await.unwrap().place,
-        Place::Key("k2".into())
-    );
-    assert_eq!(
-        meta.write(publish("b", "x")).await.unwrap(),
+        meta.write(inline.clone()).await.unwrap(),
         done(true, Some("k2"))
     );
     assert_eq!(
         find(&meta, "a", "x").await.unwrap().place,
         Place::Inline(Some(b"x".to_vec()))
     );
-    assert_eq!(
-        meta.write(publish("b", "x")).await.unwrap(),
-        done(false, None)
-    );
-    assert_eq!(meta.write(keyed("k3")).await.unwrap(), done(false, None));
+    assert_eq!(meta.write(inline).await.unwrap(), done(false, None));
+    let keyed = Publish {
+        instead_of: Some(Place::Inline(None)),
+        ..publish_key("a", "x", "k3")
+    };
+    assert_eq!(meta.write(keyed).await.unwrap(), done(false, None));
     let row = find(&meta, "b", "x").await.unwrap();
     assert_eq!(row.place, Place::Key("k3".into()));
     assert_eq!(
@@ -190,7 +230,7 @@ pub async fn publish_replaces(meta: Meta) {
     // A size that was wrong is put right, also in the totals.
     let fixed = Publish {
         size: 7,
-        ..keyed("k4")
+        ..heal("k3", "k4")
     };
     assert_eq!(meta.write(fixed).await.unwrap(), done(false, Some("k3")));
     assert_eq!(meta.read(GetTotals).await.unwrap().blob_bytes, 7);
@@ -386,9 +426,9 @@ pub async fn listed_for_backup(meta: Meta) {
     assert_eq!(all, expected);
 }
 
-/// A key that was replaced is known as garbage until somebody says that its bytes are gone.
+/// A key that nothing needs is known as garbage until somebody says that its bytes are gone.
 pub async fn garbage_is_kept_until_collected(meta: Meta) {
-    for key in ["k1", "k2", "k3"] {
+    for key in ["k3", "k1", "k2"] {
         meta.write(publish_key("a", "x", key)).await.unwrap();
     }
     let garbage = |after: Option<&str>| {

@@ -115,16 +115,16 @@ pub async fn one_blob(meta: Meta) {
         keys,
         (0..64).map(|n| format!("k{n:02}")).collect::<Vec<_>>()
     );
-    let mut replaced: Vec<String> = outcomes
+    let mut surplus: Vec<String> = outcomes
         .into_iter()
         .filter_map(|o| match o {
-            Published::Done { replaced, .. } => replaced,
+            Published::Done { surplus, .. } => surplus,
             Published::NoSuchBlob | Published::GivenUp => None,
         })
         .collect();
-    replaced.sort();
-    replaced.dedup();
-    assert_eq!(replaced.len(), 63, "each is told to one caller");
+    surplus.sort();
+    surplus.dedup();
+    assert_eq!(surplus.len(), 63, "each is told to one caller");
 }
 
 /// Either the manifest is stored and the blob stays, or the blob goes and the manifest is refused.

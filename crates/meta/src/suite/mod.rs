@@ -22,7 +22,7 @@ use std::future::Future;
 
 use wharf_oci::{Algorithm, Digest, EdgeKind, RepositoryName, Tag};
 
-use crate::blob::{Content, Publish, Published};
+use crate::blob::{Content, Place, Publish, Published};
 use crate::manifest::{EdgeRow, Expect, Put, PutOutcome};
 use crate::{Meta, Result, event};
 
@@ -238,6 +238,7 @@ pub fn publish(repository: &str, bytes: impl AsRef<[u8]>) -> Publish {
         digest: digest(bytes),
         size: bytes.len() as u64,
         content: Content::Inline(bytes.to_vec()),
+        instead_of: None,
         actor: "alice".into(),
         at: NOW,
     }
@@ -248,6 +249,14 @@ pub fn publish_key(repository: &str, bytes: impl AsRef<[u8]>, key: &str) -> Publ
     Publish {
         content: Content::Key(key.into()),
         ..publish(repository, bytes)
+    }
+}
+
+/// The same, in the place of bytes under another key that were found bad.
+pub fn heal_key(repository: &str, bytes: impl AsRef<[u8]>, bad: &str, key: &str) -> Publish {
+    Publish {
+        instead_of: Some(Place::Key(bad.into())),
+        ..publish_key(repository, bytes, key)
     }
 }
 
@@ -323,7 +332,8 @@ macro_rules! meta_suite {
             upload: [create_is_idempotent, claims_compare_and_swap, inline_chunks_and_move_to_file,
                 take_over_fences, many_chunks_are_joined, expired_are_listed, delete_forgets],
             multipart: [claims_of_parts, a_publish_needs_its_parts, nothing_is_left_behind],
-            blob: [inline_and_key, visible_only_through_links, publish_ends_the_upload, publish_replaces,
+            blob: [inline_and_key, visible_only_through_links, publish_ends_the_upload,
+                the_first_of_two_publishes_stays, a_late_repetition_brings_nothing_back, publish_replaces_what_is_bad,
                 existing_needs_a_row, condemned_is_healed_by_a_push, mount_and_holders, unlink_respects_manifests,
                 listed_for_backup, garbage_is_kept_until_collected],
             manifest: [get_by_tag_and_digest, missing_and_sizes, children_and_blobs, expectations,

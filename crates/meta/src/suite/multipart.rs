@@ -154,7 +154,7 @@ pub async fn a_publish_needs_its_parts(meta: Meta) {
     begin(&meta, "v", other).await;
     let done = Published::Done {
         linked: true,
-        replaced: None,
+        surplus: None,
     };
     let digest_of = || meta.read(DigestOf { key: other.into() });
     assert_eq!(digest_of().await.unwrap(), None);
@@ -162,7 +162,7 @@ pub async fn a_publish_needs_its_parts(meta: Meta) {
     assert_eq!(digest_of().await.unwrap(), Some(digest("bytes")));
     let again = Published::Done {
         linked: false,
-        replaced: None,
+        surplus: None,
     };
     assert_eq!(meta.write(of("v", other)).await.unwrap(), again);
     let give_up = GiveUp {

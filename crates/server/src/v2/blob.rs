@@ -5,7 +5,7 @@ use http::header::{
     ACCEPT_RANGES, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderValue,
     IF_RANGE, RANGE,
 };
-use wharf_core::blob;
+use wharf_core::{Registry, blob};
 use wharf_oci::{Digest, RangeRequest, RepositoryName, Span, range::parse_range};
 
 use super::{Answer, Call, reply};
@@ -41,7 +41,7 @@ pub(super) async fn get(
     name: &RepositoryName,
     digest: &Digest,
 ) -> Answer {
-    let found = blob::open(call.registry, name, digest).await?;
+    let mut found = blob::open(call.registry, name, digest).await?;
     if reply::not_modified(&request.headers, digest) {
         return Ok(described(reply::empty(StatusCode::NOT_MODIFIED), digest));
     }
@@ -51,14 +51,16 @@ pub(super) async fn get(
     let size = found.content.len();
     let mut response = match wanted(request, digest, size) {
         RangeRequest::Full => {
-            let mut response = Response::new(Body::blob(found.begin(0..size).await?, size));
+            let mut response =
+                Response::new(Body::blob(found.begin(call.registry, 0..size).await?, size));
             response.headers_mut().insert(CONTENT_TYPE, OCTET_STREAM);
             response
         }
         RangeRequest::Unsatisfiable => return Err(ApiError::range_not_satisfiable(size)),
         RangeRequest::Ranges(spans) => match spans.as_slice() {
             [span] => {
-                let stream = found.begin(span.start..span.end_inclusive + 1).await?;
+                let range = span.start..span.end_inclusive + 1;
+                let stream = found.begin(call.registry, range).await?;
                 let body = Body::blob(stream, span.len());
                 let mut response = Response::new(body);
                 response.headers_mut().insert(CONTENT_TYPE, OCTET_STREAM);
@@ -67,7 +69,7 @@ pub(super) async fn get(
                     .insert(CONTENT_RANGE, reply::value(&content_range(*span, size)));
                 partial(response)
             }
-            spans => partial(multipart(&found, spans, size).await?),
+            spans => partial(multipart(call.registry, &mut found, spans, size).await?),
         },
     };
     response = described(response, digest);
@@ -124,17 +126,23 @@ fn content_range(span: Span, size: u64) -> String {
 }
 
 /// All ranges in one answer (BGET-6), framed as RFC 9110 §14.6 says.
-async fn multipart(found: &blob::Found, spans: &[Span], size: u64) -> Answer {
+async fn multipart(
+    registry: &Registry,
+    found: &mut blob::Found,
+    spans: &[Span],
+    size: u64,
+) -> Answer {
     // The boundary must not occur in the content, and nobody can put a blob's own digest into the blob. At most 70
     // characters (RFC 2046 §5.1.1).
-    let encoded = found.digest.encoded();
+    let digest = found.digest.clone();
+    let encoded = digest.encoded();
     let boundary = &encoded[..encoded.len().min(64)];
     let mut parts = Vec::with_capacity(spans.len() + 1);
     for (number, span) in spans.iter().enumerate() {
         let range = span.start..span.end_inclusive + 1;
         // The first shows whether there is anything at all; the others are asked for when it is their turn.
         let stream = match number {
-            0 => found.begin(range).await?,
+            0 => found.begin(registry, range).await?,
             _ => found.content.stream(range),
         };
         let head = format!(

@@ -6,6 +6,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use wharf_blob::Key;
+use wharf_core::blob as blob_of;
+use wharf_meta::blob as rows;
+use wharf_oci::RepositoryName;
 use wharf_testkit::client::Step;
 use wharf_testkit::s3::{Fault, Kind, S3, Saying};
 use wharf_testkit::{Client, Content, Image, Process, TestOptions, TestServer, Version};
@@ -158,6 +162,57 @@ async fn a_wrong_digest_and_a_cancelled_upload_leave_nothing_in_the_bucket() {
 }
 
 /// A blob that is there already is linked, and what was sent of it again is given up.
+/// Between the row and the bytes of a read, others may have brought the bytes again under another key.
+///
+/// Spec: BGET-1.
+#[tokio::test]
+async fn a_reader_follows_a_blob_to_its_new_place() {
+    let s3 = bucket().await;
+    let server = start(&s3, "").await;
+    let client = server.admin(Version::Http1);
+    let content = Content::random(300_000);
+    push(&client, &content).await;
+    let registry = &server.app().registry;
+    let name = RepositoryName::parse(NAME).unwrap();
+    let find = async || {
+        blob_of::open(registry, &name, &content.digest)
+            .await
+            .unwrap()
+    };
+    let (mut whole, mut part, mut gone) = (find().await, find().await, find().await);
+    let old = whole.key.clone().expect("an object");
+    let new = Key::fresh(&content.digest);
+    let bytes = content.bytes.clone();
+    registry.blobs.put(&new, bytes).await.unwrap();
+    let moved = rows::Publish {
+        upload: None,
+        repository: name.clone(),
+        digest: content.digest.clone(),
+        size: content.bytes.len() as u64,
+        content: rows::Content::Key(new.to_string()),
+        instead_of: Some(rows::Place::Key(old.to_string())),
+        actor: "alice".into(),
+        at: 1,
+    };
+    registry.meta.write(moved).await.unwrap();
+    registry.blobs.remove(&old).await.unwrap();
+    for (found, range) in [(&mut whole, 0..300_000), (&mut part, 1_000..2_000)] {
+        let mut stream = found.begin(registry, range.clone()).await.unwrap();
+        let mut read = Vec::new();
+        while let Some(piece) = stream.next().await {
+            read.extend_from_slice(&piece.unwrap());
+        }
+        assert!(read == content.bytes[range.start as usize..range.end as usize]);
+    }
+    registry.blobs.remove(&new).await.unwrap();
+    let damaged = gone.begin(registry, 0..10).await;
+    assert!(
+        matches!(damaged, Err(wharf_core::Error::BlobDamaged { .. })),
+        "{:?}",
+        damaged.err()
+    );
+}
+
 #[tokio::test]
 async fn a_blob_that_is_there_already_is_not_kept_twice() {
     let s3 = bucket().await;
