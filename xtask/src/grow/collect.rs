@@ -22,7 +22,7 @@ const PUSHERS: u64 = 2;
 /// How long they push before each collection and after the last; longer than the grace, so that the dead are due afterwards.
 const QUIET: Duration = Duration::from_secs(GRACE + 1);
 /// The grace, in seconds: a push must be finished within it.
-const GRACE: u64 = 10;
+const GRACE: u64 = 3;
 /// Collection has failed when it takes longer.
 const PATIENCE: Duration = Duration::from_secs(180);
 /// Bytes of a dead blob. All from 1 KiB on are files here.
@@ -152,9 +152,17 @@ fn measure(
         })
     };
     for _ in 0..rounds.max(1) {
+        // What was pushed before this round is decided before it.
+        std::thread::sleep(QUIET);
+        let runs = runs(metrics)?;
+        wharf(&["job", "run", "gc.collect"])?;
+        let begun = Instant::now();
+        while self::runs(metrics)? == runs {
+            ensure!(begun.elapsed() < PATIENCE, "gc.collect does not end");
+            std::thread::sleep(Duration::from_millis(20));
+        }
         wharf(&["gc", "pause", "--reason", "measuring"])?;
         kill(site, dead, numbers)?;
-        // Those of the first of these pushes are decided too, but none of them goes.
         quiet.extend(rest()?);
         let before = collected(metrics)?;
         beside.extend(pushes(site, numbers, || {
@@ -215,13 +223,20 @@ fn pushes(
 
 /// Blobs that collection removed since the server's start.
 fn collected(metrics: std::net::SocketAddr) -> Result<u64> {
+    figure(metrics, "wharf_gc_blobs_total ")?.context("the metric wharf_gc_blobs")
+}
+
+/// Runs of the collector since the server's start.
+fn runs(metrics: std::net::SocketAddr) -> Result<u64> {
+    let name = "wharf_job_runs_total{kind=\"gc.collect\",result=\"done\"} ";
+    Ok(figure(metrics, name)?.unwrap_or(0))
+}
+
+fn figure(metrics: std::net::SocketAddr, name: &str) -> Result<Option<u64>> {
     let answer = Client::connect(metrics)?.get("/metrics")?.expect(200)?;
     let text = String::from_utf8(answer.body)?;
-    let line = text
-        .lines()
-        .find_map(|line| line.strip_prefix("wharf_gc_blobs_total "))
-        .context("the metric wharf_gc_blobs")?;
-    Ok(line.trim().parse()?)
+    let found = text.lines().find_map(|line| line.strip_prefix(name));
+    Ok(found.map(|value| value.trim().parse()).transpose()?)
 }
 
 /// Median and 99th percentile in milliseconds.

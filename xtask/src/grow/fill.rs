@@ -162,6 +162,7 @@ impl Filler<'_> {
             digest: digest.clone(),
             size,
             content,
+            instead_of: None,
             actor: "grow".to_owned(),
             at: self.at,
         })?;
