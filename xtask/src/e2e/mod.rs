@@ -1,12 +1,13 @@
 //! `cargo xtask e2e`: drives each real client against the release binary.
 //!
 //! The harness is in [`suite`] (what steps share), [`step`] (commands and logs), [`site`] (registries in four modes),
-//! [`store`] (buckets below them), [`process`] (nothing outlives the run), [`cutter`] (connections that break), [`image`] (images made here) and
+//! [`below`] (databases below them), [`store`] (buckets), [`process`] (nothing outlives the run), [`cutter`] (connections that break), [`image`] (images made here) and
 //! [`matrix`] (what all clients have to show). Each other module is one client. Clients come from
 //! `cargo xtask clients`; one that is missing is a failure, since it could be installed.
 //!
 //! Every address is on the loopback interface, and every command's output goes to a log that is shown on failure.
 
+mod below;
 mod buildkit;
 mod containerd;
 mod crane;
@@ -52,6 +53,9 @@ pub(crate) struct Args {
     /// Only steps whose name contains this
     #[arg(long)]
     filter: Option<String>,
+    /// Where the registries keep their metadata
+    #[arg(long, default_value = "sqlite", conflicts_with = "against")]
+    metadata: below::Kind,
     /// Keep the blobs of all registries in this object store instead of files
     #[arg(long)]
     store: Option<store::Kind>,
@@ -165,21 +169,25 @@ pub(crate) fn main(args: &Args) -> Result<()> {
     std::fs::create_dir_all(&logs)?;
     let watchdog = process::Watchdog::start(&dir, args.keep)?;
     println!(
-        "e2e: {subject:?}\nfiles in {}, logs in {}",
+        "e2e: {subject:?}, metadata in {:?}, blobs in {}\nfiles in {}, logs in {}",
+        args.metadata,
+        args.store
+            .map_or("files".to_owned(), |kind| format!("{kind:?}")),
         dir.display(),
         logs.display()
     );
 
-    let mut suite = Suite::new(&dir, &logs, subject, args.filter.clone());
+    let mut suite = Suite::new(&dir, &logs, subject, args.metadata, args.filter.clone());
+    let programs = args.store.map_or(&[][..], store::Kind::programs);
+    let missing: Vec<_> = programs
+        .iter()
+        .chain(args.metadata.programs())
+        .filter(|name| run::find(name).is_none())
+        .collect();
+    if !missing.is_empty() {
+        bail!("missing {missing:?}: cargo xtask clients");
+    }
     if let Some(kind) = args.store {
-        let missing: Vec<_> = kind
-            .programs()
-            .iter()
-            .filter(|name| run::find(name).is_none())
-            .collect();
-        if !missing.is_empty() {
-            bail!("missing {missing:?}: cargo xtask clients");
-        }
         suite.keep_blobs_in(Store::start(kind, args.redirect, &dir.join("store"))?);
     }
     let mut times = Vec::new();

@@ -4,7 +4,7 @@
 use anyhow::{Result, ensure};
 use serde_json::Value;
 
-use super::site::{ALICE, Mode, PAUL, RITA, Site, Subject};
+use super::site::{ALICE, Mode, PAUL, RITA};
 use super::suite::Suite;
 
 /// The tests.
@@ -41,14 +41,14 @@ pub(crate) fn run(suite: &mut Suite) {
                 ["backup", "create", &backup, "--data", &site.data()],
             )?;
             step.ok(&binary, ["backup", "verify", &backup])?;
-            let restored = step.file("restored/data");
-            std::fs::create_dir_all(step.path("restored"))?;
-            step.ok(&binary, ["backup", "restore", &backup, "--data", &restored])?;
-            let second = Site::start(
-                &Subject::Wharf(binary.clone().into()),
-                Mode::Plain,
-                &step.path("restored"),
-            )?;
+            let (dir, restored) = (step.path("restored"), step.file("restored/data"));
+            std::fs::create_dir_all(&dir)?;
+            // A backup holds no configuration: where the metadata go has to be said.
+            let config = suite.databases().config(Mode::Plain, &dir);
+            let config = step.write("restore.toml", &config)?;
+            let args = ["backup", "restore", &backup, "--data", &restored];
+            step.ok(&binary, args.into_iter().chain(["--config", &config]))?;
+            let second = suite.start_on_files(Mode::Plain, &dir)?;
             ensure!(second.verify(step, "e2e/operator/app", "v1")? == image.digest);
             Ok(())
         },
@@ -58,11 +58,10 @@ pub(crate) fn run(suite: &mut Suite) {
         |suite, step| {
             let image = suite.small_image()?;
             let dir = step.path("killed");
-            let subject = Subject::Wharf(binary.clone().into());
-            let mut site = Site::start(&subject, Mode::Plain, &dir)?;
+            let mut site = suite.start(Mode::Plain, &dir)?;
             super::curl::push(step, &site, ALICE, &image, "e2e/operator/killed", "v1")?;
             site.kill();
-            let site = Site::start(&subject, Mode::Plain, &dir)?;
+            let site = suite.start(Mode::Plain, &dir)?;
             ensure!(site.verify(step, "e2e/operator/killed", "v1")? == image.digest);
             Ok(())
         },
@@ -70,16 +69,11 @@ pub(crate) fn run(suite: &mut Suite) {
     suite.step(
         "a new password for the administrator of a running registry",
         |suite, step| {
-            let site = Site::start(
-                &Subject::Wharf(binary.clone().into()),
-                Mode::Plain,
-                &step.path("own"),
-            )?;
+            let site = suite.start(Mode::Plain, &step.path("own"))?;
             ensure!(site.ask(step, Some(("admin", "admin-password")), "/v2/", &[], None)? == 200);
             let told = step.any(&binary, ["admin", "reset-password", "--data", &site.data()])?;
             ensure!(told.code == Some(0), "{}{}", told.out, told.err);
             ensure!(site.ask(step, Some(("admin", "admin-password")), "/v2/", &[], None)? == 401);
-            let _ = suite;
             Ok(())
         },
     );

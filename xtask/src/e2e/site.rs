@@ -10,10 +10,10 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 
+use super::below::Below;
 use super::image;
 use super::process::Daemon;
 use super::step::Step;
-use super::store::Store;
 use crate::run;
 
 /// A user of the test registries: name and password.
@@ -117,17 +117,12 @@ pub(crate) struct Site {
 }
 
 impl Site {
-    /// Starts a registry in a folder of its own.
-    pub(crate) fn start(subject: &Subject, mode: Mode, dir: &Path) -> Result<Site> {
-        Site::start_on(subject, mode, dir, None)
-    }
-
-    /// The same with its blobs in an object store, if there is one.
-    pub(crate) fn start_on(
+    /// Starts a registry in a folder of its own, over these stores.
+    pub(crate) fn start(
         subject: &Subject,
         mode: Mode,
         dir: &Path,
-        store: Option<&Store>,
+        below: Below<'_>,
     ) -> Result<Site> {
         std::fs::create_dir_all(dir).with_context(|| format!("creating {}", dir.display()))?;
         std::fs::write(dir.join("htpasswd"), HTPASSWD)?;
@@ -143,7 +138,7 @@ impl Site {
         let external = (mode == Mode::Nginx).then(|| format!("https://{address}"));
         let (mut command, name) = match subject {
             Subject::Wharf(binary) => (
-                wharf(binary, mode, dir, &listen, external.as_deref(), store)?,
+                wharf(binary, mode, dir, &listen, external.as_deref(), below)?,
                 "wharf",
             ),
             Subject::Distribution(binary) => (
@@ -357,10 +352,11 @@ fn wharf(
     dir: &Path,
     listen: &str,
     external: Option<&str>,
-    store: Option<&Store>,
+    below: Below<'_>,
 ) -> Result<Command> {
     let mut config = GRANTS.to_owned();
-    if let Some(store) = store {
+    config.push_str(&below.databases.config(mode, dir));
+    if let Some(store) = below.store {
         // The end of the folder's path is nobody else's in this run.
         let mut parts = dir
             .components()

@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use super::curl::{push, start_upload};
 use super::image;
-use super::site::{ALICE, Mode, Site, Subject};
+use super::site::{ALICE, Mode, Site};
 use super::step::Step;
 use super::store::Kind;
 use super::suite::Suite;
@@ -42,8 +42,7 @@ pub(crate) fn run(suite: &mut Suite) {
 
 /// A registry of the step's own.
 fn start(suite: &Suite, step: &Step) -> Result<Site> {
-    let subject = Subject::Wharf(suite.binary().to_owned());
-    Site::start_on(&subject, Mode::Plain, &step.path("own"), suite.store())
+    suite.start(Mode::Plain, &step.path("own"))
 }
 
 fn wharf(suite: &Suite, step: &mut Step, args: &[&str]) -> Result<String> {
@@ -229,6 +228,8 @@ fn checked(suite: &mut Suite, step: &mut Step) -> Result<()> {
         step.note(&words);
     }
     // Another installation's bucket: the same place, other metadata.
+    let metadata = |name: &str| suite.databases().config(Mode::Plain, &step.path(name));
+    let text = text.replace(&metadata("own"), &metadata("other"));
     let file = step.write("other.toml", &text)?;
     let other = step.file("other");
     let told = step.any(
@@ -260,8 +261,7 @@ fn moved(suite: &mut Suite, step: &mut Step) -> Result<()> {
     let told = wharf(suite, step, &["storage", "copy", "--to", &to])?;
     ensure!(told.contains("copied now"), "{told}");
     site.kill();
-    let subject = Subject::Wharf(suite.binary().to_owned());
-    let site = Site::start(&subject, Mode::Plain, &step.path("own"))?;
+    let site = suite.start_on_files(Mode::Plain, &step.path("own"))?;
     ensure!(site.verify(step, REPOSITORY, "v1")? == image.digest);
     Ok(())
 }
@@ -278,6 +278,7 @@ fn reindexed(suite: &mut Suite, step: &mut Step) -> Result<()> {
     upload(step, &site, &early, &early_digest)?;
     site.kill();
     copy(step, "own/data", "older")?;
+    suite.databases().keep(&step.path("own"))?;
     let (medium, medium_digest) = noise(step, "medium", 3_000_000, 45)?;
     let (large, large_digest) = noise(step, "large", LARGE, 46)?;
     let mut site = start(suite, step)?;
@@ -285,6 +286,7 @@ fn reindexed(suite: &mut Suite, step: &mut Step) -> Result<()> {
     upload(step, &site, &large, &large_digest)?;
     site.kill();
     copy(step, "older", "own/data")?;
+    suite.databases().bring_back(&step.path("own"))?;
     let told = wharf(suite, step, &["storage", "reindex"])?;
     for digest in [&medium_digest, &large_digest] {
         ensure!(

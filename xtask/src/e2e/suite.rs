@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, anyhow};
 
+use super::below::{self, Below, Databases};
 use super::image::{self, Image, Layer};
 use super::process;
 use super::site::{ALICE, Mode, Site, Subject};
@@ -30,6 +31,8 @@ pub(crate) struct Suite {
     subject: Subject,
     /// Keeps the blobs of all sites.
     store: Option<Store>,
+    /// Keep their metadata.
+    databases: Databases,
     client: &'static str,
     /// Only steps whose name contains one of these.
     only: Option<&'static [&'static str]>,
@@ -47,12 +50,19 @@ pub(crate) struct Suite {
 
 impl Suite {
     /// A run in `dir`, with logs in `logs`.
-    pub(crate) fn new(dir: &Path, logs: &Path, subject: Subject, filter: Option<String>) -> Suite {
+    pub(crate) fn new(
+        dir: &Path,
+        logs: &Path,
+        subject: Subject,
+        metadata: below::Kind,
+        filter: Option<String>,
+    ) -> Suite {
         Suite {
             dir: dir.to_path_buf(),
             logs: logs.to_path_buf(),
             subject,
             store: None,
+            databases: Databases::new(metadata),
             client: "",
             only: None,
             filter,
@@ -167,17 +177,35 @@ impl Suite {
         let dir = self
             .dir
             .join(format!("site-{}", mode.name().replace(' ', "-")));
-        let site =
-            Site::start_on(&self.subject, mode, &dir, self.store.as_ref()).with_context(|| {
-                format!(
-                    "starting a registry ({}), files in {}",
-                    mode.name(),
-                    dir.display()
-                )
-            })?;
-        let site = Rc::new(site);
+        let site = Rc::new(self.start(mode, &dir)?);
         self.sites.insert(mode.name(), Rc::clone(&site));
         Ok(site)
+    }
+
+    /// A registry of a step's own, over the stores of this run.
+    pub(crate) fn start(&self, mode: Mode, dir: &Path) -> Result<Site> {
+        self.start_over(self.store.as_ref(), mode, dir)
+    }
+
+    /// The same, with its blobs in its data folder whatever the run's store is.
+    pub(crate) fn start_on_files(&self, mode: Mode, dir: &Path) -> Result<Site> {
+        self.start_over(None, mode, dir)
+    }
+
+    fn start_over(&self, store: Option<&Store>, mode: Mode, dir: &Path) -> Result<Site> {
+        let databases = &self.databases;
+        Site::start(&self.subject, mode, dir, Below { store, databases }).with_context(|| {
+            format!(
+                "starting a registry ({}), files in {}",
+                mode.name(),
+                dir.display()
+            )
+        })
+    }
+
+    /// Where metadata are kept.
+    pub(crate) fn databases(&self) -> &Databases {
+        &self.databases
     }
 
     /// Whether the program under test is ours.

@@ -81,8 +81,10 @@ impl Op for Mark {
     const FREES: bool = true;
 
     async fn run<T: Tx>(&self, tx: &mut T) -> Result<u64> {
+        let mut links: Vec<_> = self.links.iter().take(BATCH).collect();
+        links.sort_unstable_by_key(|(_, digest)| digest);
         let mut marked = 0;
-        for (repository, digest) in self.links.iter().take(BATCH) {
+        for (repository, digest) in links {
             marked += u64::from(candidate::mark(tx, repository, digest, self.at).await?);
         }
         Ok(marked)
@@ -132,8 +134,10 @@ impl Op for Remove {
     const FREES: bool = true;
 
     async fn run<T: Tx>(&self, tx: &mut T) -> Result<u64> {
+        let mut digests: Vec<_> = self.digests.iter().take(BATCH).collect();
+        digests.sort_unstable();
         let mut removed = 0;
-        for digest in self.digests.iter().take(BATCH) {
+        for digest in digests {
             let blob = tx
                 .row(
                     "SELECT id, size, key FROM blob WHERE digest = $1 AND state = 1 FOR UPDATE",

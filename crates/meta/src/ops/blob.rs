@@ -457,7 +457,7 @@ pub enum Published {
 }
 
 /// Makes verified bytes a blob of a repository and ends the upload they came from. Locks the blob's live row. Doing it
-/// again changes nothing more. Cost: eleven rows and the upload's chunks.
+/// again changes nothing more. Cost: twelve rows and the upload's chunks.
 ///
 /// Of two who publish the same bytes at once the first one's stay, since somebody may read them already. Only what the
 /// caller has found to be bad is replaced.
@@ -485,11 +485,14 @@ impl Op for Publish {
     type Out = Published;
 
     async fn run<T: Tx>(&self, tx: &mut T) -> Result<Published> {
-        if let Content::Multipart(key) = &self.content
-            && !multipart::publish(tx, key, &self.digest).await?
-            && !self.was_done(tx, key).await?
-        {
-            return Ok(Published::GivenUp);
+        if let Content::Multipart(key) = &self.content {
+            if let Some(upload) = &self.upload {
+                upload::lock(tx, upload).await?;
+            }
+            let taken = multipart::publish(tx, key, &self.digest).await?;
+            if !taken && !self.was_done(tx, key).await? {
+                return Ok(Published::GivenUp);
+            }
         }
         let live = match self.live(tx).await? {
             Some(live) => Some(live),

@@ -119,10 +119,11 @@ pub struct Collect {
     pub at: i64,
 }
 
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Hint {
-    since: i64,
     digest: Digest,
     repository: Id,
+    since: i64,
 }
 
 impl Op for Collect {
@@ -137,14 +138,19 @@ impl Op for Collect {
                 vals![self.due, self.limit.clamp(1, BATCH)],
             )
             .await?;
-        let mut collected = Collected::default();
+        let mut hints = Vec::with_capacity(rows.len());
         for mut row in rows {
-            let hint = Hint {
-                since: row.int(0)?,
+            hints.push(Hint {
                 digest: row.digest(1)?,
                 repository: row.id(2)?,
-            };
-            collected += self.one(tx, &hint).await?;
+                since: row.int(0)?,
+            });
+        }
+        // The order in which everybody locks them.
+        hints.sort_unstable();
+        let mut collected = Collected::default();
+        for hint in &hints {
+            collected += self.one(tx, hint).await?;
         }
         Ok(collected)
     }

@@ -365,6 +365,13 @@ pub(crate) struct Removed {
     touched_at: i64,
 }
 
+/// Locks a session's row, if there is one.
+pub(crate) async fn lock<T: Tx>(tx: &mut T, id: &str) -> Result<()> {
+    tx.row("SELECT 1 FROM upload WHERE id = $1 FOR UPDATE", vals![id])
+        .await?;
+    Ok(())
+}
+
 /// Removes a session's rows, if it was not touched since; tells what it was.
 pub(crate) async fn remove<T: Tx>(
     tx: &mut T,

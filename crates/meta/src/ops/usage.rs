@@ -287,7 +287,9 @@ impl Op for CountLinks {
     const FREES: bool = true;
 
     async fn run<T: Tx>(&self, tx: &mut T) -> Result<()> {
-        for (repository, digest) in self.links.iter().take(BATCH) {
+        let mut links: Vec<_> = self.links.iter().take(BATCH).collect();
+        links.sort_unstable_by_key(|(_, digest)| digest);
+        for (repository, digest) in links {
             let link = tx
                 .row(
                     "SELECT hidden, counted FROM repository_blob WHERE repository_id = $1 AND digest = $2 FOR UPDATE",

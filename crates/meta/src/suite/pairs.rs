@@ -10,11 +10,12 @@ use std::pin::Pin;
 
 use wharf_oci::{Digest, EdgeKind};
 
-use super::{NOW, digest, edge, publish_key, push, push_blob, put, repo, tag};
-use crate::blob::{Condemn, Find, Garbage, Lookup, Mount, Place, Unlink};
+use super::{NOW, digest, edge, publish, publish_key, push, push_blob, put, repo, tag};
+use crate::blob::{Condemn, Find, Garbage, Lookup, Mount, Place, Publish, Unlink};
+use crate::candidate::Collect;
 use crate::manifest::{Delete, Expect, Get, Put, PutEdges, Ref};
 use crate::upload::{Claim, Create, Take};
-use crate::{Error, Meta, Op, multipart, principal, tag as tags, upload};
+use crate::{Error, Meta, Op, multipart, principal, restorable, tag as tags, upload};
 
 /// Something done to a store, with what came of it as text.
 pub type Doing = Pin<Box<dyn Future<Output = String> + Send>>;
@@ -124,7 +125,7 @@ fn claim(label: &str, hash: u8) -> Claim {
     }
 }
 
-fn key(label: &str, name: &str) -> crate::blob::Publish {
+fn key(label: &str, name: &str) -> Publish {
     publish_key(label, format!("{label} blob"), &format!("{label}-{name}"))
 }
 
@@ -136,8 +137,8 @@ fn parts(label: &str) -> multipart::MultipartRow {
     }
 }
 
-fn publish_parts(label: &str) -> crate::blob::Publish {
-    crate::blob::Publish {
+fn publish_parts(label: &str) -> Publish {
+    Publish {
         upload: Some(label.to_owned()),
         content: crate::blob::Content::Multipart(parts(label).key),
         ..key(label, "parts")
@@ -181,6 +182,82 @@ async fn open_parts(meta: &Meta, label: &str) {
         at: NOW,
     };
     meta.write(begin).await.expect("a multipart upload");
+}
+
+/// Before anything else that is a candidate, so that what other runs left is none of this.
+const LONG_AGO: i64 = NOW - 1_000_000;
+
+/// Two blobs by their digests.
+fn two(label: &str) -> [(Digest, String); 2] {
+    let mut two = ["blob", "other"].map(|name| {
+        let bytes = format!("{label} {name}");
+        (digest(&bytes), bytes)
+    });
+    two.sort();
+    two
+}
+
+/// Pushes both, the first one first or last.
+async fn two_candidates(meta: &Meta, label: &str, reversed: bool) {
+    for (at, (_, bytes)) in two(label).into_iter().enumerate() {
+        let later = i64::from((at == 1) != reversed);
+        let publish = Publish {
+            at: LONG_AGO + later,
+            ..publish(label, bytes)
+        };
+        meta.write(publish).await.expect("a blob");
+    }
+}
+
+/// A manifest of both, the first one first or last.
+fn of_two(label: &str, reversed: bool) -> Put {
+    let mut edges = two(label)
+        .map(|(digest, bytes)| edge(EdgeKind::Layer, &digest, bytes.len() as u64))
+        .to_vec();
+    if reversed {
+        edges.reverse();
+    }
+    Put {
+        edges,
+        ..put(label, format!("{label} m1"), &["t"])
+    }
+}
+
+/// Which of them are missing depends on nothing but names.
+async fn push_two(meta: Meta, label: String, reversed: bool) -> String {
+    let outcome = told(meta, of_two(&label, reversed)).await;
+    let kind = outcome.split(['(', ' ']).next();
+    kind.unwrap_or_default().to_owned()
+}
+
+/// What came of it is seen by what is there afterwards: others left candidates, too.
+async fn collect(meta: Meta, _: String) -> String {
+    let collect = Collect {
+        due: LONG_AGO + 1,
+        limit: 25,
+        at: NOW,
+    };
+    told(meta, collect).await;
+    String::new()
+}
+
+/// Ends the manifest that was deleted.
+async fn end(meta: Meta, label: String) -> String {
+    let list = restorable::List {
+        repository: repo(&label),
+        limit: 1,
+    };
+    let Some(deleted) = meta.read(list).await.expect("a list").pop() else {
+        return String::new();
+    };
+    let purge = restorable::Purge {
+        manifest: deleted.manifest,
+        deleted_at: deleted.deleted_at,
+        cause: "a test",
+        at: NOW,
+    };
+    told(meta, purge).await;
+    String::new()
 }
 
 async fn condemn(meta: Meta, label: String) -> String {
@@ -247,6 +324,17 @@ pairs! {
     "mount a blob, mount it back": |meta, label| { push_blob(&meta, &label, format!("{label} blob")).await;
         meta.write(mount(&label)).await.expect("a mount"); };
         told(meta, mount(&label)); told(meta, mount_back(&label));
+    "push a manifest of two blobs, collect them the other way round": |meta, label| two_candidates(&meta, &label, true).await;
+        push_two(meta, label, false); collect(meta, label);
+    "push a manifest of two blobs the other way round, collect them": |meta, label| two_candidates(&meta, &label, false).await;
+        push_two(meta, label, true); collect(meta, label);
+    "end a deleted manifest, push it again": |meta, label| { push_blob(&meta, &label, format!("{label} blob")).await;
+        push(&meta, with_layer(&label, "m1", &[])).await; told(meta.clone(), delete(&label, "m1")).await; };
+        end(meta, label); told(meta, with_layer(&label, "m1", &["t"]));
+    "move two tags, move them the other way round": |meta, label| push(&meta, plain(&label, "m0", &["t", "old"])).await;
+        told(meta, plain(&label, "m1", &["t", "old"])); told(meta, plain(&label, "m2", &["old", "t"]));
+    "make two tags, make them the other way round": |meta, label| push(&meta, plain(&label, "m0", &[])).await;
+        told(meta, plain(&label, "m1", &["t", "old"])); told(meta, plain(&label, "m2", &["old", "t"]));
     "publish a blob, publish the same": |meta, label| drop((meta, label));
         told(meta, key(&label, "a")); told(meta, key(&label, "b"));
     "replace a blob, replace it as well": |meta, label| meta.write(key(&label, "old")).await.expect("a blob");
@@ -287,7 +375,7 @@ pairs! {
         told(meta, claim(&label, 1)); told(meta, upload::Delete { id: label });
     "claim bytes, publish them": |meta, label| open(&meta, &label).await;
         told(meta, claim(&label, 1));
-        told(meta, crate::blob::Publish { upload: Some(label.clone()), ..key(&label, "a") });
+        told(meta, Publish { upload: Some(label.clone()), ..key(&label, "a") });
     "publish parts, end the session": |meta, label| open_parts(&meta, &label).await;
         told(meta, publish_parts(&label)); told(meta, upload::Delete { id: label });
     "publish parts, give them up": |meta, label| open_parts(&meta, &label).await;

@@ -1,5 +1,6 @@
 //! Each pair of operations that can be in each other's way, statement by statement on two connections: whatever the order
-//! of the statements, what came of them is what one of the two orders of the operations gives.
+//! of the statements, what came of them is what one of the two orders of the operations gives, and neither has waited for
+//! the other while that one waited for it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -147,6 +148,27 @@ async fn every_way(share: usize, shares: usize) {
         );
     }
     plain.close().await;
+    assert_eq!(deadlocks(&watcher).await, 0, "the server's log names them");
+}
+
+/// How often two transactions of the database waited for each other, once everybody else has left it.
+async fn deadlocks(watcher: &Client) -> i64 {
+    let started = Instant::now();
+    loop {
+        let row = watcher
+            .query_one(
+                "SELECT d.deadlocks, (SELECT count(*) FROM pg_stat_activity a WHERE a.datid = d.datid) \
+                 FROM pg_stat_database d WHERE d.datname = current_database()",
+                &[],
+            )
+            .await
+            .expect("statistics");
+        if row.get::<_, i64>(1) == 1 {
+            return row.get(0);
+        }
+        assert!(started.elapsed() < PATIENCE, "somebody stays");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 macro_rules! shares {

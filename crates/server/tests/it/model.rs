@@ -336,6 +336,7 @@ impl World {
             )),
         };
         let answer = request.send_on(connection).await.expect("an answer");
+        assert!(!answer.status.is_server_error(), "{op:?}: {answer}");
         let number = |content: &[u8]| {
             let found = self.manifests.iter().position(|one| one.bytes == content);
             found.expect("the bytes of a manifest that was pushed")

@@ -1,5 +1,7 @@
 //! Pushing a manifest.
 
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
 use serde_json::json;
 use wharf_oci::{Digest, EdgeKind, RepositoryName, Tag};
 
@@ -52,8 +54,8 @@ pub enum PutOutcome {
 
 /// Stores a manifest with its references and points tags to it. Doing it again changes nothing.
 ///
-/// Locks each link and blob that it relies on, the manifest's row, and the tags; so a blob cannot be unlinked between
-/// the check and the commit. Targets are looked up among manifests (for children) and then blobs (MPUT-11). Cost: two
+/// Locks the manifest's row, each manifest, blob and link that it relies on, and the tags; so a blob cannot be unlinked
+/// between the check and the commit. Targets are looked up among manifests (for children) and then blobs (MPUT-11). Cost: two
 /// rows for each reference, four for each tag, five more.
 #[derive(Clone, Debug)]
 pub struct Put {
@@ -94,6 +96,10 @@ impl Op for Put {
         within("references of a manifest", self.edges.len(), MAX_EDGES)?;
         within("tags of a push", self.tags.len(), MAX_TAGS)?;
         let repository = repository::find(tx, &self.repository).await?;
+        let known = match &repository {
+            Some(repository) => find(tx, repository, &self.digest).await?,
+            None => None,
+        };
         match check(tx, repository.as_ref(), &self.edges, self.check_sizes).await? {
             Checked::Fine => {}
             Checked::Missing(digests) => return Ok(PutOutcome::Missing(digests)),
@@ -109,22 +115,19 @@ impl Op for Put {
                 });
             }
         }
-        let known = match &repository {
-            Some(repository) => find(tx, repository, &self.digest).await?,
-            None => None,
-        };
         if self.pinned > 0 && !self.pins_hold(tx, known.as_ref()).await? {
             return Ok(PutOutcome::PinsLost);
         }
-        let mut currents = Vec::with_capacity(self.tags.len());
-        for tag in &self.tags {
-            let current = match &repository {
-                Some(id) => self.change(id).current(tx, tag.as_str()).await?,
-                None => None,
-            };
-            currents.push(current);
+        let tags: BTreeSet<&Tag> = self.tags.iter().collect();
+        let mut currents = BTreeMap::new();
+        if let Some(id) = &repository {
+            for &tag in &tags {
+                if let Some(current) = self.change(id).current(tx, tag.as_str()).await? {
+                    currents.insert(tag, current);
+                }
+            }
         }
-        let first = currents.first().and_then(Option::as_ref);
+        let first = self.tags.first().and_then(|tag| currents.get(tag));
         let as_expected = match &self.expect {
             Expect::Any => true,
             Expect::Absent => first.is_none(),
@@ -164,13 +167,9 @@ impl Op for Put {
         }
         self.refer(tx, &repository).await?;
         let change = self.change(&repository);
-        for (at, (tag, current)) in self.tags.iter().zip(&currents).enumerate() {
-            // The same tag twice in one push: the first one moved it.
-            if !self.tags[..at].contains(tag) {
-                change
-                    .point(tx, tag, current.as_ref(), &id, &self.digest)
-                    .await?;
-            }
+        for tag in tags {
+            let current = currents.get(tag);
+            change.point(tx, tag, current, &id, &self.digest).await?;
         }
         Ok(PutOutcome::Stored { created })
     }
@@ -337,6 +336,10 @@ impl Op for PutEdges {
     async fn run<T: Tx>(&self, tx: &mut T) -> Result<Pinned> {
         within("references in one part", self.edges.len(), MAX_EDGES)?;
         let repository = repository::find(tx, &self.repository).await?;
+        let known = match &repository {
+            Some(repository) => find(tx, repository, &self.digest).await?,
+            None => None,
+        };
         match check(tx, repository.as_ref(), &self.edges, self.check_sizes).await? {
             Checked::Fine => {}
             Checked::Missing(digests) => return Ok(Pinned::Missing(digests)),
@@ -357,7 +360,7 @@ impl Op for PutEdges {
             None => repository::ensure(tx, &self.repository, self.at).await?,
         };
         tx.touch(&self.repository, self.digest.as_str());
-        let id = match find(tx, &repository, &self.digest).await? {
+        let id = match known {
             // Its references are those of its digest: all are there.
             Some(known) if known.state == state::LIVE => return Ok(Pinned::Done),
             Some(known) => {
@@ -447,18 +450,19 @@ async fn check<T: Tx>(
     edges: &[EdgeRow],
     check_sizes: bool,
 ) -> Result<Checked> {
+    let asked: Vec<&EdgeRow> = edges
+        .iter()
+        .filter(|edge| edge.must_exist || check_sizes)
+        .collect();
+    let sizes = match repository {
+        Some(repository) => sizes_of(tx, repository, &asked).await?,
+        None => HashMap::new(),
+    };
     let mut missing: Vec<Digest> = Vec::new();
     let mut wrong = None;
-    for edge in edges {
-        if !edge.must_exist && !check_sizes {
-            continue;
-        }
-        let found = match repository {
-            Some(repository) => size_of(tx, repository, edge).await?,
-            None => None,
-        };
-        match found {
-            Some(actual) if check_sizes && actual != edge.size && wrong.is_none() => {
+    for edge in asked {
+        match sizes.get(&sought(edge)) {
+            Some(&actual) if check_sizes && actual != edge.size && wrong.is_none() => {
                 wrong = Some(Checked::Size {
                     digest: edge.target.clone(),
                     expected: edge.size,
@@ -478,25 +482,51 @@ async fn check<T: Tx>(
     }
 }
 
-/// The size of a target, where this edge may find it; locked against removal.
-async fn size_of<T: Tx>(tx: &mut T, repository: &Id, edge: &EdgeRow) -> Result<Option<u64>> {
+/// A target and where it is looked for: among manifests, among blobs.
+type Sought<'a> = (&'a Digest, bool, bool);
+
+fn sought(edge: &EdgeRow) -> Sought<'_> {
     let child = matches!(edge.kind, EdgeKind::Child);
-    if child || edge.any_store {
-        let row = tx
-            .row(
-                "SELECT size FROM manifest WHERE repository_id = $1 AND digest = $2 AND state = 1 FOR SHARE",
-                vals![repository, &edge.target],
-            )
-            .await?;
-        if let Some(mut row) = row {
-            return row.size(0).map(Some);
+    (
+        &edge.target,
+        child || edge.any_store,
+        !child || edge.any_store,
+    )
+}
+
+/// The sizes of targets, where each edge may find its own; locked against removal: manifests first, then blobs, each in the
+/// order of their digests.
+async fn sizes_of<'a, T: Tx>(
+    tx: &mut T,
+    repository: &Id,
+    edges: &[&'a EdgeRow],
+) -> Result<HashMap<Sought<'a>, u64>> {
+    let ordered: BTreeSet<Sought<'a>> = edges.iter().map(|edge| sought(edge)).collect();
+    let mut sizes = HashMap::with_capacity(ordered.len());
+    for &target in &ordered {
+        let (digest, among_manifests, _) = target;
+        if among_manifests {
+            let row = tx
+                .row(
+                    "SELECT size FROM manifest WHERE repository_id = $1 AND digest = $2 AND state = 1 FOR SHARE",
+                    vals![repository, digest],
+                )
+                .await?;
+            if let Some(mut row) = row {
+                sizes.insert(target, row.size(0)?);
+            }
         }
     }
-    if !child || edge.any_store {
-        blob::held(tx, repository, &edge.target).await
-    } else {
-        Ok(None)
+    for &target in &ordered {
+        let (digest, _, among_blobs) = target;
+        if among_blobs
+            && !sizes.contains_key(&target)
+            && let Some(size) = blob::held(tx, repository, digest).await?
+        {
+            sizes.insert(target, size);
+        }
     }
+    Ok(sizes)
 }
 
 async fn insert_edges<T: Tx>(
