@@ -21,6 +21,7 @@ pub(crate) const EVERY_PAIR: &[&str] = &[
     "operator",
     "race",
     "referrer",
+    "replica",
     "restart",
     "scrub",
     "tag",

@@ -50,6 +50,8 @@ pub struct TestOptions {
     pub files: bool,
     /// A bucket that keeps the blobs instead of files.
     pub s3: Option<Arc<S3>>,
+    /// Listens on a Unix socket too, `wharf.sock` in its folder. Only for servers in this process.
+    pub unix: bool,
     /// Time as the test wants it. Only for servers in this process.
     pub clock: Option<Arc<ManualClock>>,
     /// Where the metadata is kept; none: as [`METADATA`] says.

@@ -1,7 +1,7 @@
 //! A server in this process: the parts of `wharf serve`, put together from the same configuration, on port 0.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -96,12 +96,12 @@ impl TestServer {
             .await
             .expect("the administrator");
         let tls = config.tls.cert.as_ref().zip(config.tls.key.as_ref());
-        let listeners = Listeners::bind(&[self
-            .addr
-            .to_string()
-            .parse::<ListenAddr>()
-            .expect("an address")])
-        .expect("a port");
+        let mut listen = vec![self.addr.to_string()];
+        if self.options.unix {
+            listen.push(format!("unix:{}", self.socket().display()));
+        }
+        let listen = listen.iter().map(|one| one.parse().expect("an address"));
+        let listeners = Listeners::bind(&listen.collect::<Vec<ListenAddr>>()).expect("a port");
         let options = ServerOptions {
             tls: tls.map(|(cert, key)| Tls::load(cert, key).expect("a certificate")),
             limits: config.http_limits(),
@@ -143,8 +143,13 @@ impl TestServer {
         self.addr
     }
 
+    /// The Unix socket on which it listens too, if the options say so.
+    pub fn socket(&self) -> PathBuf {
+        self.folder.path().join("wharf.sock")
+    }
+
     /// Files or objects of all blobs that are no rows.
-    pub fn kept_blobs(&self) -> Vec<std::path::PathBuf> {
+    pub fn kept_blobs(&self) -> Vec<PathBuf> {
         self.options.kept_blobs(self.folder.path())
     }
 

@@ -30,6 +30,9 @@ pub(crate) struct Args {
     /// Measures pushes while so many dead blobs are collected, in a store below the folder
     #[arg(long, value_delimiter = ',', num_args = 1..)]
     collect: Option<Vec<u64>>,
+    /// Collections of each of these numbers, with pushes between them
+    #[arg(long, default_value_t = 1)]
+    rounds: u64,
     /// Where the server shows its metrics meanwhile
     #[arg(long, default_value = "127.0.0.1:34900")]
     metrics: String,
@@ -53,7 +56,14 @@ pub(crate) fn main(args: &Args) -> Result<()> {
         .clone()
         .unwrap_or_else(|| workspace::target_dir().join("release/wharf"));
     if let Some(dead) = &args.collect {
-        let table = collect::all(&args.shape, dead, &args.folder, &program, &args.metrics)?;
+        let table = collect::all(
+            &args.shape,
+            dead,
+            args.rounds,
+            &args.folder,
+            &program,
+            &args.metrics,
+        )?;
         println!("{table}");
         return Ok(());
     }

@@ -205,11 +205,13 @@ impl Gate {
     }
 }
 
-/// A client error: the store is well, and says no. 408 and 429 ask for patience instead, and were retried.
+/// A client error: the store is well, and says no, as it does to what it does not have. 408 and 429 ask for patience instead, and
+/// were retried.
 fn is_refusal(text: &str) -> bool {
-    text.contains("status code: 4")
+    let client = text.contains("status code: 4")
         && !text.contains("status code: 408")
-        && !text.contains("status code: 429")
+        && !text.contains("status code: 429");
+    client || text.contains("status code: 501")
 }
 
 /// What a service says in its XML, or else the end of the words, which is what happened; the beginning is which request of

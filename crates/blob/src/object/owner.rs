@@ -99,6 +99,10 @@ const SAYINGS: [Saying; 6] = [
 const RIGHTS: &str = "the credentials may not use it; they need the rights to get, put, delete and list objects, and to make, list and \
                       abort multipart uploads";
 
+/// The same where reading went well.
+const READ_ONLY: &str = "the credentials may read it and not write to it, so nothing can be pushed; give them the rights to put and delete \
+                         objects, and to make, list and abort multipart uploads";
+
 /// What connections fail with.
 const NETWORK: [Saying; 5] = [
     (
@@ -223,6 +227,33 @@ impl Object {
                  another one",
                 self.key("endpoint"),
             ))),
+        }
+    }
+
+    /// Asks whether a bucket that has this installation's mark may be written to, and changes nothing: the mark is to be made where
+    /// it is already. Who may write is told that it is there; who may not is refused before the store looks. `false`: the store knows
+    /// of no such condition, and does not say.
+    ///
+    /// A store that takes no notice of the condition puts the mark in the place of itself: every mark was written by
+    /// [`take`](Self::take) with these very bytes, and none is ever changed.
+    pub async fn is_writable(&self, installation: &str) -> Result<bool, OwnerError> {
+        let request = self.put_mark(installation, PutMode::Create);
+        let what = || format!("asking whether {MARK} may be written");
+        match self.engine.gate.pass(Call::Put, what, request).await {
+            Ok(()) => Ok(true),
+            Err(error) if is_conflict(&error) => Ok(true),
+            Err(Error::Refused { source, .. }) => {
+                let words = told(&*source);
+                match is_denied(&words) {
+                    true => Err(OwnerError(format!(
+                        "`{}`: {READ_ONLY} (the store: {})",
+                        self.key("bucket"),
+                        said(&words)
+                    ))),
+                    false => Ok(false),
+                }
+            }
+            Err(error) => Err(self.explain(&error)),
         }
     }
 

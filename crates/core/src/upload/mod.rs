@@ -254,26 +254,33 @@ async fn expire_sessions(registry: &Registry, before: i64) -> Result<u64> {
         for id in batch {
             let id =
                 UploadId::parse(&id).map_err(|_| Error::Internal("upload id in a row".into()))?;
-            // Somebody writes to it at this moment: it is not idle after all.
-            let Ok(_guard) = registry.uploads.try_lock(&id) else {
-                continue;
-            };
-            let expire = rows::Expire {
-                id: id.to_string(),
-                touched_before: before,
-                at: registry.clock.now_ms(),
-            };
-            // Another process may have taken it up since.
-            if registry.meta.write(expire).await? {
-                free(registry, &id).await?;
-                freed += 1;
-            }
+            freed += u64::from(expire_one(registry, &id, before).await?);
         }
         count += freed;
         if freed == 0 {
             return Ok(count);
         }
     }
+}
+
+/// Forgets a session, unless somebody has touched it since `before` (milliseconds since 1970); tells whether it did. That it was
+/// listed as idle says nothing: the list is older than this look.
+pub async fn expire_one(registry: &Registry, id: &UploadId, before: i64) -> Result<bool> {
+    // Somebody writes to it at this moment: it is not idle after all.
+    let Ok(_guard) = registry.uploads.try_lock(id) else {
+        return Ok(false);
+    };
+    let expire = rows::Expire {
+        id: id.to_string(),
+        touched_before: before,
+        at: registry.clock.now_ms(),
+    };
+    // Another process may have taken it up since.
+    let gone = registry.meta.write(expire).await?;
+    if gone {
+        free(registry, id).await?;
+    }
+    Ok(gone)
 }
 
 /// Forgets sessions that nobody continues.

@@ -278,6 +278,15 @@ async fn condemn(meta: Meta, label: String) -> String {
     told(meta, op).await
 }
 
+/// Of what was last touched when [`open`] made it.
+fn expire(label: &str) -> upload::Expire {
+    upload::Expire {
+        id: label.to_owned(),
+        touched_before: NOW + 1,
+        at: NOW + 9,
+    }
+}
+
 async fn open(meta: &Meta, label: &str) {
     let create = Create {
         id: label.to_owned(),
@@ -384,6 +393,14 @@ pairs! {
         told(meta, claim_parts(&label, 1)); told(meta, Take { id: label, epoch: 0, at: NOW });
     "claim parts, end the session": |meta, label| open_parts(&meta, &label).await;
         told(meta, claim_parts(&label, 1)); told(meta, upload::Delete { id: label });
+    "claim bytes, expire the session": |meta, label| open(&meta, &label).await;
+        told(meta, Claim { at: NOW + 9, ..claim(&label, 1) }); told(meta, expire(&label));
+    "claim parts, expire the session": |meta, label| open_parts(&meta, &label).await;
+        told(meta, multipart::Claim { at: NOW + 9, ..claim_parts(&label, 1) }); told(meta, expire(&label));
+    "take a session over, expire it": |meta, label| open_parts(&meta, &label).await;
+        told(meta, Take { id: label, epoch: 0, at: NOW + 9 }); told(meta, expire(&label));
+    "publish parts, expire the session": |meta, label| open_parts(&meta, &label).await;
+        told(meta, publish_parts(&label)); told(meta, expire(&label));
     "make the administrator, make it as well": |meta, label| drop((meta, label));
         told(meta, principal::Create { name: label, kind: "a".into(), secret_hash: None, at: NOW });
         told(meta, principal::Create { name: label, kind: "b".into(), secret_hash: None, at: NOW });

@@ -1,7 +1,8 @@
 //! Whether the stores that the configuration names can be used: asked before they are, and without changing anything.
 //!
 //! Called by `wharf config check --online` for a report, and by [`Data::open`](super::Data::open) before a start makes or
-//! migrates anything. Both say the same sentence for the same trouble. Must never write.
+//! migrates anything. Both say the same sentence for the same trouble. Must never write; whether a bucket may be written to is asked
+//! by a write that the store must refuse.
 
 use std::path::Path;
 
@@ -151,8 +152,12 @@ async fn bucket(
         Some(known) => match judge(&bucket, known).await? {
             Owned::Ours => {
                 let name = known.installation.as_deref().unwrap_or_default();
+                let unsaid = match bucket.is_writable(name).await? {
+                    true => "",
+                    false => " Whether it may be written to, the store does not say.",
+                };
                 format!(
-                    "The bucket can be used by installation {name}, which this is; another one is refused at its start."
+                    "The bucket can be used by installation {name}, which this is; another one is refused at its start.{unsaid}"
                 )
             }
             Owned::Free => {

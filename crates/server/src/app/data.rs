@@ -197,7 +197,17 @@ async fn own(meta: &Meta, bucket: &Object, to_fill: bool) -> Result<(), DataErro
         half_copied: false,
     };
     if check::judge(bucket, &known).await? == Owned::Ours {
-        return Ok(());
+        let name = known.installation.as_deref().unwrap_or_default();
+        return match bucket.is_writable(name).await {
+            // What is to be filled and cannot be is of no use.
+            Err(error) if to_fill => Err(error.into()),
+            // What is there can be read and is served.
+            Err(error) => {
+                tracing::error!("{error}");
+                Ok(())
+            }
+            Ok(_) => Ok(()),
+        };
     }
     let name = uuid::Uuid::new_v4().to_string();
     let name = known.installation.unwrap_or(name);

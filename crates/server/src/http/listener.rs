@@ -10,7 +10,7 @@ use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _}
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use tokio::net::{TcpListener, TcpSocket, UnixListener};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
 
 use super::io::Wire;
 
@@ -229,6 +229,45 @@ impl Listener {
             }
         }
     }
+
+    /// What waits to be accepted at this moment; then it is closed. The kernel is asked itself, since the runtime may not have
+    /// heard of the last ones yet.
+    pub(super) fn rest(self) -> Vec<(Wire, Option<SocketAddr>)> {
+        match self {
+            Self::Tcp(listener) => match listener.into_std() {
+                Ok(listener) => waiting(|| {
+                    let (stream, addr) = listener.accept()?;
+                    stream.set_nonblocking(true)?;
+                    stream.set_nodelay(true)?;
+                    Ok((Wire::Tcp(TcpStream::from_std(stream)?), Some(addr)))
+                }),
+                Err(_) => Vec::new(),
+            },
+            // Its file goes with it.
+            Self::Unix(listener, _file) => match listener.into_std() {
+                Ok(listener) => waiting(|| {
+                    let (stream, _) = listener.accept()?;
+                    stream.set_nonblocking(true)?;
+                    Ok((Wire::Unix(UnixStream::from_std(stream)?), None))
+                }),
+                Err(_) => Vec::new(),
+            },
+        }
+    }
+}
+
+/// All that there is without waiting, and no more than can wait.
+fn waiting<T>(mut accept: impl FnMut() -> io::Result<T>) -> Vec<T> {
+    let mut all = Vec::new();
+    for _ in 0..BACKLOG {
+        match accept() {
+            Ok(one) => all.push(one),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+            // Of one that went away again.
+            Err(_) => {}
+        }
+    }
+    all
 }
 
 fn bind_name(host: &str, port: u16, bound: &[SocketAddr]) -> Result<Vec<TcpListener>, BindError> {
@@ -460,9 +499,7 @@ mod tests {
     async fn both_families_on_one_port() {
         let all = Listeners::bind(&[tcp("", 0)]).unwrap();
         let port = all.addrs()[0].tcp().unwrap().port();
-        tokio::net::TcpStream::connect(("127.0.0.1", port))
-            .await
-            .unwrap();
+        TcpStream::connect(("127.0.0.1", port)).await.unwrap();
         drop(all);
         let both = [tcp("0.0.0.0", port), tcp("::", port)];
         assert_eq!(Listeners::bind(&both).unwrap().addrs().len(), 2);

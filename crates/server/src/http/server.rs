@@ -1,6 +1,7 @@
 //! Accepting: from bound [`Listeners`] to running connections, and the handle that stops them.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -13,11 +14,12 @@ use super::Handler;
 use super::conn::{self, Shared};
 use super::forwarded::TrustedProxies;
 use super::id::RequestIds;
+use super::io::Wire;
 use super::limits::Limits;
 use super::listener::{BoundAddr, Listener, Listeners};
-use super::observer::{ConnectionEnd, Observer, Silent};
+use super::observer::{Observer, Silent};
 use super::tls::{self, Tls};
-use super::watch::{Verdict, Watch};
+use super::watch::Watch;
 
 /// How long to pause when the system has no file descriptor or memory for another connection.
 const OUT_OF_MEANS: Duration = Duration::from_millis(100);
@@ -79,12 +81,13 @@ impl Server {
         let accepting = CancellationToken::new();
         let ended = CancellationToken::new();
         for listener in options.listeners.list {
-            let loop_ = accept(Arc::clone(&shared), Arc::clone(&handler), listener);
+            let (ours, handler) = (Arc::clone(&shared), Arc::clone(&handler));
             let accepting = accepting.clone();
-            // The listener is dropped, and so closed, with the loop.
-            shared
-                .tasks
-                .spawn(async move { accepting.run_until_cancelled_owned(loop_).await });
+            shared.tasks.spawn(async move {
+                let gate = Gate::new(ours, handler);
+                accepting.run_until_cancelled(gate.accept(&listener)).await;
+                gate.close(listener);
+            });
         }
         let looking = {
             let watch = Arc::clone(&watch);
@@ -104,27 +107,63 @@ impl Server {
     }
 }
 
-async fn accept<H: Handler>(shared: Arc<Shared>, handler: Arc<H>, listener: Listener) {
-    let places = Arc::new(Semaphore::new(shared.limits.connections.max(1)));
-    loop {
-        match listener.accept().await {
-            Ok((wire, addr)) => {
-                let Some(place) = place(&places, &shared).await else {
-                    return;
-                };
-                let serving = conn::serve(Arc::clone(&shared), Arc::clone(&handler), wire, addr);
-                shared.tasks.spawn(async move {
-                    serving.await;
-                    drop(place);
-                });
-            }
-            Err(error) if concerns_one_connection(&error) => {}
-            Err(error) => {
-                shared.observer.accept_failed(&error);
-                tracing::error!(%error, "cannot accept connections; is the limit of open files too low?");
-                tokio::time::sleep(OUT_OF_MEANS).await;
+/// Where connections come in, by one listener.
+struct Gate<H> {
+    shared: Arc<Shared>,
+    handler: Arc<H>,
+    places: Arc<Semaphore>,
+}
+
+impl<H: Handler> Gate<H> {
+    fn new(shared: Arc<Shared>, handler: Arc<H>) -> Self {
+        Self {
+            places: Arc::new(Semaphore::new(shared.limits.connections.max(1))),
+            shared,
+            handler,
+        }
+    }
+
+    async fn accept(&self, listener: &Listener) {
+        loop {
+            match listener.accept().await {
+                Ok((wire, addr)) => {
+                    let Some(place) = place(&self.places, &self.shared).await else {
+                        return;
+                    };
+                    self.serve(place, wire, addr);
+                }
+                Err(error) if concerns_one_connection(&error) => {}
+                Err(error) => {
+                    self.shared.observer.accept_failed(&error);
+                    tracing::error!(%error, "cannot accept connections; is the limit of open files too low?");
+                    tokio::time::sleep(OUT_OF_MEANS).await;
+                }
             }
         }
+    }
+
+    /// Takes in what the kernel has accepted already, then closes: to the other side these are connections, and they would be reset
+    /// with their requests.
+    fn close(&self, listener: Listener) {
+        for (wire, addr) in listener.rest() {
+            match Arc::clone(&self.places).try_acquire_owned() {
+                Ok(place) => self.serve(place, wire, addr),
+                Err(_) => return,
+            }
+        }
+    }
+
+    fn serve(&self, place: OwnedSemaphorePermit, wire: Wire, addr: Option<SocketAddr>) {
+        let serving = conn::serve(
+            Arc::clone(&self.shared),
+            Arc::clone(&self.handler),
+            wire,
+            addr,
+        );
+        self.shared.tasks.spawn(async move {
+            serving.await;
+            drop(place);
+        });
     }
 }
 
@@ -188,25 +227,21 @@ impl Running {
         &self.addrs
     }
 
-    /// Stops accepting, lets idle connections go and running requests finish. After `grace` the rest is cut off; gives
-    /// the number of those connections and streams.
+    /// Stops accepting, lets idle connections go and running requests finish, those of connections that only just came as well. After
+    /// `grace` the rest is cut off; gives the number of those connections and streams.
     pub fn shutdown(&self, grace: Duration) -> impl Future<Output = usize> + Send + use<> {
         let (shared, accepting) = (Arc::clone(&self.shared), self.accepting.clone());
         async move {
             accepting.cancel();
             shared.tasks.close();
-            shared
-                .watch
-                .judge_all(Verdict::Close(ConnectionEnd::Shutdown));
+            shared.watch.close_all();
             if tokio::time::timeout(grace, shared.tasks.wait())
                 .await
                 .is_ok()
             {
                 return 0;
             }
-            let cut = shared
-                .watch
-                .judge_all(Verdict::Kill(ConnectionEnd::Shutdown));
+            let cut = shared.watch.kill_all();
             // Killed ones go at once; a handler that does not yield must not hold up the exit.
             let _ = tokio::time::timeout(Duration::from_secs(1), shared.tasks.wait()).await;
             cut
@@ -240,7 +275,6 @@ impl std::fmt::Debug for Running {
 
 #[cfg(test)]
 mod tests {
-    use super::super::io::Wire;
     use super::super::{Body, Request, Response};
     use super::*;
 

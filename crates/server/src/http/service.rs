@@ -238,6 +238,8 @@ async fn finish(
             conn.watched().judge(Verdict::Close(ConnectionEnd::Done));
         }
     }
+    // hyper hears of it only when this answer is on its way.
+    close |= conn.watched().verdict() != Verdict::Stay;
 
     let status = response.status();
     ticket.status = Some(status);

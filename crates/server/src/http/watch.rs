@@ -19,6 +19,10 @@ use super::observer::ConnectionEnd;
 const SHARDS: usize = 16;
 /// How long a connection that was asked to close may take.
 const CLOSING: Duration = Duration::from_secs(10);
+/// During a shutdown, a connection that is not older than this and has not asked anything yet may still do so: a proxy connects for
+/// each request and sends it at once, and one that was closed under it would be a 502 for whoever is behind. One that stays
+/// silent holds up the end for so long. Times are as of the last look, at most a second old.
+const FRESH: Duration = Duration::from_secs(2);
 
 /// What is to become of a connection or stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +61,8 @@ pub(super) struct Watched {
     clock: Arc<Clock>,
     /// Requests being answered.
     active: AtomicU32,
+    /// There was a request.
+    asked: AtomicBool,
     /// When the connection became idle, or the unfinished head began.
     since: AtomicU64,
     /// A head has begun and not ended.
@@ -91,6 +97,7 @@ impl Watched {
     fn new(clock: Arc<Clock>) -> Self {
         Self {
             active: AtomicU32::new(0),
+            asked: AtomicBool::new(false),
             since: AtomicU64::new(clock.now()),
             clock,
             in_head: AtomicBool::new(false),
@@ -165,6 +172,11 @@ impl Watched {
     pub(super) fn request_begins(&self) {
         self.in_head.store(false, Relaxed);
         self.active.fetch_add(1, Relaxed);
+        self.asked.store(true, Relaxed);
+        // Those that had not asked anything were spared: this one is answered, and told that it is the last.
+        if self.clock.closing.load(Relaxed) {
+            self.judge(Verdict::Close(ConnectionEnd::Shutdown));
+        }
     }
 
     pub(super) fn request_ends(&self) {
@@ -203,9 +215,20 @@ impl Watched {
         self.active.load(Relaxed) == 0
     }
 
+    /// Whether it may yet send a request that was on its way before anybody could know of the shutdown.
+    fn is_fresh(&self, now: u64) -> bool {
+        let age = now.saturating_sub(self.since.load(Relaxed));
+        !self.asked.load(Relaxed) && age <= millis(FRESH)
+    }
+
     fn look(&self, now: u64, rules: &Rules) {
         let age = now.saturating_sub(self.since.load(Relaxed));
         match self.verdict() {
+            Verdict::Stay if self.clock.closing.load(Relaxed) => {
+                if !self.is_fresh(now) {
+                    self.judge(Verdict::Close(ConnectionEnd::Shutdown));
+                }
+            }
             Verdict::Kill(_) => return,
             Verdict::Close(end) => {
                 let asked = now.saturating_sub(self.verdict_at.load(Relaxed));
@@ -270,12 +293,13 @@ fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Time as of the last look, and how many there are to look at; reading it costs nothing.
+/// Time as of the last look, how many there are to look at, and whether this is the end; reading it costs nothing.
 #[derive(Debug)]
 struct Clock {
     start: Instant,
     now: AtomicU64,
     registered: AtomicUsize,
+    closing: AtomicBool,
 }
 
 impl Clock {
@@ -297,7 +321,6 @@ pub(super) struct Watch {
     rules: Rules,
     period: Duration,
     next: AtomicU64,
-    closing: AtomicBool,
     shards: [Mutex<HashMap<u64, Arc<Watched>>>; SHARDS],
 }
 
@@ -328,6 +351,7 @@ impl Watch {
                 start: Instant::now(),
                 now: AtomicU64::new(0),
                 registered: AtomicUsize::new(0),
+                closing: AtomicBool::new(false),
             }),
             rules: Rules {
                 header_time: millis(limits.header_time),
@@ -338,7 +362,6 @@ impl Watch {
             },
             period: (smallest / 4).clamp(Duration::from_millis(5), Duration::from_secs(1)),
             next: AtomicU64::new(0),
-            closing: AtomicBool::new(false),
             shards: Default::default(),
         }
     }
@@ -353,13 +376,13 @@ impl Watch {
 
     pub(super) fn register(self: &Arc<Self>) -> Registration {
         let id = self.next.fetch_add(1, Relaxed);
+        if self.clock.closing.load(Relaxed) {
+            // From now on, and not from the last look on, it is fresh.
+            self.clock.advance();
+        }
         let watched = Arc::new(Watched::new(Arc::clone(&self.clock)));
         self.clock.registered.fetch_add(1, Relaxed);
         self.shard(id).insert(id, Arc::clone(&watched));
-        // Looked at after the insertion, so that none slips between this and `judge_all`.
-        if self.closing.load(Relaxed) {
-            watched.judge(Verdict::Close(ConnectionEnd::Shutdown));
-        }
         Registration {
             watch: Arc::clone(self),
             id,
@@ -384,13 +407,26 @@ impl Watch {
         }
     }
 
-    /// The same verdict for everything, now and for what comes.
-    pub(super) fn judge_all(&self, verdict: Verdict) -> usize {
-        self.closing.store(true, Relaxed);
+    /// Asks everything to end: what runs may finish, and what is fresh may ask once. The next looks see to the rest.
+    pub(super) fn close_all(&self) {
+        let now = self.clock.advance();
+        self.clock.closing.store(true, Relaxed);
+        for shard in 0..SHARDS as u64 {
+            for watched in self.shard(shard).values() {
+                if !watched.is_fresh(now) {
+                    watched.judge(Verdict::Close(ConnectionEnd::Shutdown));
+                }
+            }
+        }
+    }
+
+    /// Ends everything at once; tells how much there was.
+    pub(super) fn kill_all(&self) -> usize {
+        self.clock.closing.store(true, Relaxed);
         let mut count = 0;
         for shard in 0..SHARDS as u64 {
             for watched in self.shard(shard).values() {
-                watched.judge(verdict);
+                watched.judge(Verdict::Kill(ConnectionEnd::Shutdown));
                 count += 1;
             }
         }
@@ -550,21 +586,30 @@ mod tests {
     }
 
     #[test]
-    fn those_who_come_during_a_shutdown_hear_of_it() {
+    fn a_shutdown_ends_all_but_those_who_only_just_came() {
         let watch = watch();
-        let before = watch.register();
-        assert_eq!(watch.judge_all(Verdict::Close(ConnectionEnd::Shutdown)), 1);
-        let after = watch.register();
-        for one in [&before, &after] {
-            assert_eq!(
-                one.watched.verdict(),
-                Verdict::Close(ConnectionEnd::Shutdown)
-            );
+        let close = Verdict::Close(ConnectionEnd::Shutdown);
+        let (idle, busy) = (watch.register(), watch.register());
+        idle.watched.request_begins();
+        idle.watched.request_ends();
+        busy.watched.request_begins();
+        let fresh = watch.register();
+        watch.close_all();
+        let late = watch.register();
+        for one in [&idle, &busy] {
+            assert_eq!(one.watched.verdict(), close);
         }
-        drop(before);
-        assert_eq!(watch.judge_all(Verdict::Kill(ConnectionEnd::Shutdown)), 1);
+        for one in [&fresh, &late] {
+            assert_eq!(at(&watch, &one.watched, 2), Verdict::Stay);
+        }
+        // One asks, and hears that this was the last; the other has nothing to say.
+        late.watched.request_begins();
+        assert_eq!(late.watched.verdict(), close);
+        assert_eq!(at(&watch, &fresh.watched, 3), close);
+        drop(idle);
+        assert_eq!(watch.kill_all(), 3);
         assert_eq!(
-            after.watched.verdict(),
+            busy.watched.verdict(),
             Verdict::Kill(ConnectionEnd::Shutdown)
         );
     }

@@ -40,7 +40,7 @@ async fn running_requests_finish_and_idle_connections_go() {
     let servers = [toybox.running];
     let stopped = stop(&servers, &readiness, pace, std::future::pending()).await;
     assert_eq!(stopped, Stopped::Clean);
-    assert!(start.elapsed() < seconds(4), "{:?}", start.elapsed());
+    assert!(start.elapsed() < seconds(9), "{:?}", start.elapsed());
     assert!(!readiness.is_ready());
     let answer = busy.await.unwrap();
     assert_eq!(answer.text(), "late");
@@ -48,6 +48,35 @@ async fn running_requests_finish_and_idle_connections_go() {
     idle.await.unwrap();
     assert!(silent.await.unwrap());
     assert!(std::net::TcpStream::connect(addr).is_err());
+}
+
+/// A proxy that has connected before it could know sends its request all the same. On one thread, so that the server has heard of
+/// none of these connections when it is told to stop.
+///
+/// Spec: OPS-4.
+#[tokio::test]
+async fn connections_that_only_just_came_are_answered_and_told_that_it_was_the_last() {
+    let toybox = Toybox::start();
+    let addr = toybox.addr();
+    let mut waiting: Vec<Raw> = (0..50).map(|_| Raw::connect(addr)).collect();
+    for raw in &mut waiting {
+        raw.send("GET /small HTTP/1.1\r\nHost: toy\r\n\r\n");
+    }
+    assert_eq!(toybox.notes.opened.load(Ordering::SeqCst), 0);
+    let last = |mut raw: Raw| {
+        let answer = raw.answer();
+        assert_eq!(answer.status, 200);
+        assert_eq!(answer.header("connection"), Some("close"));
+        assert!(raw.is_closed());
+    };
+    let asking = tokio::task::spawn_blocking(move || {
+        waiting.into_iter().for_each(last);
+        // Nobody new gets in.
+        assert!(std::net::TcpStream::connect(addr).is_err());
+    });
+    assert_eq!(toybox.running.shutdown(seconds(30)).await, 0);
+    asking.await.unwrap();
+    assert_eq!(toybox.notes.opened.load(Ordering::SeqCst), 50);
 }
 
 /// Spec: OPS-4.

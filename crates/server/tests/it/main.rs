@@ -43,6 +43,7 @@ mod postgres_reach;
 mod probes;
 mod race;
 mod referrer;
+mod replica;
 mod restart;
 mod s3;
 mod scrub;

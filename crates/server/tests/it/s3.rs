@@ -507,9 +507,94 @@ async fn networks_of_clients_behind_a_proxy_are_those_that_it_forwards() {
         request.send().await.expect_status(status);
         // The bucket is this one's: the next has another.
         drop(server);
-        for object in s3.objects() {
-            std::fs::remove_file(s3.folder().join(wharf_testkit::s3::BUCKET).join(object)).unwrap();
+        empty(&s3);
+    }
+}
+
+/// What a GET over a Unix socket is answered with: status, and everything.
+async fn over_unix(server: &TestServer, path: &str, forwarded: Option<&str>) -> (u16, Vec<u8>) {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let mut request = format!(
+        "GET {path} HTTP/1.1\r\nHost: registry.example\r\nAuthorization: {}\r\nConnection: close\r\n",
+        server.admin_authorization()
+    );
+    if let Some(forwarded) = forwarded {
+        request.push_str(&format!("X-Forwarded-For: {forwarded}\r\n"));
+    }
+    request.push_str("\r\n");
+    let mut socket = tokio::net::UnixStream::connect(server.socket())
+        .await
+        .unwrap();
+    socket.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    socket.read_to_end(&mut answer).await.unwrap();
+    let status = String::from_utf8_lossy(answer.get(9..12).unwrap_or_default()).parse();
+    (status.expect("a status"), answer)
+}
+
+/// A client whose address nobody knows may be in any network: a list of those that cannot reach the bucket keeps it here, as does
+/// a list of those that can, unless that names Unix sockets. What somebody there forwards counts if Unix sockets are trusted.
+#[tokio::test]
+async fn clients_on_a_unix_socket_are_redirected_by_what_is_known_of_them() {
+    let s3 = bucket().await;
+    let content = Content::random(1_000_000);
+    let path = blob(NAME, &content.digest);
+    let (none, inside) = ("", "[\"10.0.0.0/8\"]");
+    let with_unix = "[\"10.0.0.0/8\", \"unix\"]";
+    for (trusted, allowed, denied, forwarded, status) in [
+        (false, none, none, None, 307),
+        (false, none, inside, None, 200),
+        (false, inside, none, None, 200),
+        (false, with_unix, none, None, 307),
+        (false, with_unix, inside, None, 307),
+        (false, with_unix, with_unix, None, 200),
+        // The proxy is known to speak for others, and does or does not.
+        (true, none, inside, Some("192.0.2.1"), 307),
+        (true, none, inside, Some("10.1.2.3"), 200),
+        (true, none, inside, None, 200),
+        (true, inside, none, Some("10.1.2.3"), 307),
+        (true, with_unix, none, Some("192.0.2.1"), 200),
+        // Anybody can write the header.
+        (false, none, inside, Some("192.0.2.1"), 200),
+        (false, inside, none, Some("10.1.2.3"), 200),
+    ] {
+        let mut config = String::new();
+        if trusted {
+            config.push_str("[server]\ntrusted_proxies = [\"unix\"]\n");
         }
+        config.push_str("[storage.redirect]\nwhen = \"always\"\n");
+        for (key, list) in [("allowed_networks", allowed), ("denied_networks", denied)] {
+            if !list.is_empty() {
+                config.push_str(&format!("{key} = {list}\n"));
+            }
+        }
+        let server = TestServer::start(TestOptions {
+            s3: Some(s3.clone()),
+            unix: true,
+            config: config.clone(),
+            ..TestOptions::default()
+        })
+        .await;
+        push(&server.admin(Version::Http1), &content).await;
+        let (told, answer) = over_unix(&server, &path, forwarded).await;
+        assert_eq!(told, status, "{config}forwarded: {forwarded:?}");
+        match status {
+            307 => {
+                let head = String::from_utf8_lossy(&answer).to_lowercase();
+                let to = format!("\r\nlocation: {}", s3.endpoint());
+                assert!(head.contains(&to), "{head}");
+            }
+            _ => assert!(answer.ends_with(&content.bytes), "{config}"),
+        }
+        // The bucket is this one's: the next has another.
+        drop(server);
+        empty(&s3);
+    }
+}
+
+fn empty(s3: &S3) {
+    for object in s3.objects() {
+        std::fs::remove_file(s3.folder().join(wharf_testkit::s3::BUCKET).join(object)).unwrap();
     }
 }
 

@@ -251,6 +251,70 @@ async fn a_bucket_that_cannot_be_used_is_told_alike_by_start_and_check() {
     assert!(writes.iter().all(|kind| s3.count(*kind) == 0));
 }
 
+/// The store refuses the write before it looks at the condition. What is there is served all the same; a bucket that is to be filled
+/// has to take something.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bucket_that_may_only_be_read_is_told_by_check_and_start() {
+    let s3 = Arc::new(S3::start().await);
+    let options = TestOptions {
+        s3: Some(s3.clone()),
+        on_file: true,
+        ..TestOptions::default()
+    };
+    let mut server = Process::start(Path::new(WHARF), options).await;
+    let client = server.admin(Version::Http1);
+    let content = Content::random(300_000);
+    client.push_blob("team/app", &content).await;
+    let config = bucket(&s3.endpoint(), BUCKET, ACCESS_KEY, SECRET_KEY);
+    let mut setup = Setup::new(&config);
+    setup.data = server.folder().join("data");
+    let bytes = || files(&s3.folder().join(BUCKET));
+    let before = bytes();
+    s3.take_counts();
+    let (code, checked) = setup.check().await;
+    assert_eq!(code, 0, "{checked}");
+    assert!(!checked.contains("does not say"), "{checked}");
+    assert_eq!(s3.count(Kind::Put), 1);
+    assert_eq!(bytes(), before);
+
+    let denied = say(403, "<Error><Code>AccessDenied</Code></Error>");
+    let sentence = "`storage.s3.bucket`: the credentials may read it and not write to it, so nothing can be pushed; give them the \
+                    rights to put and delete objects";
+    for kind in [Kind::Put, Kind::Begin, Kind::Delete] {
+        s3.fault(kind, 0, u32::MAX, Fault::Say(denied));
+    }
+    let (code, checked) = setup.check().await;
+    assert_eq!(code, 3, "{checked}");
+    let checked = error(&checked);
+    assert!(checked.contains(sentence), "{checked}");
+    assert!(checked.ends_with("(the store: AccessDenied)"), "{checked}");
+    server.terminate().await;
+    server.again().await;
+    let output = server.output();
+    assert!(output.contains(sentence), "{output}");
+    let client = server.admin(Version::Http1);
+    let path = format!("/v2/team/app/blobs/{}", content.digest);
+    let got = client.get(&path).send().await.expect_status(200);
+    assert!(got.body == content.bytes);
+    s3.heal();
+
+    // A store that has no conditional writes, and one that takes no notice of them.
+    let unknown = say(501, "<Error><Code>NotImplemented</Code></Error>");
+    s3.fault(Kind::Put, 0, u32::MAX, Fault::Say(unknown));
+    let (code, checked) = setup.check().await;
+    assert_eq!(code, 0, "{checked}");
+    assert_eq!(bytes().len(), before.len());
+    let words = "Whether it may be written to, the store does not say.";
+    assert!(checked.contains(words), "{checked}");
+    s3.heal();
+    server.terminate().await;
+    let before = bytes();
+    s3.ignore_conditions();
+    let (code, checked) = setup.check().await;
+    assert_eq!(code, 0, "{checked}");
+    assert_eq!(bytes(), before, "the mark is what it was");
+}
+
 /// A store that is full when the mark is to be written.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_store_is_told_at_the_first_start() {
