@@ -8,6 +8,8 @@ use wharf_oci::{Digest, RepositoryName};
 
 use super::event::{self, Fact, Kind};
 use super::{candidate, manifest, multipart, quarantine, repository, upload};
+
+pub use super::garbage::{Collected, FORGOTTEN, Garbage, IsGarbage};
 use crate::error::{Error, Result};
 use crate::tx::{Counter, Op, ReadOp, Tx};
 use crate::vals;
@@ -732,83 +734,5 @@ impl Op for Condemn {
         };
         event::record(tx, fact).await?;
         Ok(true)
-    }
-}
-
-/// Keys whose bytes nothing needs any more, in order. Cost: the rows given.
-#[derive(Clone, Debug)]
-pub struct Garbage {
-    /// The last key of the page before.
-    pub after: Option<String>,
-    /// At most so many.
-    pub limit: u32,
-}
-
-impl ReadOp for Garbage {}
-impl Op for Garbage {
-    type Out = Vec<String>;
-    const SINGLE: bool = true;
-
-    async fn run<T: Tx>(&self, tx: &mut T) -> Result<Self::Out> {
-        let after = self.after.as_deref().unwrap_or("");
-        let rows = tx
-            .query(
-                "SELECT key FROM garbage WHERE key > $1 ORDER BY key LIMIT $2",
-                vals![after, self.limit],
-            )
-            .await?;
-        rows.into_iter().map(|mut row| row.text(0)).collect()
-    }
-}
-
-/// Whether the bytes under a key are about to be removed. Cost: one row.
-#[derive(Clone, Debug)]
-pub struct IsGarbage {
-    /// The key.
-    pub key: String,
-}
-
-impl ReadOp for IsGarbage {}
-impl Op for IsGarbage {
-    type Out = bool;
-    const SINGLE: bool = true;
-
-    async fn run<T: Tx>(&self, tx: &mut T) -> Result<bool> {
-        let row = tx
-            .row("SELECT 1 FROM garbage WHERE key = $1", vals![&self.key])
-            .await?;
-        Ok(row.is_some())
-    }
-}
-
-/// Forgets keys after their bytes were removed. Cost: one row for each; at most [`FORGOTTEN`].
-#[derive(Clone, Debug)]
-pub struct Collected {
-    /// The keys.
-    pub keys: Vec<String>,
-}
-
-/// So many keys one [`Collected`] takes.
-pub const FORGOTTEN: usize = 200;
-
-impl Op for Collected {
-    type Out = ();
-    const FREES: bool = true;
-
-    async fn run<T: Tx>(&self, tx: &mut T) -> Result<()> {
-        if self.keys.len() > FORGOTTEN {
-            return Err(Error::TooMuch {
-                what: "keys",
-                got: self.keys.len(),
-                limit: FORGOTTEN,
-            });
-        }
-        for key in &self.keys {
-            tx.exec("DELETE FROM unnamed WHERE key = $1", vals![key])
-                .await?;
-            tx.exec("DELETE FROM garbage WHERE key = $1", vals![key])
-                .await?;
-        }
-        Ok(())
     }
 }

@@ -15,6 +15,7 @@ pub mod candidate;
 pub(crate) mod copy;
 pub mod counter;
 pub mod event;
+mod garbage;
 pub mod hold;
 pub mod job;
 pub mod manifest;
