@@ -10,7 +10,7 @@ use std::os::unix::fs::chown;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -150,6 +150,22 @@ fn user() -> Option<(u32, u32)> {
     })
 }
 
+/// The first port of those below.
+const FIRST: u16 = 20_000;
+/// So many ports, all below those that the system gives to outgoing connections.
+const SPAN: u16 = 12_000;
+
+/// A port of 127.0.0.1 that nothing listens on, for a program that is told its port: never the same twice, and none that an
+/// outgoing connection may take before the program does.
+pub fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let first = (std::process::id() as u16).wrapping_mul(97);
+    (0..SPAN)
+        .map(|_| FIRST + first.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % SPAN)
+        .find(|&port| TcpListener::bind(("127.0.0.1", port)).is_ok())
+        .expect("a free port")
+}
+
 impl TestServer {
     /// Starts one, with further settings (`name=value`).
     pub fn start(settings: &[&str]) -> TestServer {
@@ -187,10 +203,7 @@ impl TestServer {
             "initdb: {}",
             String::from_utf8_lossy(&made.stderr)
         );
-        let port = TcpListener::bind("127.0.0.1:0")
-            .and_then(|listener| listener.local_addr())
-            .expect("a port")
-            .port();
+        let port = free_port();
         let port_text = port.to_string();
         let socket = folder.to_str().expect("a path in UTF-8");
         let mut shell = command(Path::new("/bin/sh"));

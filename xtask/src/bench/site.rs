@@ -9,13 +9,14 @@ use std::process::Command;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail};
+use wharf_meta::test_server::free_port;
 
 use super::behind::{Behind, Services};
 use super::client::Client;
 use super::tls;
 use super::usage::Meter;
 use crate::e2e::process::Daemon;
-use crate::e2e::site::{certificates, free_port};
+use crate::e2e::site::certificates;
 use crate::run;
 
 /// Who takes part.
@@ -140,7 +141,7 @@ impl Site {
         if setup.tls && !ca.exists() {
             certificates(dir)?;
         }
-        let listen = format!("127.0.0.1:{}", free_port()?);
+        let listen = format!("127.0.0.1:{}", free_port());
         let command = match kind {
             Kind::Wharf => wharf(program, dir, &listen, setup, &services)?,
             Kind::Nginx => nginx(program, dir, &listen, setup)?,

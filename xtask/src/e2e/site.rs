@@ -3,12 +3,12 @@
 //! The command line used here is the contract of `wharf serve`. With `--against distribution` the same sites are
 //! made of the reference registry, which shows whether a failure is the test's fault or ours.
 
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
+use wharf_meta::test_server::free_port;
 
 use super::below::Below;
 use super::image;
@@ -128,7 +128,7 @@ impl Site {
         std::fs::write(dir.join("htpasswd"), HTPASSWD)?;
         let tls = matches!(mode, Mode::Tls | Mode::Nginx);
         let ca = if tls { Some(certificates(dir)?) } else { None };
-        let (port, front) = (free_port()?, free_port()?);
+        let (port, front) = (free_port(), free_port());
         let listen = format!("127.0.0.1:{port}");
         let address = if mode == Mode::Nginx {
             format!("127.0.0.1:{front}")
@@ -331,11 +331,6 @@ impl Site {
         }
         Ok(digest)
     }
-}
-
-/// A port that nobody has at this moment.
-pub(crate) fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 
 /// Whether a URL answers with a success.

@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
+use wharf_meta::test_server::free_port;
 
 use super::process::Daemon;
-use super::site::free_port;
 use crate::run;
 
 /// The bucket or container.
@@ -179,7 +179,7 @@ fn program(name: &str) -> Result<PathBuf> {
 
 /// MinIO with an empty bucket, and its port.
 fn minio(folder: &Path) -> Result<(Daemon, u16)> {
-    let (port, data) = (free_port()?, folder.join("data"));
+    let (port, data) = (free_port(), folder.join("data"));
     std::fs::create_dir_all(data.join(BUCKET))?;
     let mut command = Command::new(program("minio")?);
     command
@@ -240,7 +240,7 @@ fn open_bucket(folder: &Path, port: u16) -> Result<()> {
 
 /// nginx that drops `Authorization`, and its port.
 fn tokenless(folder: &Path, upstream: u16) -> Result<(Daemon, u16)> {
-    let (port, shown) = (free_port()?, folder.display());
+    let (port, shown) = (free_port(), folder.display());
     let config = format!(
         "daemon off; worker_processes 1; pid {shown}/nginx.pid; error_log {shown}/nginx-error.log warn;
 events {{ worker_connections 512; }}
@@ -288,7 +288,7 @@ fn service_account(folder: &Path) -> Result<()> {
 
 /// Azurite, and its port.
 fn azurite(folder: &Path) -> Result<(Daemon, u16)> {
-    let port = free_port()?;
+    let port = free_port();
     let mut command = Command::new(program("azurite")?);
     command
         .args([

@@ -1,23 +1,18 @@
 //! The real binary over one data folder: started, killed, looked at from outside.
 
 use std::fs::File;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
+use wharf_meta::test_server::free_port;
 
 use super::http::{Body, Connection};
 use crate::e2e::process::tail;
 use crate::run;
 
-/// Ports of sites begin here.
-const FIRST: u16 = 20_000;
-/// So many there are.
-const SPAN: u16 = 12_000;
 /// A start that takes longer has failed.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -43,7 +38,7 @@ pub(crate) struct Registry {
 impl Site {
     /// A site in a folder, at a port that is free now.
     pub(crate) fn new(binary: &Path, folder: &Path) -> Result<Site> {
-        let port = free_port()?;
+        let port = free_port();
         Ok(Site {
             binary: binary.to_owned(),
             data: folder.join("data"),
@@ -137,24 +132,6 @@ impl Site {
     pub(crate) fn log_end(&self) -> String {
         tail(&std::fs::read_to_string(&self.log).unwrap_or_default(), 20)
     }
-}
-
-/// A port that nothing listens on, below those that the system gives to outgoing connections, and never the same twice:
-/// many sites are made at once, and each is used only later.
-fn free_port() -> Result<u16> {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    for _ in 0..SPAN {
-        let step = NEXT.fetch_add(1, Ordering::Relaxed);
-        let port = FIRST
-            + (std::process::id() as u16)
-                .wrapping_mul(97)
-                .wrapping_add(step)
-                % SPAN;
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return Ok(port);
-        }
-    }
-    bail!("no port between {FIRST} and {} is free", FIRST + SPAN)
 }
 
 impl Registry {

@@ -1,12 +1,13 @@
 //! A server over a filled store, for as long as it is measured.
 
 use std::fs::File;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
+use wharf_meta::test_server::free_port;
 
 use super::client::Client;
 use super::shape::{self, Shape};
@@ -41,8 +42,7 @@ pub(super) struct Site {
 
 impl Site {
     pub(super) fn new(shape: Shape, folder: &Path, program: &Path) -> Result<Site> {
-        // Freed at once: nobody else takes it before the server does, or its start fails and says so.
-        let address = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?;
+        let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
         let runs = folder.join("runs");
         let run = std::fs::read_to_string(&runs)
             .ok()

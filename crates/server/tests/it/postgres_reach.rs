@@ -2,7 +2,6 @@
 //! hosts with a standby that takes over, PgBouncer.
 
 use std::io::Write as _;
-use std::net::TcpListener;
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -11,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 use wharf_meta::{Meta, PostgresOptions};
-use wharf_testkit::test_server::{self, TestServer as Database};
+use wharf_testkit::test_server::{self, TestServer as Database, free_port};
 use wharf_testkit::{Ca, Image, TestOptions, TestServer, Version};
 
 /// Longest wait for something that comes by itself.
@@ -54,11 +53,6 @@ fn command(program: impl AsRef<std::ffi::OsStr>) -> Command {
         command.uid(uid).gid(gid);
     }
     command
-}
-
-fn free_port() -> u16 {
-    let free = TcpListener::bind("127.0.0.1:0").unwrap();
-    free.local_addr().unwrap().port()
 }
 
 /// A question to the server, which is none of the registry's.

@@ -1,14 +1,13 @@
 //! What a cluster is made of: PostgreSQL, an S3 server, replicas of Wharf that share nothing else, and nginx before them
 //! without stickiness; a single replica keeps its blobs in files instead. The stores are reached through a [`Proxy`].
 
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
-use wharf_meta::test_server::TestServer;
+use wharf_meta::test_server::{TestServer, free_port};
 
 use super::proxy::Proxy;
 use crate::e2e::process::Daemon;
@@ -151,7 +150,7 @@ impl Bed {
                 frozen: false,
             });
         }
-        let port = free_port()?;
+        let port = free_port();
         let front = Front::start(folder, port, &sites)?;
         let mut bed = Bed {
             replicas: sites,
@@ -210,17 +209,13 @@ pub(crate) fn s3_environment(port: u16) -> Vec<(String, String)> {
     .collect()
 }
 
-fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
-}
-
 fn program(name: &str) -> Result<PathBuf> {
     run::find(name).with_context(|| format!("{name} is missing: cargo xtask clients {name}"))
 }
 
 /// MinIO with an empty bucket.
 pub(crate) fn s3(folder: &Path) -> Result<(Daemon, u16)> {
-    let (port, data) = (free_port()?, folder.join("s3"));
+    let (port, data) = (free_port(), folder.join("s3"));
     std::fs::create_dir_all(data.join(BUCKET))?;
     let mut command = Command::new(program("minio")?);
     command
