@@ -3,7 +3,7 @@
 use wharf_oci::{Digest, RepositoryName};
 
 use super::blob::{Content, Place, Publish};
-use super::multipart;
+use super::{garbage, multipart};
 use crate::error::Result;
 use crate::tx::{Op, Tx};
 use crate::vals;
@@ -44,18 +44,11 @@ impl Op for Adopt {
     type Out = Adopted;
 
     async fn run<T: Tx>(&self, tx: &mut T) -> Result<Adopted> {
-        let fenced = tx
-            .exec(
-                "INSERT INTO garbage (key, since) VALUES ($1, $2) ON CONFLICT (key) DO NOTHING",
-                vals![&self.key, self.at],
-            )
-            .await?;
-        if fenced == 0 {
+        if !garbage::add(tx, &self.key, self.at).await? {
             return Ok(Adopted::Going);
         }
         // Others that insert it wait for the end of this transaction all the same.
-        tx.exec("DELETE FROM garbage WHERE key = $1", vals![&self.key])
-            .await?;
+        garbage::remove(tx, &self.key).await?;
         if multipart::is_given_up(tx, &self.key).await? {
             return Ok(Adopted::Going);
         }

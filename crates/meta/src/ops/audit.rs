@@ -7,7 +7,7 @@ use serde_json::json;
 use wharf_oci::Digest;
 
 use super::event::{self, Fact, Kind};
-use super::{candidate, restorable};
+use super::{candidate, garbage, restorable};
 use crate::error::Result;
 use crate::tx::{Op, ReadOp, Tx};
 use crate::vals;
@@ -189,12 +189,7 @@ impl Op for Discard {
         let mut discarded = 0;
         for (key, digest) in self.keys.iter().take(BATCH) {
             // First this row, then the look: whoever adopts the bytes inserts it too, and waits or makes us wait.
-            let made = tx
-                .exec(
-                    "INSERT INTO garbage (key, since) VALUES ($1, $2) ON CONFLICT (key) DO NOTHING",
-                    vals![key, self.at],
-                )
-                .await?;
+            let made = garbage::add(tx, key, self.at).await?;
             let live = tx
                 .row(
                     "SELECT key FROM blob WHERE digest = $1 AND state = 1 FOR UPDATE",
@@ -203,8 +198,8 @@ impl Op for Discard {
                 .await?;
             let named = live.map_or(Ok(None), |mut row| row.opt_text(0))?;
             if named.as_ref() != Some(key) {
-                discarded += made;
-                if made == 1 {
+                discarded += u64::from(made);
+                if made {
                     let fact = Fact {
                         kind: Kind::BlobCollect,
                         repository: None,
@@ -216,9 +211,8 @@ impl Op for Discard {
                     };
                     event::record(tx, fact).await?;
                 }
-            } else if made == 1 {
-                tx.exec("DELETE FROM garbage WHERE key = $1", vals![key])
-                    .await?;
+            } else if made {
+                garbage::remove(tx, key).await?;
             }
         }
         Ok(discarded)

@@ -7,9 +7,8 @@ use serde_json::json;
 use wharf_oci::{Digest, RepositoryName};
 
 use super::event::{self, Fact, Kind};
-use super::{candidate, manifest, multipart, quarantine, repository, upload};
-
 pub use super::garbage::{Collected, FORGOTTEN, Garbage, IsGarbage};
+use super::{candidate, garbage, manifest, multipart, quarantine, repository, upload};
 use crate::error::{Error, Result};
 use crate::tx::{Counter, Op, ReadOp, Tx};
 use crate::vals;
@@ -593,13 +592,10 @@ impl Publish {
 
     /// Whether the bytes under the key are about to go: this is then a repeated publish whose first answer was lost.
     async fn is_lost<T: Tx>(&self, tx: &mut T) -> Result<bool> {
-        let Some(key) = self.key() else {
-            return Ok(false);
-        };
-        Ok(tx
-            .row("SELECT 1 FROM garbage WHERE key = $1", vals![key])
-            .await?
-            .is_some())
+        match self.key() {
+            Some(key) => garbage::has(tx, key).await,
+            None => Ok(false),
+        }
     }
 
     fn is_to_replace(&self, live: &Live) -> bool {
@@ -650,13 +646,8 @@ impl Publish {
 
 /// Makes a key garbage; gives it, unless it was that already.
 async fn discard<T: Tx>(tx: &mut T, key: &str, at: i64) -> Result<Option<String>> {
-    let made = tx
-        .exec(
-            "INSERT INTO garbage (key, since) VALUES ($1, $2) ON CONFLICT (key) DO NOTHING",
-            vals![key, at],
-        )
-        .await?;
-    Ok((made == 1).then(|| key.to_owned()))
+    let made = garbage::add(tx, key, at).await?;
+    Ok(made.then(|| key.to_owned()))
 }
 
 async fn put_inline<T: Tx>(tx: &mut T, id: &Id, bytes: &[u8]) -> Result<()> {

@@ -10,7 +10,7 @@ use serde_json::json;
 use wharf_oci::{Digest, RepositoryName};
 
 use super::event::{self, Fact, Kind};
-use super::repository;
+use super::{garbage, repository};
 use crate::error::Result;
 use crate::tx::{Counter, Op, ReadOp, Tx};
 use crate::vals;
@@ -253,11 +253,7 @@ pub(crate) async fn remove_blob<T: Tx>(
     tx.exec("DELETE FROM blob WHERE id = $1", vals![id]).await?;
     match key {
         Some(key) => {
-            tx.exec(
-                "INSERT INTO garbage (key, since) VALUES ($1, $2) ON CONFLICT (key) DO NOTHING",
-                vals![key, at],
-            )
-            .await?;
+            garbage::add(tx, key, at).await?;
         }
         None => {
             tx.exec("DELETE FROM blob_inline WHERE blob_id = $1", vals![id])

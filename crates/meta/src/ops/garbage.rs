@@ -5,6 +5,32 @@ use crate::error::{Error, Result};
 use crate::tx::{Op, ReadOp, Tx};
 use crate::vals;
 
+/// Puts a key into the list; `false`: it stood there already.
+pub(crate) async fn add<T: Tx>(tx: &mut T, key: &str, at: i64) -> Result<bool> {
+    let made = tx
+        .exec(
+            "INSERT INTO garbage (key, since) VALUES ($1, $2) ON CONFLICT (key) DO NOTHING",
+            vals![key, at],
+        )
+        .await?;
+    Ok(made == 1)
+}
+
+/// Whether a key is in the list.
+pub(crate) async fn has<T: Tx>(tx: &mut T, key: &str) -> Result<bool> {
+    let row = tx
+        .row("SELECT 1 FROM garbage WHERE key = $1", vals![key])
+        .await?;
+    Ok(row.is_some())
+}
+
+/// Takes a key out of the list.
+pub(crate) async fn remove<T: Tx>(tx: &mut T, key: &str) -> Result<()> {
+    tx.exec("DELETE FROM garbage WHERE key = $1", vals![key])
+        .await?;
+    Ok(())
+}
+
 /// Keys whose bytes nothing needs any more, in order. Cost: the rows given.
 #[derive(Clone, Debug)]
 pub struct Garbage {
@@ -44,10 +70,7 @@ impl Op for IsGarbage {
     const SINGLE: bool = true;
 
     async fn run<T: Tx>(&self, tx: &mut T) -> Result<bool> {
-        let row = tx
-            .row("SELECT 1 FROM garbage WHERE key = $1", vals![&self.key])
-            .await?;
-        Ok(row.is_some())
+        has(tx, &self.key).await
     }
 }
 
@@ -76,8 +99,7 @@ impl Op for Collected {
         for key in &self.keys {
             tx.exec("DELETE FROM unnamed WHERE key = $1", vals![key])
                 .await?;
-            tx.exec("DELETE FROM garbage WHERE key = $1", vals![key])
-                .await?;
+            remove(tx, key).await?;
         }
         Ok(())
     }
