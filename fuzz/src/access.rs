@@ -3,7 +3,7 @@
 use std::sync::LazyLock;
 
 use tokio::runtime::Runtime;
-use wharf_core::access::{Access, AccessOptions, Htpasswd, Proof, TokenRequest};
+use wharf_core::access::{Access, AccessOptions, Htpasswd, Proof, SecretKeys, TokenRequest};
 use wharf_meta::{Meta, SqliteOptions};
 use wharf_oci::{Authorization, Scope};
 
@@ -52,7 +52,7 @@ static DOOR: LazyLock<Door> = LazyLock::new(|| {
         Meta::open(SqliteOptions::new(folder.path().join("meta.db"))).expect("a new database");
     let scopes = vec![Scope::repository("team/app", &["pull", "push"])];
     let (access, token) = runtime.block_on(async {
-        let access = Access::open(AccessOptions::default(), meta, NOW)
+        let access = Access::open(AccessOptions::default(), SecretKeys::of_tests(), meta, NOW)
             .await
             .expect("access opens");
         let request = TokenRequest {

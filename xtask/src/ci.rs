@@ -224,13 +224,18 @@ fn steps() -> Result<Vec<Step>> {
         ),
         step(
             "cluster",
+            &[&xtask, "cluster", "--seconds", "35", "--binary", &release],
+            &[],
+        ),
+        step(
+            "folder",
             &[
                 &xtask,
                 "cluster",
-                "--replicas",
-                "3",
+                "--store",
+                "folder",
                 "--seconds",
-                "45",
+                "20",
                 "--binary",
                 &release,
             ],
@@ -356,7 +361,7 @@ impl Step {
         }
         let counts = [
             "test", "bucket", "postgres", "both", "e2e", "minio", "redirect", "gcs", "azure",
-            "crash", "collect", "power", "cluster", "rolling",
+            "crash", "collect", "power", "cluster", "folder", "rolling",
         ];
         if counts.contains(&self.name) && found.passed == 0 {
             bail!("no test was run");

@@ -30,12 +30,19 @@ pub(crate) const EVERY_PAIR: &[&str] = &[
 ];
 
 /// Over SQLite and files only: connections and what is refused before a store is asked; damage to disks, files and SQLite's
-/// database; clocks that a test sets; and `metadata`, `postgres`, `s3`, `setup`, which bring stores of their own.
+/// database; clocks that a test sets; and `metadata`, `postgres`, `s3`, `setup`, `shared`, which bring stores of their own.
 #[cfg(test)]
 pub(crate) const FIRST_PAIR: &[&str] = &[
+    "api",
+    "api_rights",
+    "api_support",
+    "api_table",
+    "api_tag",
+    "client",
     "clock",
     "command",
     "corrupt",
+    "credential",
     "cve",
     "disk",
     "disk_support",
@@ -60,9 +67,12 @@ pub(crate) const FIRST_PAIR: &[&str] = &[
     "postgres",
     "postgres_reach",
     "probes",
+    "rights",
     "s3",
+    "secret",
     "sendfile",
     "setup",
+    "shared",
     "support",
 ];
 

@@ -20,6 +20,7 @@ mod io;
 mod key;
 mod mem;
 pub mod object;
+mod owner;
 mod read;
 mod store;
 #[cfg(feature = "suite")]
@@ -32,6 +33,7 @@ pub use self::io::{Pool, PoolStats};
 pub use self::key::{Key, UploadId, UploadIdError};
 pub use self::mem::Mem;
 pub use self::object::{Object, ObjectOptions};
+pub use self::owner::{Ground, Owned, OwnerError};
 pub use self::read::{Blob, ByteStream, FileBlob, Piece, Window};
 pub use self::store::{
     BUFFER, BlobStore, BoxFuture, Checkpoint, Figures, Fresh, Ledger, Multipart, NoLedger, Part,

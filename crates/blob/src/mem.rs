@@ -194,7 +194,11 @@ impl BlobStore for Mem {
                 Part::Uploads => inner
                     .uploads
                     .iter()
-                    .map(|(id, upload)| Stored::Upload(*id, upload.durable.len() as u64))
+                    .map(|(id, upload)| Stored::Upload {
+                        id: *id,
+                        size: upload.durable.len() as u64,
+                        written_at: 0,
+                    })
                     .collect(),
             };
             drop(inner);
@@ -274,7 +278,7 @@ impl UploadWriter for MemWriter {
             Ok(Checkpoint {
                 offset: self.hasher.length(),
                 hash: self.hasher.save(),
-                parts: None,
+                ..Checkpoint::START
             })
         })
     }

@@ -37,6 +37,8 @@ pub struct Checkpoint {
     /// Which of these bytes are parts of a multipart upload. What follows them is in the rows of a [`Ledger`]. `None`
     /// for a store that finds the bytes by the upload's id, and as long as there is no part.
     pub parts: Option<Parts>,
+    /// Under which the upload is written to. In a store that is shared, no two processes ever write under the same.
+    pub epoch: i64,
 }
 
 /// A multipart upload of an object store: all that is needed to go on with it from anywhere.
@@ -118,6 +120,7 @@ impl Checkpoint {
         offset: 0,
         hash: Vec::new(),
         parts: None,
+        epoch: 0,
     };
 }
 
@@ -126,8 +129,15 @@ impl Checkpoint {
 pub enum Stored {
     /// Bytes under a key, and how many.
     Blob(Key, u64),
-    /// Bytes of an upload, and how many, counted or not.
-    Upload(UploadId, u64),
+    /// Bytes of an upload, counted or not.
+    Upload {
+        /// Its name.
+        id: UploadId,
+        /// How many.
+        size: u64,
+        /// When something was last written, in milliseconds since 1970 by the store's clock; 0: it does not say.
+        written_at: i64,
+    },
     /// Something that this store did not make, by its path below the store.
     Stray(String),
 }
@@ -173,10 +183,16 @@ pub trait BlobStore: Send + Sync + Debug {
         false
     }
 
+    /// Whether other processes use the store, too. Whoever writes to an upload that another one may have written to takes over its
+    /// row first.
+    fn is_shared(&self) -> bool {
+        self.is_remote()
+    }
+
     /// Opens an upload for writing at `from`, cutting off whatever lies beyond. `from.offset` 0 begins it afresh.
     ///
     /// An earlier writer of the same upload loses it: its next call gives [`Error::UploadLost`] where the
-    /// store itself knows of both, and where it does not (an object store), its next claim fails at the row. Bytes that
+    /// store itself knows of both, and where it does not (one that is shared), its next claim fails at the row. Bytes that
     /// are gone give [`Error::UploadLost`] here, or at the latest when the upload is published.
     fn upload<'a>(
         &'a self,

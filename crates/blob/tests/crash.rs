@@ -10,17 +10,21 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use wharf_blob::suite::{collect, noise};
-use wharf_blob::{BUFFER, BlobStore, Checkpoint, Fs, FsOptions, Key, Part, Stored, UploadId};
+use wharf_blob::{
+    BUFFER, BlobStore, Checkpoint, Fs, FsOptions, Key, Part, Stored, UploadId, UploadWriter,
+};
 use wharf_oci::{Algorithm, Digest};
 
 const FOLDER: &str = "WHARF_TEST_CRASH_FOLDER";
+/// Set: several processes use the folder, and uploads go from one to the next.
+const SHARED: &str = "WHARF_TEST_CRASH_SHARED";
 const SEED: &str = "WHARF_TEST_CRASH_SEED";
 const ROUNDS: u64 = 25;
 
 /// The work of the child, which is this test again with a folder in its environment.
 async fn child(folder: String) {
     let seed: u64 = std::env::var(SEED).unwrap().parse().unwrap();
-    let store = Fs::open(FsOptions::new(folder)).unwrap();
+    let store = open(Path::new(&folder), std::env::var_os(SHARED).is_some());
     let mut lanes = tokio::task::JoinSet::new();
     for lane in 0..4 {
         let store = store.clone();
@@ -31,6 +35,14 @@ async fn child(folder: String) {
         });
     }
     lanes.join_next().await.unwrap().unwrap();
+}
+
+fn open(folder: &Path, shared: bool) -> Fs {
+    let options = FsOptions {
+        shared,
+        ..FsOptions::new(folder)
+    };
+    Fs::open(options).unwrap()
 }
 
 /// One upload: chunks and checkpoints, published at the end unless it is left lying.
@@ -46,20 +58,38 @@ async fn upload(store: &Fs, seed: u64) {
         .unwrap();
     for piece in bytes.chunks(1 + (seed as usize * 104_729) % (BUFFER / 2)) {
         writer.write(bytes.slice_ref(piece)).await.unwrap();
-        let Checkpoint { offset, hash, .. } = writer.sync().await.unwrap();
+        let claimed = writer.sync().await.unwrap();
+        let Checkpoint {
+            offset,
+            hash,
+            epoch,
+            ..
+        } = &claimed;
         let hash: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
-        say(&format!("upload {id} {seed} {offset} {hash}"));
+        say(&format!("upload {id} {seed} {offset} {hash} {epoch}"));
+        if store.is_shared() && offset % 5 < 3 {
+            // As another process that takes it over: in a folder that is one's own, this is another request.
+            drop(writer);
+            writer = take_over(store, &id, &claimed).await;
+        }
     }
     if seed.is_multiple_of(4) {
         return;
     }
     let (digest, size) = writer.finish(Algorithm::Sha256).await.unwrap();
+    let key = writer.publish(&digest).await.unwrap();
     drop(writer);
-    let key = Key::fresh(&digest);
-    store.publish(&id, &key).await.unwrap();
     say(&format!("blob {key} {seed} {size}"));
     store.discard(&id).await.unwrap();
     say(&format!("gone {id}"));
+}
+
+async fn take_over(store: &Fs, id: &UploadId, claimed: &Checkpoint) -> Box<dyn UploadWriter> {
+    let from = Checkpoint {
+        epoch: claimed.epoch + 1,
+        ..claimed.clone()
+    };
+    store.upload(id, &from, Algorithm::Sha256).await.unwrap()
 }
 
 /// A blob that comes in one piece.
@@ -89,7 +119,7 @@ impl Acknowledged {
     fn hear(&mut self, line: &str) {
         let words: Vec<_> = line.split(' ').collect();
         match words[..] {
-            ["upload", id, seed, offset, hash] => {
+            ["upload", id, seed, offset, hash, epoch] => {
                 let hash = (0..hash.len() / 2)
                     .map(|at| u8::from_str_radix(&hash[2 * at..2 * at + 2], 16).unwrap())
                     .collect();
@@ -99,7 +129,8 @@ impl Acknowledged {
                     Checkpoint {
                         offset,
                         hash,
-                        parts: None,
+                        epoch: epoch.parse().unwrap(),
+                        ..Checkpoint::START
                     },
                 );
                 self.uploads.insert(UploadId::parse(id).unwrap(), upload);
@@ -123,11 +154,17 @@ async fn acknowledged_bytes_survive_kill_9() {
     if let Ok(folder) = std::env::var(FOLDER) {
         return child(folder).await;
     }
+    for shared in [false, true] {
+        killed(shared).await;
+    }
+}
+
+async fn killed(shared: bool) {
     let folder = tempfile::tempdir().unwrap();
     let mut heard = Acknowledged::default();
     for round in 0..ROUNDS {
-        run_and_kill(folder.path(), round, &mut heard);
-        let store = Fs::open(FsOptions::new(folder.path())).unwrap();
+        run_and_kill(folder.path(), shared, round, &mut heard);
+        let store = open(folder.path(), shared);
         uploads_go_on(&store, &mut heard).await;
         no_half_blob(&store, &heard).await;
     }
@@ -143,8 +180,12 @@ async fn acknowledged_bytes_survive_kill_9() {
     );
 }
 
-fn run_and_kill(folder: &Path, round: u64, heard: &mut Acknowledged) {
-    let mut child = Command::new(std::env::current_exe().unwrap())
+fn run_and_kill(folder: &Path, shared: bool, round: u64, heard: &mut Acknowledged) {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    if shared {
+        command.env(SHARED, "1");
+    }
+    let mut child = command
         .args([
             "acknowledged_bytes_survive_kill_9",
             "--exact",
@@ -181,22 +222,34 @@ fn run_and_kill(folder: &Path, round: u64, heard: &mut Acknowledged) {
 
 /// Every session goes on where the last acknowledgement was, and ends with the digest of the whole.
 async fn uploads_go_on(store: &Fs, heard: &mut Acknowledged) {
-    for (id, (seed, from)) in std::mem::take(&mut heard.uploads) {
+    for (id, (seed, mut from)) in std::mem::take(&mut heard.uploads) {
+        from.epoch += 2;
         let bytes = noise(seed, BUFFER / 3 + (seed as usize * 7919) % (2 * BUFFER));
         let at = usize::try_from(from.offset).unwrap();
-        let mut writer = match store.upload(&id, &from, Algorithm::Sha256).await {
-            // Published and discarded, but killed before it could say so.
-            Err(wharf_blob::Error::UploadLost) if at == bytes.len() => continue,
-            other => other.unwrap(),
-        };
-        // Trusts the saved hash state; below, the file itself is read.
-        writer.write(bytes.slice(at..)).await.unwrap();
-        let (digest, _) = writer.finish(Algorithm::Sha256).await.unwrap();
-        assert_eq!(digest, Digest::of(Algorithm::Sha256, &bytes));
-        let (digest, _) = writer.finish(Algorithm::Sha512).await.unwrap();
-        assert_eq!(digest, Digest::of(Algorithm::Sha512, &bytes));
+        match goes_on(store, &id, &from, &bytes).await {
+            // Published, but killed before it could say that it has discarded all or some of its files.
+            Err(wharf_blob::Error::UploadLost) if at == bytes.len() => {}
+            outcome => outcome.unwrap(),
+        }
         store.discard(&id).await.unwrap();
     }
+}
+
+async fn goes_on(
+    store: &Fs,
+    id: &UploadId,
+    from: &Checkpoint,
+    bytes: &Bytes,
+) -> Result<(), wharf_blob::Error> {
+    let at = usize::try_from(from.offset).unwrap();
+    let mut writer = store.upload(id, from, Algorithm::Sha256).await?;
+    // Trusts the saved hash state; below, the file itself is read.
+    writer.write(bytes.slice(at..)).await?;
+    let (digest, _) = writer.finish(Algorithm::Sha256).await?;
+    assert_eq!(digest, Digest::of(Algorithm::Sha256, bytes));
+    let (digest, _) = writer.finish(Algorithm::Sha512).await?;
+    assert_eq!(digest, Digest::of(Algorithm::Sha512, bytes));
+    Ok(())
 }
 
 /// Whatever has a key has the content that its name says; all that was acknowledged has a key; nothing else lies around.
@@ -228,7 +281,7 @@ async fn no_half_blob(store: &Fs, heard: &Acknowledged) {
     };
     store.scan(Part::Uploads, &mut visit).await.unwrap();
     for stored in left {
-        let Stored::Upload(id, _) = stored else {
+        let Stored::Upload { id, .. } = stored else {
             panic!("a stray file: {stored:?}")
         };
         // Begun, or published but not discarded yet, when the child was killed: core clears these by their rows.

@@ -15,20 +15,22 @@ use wharf_blob::{BlobStore, Fs, FsOptions, Mem, Object, UploadId, blob_suite};
 
 struct Folder {
     dir: TempDir,
+    shared: bool,
     store: Arc<Fs>,
 }
 
 impl Folder {
-    fn new() -> Self {
+    fn new(shared: bool) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let store = open(&dir);
-        Self { dir, store }
+        let store = open(&dir, shared);
+        Self { dir, shared, store }
     }
 }
 
-fn open(dir: &TempDir) -> Arc<Fs> {
+fn open(dir: &TempDir, shared: bool) -> Arc<Fs> {
     let options = FsOptions {
         threads: 3,
+        shared,
         ..FsOptions::new(dir.path())
     };
     Arc::new(Fs::open(options).unwrap())
@@ -46,7 +48,7 @@ impl Fixture for Folder {
         while !self.store.is_quiet() && begun.elapsed() < Duration::from_secs(2) {
             std::thread::yield_now();
         }
-        self.store = open(&self.dir);
+        self.store = open(&self.dir, self.shared);
     }
 }
 
@@ -162,7 +164,8 @@ impl Fixture for Bucket {
     }
 }
 
-blob_suite!(fs, Folder::new());
+blob_suite!(fs, Folder::new(false));
+blob_suite!(shared_fs, Folder::new(true));
 blob_suite!(mem, Memory(Mem::new()));
 blob_suite!(object_in_small_parts, Bucket::new(70_001));
 blob_suite!(object_in_large_parts, Bucket::new(8 << 20));

@@ -9,7 +9,7 @@ use wharf_blob::{Blob, ByteStream, Key};
 use wharf_meta::{blob as rows, quarantine};
 use wharf_oci::{Digest, RepositoryName};
 
-use crate::access::{Permission, Principal};
+use crate::access::{Caller, Permission};
 use crate::error::{Error, Result};
 use crate::registry::Registry;
 
@@ -142,11 +142,11 @@ fn damaged(digest: &Digest, error: &dyn std::fmt::Display) -> Error {
     }
 }
 
-/// Links a blob from a repository that `principal` may pull now (MNT-1 … MNT-3). `false` sends the client to an
+/// Links a blob from a repository that `caller` may pull now (MNT-1 … MNT-3). `false` sends the client to an
 /// ordinary upload and says nothing about why: absent, damaged, unreadable and malformed all look alike.
 pub async fn mount(
     registry: &Registry,
-    principal: &Principal,
+    caller: &Caller,
     repository: &RepositoryName,
     digest: &Digest,
     from: Option<&str>,
@@ -156,7 +156,7 @@ pub async fn mount(
             let Ok(from) = RepositoryName::parse(from) else {
                 return Ok(false);
             };
-            mount_from(registry, principal, repository, digest, &from).await
+            mount_from(registry, caller, repository, digest, &from).await
         }
         None => {
             let holders = registry
@@ -167,7 +167,7 @@ pub async fn mount(
                 })
                 .await?;
             for from in holders {
-                if mount_from(registry, principal, repository, digest, &from).await? {
+                if mount_from(registry, caller, repository, digest, &from).await? {
                     return Ok(true);
                 }
             }
@@ -178,15 +178,12 @@ pub async fn mount(
 
 async fn mount_from(
     registry: &Registry,
-    principal: &Principal,
+    caller: &Caller,
     repository: &RepositoryName,
     digest: &Digest,
     from: &RepositoryName,
 ) -> Result<bool> {
-    if !registry
-        .access
-        .allow(principal, Permission::Pull, Some(from))
-    {
+    if !registry.access.allow(caller, Permission::Pull, Some(from)) {
         return Ok(false);
     }
     let Some(row) = stays(registry, from, digest).await? else {
@@ -201,7 +198,7 @@ async fn mount_from(
             repository: repository.clone(),
             from: from.clone(),
             digest: digest.clone(),
-            actor: principal.name().to_owned(),
+            actor: caller.principal.name().to_owned(),
             at: registry.clock.now_ms(),
         })
         .await?)

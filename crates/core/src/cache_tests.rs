@@ -41,6 +41,7 @@ async fn push(house: &House, reference: &Reference, bytes: bytes::Bytes) {
         tags: Vec::new(),
         expect: Expect::Any,
         actor: "alice",
+        caller: None,
     };
     manifest::push(&house.registry, push).await.unwrap();
 }

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use wharf_oci::{Digest, Reference, RepositoryName};
+use wharf_oci::{Digest, Reference, RepositoryName, Tag};
 
 /// Shorthand for the services' results.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -118,6 +118,14 @@ pub enum Error {
     /// `If-Match` or `If-None-Match` did not hold (MGET-10).
     #[error("the tag does not stand where the request expects it; fetch it again and decide anew")]
     PreconditionFailed,
+    /// The caller may push, and not do this to the tag.
+    #[error("{}", tag_denied(tag, *exists))]
+    TagDenied {
+        /// The tag.
+        tag: Tag,
+        /// It exists, and would have moved.
+        exists: bool,
+    },
     /// A blob that a manifest of its repository still needs (DEL-5).
     #[error(
         "blob {digest} is still referenced by manifest {manifest} of this repository; delete that manifest first"
@@ -188,5 +196,16 @@ impl From<wharf_meta::Error> for Error {
             },
             other => crate::report::meta(&other),
         }
+    }
+}
+
+fn tag_denied(tag: &Tag, exists: bool) -> String {
+    match exists {
+        true => format!(
+            "tag {tag} exists, and you may not move it; push under another tag, or ask an owner for the role writer"
+        ),
+        false => format!(
+            "you may not make tag {tag} here; push by digest, under a tag that you may set, or ask an owner for the right"
+        ),
     }
 }

@@ -10,7 +10,7 @@ use wharf_blob::{Fs, FsOptions, Key};
 use wharf_meta::{Meta, SqliteOptions, blob as rows};
 use wharf_oci::{Algorithm, Digest, Reference, RepositoryName};
 
-use crate::access::{Access, AccessOptions};
+use crate::access::{Access, AccessOptions, SecretKeys};
 use crate::clock::ManualClock;
 use crate::error::BodyError;
 use crate::upload::Source;
@@ -45,7 +45,13 @@ impl House {
             threads: 2,
             ..FsOptions::new(folder)
         });
-        let access = Access::open(AccessOptions::default(), meta.clone(), 0).await;
+        let access = Access::open(
+            AccessOptions::default(),
+            SecretKeys::of_tests(),
+            meta.clone(),
+            0,
+        )
+        .await;
         let clock = Arc::new(ManualClock::at(1_000));
         let registry = Registry::new(
             meta,
@@ -115,6 +121,7 @@ impl House {
             tags: Vec::new(),
             expect: manifest::Expect::Any,
             actor: "alice",
+            caller: None,
         };
         Ok(manifest::push(&self.registry, push).await?.digest)
     }

@@ -14,6 +14,7 @@ pub mod event;
 pub mod gc;
 #[cfg(test)]
 mod house;
+pub mod identity;
 pub mod job;
 pub mod manifest;
 pub mod mark;

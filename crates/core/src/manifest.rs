@@ -13,6 +13,7 @@ use wharf_oci::{
     ReferrerDescriptor, RepositoryName, Tag, media_type,
 };
 
+use crate::access::{Caller, Permission, Tags};
 use crate::error::{Error, Result};
 use crate::job::{Job, Step};
 use crate::registry::{ContentRule, Registry};
@@ -54,6 +55,8 @@ pub struct Push<'a> {
     pub expect: Expect,
     /// Who pushes.
     pub actor: &'a str,
+    /// Whose rights decide which tags may be made and moved; `None`: the registry's own, which may do both.
+    pub caller: Option<&'a Caller>,
 }
 
 /// What a push has done.
@@ -218,6 +221,10 @@ pub async fn push(registry: &Registry, push: Push<'_>) -> Result<Pushed> {
         ReferrerDescriptor::of(&manifest, digest.clone(), push.bytes.len() as u64).to_json()
     });
 
+    let (fixed, unmade) = match push.caller {
+        Some(caller) => limits_on_tags(registry, caller, push.repository, &tags)?,
+        None => Default::default(),
+    };
     let put = rows::Put {
         repository: push.repository.clone(),
         digest: digest.clone(),
@@ -230,6 +237,8 @@ pub async fn push(registry: &Registry, push: Push<'_>) -> Result<Pushed> {
         artifact_type: manifest.referrer_type().map(str::to_owned),
         referrer_json: referrer,
         tags: tags.clone(),
+        fixed,
+        unmade,
         expect: match push.expect {
             Expect::Any => rows::Expect::Any,
             Expect::Absent => rows::Expect::Absent,
@@ -246,6 +255,35 @@ pub async fn push(registry: &Registry, push: Push<'_>) -> Result<Pushed> {
         tags,
         warnings: warnings(&manifest),
     })
+}
+
+/// Which of the tags the caller may make and not move, and which it may move and not make. Whether they exist is seen by the
+/// transaction that would do it.
+fn limits_on_tags(
+    registry: &Registry,
+    caller: &Caller,
+    repository: &RepositoryName,
+    tags: &[Tag],
+) -> Result<(Vec<Tag>, Vec<Tag>)> {
+    let (mut fixed, mut unmade) = (Vec::new(), Vec::new());
+    let policy = registry.access.policy();
+    for tag in tags {
+        let may = |permission| {
+            let named = Tags::Named(tag.as_str());
+            policy.allow_tags(caller, permission, Some(repository), named)
+        };
+        match (may(Permission::TagCreate), may(Permission::TagMove)) {
+            (true, true) => {}
+            (true, false) => fixed.push(tag.clone()),
+            (false, true) => unmade.push(tag.clone()),
+            // Before it is looked at: the answer does not tell whether there is such a tag.
+            (false, false) => {
+                let (tag, exists) = (tag.clone(), false);
+                return Err(Error::TagDenied { tag, exists });
+            }
+        }
+    }
+    Ok((fixed, unmade))
 }
 
 /// Deletes a manifest with all tags that stand at it (DEL-2). What it references stays for as long as it can be restored.
@@ -427,6 +465,9 @@ async fn store(registry: &Registry, mut put: rows::Put) -> Result<()> {
                 });
             }
             rows::PutOutcome::ExpectationFailed => return Err(Error::PreconditionFailed),
+            rows::PutOutcome::TagDenied { tag, exists } => {
+                return Err(Error::TagDenied { tag, exists });
+            }
             // The pins ran out while other writes had the floor; set them again.
             rows::PutOutcome::PinsLost => {}
         }

@@ -120,6 +120,18 @@ pub async fn tag(
     version: Option<i64>,
     actor: &str,
 ) -> Result<Restored, RestoreError> {
+    tag_from(registry, repository, tag, None, version, actor).await
+}
+
+/// As [`tag`], and only if the last thing that happened to the tag gave it the version `from`.
+pub async fn tag_from(
+    registry: &Registry,
+    repository: &RepositoryName,
+    tag: &Tag,
+    from: Option<i64>,
+    version: Option<i64>,
+    actor: &str,
+) -> Result<Restored, RestoreError> {
     let no_move = || RestoreError::NoMove {
         repository: repository.clone(),
         tag: tag.clone(),
@@ -133,6 +145,12 @@ pub async fn tag(
         })
         .await?;
     let last = moves.first().ok_or_else(no_move)?;
+    if from.is_some_and(|from| from != last.version) {
+        return Err(RestoreError::Moved {
+            repository: repository.clone(),
+            tag: tag.clone(),
+        });
+    }
     let stands = last.to.clone();
     let digest = match version {
         Some(version) => moves

@@ -53,6 +53,49 @@ pub async fn list(
     })
 }
 
+/// Where the tag stands.
+pub async fn show(
+    registry: &Registry,
+    repository: &RepositoryName,
+    tag: &Tag,
+) -> Result<rows::Standing> {
+    let look = rows::GetStanding {
+        repository: repository.clone(),
+        tag: tag.clone(),
+    };
+    let found = registry.meta.read(look).await?;
+    found.ok_or_else(|| unknown(repository, tag))
+}
+
+/// As [`delete`], and only if the tag still has this version.
+pub async fn delete_at(
+    registry: &Registry,
+    repository: &RepositoryName,
+    tag: &Tag,
+    version: Option<i64>,
+    actor: &str,
+) -> Result<()> {
+    let delete = rows::Delete {
+        repository: repository.clone(),
+        tag: tag.clone(),
+        actor: actor.to_owned(),
+        at: registry.clock.now_ms(),
+    };
+    let op = rows::DeleteAt { delete, version };
+    match registry.meta.write(op).await? {
+        rows::Deleted::Done => Ok(()),
+        rows::Deleted::Unknown => Err(unknown(repository, tag)),
+        rows::Deleted::Moved => Err(Error::PreconditionFailed),
+    }
+}
+
+fn unknown(repository: &RepositoryName, tag: &Tag) -> Error {
+    Error::ManifestUnknown {
+        repository: repository.clone(),
+        reference: Reference::Tag(tag.clone()),
+    }
+}
+
 /// Deletes the tag; the manifest stays reachable by digest (DEL-1).
 pub async fn delete(
     registry: &Registry,
@@ -72,9 +115,6 @@ pub async fn delete(
     if deleted {
         Ok(())
     } else {
-        Err(Error::ManifestUnknown {
-            repository: repository.clone(),
-            reference: Reference::Tag(tag.clone()),
-        })
+        Err(unknown(repository, tag))
     }
 }

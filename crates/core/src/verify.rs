@@ -411,7 +411,7 @@ async fn convict(meta: &Meta, suspects: &mut Vec<Stored>, report: &mut Report) -
         }
         let (name, size) = match stored {
             Stored::Blob(key, size) => (key.to_string(), size),
-            Stored::Upload(id, size) => (format!("uploads/{id}"), size),
+            Stored::Upload { id, size, .. } => (format!("uploads/{id}"), size),
             Stored::Stray(path) => (path, 0),
         };
         report.orphans += 1;
@@ -432,7 +432,7 @@ async fn is_wanted(meta: &Meta, stored: &Stored) -> Result<bool> {
             };
             Ok(is_named(meta, key).await? || meta.read(marked).await?)
         }
-        Stored::Upload(id, _) => is_session(meta, id).await,
+        Stored::Upload { id, .. } => is_session(meta, id).await,
         Stored::Stray(_) => Ok(false),
     }
 }

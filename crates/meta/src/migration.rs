@@ -58,6 +58,16 @@ pub(crate) const ALL: &[Migration] = &[
         name: "phase",
         sql: include_str!("migrations/0007_phase.sql"),
     },
+    Migration {
+        number: 8,
+        name: "rights",
+        sql: include_str!("migrations/0008_rights.sql"),
+    },
+    Migration {
+        number: 9,
+        name: "credentials",
+        sql: include_str!("migrations/0009_credentials.sql"),
+    },
 ];
 
 /// The schema that this binary knows: the number of the last migration.

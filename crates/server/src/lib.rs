@@ -1,6 +1,7 @@
 //! The binary `wharf` as a library, so that tests and tools start the same server.
 
 pub mod admin;
+pub mod api;
 pub mod app;
 pub mod cli;
 pub mod config;

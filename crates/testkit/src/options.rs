@@ -15,6 +15,9 @@ pub const ADMIN: &str = "admin";
 /// Its password.
 pub const ADMIN_PASSWORD: &str = "correct-horse-battery";
 
+/// What seals the secrets of servers that share a database: 32 bytes that everybody can read here.
+const SECRET_KEY: &str = "BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=";
+
 /// Set to `postgres`, this variable has every server under test keep its metadata there, in a database of its own.
 pub const METADATA: &str = "WHARF_TEST_METADATA";
 
@@ -48,6 +51,8 @@ pub struct TestOptions {
     pub config: String,
     /// Blobs are files whatever [`STORE`] says: the test looks at them, damages them, or is about what files cost.
     pub files: bool,
+    /// A folder that keeps the blobs, below the server's own or anywhere, for as many servers as there are.
+    pub shared: Option<PathBuf>,
     /// A bucket that keeps the blobs instead of files.
     pub s3: Option<Arc<S3>>,
     /// Listens on a Unix socket too, `wharf.sock` in its folder. Only for servers in this process.
@@ -56,6 +61,8 @@ pub struct TestOptions {
     pub clock: Option<Arc<ManualClock>>,
     /// Where the metadata is kept; none: as [`METADATA`] says.
     pub database: Option<Arc<TestDatabase>>,
+    /// Several servers share the database, and so the key that seals its secrets.
+    pub replicated: bool,
     /// The metadata is kept in a file, whatever [`METADATA`] says: for tests that are about this file.
     pub on_file: bool,
 }
@@ -100,7 +107,10 @@ impl TestOptions {
                 objects.retain(|object| object.starts_with("blobs"));
                 objects
             }
-            None => files(&folder.join("data/blobs")),
+            None => match &self.shared {
+                Some(shared) => files(&folder.join(shared).join("blobs")),
+                None => files(&folder.join("data/blobs")),
+            },
         }
     }
 
@@ -130,8 +140,9 @@ impl TestOptions {
         }
         if !self.htpasswd.is_empty() {
             let line = |(name, password): &(&str, &str)| {
-                // The lowest cost: these passwords are public.
-                let hash = bcrypt::hash(password, 4).expect("a password that bcrypt takes");
+                // The lowest cost: these passwords are public. One salt, so that replicas have the same file.
+                let hash = bcrypt::hash_with_salt(password, 4, [7; 16]);
+                let hash = hash.expect("a password that bcrypt takes").to_string();
                 format!("{name}:{hash}\n")
             };
             flags.push((
@@ -152,21 +163,35 @@ impl TestOptions {
 
     /// The same with a database, if this run of the tests wants one.
     pub(crate) fn with_database(mut self) -> TestOptions {
+        self.replicated = self.database.is_some();
         // Where several processes share a database its clock counts, which no test can set.
         if self.database.is_none() && self.clock.is_none() && on_postgres() && !self.on_file {
             self.database = Some(Arc::new(test_server::shared().database()));
+            // Whatever is no test about files is one of a folder that others might use, too.
+            if !self.files && !on_bucket() && self.s3.is_none() {
+                self.shared.get_or_insert_with(|| "shared".into());
+            }
         }
         self
     }
 
     /// Variables of the environment.
-    pub(crate) fn environment(&self) -> Vec<(&'static str, String)> {
+    pub(crate) fn environment(&self, folder: &Path) -> Vec<(&'static str, String)> {
         let mut variables = vec![("WHARF_ADMIN_PASSWORD", ADMIN_PASSWORD.to_owned())];
         if let Some(database) = &self.database {
             variables.push(("WHARF_METADATA_URL", database.url()));
         }
+        if self.replicated && !self.config.contains("secret_key") {
+            variables.push(("WHARF__ACCESS__SECRET_KEY", SECRET_KEY.to_owned()));
+        }
         if let Some(role) = self.htpasswd_role {
             variables.push(("WHARF__ACCESS__HTPASSWD__ROLE", role.into()));
+        }
+        if let Some(shared) = &self.shared {
+            let shared = folder.join(shared);
+            std::fs::create_dir_all(&shared).expect("a folder for blobs");
+            let path = shared.to_str().expect("a path in UTF-8");
+            variables.push(("WHARF__STORAGE__FOLDER", path.to_owned()));
         }
         if let Some(s3) = &self.s3 {
             variables.extend(s3.environment());

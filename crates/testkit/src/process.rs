@@ -79,7 +79,7 @@ impl Process {
             command.arg(format!("--{flag}")).arg(value);
         }
         command
-            .envs(self.options.environment())
+            .envs(self.options.environment(self.folder.path()))
             .current_dir(self.folder.path())
             .stdin(Stdio::null());
         let output = |name: &str| {
@@ -125,6 +125,11 @@ impl Process {
     pub fn set_database(&mut self, database: Option<Arc<TestDatabase>>) {
         self.options.on_file = database.is_none();
         self.options.database = database;
+    }
+
+    /// The configuration file of the next start.
+    pub fn set_config(&mut self, toml: &str) {
+        self.options.config = toml.to_owned();
     }
 
     /// As the administrator.

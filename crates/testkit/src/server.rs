@@ -67,7 +67,7 @@ impl TestServer {
             file: Some(self.folder.path().join("wharf.toml")),
             env: self
                 .options
-                .environment()
+                .environment(self.folder.path())
                 .into_iter()
                 .map(|(name, value)| (name.into(), value.into()))
                 .collect(),

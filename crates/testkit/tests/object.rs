@@ -3,11 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use wharf_blob::object::{
-    Azure, Client, Credentials, Gcs, ObjectOptions, Owned, S3 as Bucket, Service,
-};
+use wharf_blob::object::{Azure, Client, Credentials, Gcs, ObjectOptions, S3 as Bucket, Service};
 use wharf_blob::suite::{Fixture, Session, collect, noise};
-use wharf_blob::{BlobStore, Checkpoint, Error, Key, Object, blob_suite};
+use wharf_blob::{BlobStore, Checkpoint, Error, Ground, Key, Object, Owned, blob_suite};
 use wharf_oci::{Algorithm, Digest};
 use wharf_testkit::s3::{ACCESS_KEY, BUCKET, Fault, Kind, S3, SECRET_KEY, Saying};
 

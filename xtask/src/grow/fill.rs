@@ -131,6 +131,8 @@ impl Filler<'_> {
             subject: None,
             artifact_type: None,
             referrer_json: None,
+            fixed: Vec::new(),
+            unmade: Vec::new(),
             tags: Vec::new(),
             expect: Expect::Any,
             actor: "grow".to_owned(),

@@ -12,6 +12,7 @@ use tokio::sync::Semaphore;
 
 use super::counts::{Counted, Counts};
 use super::fence::Fences;
+use super::pieces::piece_path;
 use super::{FsOptions, failed};
 use crate::error::{Error, Result};
 use crate::fault::{Fault, Step};
@@ -49,6 +50,8 @@ pub(super) struct Engine {
     pub(super) read: Arc<ReadIo>,
     pub(super) fences: Fences,
     pub(super) counts: Counts,
+    /// See [`FsOptions::shared`].
+    pub(super) shared: bool,
     fault: Option<Arc<dyn Fault>>,
     /// Folders below `blobs` whose own entries are durable. Held while one is made.
     folders: Mutex<HashSet<String>>,
@@ -60,6 +63,7 @@ impl Engine {
             root,
             threads,
             read_only,
+            shared,
             fault,
         } = options;
         let cannot = |error: io::Error| Error::io(|| format!("opening {}", root.display()), error);
@@ -88,6 +92,7 @@ impl Engine {
             }),
             fences: Fences::default(),
             counts: Counts::default(),
+            shared,
             fault,
             folders: Mutex::default(),
         };
@@ -111,8 +116,10 @@ impl Engine {
         self.sync_folder(BLOBS)?;
         let mut known = HashSet::from([BLOBS.to_owned()]);
         for algorithm in self.folders_in(BLOBS)? {
+            // What another process makes after this is not known to be durable.
+            let below = self.folders_in(&algorithm)?;
             self.sync_folder(&algorithm)?;
-            known.extend(self.folders_in(&algorithm)?);
+            known.extend(below);
             known.insert(algorithm);
         }
         *self.folders() = known;
@@ -184,9 +191,20 @@ impl Engine {
     pub(super) fn discard(&self, id: &UploadId) -> Result<()> {
         self.fences.take_over(id, |_| {
             let path = upload_path(id);
+            if self.shared {
+                return self.discard_all(&path);
+            }
             self.unlink(&copy_path(&path))?;
             self.unlink(&path)
         })
+    }
+
+    /// The file of an upload in which its bytes from `start` on are.
+    pub(super) fn upload_file(&self, id: &UploadId, epoch: i64, start: u64) -> String {
+        match self.shared {
+            true => piece_path(id, epoch, start),
+            false => upload_path(id),
+        }
     }
 
     pub(super) fn probe(&self) -> Result<Option<u64>> {
@@ -235,7 +253,7 @@ impl Engine {
             .map_err(failed("renaming", &half))
     }
 
-    fn make_folder(&self, path: &str) -> Result<()> {
+    pub(super) fn make_folder(&self, path: &str) -> Result<()> {
         match rustix::fs::mkdirat(&self.root, path, FOLDER_MODE) {
             Ok(()) | Err(Errno::EXIST) => Ok(()),
             Err(errno) => Err(failed("making the folder", path)(errno)),
@@ -266,6 +284,7 @@ impl Engine {
     }
 }
 
+/// Where an upload lies: a file, or a folder of them.
 pub(super) fn upload_path(id: &UploadId) -> String {
     format!("{UPLOADS}/{id}")
 }

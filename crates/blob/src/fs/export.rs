@@ -158,16 +158,21 @@ impl Drop for Copying {
         }
     }
 }
-/// Copies a range from file to file, sharing the blocks where the file system can. A short source is an error.
-pub(super) fn copy(from: &File, to: &File, range: Range<u64>) -> rustix::io::Result<()> {
-    let (mut read, mut written) = (range.start, range.start);
-    while written < range.end {
-        let want = usize::try_from(range.end - written).unwrap_or(usize::MAX);
+/// Copies a range of one file to a place in another, sharing the blocks where the file system can. A short source is an error.
+pub(super) fn copy(
+    from: &File,
+    to: &File,
+    range: Range<u64>,
+    place: u64,
+) -> rustix::io::Result<()> {
+    let (mut read, mut written) = (range.start, place);
+    while read < range.end {
+        let want = usize::try_from(range.end - read).unwrap_or(usize::MAX);
         match rustix::fs::copy_file_range(from, Some(&mut read), to, Some(&mut written), want) {
             Ok(0) => return Err(Errno::IO),
             Ok(_) | Err(Errno::INTR) => {}
             Err(Errno::XDEV | Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
-                return copy_by_hand(from, to, written..range.end);
+                return copy_by_hand(from, to, read..range.end, written);
             }
             Err(errno) => return Err(errno),
         }
@@ -175,7 +180,12 @@ pub(super) fn copy(from: &File, to: &File, range: Range<u64>) -> rustix::io::Res
     Ok(())
 }
 
-fn copy_by_hand(from: &File, to: &File, range: Range<u64>) -> rustix::io::Result<()> {
+fn copy_by_hand(
+    from: &File,
+    to: &File,
+    range: Range<u64>,
+    mut place: u64,
+) -> rustix::io::Result<()> {
     let mut buffer = vec![0; 256 << 10];
     let mut at = range.start;
     while at < range.end {
@@ -189,10 +199,11 @@ fn copy_by_hand(from: &File, to: &File, range: Range<u64>) -> rustix::io::Result
         };
         let mut piece = &buffer[..count];
         while !piece.is_empty() {
-            match rustix::io::pwrite(to, piece, at) {
+            match rustix::io::pwrite(to, piece, place) {
                 Ok(0) => return Err(Errno::IO),
                 Ok(count) => {
                     at += count as u64;
+                    place += count as u64;
                     piece = &piece[count..];
                 }
                 Err(Errno::INTR) => {}

@@ -8,9 +8,10 @@ use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::counts::Counted;
-use super::engine::{Engine, FILE_MODE, UPLOADS, copy_path, upload_path};
+use super::engine::{Engine, FILE_MODE, copy_path, upload_path};
 use super::failed;
 use super::fence::Fence;
+use super::pieces::{self, piece_path};
 use super::segment::{ALIGN, Segment};
 use crate::error::{Error, Result};
 use crate::fault::Step;
@@ -38,15 +39,20 @@ pub(super) enum Durable {
 pub(super) struct UploadFile {
     engine: Arc<Engine>,
     fence: Arc<Fence>,
+    id: UploadId,
+    /// Under which this process writes to the upload, where several may.
+    epoch: i64,
     path: String,
     file: Arc<File>,
     /// The same file, opened for writing past the page cache; made when first needed.
     direct: Option<File>,
     /// The file system wants every write to go through the page cache.
     cached_only: bool,
-    /// Bytes in the file.
+    /// Which byte of the upload is the file's first; 0 but where other processes wrote what is before.
+    start: u64,
+    /// Bytes of the upload up to the file's end.
     length: u64,
-    /// Bytes that are durable and acknowledged, or were when it was opened.
+    /// Those that are durable and acknowledged, or were when it was opened.
     checkpoint: u64,
     /// The file's name may not be durable yet.
     unnamed: bool,
@@ -55,30 +61,43 @@ pub(super) struct UploadFile {
 }
 
 impl UploadFile {
-    pub(super) fn open(engine: &Arc<Engine>, id: &UploadId, offset: u64) -> Result<Self> {
+    pub(super) fn open(
+        engine: &Arc<Engine>,
+        id: &UploadId,
+        epoch: i64,
+        offset: u64,
+    ) -> Result<Self> {
         engine.fences.take_over(id, |fence| {
-            let path = upload_path(id);
-            let file = if offset == 0 {
-                create(engine, &path)?
-            } else {
-                resume(engine, &path, offset)?
+            let start = match engine.shared {
+                true => start_of(engine, id, epoch, offset)?,
+                false => 0,
+            };
+            let path = engine.upload_file(id, epoch, start);
+            let fresh = start == offset;
+            let file = match (engine.shared, fresh) {
+                (_, false) => resume(engine, &path, offset - start)?,
+                (false, true) => create(engine, &path)?,
+                (true, true) => pieces::begin(engine, id, &path)?,
             };
             Ok(Self {
                 engine: engine.clone(),
                 fence: fence.clone(),
+                id: *id,
+                epoch,
                 path,
                 file: Arc::new(file),
                 direct: None,
                 cached_only: false,
+                start,
                 length: offset,
                 checkpoint: offset,
-                unnamed: offset == 0,
-                wanted: offset > 0,
+                unnamed: fresh,
+                wanted: !fresh,
             })
         })
     }
 
-    /// The file, for reading it again.
+    /// The file, for reading it again; it must have the whole upload.
     pub(super) fn handle(&self) -> (Arc<File>, String) {
         (self.file.clone(), self.path.clone())
     }
@@ -91,9 +110,14 @@ impl UploadFile {
         })
     }
 
+    /// Whether what comes next may be written past the page cache.
+    fn is_aligned(&self) -> bool {
+        (self.length - self.start).is_multiple_of(ALIGN as u64)
+    }
+
     fn write_segments(&mut self, mut segments: &[Arc<Segment>]) -> Result<()> {
         while let Some(first) = segments.first() {
-            if first.is_aligned() && self.length.is_multiple_of(ALIGN as u64) {
+            if first.is_aligned() && self.is_aligned() {
                 let aligned = segments.iter().take_while(|segment| segment.is_aligned());
                 let (run, rest) = segments.split_at(aligned.count());
                 let mut slices: Vec<_> = run.iter().flat_map(|segment| segment.slices()).collect();
@@ -130,7 +154,7 @@ impl UploadFile {
         }
         if slices.is_empty() {
             Ok(())
-        } else if self.direct.is_some() && self.length.is_multiple_of(ALIGN as u64) {
+        } else if self.direct.is_some() && self.is_aligned() {
             self.write_past_cache(slices)
         } else {
             self.write_all(slices)
@@ -154,7 +178,7 @@ impl UploadFile {
         let slices = &slices[..slices.len().min(VECTOR)];
         loop {
             self.engine.step(Step::Write, &self.path)?;
-            match rustix::io::pwritev(file, slices, self.length) {
+            match rustix::io::pwritev(file, slices, self.length - self.start) {
                 Ok(0) => return Err(Errno::IO),
                 Ok(count) => {
                     self.length += count as u64;
@@ -172,7 +196,7 @@ impl UploadFile {
         }
         let synced = sync_data(&self.engine, &self.file, &self.path).and_then(|()| {
             if durable == Durable::Name && self.unnamed {
-                self.engine.sync_folder(UPLOADS)?;
+                self.engine.sync_name(&self.path)?;
                 self.unnamed = false;
             }
             Ok(())
@@ -192,9 +216,45 @@ impl UploadFile {
         })
     }
 
+    /// Makes one file of what several processes wrote.
+    pub(super) fn join(&mut self) -> Result<()> {
+        let fence = self.fence.clone();
+        match self.start {
+            0 => Ok(()),
+            _ => fence.hold(|| self.join_pieces()),
+        }
+    }
+
+    fn join_pieces(&mut self) -> Result<()> {
+        let engine = &self.engine;
+        let whole = piece_path(&self.id, self.epoch, 0);
+        let half = copy_path(&whole);
+        let failed = failed("copying", &half);
+        let earlier = pieces::pieces(engine, &self.id, self.epoch, self.start)?;
+        let made = create(engine, &half)?;
+        for piece in earlier {
+            let from = pieces::open(engine, &self.id, &piece)?;
+            let length = piece.end - piece.start;
+            super::export::copy(&from, &made, 0..length, piece.start).map_err(&failed)?;
+        }
+        let own = 0..self.length - self.start;
+        super::export::copy(&self.file, &made, own, self.start).map_err(&failed)?;
+        sync_data(engine, &made, &half)?;
+        rustix::fs::renameat(&engine.root, &half, &engine.root, &whole).map_err(&failed)?;
+        if !self.wanted {
+            engine.unlink(&self.path)?;
+        }
+        self.file = Arc::new(made);
+        self.direct = None;
+        self.path = whole;
+        self.start = 0;
+        self.unnamed = true;
+        Ok(())
+    }
+
     /// Gives back the space of what was not acknowledged. The caller holds the fence.
     fn cut_back(&mut self) {
-        match rustix::fs::ftruncate(&*self.file, self.checkpoint) {
+        match rustix::fs::ftruncate(&*self.file, self.checkpoint - self.start) {
             Ok(()) => self.length = self.checkpoint,
             Err(errno) => {
                 tracing::warn!(path = self.path, %errno, "a failed upload could not be cut back; resuming it does");
@@ -209,7 +269,7 @@ impl Drop for UploadFile {
             return;
         }
         // Nothing of it was acknowledged, so nobody can come back for it: a client that vanished leaves no file.
-        let removed = self.fence.hold(|| self.engine.unlink(&self.path));
+        let removed = self.fence.hold(|| self.engine.abandon(&self.path));
         if let Err(error) = removed
             && !matches!(error, Error::UploadLost)
         {
@@ -228,8 +288,18 @@ fn turn(slices: &[IoSlice<'_>]) -> usize {
     enough.map_or(slices.len(), |last| last + 1)
 }
 
+/// Where the file begins in which this epoch goes on at `offset`: the one that it has, or a new one.
+fn start_of(engine: &Engine, id: &UploadId, epoch: i64, offset: u64) -> Result<u64> {
+    if offset == 0 {
+        return Ok(0);
+    }
+    let pieces = pieces::pieces(engine, id, epoch, offset)?;
+    let own = pieces.iter().find(|piece| piece.epoch == epoch);
+    Ok(own.map_or(offset, |piece| piece.start))
+}
+
 /// A new file, also where one of that name was: its bytes and its name's durability belong to another life.
-fn create(engine: &Engine, path: &str) -> Result<File> {
+pub(super) fn create(engine: &Engine, path: &str) -> Result<File> {
     let failed = failed("creating", path);
     engine.step(Step::Create, path).map_err(&failed)?;
     engine.unlink(path)?;
@@ -268,7 +338,7 @@ fn unshare(engine: &Engine, path: &str, shared: &File, offset: u64) -> Result<Fi
     let copy = copy_path(path);
     let failed = failed("copying", path);
     let made = create(engine, &copy)?;
-    let outcome = super::export::copy(shared, &made, 0..offset).and_then(|()| {
+    let outcome = super::export::copy(shared, &made, 0..offset, 0).and_then(|()| {
         engine.step(Step::Sync, &copy)?;
         rustix::fs::fdatasync(&made)?;
         rustix::fs::renameat(&engine.root, &copy, &engine.root, path)
@@ -278,7 +348,7 @@ fn unshare(engine: &Engine, path: &str, shared: &File, offset: u64) -> Result<Fi
         let _ = rustix::fs::unlinkat(&engine.root, &copy, AtFlags::empty());
         return Err(failed(errno));
     }
-    engine.sync_folder(UPLOADS)?;
+    engine.sync_name(path)?;
     Ok(made)
 }
 

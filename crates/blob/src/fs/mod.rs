@@ -1,4 +1,5 @@
-//! The store in a folder: `uploads/<id>` grows, `blobs/<algorithm>/<2 hex>/<hex>.<generation>` is immutable.
+//! The store in a folder: `uploads/<id>` grows, `blobs/<algorithm>/<2 hex>/<hex>.<generation>` is immutable. In a folder that
+//! is shared, it is `uploads/<id>/<epoch>.<start>` (pieces.rs).
 //!
 //! ```text
 //! write  → gather ≤ 1 MiB                                       writer.rs, segment.rs
@@ -8,8 +9,9 @@
 //! publish → link(uploads/<id>, key) → fsync(folder)             publish.rs
 //! open   → openat2(cached), else on the pool → fstat            here
 //! ```
-//! Only this process may use the folder (the data folder's lock sees to it). A new writer of an upload fences the one
-//! before it, so a write that a vanished request left behind never lands in what came after (fence.rs).
+//! Only this process may use the folder (the data folder's lock sees to it), unless it is shared. A new writer of an upload
+//! fences the one before it, so a write that a vanished request left behind never lands in what came after (fence.rs). Nobody
+//! can fence another process, which may have been frozen in the middle of a write: there, each writes to files of its own.
 
 mod counts;
 mod engine;
@@ -17,6 +19,8 @@ mod export;
 mod fence;
 mod file;
 mod lane;
+mod owner;
+mod pieces;
 mod publish;
 mod scan;
 mod segment;
@@ -35,6 +39,7 @@ use wharf_oci::{Algorithm, Digest};
 use self::counts::Counted;
 pub use self::counts::Counts;
 use self::engine::Engine;
+pub use self::owner::Folder;
 use crate::error::{Error, Result};
 use crate::fault::Fault;
 use crate::io::PoolStats;
@@ -51,6 +56,8 @@ pub struct FsOptions {
     pub threads: usize,
     /// Touch nothing: no folder is made, none is synced. For looking at backups, on media that may not be writable.
     pub read_only: bool,
+    /// Other processes use the folder, too, on a file system that is coherent between them.
+    pub shared: bool,
     /// Faults to inject, in tests.
     pub fault: Option<Arc<dyn Fault>>,
 }
@@ -62,6 +69,7 @@ impl FsOptions {
             root: root.into(),
             threads: 0,
             read_only: false,
+            shared: false,
             fault: None,
         }
     }
@@ -99,7 +107,7 @@ impl Fs {
 
     /// Makes a finished upload a blob under `key`, durably. The upload itself stays until [`BlobStore::discard`].
     pub async fn publish(&self, id: &UploadId, key: &Key) -> Result<()> {
-        self.engine.publish_on_pool(id, key).await
+        self.engine.publish_on_pool(id, 0, key).await
     }
 
     /// How much work was done so far.
@@ -124,6 +132,8 @@ impl Fs {
             cached,
         ) {
             Ok(file) => Some(Ok(file.into())),
+            // What another process made a moment ago, this kernel may not know yet.
+            Err(Errno::NOENT) if self.engine.shared => None,
             Err(Errno::NOENT) => Some(Err(Errno::NOENT)),
             // Not in the cache, an old kernel, or a sandbox without this call.
             Err(_) => None,
@@ -159,6 +169,10 @@ impl Fs {
 }
 
 impl BlobStore for Fs {
+    fn is_shared(&self) -> bool {
+        self.engine.shared
+    }
+
     fn upload<'a>(
         &'a self,
         id: &'a UploadId,

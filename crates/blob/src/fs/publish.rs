@@ -6,7 +6,7 @@ use rustix::fs::{AtFlags, RenameFlags};
 use rustix::io::Errno;
 
 use super::counts::Counted;
-use super::engine::{Engine, upload_path};
+use super::engine::Engine;
 use super::failed;
 use crate::error::{Error, Result};
 use crate::fault::Step;
@@ -14,16 +14,23 @@ use crate::key::{Key, UploadId};
 
 impl Engine {
     /// [`Engine::publish`] where it may block.
-    pub(super) async fn publish_on_pool(self: &Arc<Self>, id: &UploadId, key: &Key) -> Result<()> {
+    pub(super) async fn publish_on_pool(
+        self: &Arc<Self>,
+        id: &UploadId,
+        epoch: i64,
+        key: &Key,
+    ) -> Result<()> {
         let (engine, id, key) = (self.clone(), *id, key.clone());
-        self.pool.run(move || engine.publish(&id, &key)).await
+        let job = move || engine.publish(&id, epoch, &key);
+        self.pool.run(job).await
     }
 
     /// Gives a finished upload the name `key`. The file's bytes are durable already.
-    pub(super) fn publish(&self, id: &UploadId, key: &Key) -> Result<()> {
+    pub(super) fn publish(&self, id: &UploadId, epoch: i64, key: &Key) -> Result<()> {
         // A writer that was left behind must not write into what is a blob from now on.
         self.fences.take_over(id, |_| {
-            let upload = upload_path(id);
+            // One that has several files was joined when its digest was asked for.
+            let upload = self.upload_file(id, epoch, 0);
             let folder = key.folder();
             self.folder(folder)?;
             let renamed = match self.link(&upload, key) {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
 use super::engine::{BLOBS, Engine, UPLOADS};
@@ -86,11 +86,14 @@ impl Walk {
             };
             let in_uploads = folder == UPLOADS;
             match FileType::from_raw_mode(stat.st_mode) {
-                FileType::Directory if !in_uploads => self.ahead.push(path),
-                FileType::RegularFile => {
-                    let size = u64::try_from(stat.st_size).unwrap_or(0);
-                    found.push(classify(in_uploads, &name, path, size));
+                FileType::Directory if in_uploads && self.engine.shared => {
+                    found.push(match UploadId::parse(&name) {
+                        Ok(id) => self.engine.upload(id, &path, &stat)?,
+                        Err(_) => Stored::Stray(path),
+                    });
                 }
+                FileType::Directory if !in_uploads => self.ahead.push(path),
+                FileType::RegularFile => found.push(classify(in_uploads, &name, path, &stat)),
                 _ => found.push(Stored::Stray(path)),
             }
         }
@@ -109,10 +112,15 @@ impl Walk {
     }
 }
 
-fn classify(in_uploads: bool, name: &str, path: String, size: u64) -> Stored {
+fn classify(in_uploads: bool, name: &str, path: String, stat: &Stat) -> Stored {
+    let size = size(stat);
     if in_uploads {
         match UploadId::parse(name) {
-            Ok(id) => Stored::Upload(id, size),
+            Ok(id) => Stored::Upload {
+                id,
+                size,
+                written_at: written_at(stat),
+            },
             Err(_) => Stored::Stray(path),
         }
     } else {
@@ -121,4 +129,36 @@ fn classify(in_uploads: bool, name: &str, path: String, size: u64) -> Stored {
             _ => Stored::Stray(path),
         }
     }
+}
+
+impl Engine {
+    /// An upload in a shared folder: all its files.
+    fn upload(&self, id: UploadId, path: &str, folder: &Stat) -> Result<Stored> {
+        let mut files = Vec::new();
+        for name in self.names(path)? {
+            let name = format!("{path}/{name}");
+            match rustix::fs::statat(&self.root, &name, AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(stat) => files.push(stat),
+                Err(Errno::NOENT) => {}
+                Err(errno) => return Err(failed("looking at", &name)(errno)),
+            }
+        }
+        let times = files.iter().chain([folder]).map(written_at);
+        Ok(Stored::Upload {
+            id,
+            size: files.iter().map(size).sum(),
+            written_at: times.max().unwrap_or(0),
+        })
+    }
+}
+
+fn size(stat: &Stat) -> u64 {
+    u64::try_from(stat.st_size).unwrap_or(0)
+}
+
+fn written_at(stat: &Stat) -> i64 {
+    let nanos = i64::try_from(stat.st_mtime_nsec).unwrap_or(0);
+    stat.st_mtime
+        .saturating_mul(1_000)
+        .saturating_add(nanos / 1_000_000)
 }

@@ -1,6 +1,7 @@
 //! What only files can show: faults, folders, clients that vanish.
 
 mod dropped;
+mod shared;
 
 use std::future::Future;
 use std::path::{Path, PathBuf};

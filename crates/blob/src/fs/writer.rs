@@ -26,6 +26,8 @@ const REREAD: u64 = 8 << 20;
 pub(super) struct FsWriter {
     engine: Arc<Engine>,
     id: UploadId,
+    /// [`Checkpoint::epoch`].
+    epoch: i64,
     file: Lane<UploadFile>,
     hash: Lane<Hasher>,
     gathered: Gather,
@@ -40,14 +42,15 @@ impl FsWriter {
         from: &Checkpoint,
         algorithm: Algorithm,
     ) -> Result<Self> {
-        let (shared, name, offset) = (engine.clone(), *id, from.offset);
-        let job = move || UploadFile::open(&shared, &name, offset);
+        let (shared, name, offset, epoch) = (engine.clone(), *id, from.offset, from.epoch);
+        let job = move || UploadFile::open(&shared, &name, epoch, offset);
         let file = engine.pool.run(job).await?;
         let saved = Hasher::restore(&from.hash)
             .filter(|hasher| hasher.algorithm() == algorithm && hasher.length() == offset);
         let mut writer = Self {
             engine: engine.clone(),
             id: *id,
+            epoch,
             hash: Lane::new(saved.unwrap_or_else(|| Hasher::new(algorithm))),
             file: Lane::new(file),
             gathered: Gather::default(),
@@ -185,8 +188,21 @@ impl FsWriter {
         Ok(())
     }
 
+    /// One file with everything, where several processes have written to the upload. Nothing waits for either lane.
+    async fn join(&mut self) -> Result<()> {
+        if !self.engine.shared {
+            return Ok(());
+        }
+        self.file.start(&self.engine.pool, |file, _| file.join())?;
+        while self.file.is_busy() {
+            self.progress().await?;
+        }
+        Ok(())
+    }
+
     /// Hashes what the file has up to here, with another algorithm or because the saved state was of no use.
     async fn reread(&mut self, algorithm: Algorithm) -> Result<Hasher> {
+        self.join().await?;
         let (file, path) = self.file.idle()?.handle();
         let mut hasher = Hasher::new(algorithm);
         while hasher.length() < self.offset {
@@ -218,6 +234,7 @@ impl UploadWriter for FsWriter {
                 offset: writer.offset,
                 hash: writer.hash.idle()?.save(),
                 parts: None,
+                epoch: writer.epoch,
             })
         }))
     }
@@ -225,6 +242,7 @@ impl UploadWriter for FsWriter {
     fn finish(&mut self, algorithm: Algorithm) -> BoxFuture<'_, Result<(Digest, u64)>> {
         Box::pin(self.guarded(async move |writer| {
             writer.flush(Durable::Bytes).await?;
+            writer.join().await?;
             let hasher = writer.hash.idle()?;
             let hasher = if hasher.algorithm() == algorithm {
                 hasher.clone()
@@ -238,7 +256,8 @@ impl UploadWriter for FsWriter {
     fn publish<'a>(&'a mut self, digest: &'a Digest) -> BoxFuture<'a, Result<Key>> {
         Box::pin(async move {
             let key = Key::fresh(digest);
-            self.engine.publish_on_pool(&self.id, &key).await?;
+            let (id, epoch) = (self.id, self.epoch);
+            self.engine.publish_on_pool(&id, epoch, &key).await?;
             Ok(key)
         })
     }

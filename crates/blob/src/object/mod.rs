@@ -34,7 +34,7 @@ use wharf_oci::{Algorithm, Digest};
 
 pub use self::connect::{Azure, Client, Credentials, Encryption, Gcs, ObjectOptions, S3, Service};
 use self::gate::{Call, Gate};
-pub use self::owner::{Owned, OwnerError, apart};
+pub use self::owner::apart;
 pub use self::read::ObjectBlob;
 pub(crate) use self::read::ObjectStream;
 use self::watch::Seen;

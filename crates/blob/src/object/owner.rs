@@ -11,9 +11,7 @@ use object_store::{ObjectStoreExt, PutMode, PutOptions, PutPayload};
 use super::Object;
 use super::gate::{Call, NO_BUCKET, said, told};
 use crate::error::Error;
-
-/// Name of the object, below the prefix.
-const MARK: &str = "wharf-installation";
+use crate::owner::{Ground, MARK, Owned, OwnerError, is_mark};
 
 /// Longest mark that is looked at.
 const LENGTH: u64 = 200;
@@ -132,23 +130,8 @@ const NETWORK: [Saying; 5] = [
     ),
 ];
 
-/// What was found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Owned {
-    /// The bucket has this installation's mark.
-    Ours,
-    /// The bucket is empty.
-    Free,
-}
-
-/// Why the bucket cannot be used: one sentence with the key to look at and the cure.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct OwnerError(pub String);
-
-impl Object {
-    /// Looks whether the bucket is there, readable, and free or this installation's.
-    pub async fn owned_by(&self, installation: &str) -> Result<Owned, OwnerError> {
+impl Ground for Object {
+    async fn owned_by(&self, installation: &str) -> Result<Owned, OwnerError> {
         match self.mark().await? {
             Some(mark) if mark == installation => Ok(Owned::Ours),
             Some(mark) => Err(self.foreign(&mark)),
@@ -162,24 +145,14 @@ impl Object {
         }
     }
 
-    fn unmarked(&self) -> OwnerError {
-        OwnerError(format!(
-            "`{}`: the bucket has objects {} and no mark of a Wharf installation; name an empty bucket, or a `prefix` of its own",
-            self.key("bucket"),
-            self.whereabouts(),
-        ))
-    }
-
-    /// Looks at the bucket on behalf of nobody: whose mark it has, `None` when it is empty.
-    pub async fn owner(&self) -> Result<Option<String>, OwnerError> {
+    async fn owner(&self) -> Result<Option<String>, OwnerError> {
         match self.mark().await? {
             Some(mark) if is_mark(&mark) => Ok(Some(mark)),
             _ => self.owned_by("").await.map(|_| None),
         }
     }
 
-    /// Marks a free bucket as this installation's; of two that try at once, one gets it.
-    pub async fn take(&self, installation: &str) -> Result<(), OwnerError> {
+    async fn take(&self, installation: &str) -> Result<(), OwnerError> {
         let gate = &self.engine.gate;
         let what = || format!("writing {MARK}");
         let mut created = Ok(());
@@ -230,13 +203,11 @@ impl Object {
         }
     }
 
-    /// Asks whether a bucket that has this installation's mark may be written to, and changes nothing: the mark is to be made where
-    /// it is already. Who may write is told that it is there; who may not is refused before the store looks. `false`: the store knows
-    /// of no such condition, and does not say.
+    /// By making the mark where it is already. Who may write is told that it is there; who may not is refused before the store looks.
     ///
     /// A store that takes no notice of the condition puts the mark in the place of itself: every mark was written by
-    /// [`take`](Self::take) with these very bytes, and none is ever changed.
-    pub async fn is_writable(&self, installation: &str) -> Result<bool, OwnerError> {
+    /// [`take`](Ground::take) with these very bytes, and none is ever changed.
+    async fn is_writable(&self, installation: &str) -> Result<bool, OwnerError> {
         let request = self.put_mark(installation, PutMode::Create);
         let what = || format!("asking whether {MARK} may be written");
         match self.engine.gate.pass(Call::Put, what, request).await {
@@ -255,6 +226,20 @@ impl Object {
             }
             Err(error) => Err(self.explain(&error)),
         }
+    }
+
+    fn place(&self) -> (&'static str, String) {
+        ("bucket", self.key("bucket"))
+    }
+}
+
+impl Object {
+    fn unmarked(&self) -> OwnerError {
+        OwnerError(format!(
+            "`{}`: the bucket has objects {} and no mark of a Wharf installation; name an empty bucket, or a `prefix` of its own",
+            self.key("bucket"),
+            self.whereabouts(),
+        ))
     }
 
     async fn put_mark(&self, installation: &str, mode: PutMode) -> object_store::Result<()> {
@@ -472,12 +457,6 @@ fn region_of(words: &str) -> Option<String> {
         .or_else(|| between("<BucketRegion>", "</BucketRegion>"))
 }
 
-/// Whether it can be a mark: any short word.
-fn is_mark(text: &str) -> bool {
-    let fits = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-    !text.is_empty() && text.chars().all(fits)
-}
-
 /// Whether an object of that name was there, or was being made.
 fn is_conflict(error: &Error) -> bool {
     let Error::Refused { source, .. } = error else {
@@ -530,11 +509,5 @@ mod tests {
         ] {
             assert_eq!(region_of(words).as_deref(), region, "{words}");
         }
-    }
-
-    #[test]
-    fn a_page_is_no_mark() {
-        assert!(is_mark("0b5c6a2e-7d0a-4c0e-9e55-6d1d6f4f2f11") && is_mark("one"));
-        assert!(!is_mark("") && !is_mark("<html>") && !is_mark("something that is no mark"));
     }
 }

@@ -64,6 +64,8 @@ pub(super) struct ObjectWriter {
     hasher: Option<Hasher>,
     /// The hash of all parts that are under way.
     hashing: Option<oneshot::Receiver<Hashed>>,
+    /// [`Checkpoint::epoch`].
+    epoch: i64,
     /// Bytes accepted.
     offset: u64,
     expected: Option<u64>,
@@ -113,6 +115,7 @@ impl ObjectWriter {
             algorithm,
             hasher: saved.or_else(afresh),
             hashing: None,
+            epoch: from.epoch,
             offset: from.offset,
             expected: None,
             multipart,
@@ -335,6 +338,7 @@ impl ObjectWriter {
                 count: self.count,
                 bytes: self.bytes,
             }),
+            epoch: self.epoch,
         })
     }
 

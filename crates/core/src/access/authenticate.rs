@@ -1,13 +1,17 @@
 //! From credentials to a [`Caller`]. Called once per request, before anything else; from memory once warm.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use wharf_oci::Authorization;
 use wharf_oci::auth::AuthorizationError;
 
 use super::Access;
-use super::principal::{Caller, Principal};
+use super::credential::{BOUGHT_WITH, Credential};
+use super::machine_secret::{Form, form};
+use super::principal::{Caller, Circumstances, SignIn};
 use super::token::TokenFault;
+use super::user::User;
 use crate::Error;
 
 /// When to come back after too many sign-ins at once.
@@ -40,6 +44,17 @@ pub enum AuthFailure {
         /// When to ask again.
         retry_after: Duration,
     },
+    /// A robot's secret or an API token that is not, or no longer, good, or not from there.
+    #[error(
+        "this API token or robot secret is cut, unknown, revoked or expired, belongs to another name, or may not be used from this address"
+    )]
+    Secret,
+    /// 429: too many different wrong passwords for this user came from this address.
+    #[error("too many wrong passwords for this user from your address; try again in {} s", retry_after.as_secs().max(1))]
+    Guessing {
+        /// When to ask again.
+        retry_after: Duration,
+    },
     /// 503, or what else the error says: users cannot be looked up.
     #[error("{0}")]
     Store(#[from] Error),
@@ -55,6 +70,8 @@ impl AuthFailure {
             Self::Malformed(_) | Self::Several => "header",
             Self::Scheme(_) => "scheme",
             Self::Busy { .. } => "busy",
+            Self::Secret => "secret",
+            Self::Guessing { .. } => "guessing",
             Self::Store(_) => "store",
         }
     }
@@ -81,7 +98,7 @@ pub fn read_authorization<'a>(
 }
 
 impl Access {
-    /// Who asks. `now` in ms since 1970.
+    /// Who asks, from where and when.
     ///
     /// Basic credentials are accepted though no challenge offers them (BASIC-1); empty ones are anonymous. A token
     /// that ended less than the upload grace ago gives a caller with [`Caller::expired_since`], whom every decision but
@@ -89,73 +106,163 @@ impl Access {
     pub async fn authenticate(
         &self,
         authorization: Option<&Authorization>,
-        now: i64,
+        came: impl Into<Circumstances>,
     ) -> Result<Caller, AuthFailure> {
+        let came = came.into();
         match authorization {
-            None => Ok(Caller::anonymous()),
+            None => Ok(Caller::anonymous().under(came)),
             Some(Authorization::Basic { user, password }) => {
-                Ok(Caller::direct(self.sign_in(user, password, now).await?.0))
+                Ok(self.sign_in(user, password, came).await?.0)
             }
-            Some(Authorization::Bearer(token)) => self.bearer(token, now).await,
+            Some(Authorization::Bearer(token)) => self.bearer(token, came).await,
             Some(Authorization::Other(scheme)) => Err(AuthFailure::Scheme(scheme.clone())),
         }
     }
 
-    /// The principal behind a name and a password, and the credential that was proved (empty for anonymous).
+    /// Who comes with a name and a password, and the credential that was proved (empty for anonymous).
     pub(super) async fn sign_in(
         &self,
         name: &str,
         password: &str,
-        now: i64,
-    ) -> Result<(Principal, String), AuthFailure> {
+        came: Circumstances,
+    ) -> Result<(Caller, String), AuthFailure> {
         if name.is_empty() && password.is_empty() {
-            return Ok((Principal::Anonymous, String::new()));
+            return Ok((Caller::anonymous().under(came), String::new()));
         }
-        let user = self.users.find(name).await?;
+        match form(password) {
+            Form::Whole => {
+                let found = self.by_secret(password, came).await?;
+                return found
+                    .filter(|(caller, _)| caller.principal.name() == name)
+                    .ok_or(AuthFailure::Secret);
+            }
+            Form::Broken => return Err(AuthFailure::Secret),
+            Form::Other => {}
+        }
+        let found = self.users.find(name).await?;
+        let user = found.filter(|user| user.signs_in() && user.stands(came));
+        if let Some(user) = &user
+            && self.passwords.remembers(name, password, user, came.at)
+        {
+            return Ok((by_password(user, came), user.credential().to_string()));
+        }
+        let guess = self
+            .backoff
+            .begin(name, came.address, password, came.at)
+            .map_err(|retry_after| AuthFailure::Guessing { retry_after })?;
         let good = self
             .passwords
-            .check(name, password, user.as_ref(), self.users.dummy(), now)
+            .check(name, password, user.as_ref(), self.users.dummy(), came.at)
             .await;
         match (good, user) {
-            (Ok(true), Some(user)) => Ok((user.principal(), user.credential().to_string())),
+            (Ok(true), Some(user)) => {
+                self.backoff.right(&guess);
+                Ok((by_password(&user, came), user.credential().to_string()))
+            }
             (Ok(_), _) => Err(AuthFailure::Password),
-            (Err(_), _) => Err(AuthFailure::Busy {
-                retry_after: COME_BACK,
-            }),
+            (Err(_), _) => {
+                self.backoff.withdraw(&guess);
+                Err(AuthFailure::Busy {
+                    retry_after: COME_BACK,
+                })
+            }
         }
     }
 
-    async fn bearer(&self, token: &str, now: i64) -> Result<Caller, AuthFailure> {
+    /// Who has this secret of a robot or this API token, whose form the caller has looked at.
+    pub(super) async fn by_secret(
+        &self,
+        secret: &str,
+        came: Circumstances,
+    ) -> Result<Option<(Caller, String)>, AuthFailure> {
+        let Some(credential) = self.credentials.by_secret(secret).await? else {
+            return Ok(None);
+        };
+        let caller = self.holder(&credential, came).await?;
+        Ok(caller.map(|caller| (caller, format!("{BOUGHT_WITH}{}", credential.id))))
+    }
+
+    /// Who acts with a credential, if it is good for a request at that time from there.
+    async fn holder(
+        &self,
+        credential: &Credential,
+        came: Circumstances,
+    ) -> Result<Option<Caller>, Error> {
+        if !credential.stands(came.at) {
+            return Ok(None);
+        }
+        let found = self.users.find(&credential.principal).await?;
+        // Another source: somebody else has the name now.
+        let stands = |user: &Arc<User>| user.source() == credential.source && user.stands(came);
+        let Some(user) = found.filter(stands) else {
+            return Ok(None);
+        };
+        self.credentials.note(credential, came);
+        let sign_in = match credential.source {
+            Some(_) => SignIn::ApiToken,
+            None => SignIn::RobotSecret,
+        };
+        Ok(Some(Caller {
+            narrow: credential.narrow.clone(),
+            ..Caller::direct(user.principal()).under(Circumstances { sign_in, ..came })
+        }))
+    }
+
+    async fn bearer(&self, token: &str, came: Circumstances) -> Result<Caller, AuthFailure> {
+        match form(token) {
+            Form::Whole => {
+                let found = self.by_secret(token, came).await?;
+                return Ok(found.ok_or(TokenFault::Revoked)?.0);
+            }
+            Form::Broken => return Err(TokenFault::Malformed.into()),
+            Form::Other => {}
+        }
+        let now = came.at;
         let token = self.tokens.verify(token, now).await?;
         let expired_since = token.standing(now)?;
         if expired_since.is_some_and(|since| now.saturating_sub(since) >= self.upload_grace) {
             return Err(TokenFault::Expired.into());
         }
-        let principal = match &*token.subject {
-            "" => Principal::Anonymous,
+        let caller = match &*token.subject {
+            "" => Caller::anonymous().under(came),
             name => self
-                .with_credential(name, &token.credential)
+                .with_credential(name, &token.credential, came)
                 .await?
                 .ok_or(TokenFault::Revoked)?,
         };
         Ok(Caller {
-            principal,
             scopes: Some(token.scopes.clone()),
             expired_since,
+            ..caller
         })
     }
 
-    /// The user of that name, as long as the password is the one that the credential names.
+    /// Whoever has that name as a caller, as long as the credential is good: a password, a robot's secret or an API token.
     pub(super) async fn with_credential(
         &self,
         name: &str,
         credential: &str,
-    ) -> Result<Option<Principal>, Error> {
+        came: Circumstances,
+    ) -> Result<Option<Caller>, Error> {
+        if let Some(id) = credential.strip_prefix(BOUGHT_WITH) {
+            let found = self.credentials.by_id(id).await?;
+            return match found.filter(|found| *found.principal == *name) {
+                Some(found) => self.holder(&found, came).await,
+                None => Ok(None),
+            };
+        }
         let user = self.users.find(name).await?;
         Ok(user
+            .filter(|user| user.signs_in() && user.stands(came))
             .filter(|user| **user.credential() == *credential)
-            .map(|user| user.principal()))
+            .map(|user| by_password(&user, came)))
     }
+}
+
+/// A user who proved a password, now or for a token.
+fn by_password(user: &User, came: Circumstances) -> Caller {
+    let sign_in = SignIn::Password;
+    Caller::direct(user.principal()).under(Circumstances { sign_in, ..came })
 }
 
 #[cfg(test)]

@@ -5,7 +5,8 @@
 
 use wharf_oci::{RepositoryName, Scope};
 
-use super::policy::Policy;
+use super::binding::Tags;
+use super::policy::{Policy, usual_tags};
 use super::principal::Caller;
 use super::role::Permission;
 
@@ -37,10 +38,15 @@ pub fn scope_for(permission: Permission, repository: Option<&RepositoryName>) ->
     let on = |actions: &[&str]| repository.map(|name| Scope::repository(name.as_str(), actions));
     match permission {
         Permission::Pull => on(&["pull"]),
-        Permission::Push => on(&["pull", "push"]),
+        Permission::Push | Permission::TagCreate | Permission::TagMove => on(&["pull", "push"]),
         Permission::Delete => on(&["delete"]),
         Permission::Catalog => Some(Scope::catalog()),
-        Permission::Admin => Some(Scope {
+        Permission::ReadSettings
+        | Permission::ManageSettings
+        | Permission::ManageBindings
+        | Permission::ManageRobots
+        | Permission::ReadAudit
+        | Permission::Admin => Some(Scope {
             name: "admin".into(),
             ..Scope::catalog()
         }),
@@ -58,10 +64,20 @@ pub(crate) fn covers(
 ) -> bool {
     let (kind, name, actions): (_, _, &[&str]) = match (permission, repository) {
         (Permission::Catalog, _) => ("registry", "catalog", &["*"]),
-        (Permission::Admin, _) => ("registry", "admin", &["*"]),
+        (
+            Permission::ReadSettings
+            | Permission::ManageSettings
+            | Permission::ManageBindings
+            | Permission::ManageRobots
+            | Permission::ReadAudit
+            | Permission::Admin,
+            _,
+        ) => ("registry", "admin", &["*"]),
         (_, None) => return false,
         (Permission::Pull, Some(name)) => ("repository", name.as_str(), &["pull", "push"]),
-        (Permission::Push, Some(name)) => ("repository", name.as_str(), &["push"]),
+        (Permission::Push | Permission::TagCreate | Permission::TagMove, Some(name)) => {
+            ("repository", name.as_str(), &["push"])
+        }
         (Permission::Delete, Some(name)) => ("repository", name.as_str(), &["delete"]),
     };
     scopes.iter().any(|scope| {
@@ -79,6 +95,17 @@ impl Policy {
         permission: Permission,
         repository: Option<&RepositoryName>,
     ) -> Decision {
+        self.decide_tags(caller, permission, repository, usual_tags(permission))
+    }
+
+    /// Decides on a request for one permission that is about these tags.
+    pub fn decide_tags(
+        &self,
+        caller: &Caller,
+        permission: Permission,
+        repository: Option<&RepositoryName>,
+        tags: Tags<'_>,
+    ) -> Decision {
         let challenge = |error| Decision::Challenge {
             scope: scope_for(permission, repository),
             error,
@@ -88,7 +115,7 @@ impl Policy {
         }
         match (
             &caller.scopes,
-            self.allow(&caller.principal, permission, repository),
+            self.allow_tags(caller, permission, repository, tags),
         ) {
             (None, true) => Decision::Allow,
             (Some(scopes), true) if covers(scopes, permission, repository) => Decision::Allow,
@@ -110,6 +137,8 @@ impl Policy {
         let everything = [
             Permission::Pull,
             Permission::Push,
+            Permission::TagCreate,
+            Permission::TagMove,
             Permission::Delete,
             Permission::Catalog,
         ];
@@ -119,9 +148,7 @@ impl Policy {
                 error: Some(INVALID_TOKEN),
             }
         } else if !caller.came_without_credentials()
-            || everything
-                .iter()
-                .all(|&p| self.allow(&caller.principal, p, None))
+            || everything.iter().all(|&p| self.allow(caller, p, None))
         {
             Decision::Allow
         } else {
@@ -202,13 +229,9 @@ mod tests {
         .unwrap()
     }
 
-    fn least(permission: Permission) -> Role {
-        match permission {
-            Permission::Pull | Permission::Catalog => Role::Reader,
-            Permission::Push => Role::Writer,
-            Permission::Delete => Role::Maintainer,
-            Permission::Admin => Role::Admin,
-        }
+    /// Whether anonymous may hold it.
+    fn is_public(role: Role) -> bool {
+        role.permissions().within(Role::Maintainer.permissions())
     }
 
     /// Every role × permission × anonymous or user × place of the grant × kind of credential.
@@ -221,7 +244,7 @@ mod tests {
         for principal in [Principal::Anonymous, alice()] {
             for role in Role::ALL
                 .into_iter()
-                .filter(|&role| role < Role::Admin || !principal.is_anonymous())
+                .filter(|&role| is_public(role) || !principal.is_anonymous())
             {
                 for (on, reaches) in [
                     (None, true),
@@ -235,7 +258,7 @@ mod tests {
                         let repository =
                             (permission != Permission::Catalog).then(|| name("team/app"));
                         let repository = repository.as_ref();
-                        let held = role >= least(permission)
+                        let held = role.permissions().contains(permission)
                             && (reaches || permission == Permission::Catalog);
                         let scope = scope_for(permission, repository);
                         let challenge = |error| Decision::Challenge {
@@ -288,34 +311,35 @@ mod tests {
                 }
             }
         }
-        assert_eq!(rows, 9 * 5 * 5 * 4);
+        assert_eq!(rows, (5 + 8) * 5 * 12 * 4);
     }
 
     /// Spec: SCOPE-3, REF-12.
     #[test]
     fn a_push_token_may_look_and_no_other_action_stands_for_another() {
+        use Permission::*;
         let policy = policy(&alice(), Role::Admin, None);
         let a = name("a");
+        let push = vec![Pull, Push, TagCreate, TagMove];
+        let registry = [
+            ReadSettings,
+            ManageSettings,
+            ManageBindings,
+            ManageRobots,
+            ReadAudit,
+            Admin,
+        ];
         for (scopes, allowed) in [
-            ("repository:a:pull", vec![Permission::Pull]),
-            (
-                "repository:a:push",
-                vec![Permission::Pull, Permission::Push],
-            ),
-            (
-                "repository:a:pull,push",
-                vec![Permission::Pull, Permission::Push],
-            ),
-            ("repository:a:delete", vec![Permission::Delete]),
-            (
-                "repository:a:*",
-                vec![Permission::Pull, Permission::Push, Permission::Delete],
-            ),
+            ("repository:a:pull", vec![Pull]),
+            ("repository:a:push", push.clone()),
+            ("repository:a:pull,push", push.clone()),
+            ("repository:a:delete", vec![Delete]),
+            ("repository:a:*", [&push[..], &[Delete]].concat()),
             ("repository:b:*", vec![]),
             ("repository:a/b:*", vec![]),
             ("registry:a:*", vec![]),
-            ("registry:catalog:*", vec![Permission::Catalog]),
-            ("registry:admin:*", vec![Permission::Admin]),
+            ("registry:catalog:*", vec![Catalog]),
+            ("registry:admin:*", registry.to_vec()),
             ("registry:catalog:pull", vec![]),
             ("", vec![]),
         ] {

@@ -8,7 +8,8 @@ use wharf_oci::{Authorization, RepositoryName, Scope};
 use super::Access;
 use super::authenticate::{AuthFailure, read_authorization};
 use super::decide::covers;
-use super::principal::Principal;
+use super::machine_secret::{Form, form};
+use super::principal::{Caller, Circumstances, Principal};
 use super::role::Permission;
 use super::secret::{Password, is_refresh_token, new_refresh_token, stored_form};
 use super::store::RefreshTokenRow;
@@ -105,35 +106,37 @@ impl From<crate::Error> for TokenRefusal {
 }
 
 impl Access {
-    /// Issues a token. `now` in ms since 1970.
+    /// Issues a token to whoever asks from there and then.
     ///
     /// The token carries what was asked for, not what is granted: rights are asked for at each use, so one that comes
     /// later counts too, and one that goes is gone at once. Anonymous without any right gets a token as well (TOK-1).
     pub async fn grant_token(
         &self,
         request: TokenRequest,
-        now: i64,
+        came: impl Into<Circumstances>,
     ) -> Result<TokenGrant, TokenRefusal> {
+        let came = came.into();
+        let now = came.at;
         let scopes = sanitise(&request.scopes);
         let length: usize = scopes.iter().map(|scope| scope.to_string().len()).sum();
         if scopes.len() > MOST_SCOPES || length > LONGEST_SCOPES {
             return Err(TokenRefusal::TooManyScopes);
         }
-        let (principal, credential, held) = match &request.proof {
-            Proof::Nobody => (Principal::Anonymous, String::new(), None),
+        let (caller, credential, held) = match &request.proof {
+            Proof::Nobody => (Caller::anonymous().under(came), String::new(), None),
             Proof::Password { name, password } => {
-                let (principal, credential) = self.sign_in(name, password.reveal(), now).await?;
-                (principal, credential, None)
+                let (caller, credential) = self.sign_in(name, password.reveal(), came).await?;
+                (caller, credential, None)
             }
             Proof::RefreshToken(token) => {
-                let (principal, credential) = self.redeem(token).await?;
-                (principal, credential, Some(token.clone()))
+                let (caller, credential) = self.redeem(token, came).await?;
+                (caller, credential, Some(token.clone()))
             }
         };
-        let subject = if principal.is_anonymous() {
+        let subject = if caller.principal.is_anonymous() {
             ""
         } else {
-            principal.name()
+            caller.principal.name()
         };
         let pushes = |scope: &Scope| {
             scope.kind == "repository" && (scope.allows("push") || scope.allows("delete"))
@@ -169,14 +172,23 @@ impl Access {
             token,
             expires_in: seconds.unsigned_abs(),
             issued_at: now - now.rem_euclid(1_000),
-            granted: self.granted(&principal, &scopes),
+            granted: self.granted(&caller, &scopes),
             refresh_token,
-            principal,
+            principal: caller.principal,
         })
     }
 
     /// Who holds an identity token. It dies with the password with which it was made.
-    async fn redeem(&self, token: &Password) -> Result<(Principal, String), AuthFailure> {
+    async fn redeem(
+        &self,
+        token: &Password,
+        came: Circumstances,
+    ) -> Result<(Caller, String), AuthFailure> {
+        // Some clients send whatever they keep for a registry as an identity token.
+        if form(token.reveal()) == Form::Whole {
+            let found = self.by_secret(token.reveal(), came).await?;
+            return found.ok_or(AuthFailure::Secret);
+        }
         if !self.identity_tokens || !is_refresh_token(token.reveal()) {
             return Err(AuthFailure::RefreshToken);
         }
@@ -186,8 +198,11 @@ impl Access {
             .refresh_token(hash.clone())
             .await?
             .ok_or(AuthFailure::RefreshToken)?;
-        match self.with_credential(&row.subject, &row.credential).await? {
-            Some(principal) => Ok((principal, row.credential)),
+        match self
+            .with_credential(&row.subject, &row.credential, came)
+            .await?
+        {
+            Some(caller) => Ok((caller, row.credential)),
             None => {
                 // It is refused whether its row can be removed now or not.
                 if let Err(error) = self.secrets.delete_refresh_token(hash).await {
@@ -198,8 +213,8 @@ impl Access {
         }
     }
 
-    /// What of the scopes the principal holds at this moment, action by action.
-    fn granted(&self, principal: &Principal, scopes: &[Scope]) -> Vec<Scope> {
+    /// What of the scopes the caller holds at this moment, action by action.
+    fn granted(&self, caller: &Caller, scopes: &[Scope]) -> Vec<Scope> {
         let policy = self.policy();
         let actions = [
             ("pull", Permission::Pull),
@@ -210,7 +225,7 @@ impl Access {
         let narrow = |scope: &Scope| {
             let repository = RepositoryName::parse(&scope.name).ok();
             let actions = if scope.kind == "repository" {
-                let held = |permission| policy.allow(principal, permission, repository.as_ref());
+                let held = |permission| policy.allow(caller, permission, repository.as_ref());
                 let held = actions
                     .iter()
                     .filter(|(action, permission)| scope.allows(action) && held(*permission));
@@ -222,7 +237,7 @@ impl Access {
                 };
                 let held = registry
                     .iter()
-                    .any(|p| asked(p) && policy.allow(principal, *p, None));
+                    .any(|p| asked(p) && policy.allow(caller, *p, None));
                 held.then(|| "*".to_owned()).into_iter().collect()
             };
             (!actions.is_empty()).then(|| Scope {
@@ -235,6 +250,6 @@ impl Access {
 
     /// The rights as of this moment.
     pub fn policy(&self) -> Arc<super::Policy> {
-        self.policy.load_full()
+        self.rights.load_full()
     }
 }

@@ -1,4 +1,4 @@
-//! The keys that sign tokens: made here, kept in the metadata store, one signing and the retired ones still trusted
+//! The keys that sign tokens: made here, kept in the metadata store, sealed, one signing and the retired ones still trusted
 //! until every token that they signed has ended.
 
 use std::collections::HashMap;
@@ -12,6 +12,7 @@ use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
 use jsonwebtoken::jwk::{Jwk, ThumbprintHash};
 use jsonwebtoken::{DecodingKey, EncodingKey};
 
+use super::seal::{SecretKeys, purpose};
 use super::store::{Secrets, SigningKeyRow};
 use super::token::{ALGORITHM, ALGORITHM_NAME};
 use crate::{Error, Result};
@@ -40,6 +41,7 @@ struct Ring {
 /// Our keys.
 pub(crate) struct Keyring {
     secrets: Arc<dyn Secrets>,
+    sealing: SecretKeys,
     /// After how many ms another key takes over.
     rotation: i64,
     /// How many ms a retired key is trusted: as long as a token that it signed can be of use.
@@ -60,13 +62,15 @@ impl Keyring {
     /// Takes the keys from the store and makes the first one if there is none.
     pub(crate) async fn open(
         secrets: Arc<dyn Secrets>,
+        sealing: SecretKeys,
         rotation: i64,
         overlap: i64,
         now: i64,
     ) -> Result<Self> {
-        let ring = load(&*secrets, rotation, overlap, now).await?;
+        let ring = load(&*secrets, &sealing, rotation, overlap, now).await?;
         Ok(Self {
             secrets,
+            sealing,
             rotation,
             overlap,
             ring: ArcSwap::from_pointee(ring),
@@ -77,11 +81,20 @@ impl Keyring {
     /// Lets another key take over when the present one is old enough. Cheap while it is not.
     pub(crate) async fn upkeep(&self, now: i64) -> Result<()> {
         if now - self.ring.load().signer.created_at >= self.rotation {
-            self.ring.store(Arc::new(
-                load(&*self.secrets, self.rotation, self.overlap, now).await?,
-            ));
+            self.ring.store(Arc::new(self.load(now).await?));
         }
         Ok(())
+    }
+
+    async fn load(&self, now: i64) -> Result<Ring> {
+        load(
+            &*self.secrets,
+            &self.sealing,
+            self.rotation,
+            self.overlap,
+            now,
+        )
+        .await
     }
 
     pub(crate) fn signer(&self) -> Arc<Signer> {
@@ -108,9 +121,7 @@ impl Keyring {
                     .compare_exchange(looked, now, Ordering::Relaxed, Ordering::Relaxed)
                     .is_ok()
             {
-                self.ring.store(Arc::new(
-                    load(&*self.secrets, self.rotation, self.overlap, now).await?,
-                ));
+                self.ring.store(Arc::new(self.load(now).await?));
             }
         }
         let ring = self.ring.load();
@@ -120,9 +131,25 @@ impl Keyring {
 }
 
 /// Reads the keys, adds one when none is young enough to sign, and retires those that are too old to.
-async fn load(secrets: &dyn Secrets, rotation: i64, overlap: i64, now: i64) -> Result<Ring> {
+async fn load(
+    secrets: &dyn Secrets,
+    sealing: &SecretKeys,
+    rotation: i64,
+    overlap: i64,
+    now: i64,
+) -> Result<Ring> {
     let mut keys = secrets.signing_keys().await?;
     keys.retain(|key| key.algorithm == ALGORITHM_NAME);
+    keys.retain_mut(|key| match sealing.open(&purpose(&key.kid), &key.private_der) {
+        Ok(der) => {
+            key.private_der = der;
+            true
+        }
+        Err(closed) => {
+            tracing::error!(kid = key.kid, %closed, "a signing key cannot be opened and is left out");
+            false
+        }
+    });
     let mut trusted = HashMap::new();
     keys.retain(|key| match public_part(&key.private_der) {
         Ok((_, public)) => {
@@ -143,7 +170,11 @@ async fn load(secrets: &dyn Secrets, rotation: i64, overlap: i64, now: i64) -> R
     let signs = |key: &SigningKeyRow| key.retired_at.is_none() && now - key.created_at < rotation;
     if !keys.iter().any(signs) {
         let (made, public) = make(now)?;
-        match secrets.add_signing_key(made.clone()).await {
+        let kept = SigningKeyRow {
+            private_der: sealing.seal(&purpose(&made.kid), &made.private_der)?,
+            ..made.clone()
+        };
+        match secrets.add_signing_key(kept).await {
             Ok(()) => {
                 trusted.insert(
                     made.kid.clone(),

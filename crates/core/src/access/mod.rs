@@ -7,14 +7,26 @@
 
 mod admin;
 mod authenticate;
+mod backoff;
+mod binding;
+mod change;
+mod compiled;
+mod credential;
 mod decide;
+mod explain;
 mod grant_token;
 mod htpasswd;
 mod keys;
+mod load;
+mod machine_secret;
+mod narrow;
+mod network;
 mod password;
+mod password_rules;
 mod policy;
 mod principal;
 mod role;
+mod seal;
 mod secret;
 mod store;
 #[cfg(test)]
@@ -24,30 +36,55 @@ mod user;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use wharf_meta::Meta;
 use wharf_oci::RepositoryName;
 
 pub use admin::{AdminError, Bootstrap, PasswordTooShort};
 pub use authenticate::{AuthFailure, read_authorization};
+pub use binding::{
+    Binding, Conditions, MOST_NETWORKS, Origin, PatternError, SIGNED_IN, Subject, SubjectError,
+    TagPattern, Tags, Unmet,
+};
+pub use change::{Change, ChangeError, Changer, Granting, OPERATOR};
+pub use credential::{ScopeError, parse_scope};
 pub use decide::{Decision, INSUFFICIENT_SCOPE, INVALID_TOKEN, scope_for};
+pub use explain::Explanation;
 pub use grant_token::{LONGEST_SCOPES, MOST_SCOPES, Proof, TokenGrant, TokenRefusal, TokenRequest};
 pub use htpasswd::{Htpasswd, HtpasswdError, Problem};
+pub use load::{Visibility, VisibilityError};
+pub use narrow::Narrow;
+pub use network::{Network, NetworkError, Networks};
 pub use password::{PasswordCounts, REMEMBERED_MS};
-pub use policy::{ADMIN, Grant, GrantError, Policy, Who};
-pub use principal::{ANONYMOUS, Caller, Principal, Source};
-pub use role::{Permission, Permissions, Role, RoleError};
+pub use password_rules::{LONGEST_PASSWORD, PasswordRule, check_password};
+pub use policy::{ADMIN, Grant, GrantError, Policy, Who, split_robot_name};
+pub use principal::{ANONYMOUS, Caller, Circumstances, Principal, SignIn, Source};
+pub use role::{Permission, PermissionError, Permissions, Role, RoleError};
+pub use seal::{OtherKey, SecretKeys, SecretKeysError, forget as forget_secrets};
 pub use secret::{Password, SHORTEST_PASSWORD};
 pub use token::{LEEWAY_SECONDS, LONGEST_TOKEN, TokenCounts, TokenFault, key_name};
 
+use backoff::Backoff;
+use compiled::Compiled;
+use credential::Credentials;
+pub(crate) use credential::{ROBOT, write_scopes};
 use htpasswd::HtpasswdFile;
 use keys::Keyring;
+pub(crate) use machine_secret::{SecretKind, new_secret};
+pub(crate) use policy::check_user_name;
+pub(crate) use secret::{hash_secret, random_id};
+
 use password::Passwords;
 use store::Secrets;
 use token::Tokens;
 use user::Users;
+
+/// How long credentials that ended are still listed, in ms.
+const KEEP_ENDED: i64 = 30 * 24 * 60 * 60 * 1_000;
+/// How often those are looked for, in ms.
+const FORGET_EVERY: u64 = 60 * 60 * 1_000;
 
 /// The rights that configuration gives; can be replaced while running.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -77,6 +114,8 @@ pub struct AccessOptions {
     pub push_token_lifetime: Duration,
     /// How long after its end a token may still go on with its subject's own uploads (AUTH-20).
     pub upload_grace: Duration,
+    /// Longest life of robots, their secrets and API tokens.
+    pub longest_lifetime: Duration,
     /// After what time another key signs.
     pub key_rotation: Duration,
     /// How many passwords are checked at once.
@@ -99,6 +138,7 @@ impl Default for AccessOptions {
             token_lifetime: Duration::from_secs(15 * 60),
             push_token_lifetime: Duration::from_secs(60 * 60),
             upload_grace: Duration::from_secs(6 * 60 * 60),
+            longest_lifetime: Duration::from_secs(365 * 24 * 60 * 60),
             key_rotation: Duration::from_secs(30 * 24 * 60 * 60),
             // Pulls must not wait for a storm of sign-ins.
             password_threads: (cores / 2).max(1),
@@ -116,6 +156,9 @@ pub enum AccessError {
     /// The htpasswd file cannot be read.
     #[error(transparent)]
     Htpasswd(#[from] HtpasswdError),
+    /// The secrets in the database need another key.
+    #[error(transparent)]
+    Key(#[from] OtherKey),
     /// The metadata store failed.
     #[error(transparent)]
     Store(#[from] crate::Error),
@@ -124,31 +167,47 @@ pub enum AccessError {
 /// Everything about who may do what, for one registry. Shared by all requests.
 #[derive(Debug)]
 pub struct Access {
-    policy: ArcSwap<Policy>,
+    rights: Compiled,
     secrets: Arc<dyn Secrets>,
     users: Users,
     passwords: Passwords,
+    backoff: Backoff,
+    credentials: Credentials,
     tokens: Tokens,
     identity_tokens: bool,
     token_seconds: i64,
     push_token_seconds: i64,
     /// In ms.
     upload_grace: i64,
+    /// In ms.
+    longest_lifetime: i64,
+    /// When credentials that ended were forgotten last, in ms since 1970.
+    forgot_at: AtomicI64,
 }
 
 impl Access {
-    /// Opens access over the rows of `meta`. `now` in ms since 1970.
-    pub async fn open(options: AccessOptions, meta: Meta, now: i64) -> Result<Self, AccessError> {
-        Self::with_secrets(options, Arc::new(meta), now).await
+    /// Opens access over the rows of `meta`, whose secrets the keys open. `now` in ms since 1970.
+    pub async fn open(
+        options: AccessOptions,
+        keys: SecretKeys,
+        meta: Meta,
+        now: i64,
+    ) -> Result<Self, AccessError> {
+        seal::settle(&meta, &keys).await?;
+        let mut access = Self::with_secrets(options, keys, Arc::new(meta.clone()), now).await?;
+        access.rights.keep_in(meta);
+        access.rights.refresh().await?;
+        Ok(access)
     }
 
     async fn with_secrets(
         options: AccessOptions,
+        sealing: SecretKeys,
         secrets: Arc<dyn Secrets>,
         now: i64,
     ) -> Result<Self, AccessError> {
         let ms = |time: Duration| i64::try_from(time.as_millis()).unwrap_or(i64::MAX / 4);
-        let policy = compile(&options.rights)?;
+        let rights = Compiled::new(&options.rights)?;
         let htpasswd = match options.htpasswd {
             None => None,
             Some(path) => Some(blocking(move || HtpasswdFile::open(&path)).await??),
@@ -158,10 +217,12 @@ impl Access {
         let overlap =
             ms(push_token_lifetime) + ms(options.upload_grace) + 2 * LEEWAY_SECONDS * 1_000;
         let rotation = ms(options.key_rotation).max(60_000);
-        let keys = Keyring::open(secrets.clone(), rotation, overlap, now).await?;
+        let keys = Keyring::open(secrets.clone(), sealing, rotation, overlap, now).await?;
         Ok(Self {
-            policy: ArcSwap::from_pointee(policy),
+            rights,
             users: Users::new(secrets.clone(), htpasswd.map(Arc::new)),
+            credentials: Credentials::new(secrets.clone()),
+            backoff: Backoff::new(),
             secrets,
             passwords: Passwords::new(options.password_threads, options.password_attempts),
             tokens: Tokens::new(options.service, keys),
@@ -169,13 +230,14 @@ impl Access {
             token_seconds: ms(token_lifetime) / 1_000,
             push_token_seconds: ms(push_token_lifetime) / 1_000,
             upload_grace: ms(options.upload_grace),
+            longest_lifetime: ms(options.longest_lifetime),
+            forgot_at: AtomicI64::new(now),
         })
     }
 
     /// Puts other rights in force, from the next request on, for tokens already issued too.
     pub fn reload(&self, rights: &Rights) -> Result<(), GrantError> {
-        self.policy.store(Arc::new(compile(rights)?));
-        Ok(())
+        self.rights.configure(rights)
     }
 
     /// The name of this registry in tokens and challenges.
@@ -201,23 +263,51 @@ impl Access {
         Ok(unknown)
     }
 
+    /// All groups, each with its members, by name.
+    pub fn groups(&self) -> Vec<(String, Vec<String>)> {
+        let rows = self.rights.rows();
+        let members = |group: &String| {
+            let members = rows.members.iter().filter(|(of, _)| of == group);
+            members.map(|(_, who)| who.to_string()).collect()
+        };
+        let groups = rows.groups.iter();
+        groups
+            .map(|group| (group.clone(), members(group)))
+            .collect()
+    }
+
+    /// All namespaces that have settings, by path.
+    pub fn namespaces(&self) -> Vec<(String, Visibility)> {
+        self.rights.rows().namespaces.clone()
+    }
+
+    /// All roles beside those that are built in, by name.
+    pub fn roles(&self) -> Vec<(String, Permissions)> {
+        self.rights.rows().roles.clone()
+    }
+
+    /// Where a user of that name is kept, if there is one.
+    pub async fn source_of(&self, name: &str) -> crate::Result<Option<Source>> {
+        let user = self.users.find(name).await?;
+        Ok(user.and_then(|user| match user.principal() {
+            Principal::User { source, .. } => Some(source),
+            _ => None,
+        }))
+    }
+
     /// [`Policy::allow`] as of this moment.
     pub fn allow(
         &self,
-        principal: &Principal,
+        caller: &Caller,
         permission: Permission,
         repository: Option<&RepositoryName>,
     ) -> bool {
-        self.policy.load().allow(principal, permission, repository)
+        self.rights.load().allow(caller, permission, repository)
     }
 
     /// [`Policy::prefixes_for`] as of this moment.
-    pub fn prefixes_for(
-        &self,
-        principal: &Principal,
-        permission: Permission,
-    ) -> Option<Vec<String>> {
-        self.policy.load().prefixes_for(principal, permission)
+    pub fn prefixes_for(&self, caller: &Caller, permission: Permission) -> Option<Vec<String>> {
+        self.rights.load().prefixes_for(caller, permission)
     }
 
     /// [`Policy::decide`] as of this moment.
@@ -227,12 +317,24 @@ impl Access {
         permission: Permission,
         repository: Option<&RepositoryName>,
     ) -> Decision {
-        self.policy.load().decide(caller, permission, repository)
+        self.rights.load().decide(caller, permission, repository)
+    }
+
+    /// [`Policy::decide_tags`] as of this moment.
+    pub fn decide_tags(
+        &self,
+        caller: &Caller,
+        permission: Permission,
+        repository: Option<&RepositoryName>,
+        tags: Tags<'_>,
+    ) -> Decision {
+        let policy = self.rights.load();
+        policy.decide_tags(caller, permission, repository, tags)
     }
 
     /// [`Policy::decide_ping`] as of this moment.
     pub fn decide_ping(&self, caller: &Caller) -> Decision {
-        self.policy.load().decide_ping(caller)
+        self.rights.load().decide_ping(caller)
     }
 
     /// [`Policy::decide_upload`] as of this moment.
@@ -242,15 +344,47 @@ impl Access {
         owner: &str,
         repository: &RepositoryName,
     ) -> Decision {
-        self.policy.load().decide_upload(caller, owner, repository)
+        self.rights.load().decide_upload(caller, owner, repository)
     }
 
-    /// Looks after the htpasswd file and the signing key. `app` calls it about once a second; it costs one `stat`.
+    /// Looks after the rights that others change, the htpasswd file, the signing key and, each hour, credentials that ended
+    /// long ago. `app` calls it about once a second; it costs one `stat`, and one row where replicas share the metadata.
     pub async fn upkeep(&self, now: i64) -> crate::Result<()> {
         if let Some(file) = self.users.htpasswd().cloned() {
             blocking(move || file.poll()).await?;
         }
-        self.tokens.keys.upkeep(now).await
+        self.rights.follow().await?;
+        self.tokens.keys.upkeep(now).await?;
+        if now.abs_diff(self.forgot_at.load(Ordering::Relaxed)) >= FORGET_EVERY {
+            self.forgot_at.store(now, Ordering::Relaxed);
+            while self.secrets.forget_credentials(now - KEEP_ENDED).await? > 0 {}
+        }
+        Ok(())
+    }
+
+    /// To be called after a principal or a credential was made, changed or removed by this process: it counts from the next
+    /// request on. Others find out by themselves, within a few seconds.
+    pub(crate) fn forget(&self, name: &str) {
+        self.users.forget(name);
+        self.credentials.forget();
+    }
+
+    /// The longest life of robots, their secrets and API tokens, in ms.
+    pub fn longest_lifetime(&self) -> i64 {
+        self.longest_lifetime
+    }
+
+    /// A password as it is kept.
+    pub(crate) async fn hash_password(&self, password: &Password) -> crate::Result<String> {
+        self.passwords.hash(password).await
+    }
+
+    /// Where the user of that name is kept, who is no robot and not locked out.
+    pub(crate) async fn user_source(&self, name: &str) -> crate::Result<Option<Source>> {
+        let user = self.users.find(name).await?;
+        Ok(user
+            .filter(|user| user.signs_in())
+            .and_then(|user| user.source()))
     }
 
     /// How checking passwords went, for metrics.
@@ -262,10 +396,6 @@ impl Access {
     pub fn token_counts(&self) -> TokenCounts {
         self.tokens.counts()
     }
-}
-
-fn compile(rights: &Rights) -> Result<Policy, GrantError> {
-    Policy::new(rights.anonymous, rights.htpasswd, &rights.grants)
 }
 
 async fn blocking<T: Send + 'static>(

@@ -187,9 +187,24 @@ impl Passwords {
         dummy: Dummy,
         now: i64,
     ) -> Result<bool, Busy> {
+        if user.is_some_and(|user| self.remembers(name, password, user, now)) {
+            return Ok(true);
+        }
         let key = self.key(name, password);
-        if let Some(user) = user
-            && let Some(known) = self.shared.successes.get(&key)
+        let credential = match user {
+            Some(user) => user.credential().clone(),
+            None => self.shared.dummy.get_or_init(|| "nobody".into()).clone(),
+        };
+        let mut result = self.join((key, credential), password, user, dummy, now)?;
+        // A sender that is gone without an answer died with its thread: nothing was proved.
+        let answer = result.wait_for(Option::is_some).await.map(|answer| *answer);
+        Ok(answer.ok().flatten().unwrap_or(false))
+    }
+
+    /// Whether this was the user's password a moment ago, and still is.
+    pub(crate) fn remembers(&self, name: &str, password: &str, user: &User, now: i64) -> bool {
+        let key = self.key(name, password);
+        if let Some(known) = self.shared.successes.get(&key)
             && known.credential == *user.credential()
             // The second half matters when the clock was set back.
             && known.until > now
@@ -199,16 +214,9 @@ impl Passwords {
                 .counters
                 .remembered
                 .fetch_add(1, Ordering::Relaxed);
-            return Ok(true);
+            return true;
         }
-        let credential = match user {
-            Some(user) => user.credential().clone(),
-            None => self.shared.dummy.get_or_init(|| "nobody".into()).clone(),
-        };
-        let mut result = self.join((key, credential), password, user, dummy, now)?;
-        // A sender that is gone without an answer died with its thread: nothing was proved.
-        let answer = result.wait_for(Option::is_some).await.map(|answer| *answer);
-        Ok(answer.ok().flatten().unwrap_or(false))
+        false
     }
 
     /// Joins the check of the same credentials that is under way, or starts one. It goes on when the caller goes away,
@@ -241,7 +249,8 @@ impl Passwords {
         };
         let (known, stored) = (
             user.is_some(),
-            user.map_or_else(|| dummy.hash(), |user| user.hash().clone()),
+            user.and_then(|user| user.hash().cloned())
+                .unwrap_or_else(|| dummy.hash()),
         );
         let (password, running) = (Password::new(password), self.running.clone());
         tokio::spawn(async move {

@@ -1,8 +1,11 @@
 //! Who acts, and what a request may use of that.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use wharf_oci::Scope;
+
+use super::narrow::Narrow;
 
 /// The name under which nobody in particular is recorded. No user can have it.
 pub const ANONYMOUS: &str = "anonymous";
@@ -38,6 +41,11 @@ pub enum Principal {
         /// Where the user is kept.
         source: Source,
     },
+    /// A robot: a principal of a namespace, for programs.
+    Robot {
+        /// `<namespace>+<name>`.
+        name: Arc<str>,
+    },
 }
 
 impl Principal {
@@ -45,13 +53,83 @@ impl Principal {
     pub fn name(&self) -> &str {
         match self {
             Self::Anonymous => ANONYMOUS,
-            Self::User { name, .. } => name,
+            Self::User { name, .. } | Self::Robot { name } => name,
         }
     }
 
     /// Whether this is nobody in particular.
     pub const fn is_anonymous(&self) -> bool {
         matches!(self, Self::Anonymous)
+    }
+}
+
+/// How a request proved who it comes from. A token from the token endpoint counts as what it was bought with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum SignIn {
+    /// Not at all.
+    #[default]
+    Nobody,
+    /// With a password.
+    Password,
+    /// With an API token of a user.
+    ApiToken,
+    /// With the secret of a robot.
+    RobotSecret,
+}
+
+impl SignIn {
+    /// Every way, for tables.
+    pub const ALL: [Self; 4] = [
+        Self::Nobody,
+        Self::Password,
+        Self::ApiToken,
+        Self::RobotSecret,
+    ];
+
+    /// The word for conditions and messages.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Nobody => "nobody",
+            Self::Password => "password",
+            Self::ApiToken => "api-token",
+            Self::RobotSecret => "robot-secret",
+        }
+    }
+}
+
+/// What of a request conditions can ask for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Circumstances {
+    /// The client's address, through trusted proxies; `None` when it is not known, which satisfies no network.
+    pub address: Option<IpAddr>,
+    /// When, in ms since 1970.
+    pub at: i64,
+    /// How the caller signed in.
+    pub sign_in: SignIn,
+}
+
+impl Circumstances {
+    /// Nothing is known, so nothing that has a condition holds: it is the end of all days.
+    pub const UNKNOWN: Self = Self {
+        address: None,
+        at: i64::MAX,
+        sign_in: SignIn::Nobody,
+    };
+
+    /// A request from an address at a time; how it signs in is seen later.
+    pub const fn new(address: Option<IpAddr>, at: i64) -> Self {
+        Self {
+            address,
+            at,
+            sign_in: SignIn::Nobody,
+        }
+    }
+}
+
+/// At this time, in ms since 1970, from no known address.
+impl From<i64> for Circumstances {
+    fn from(at: i64) -> Self {
+        Self::new(None, at)
     }
 }
 
@@ -66,6 +144,10 @@ pub struct Caller {
     /// When the token ended, in ms since 1970, if it did so less than the upload grace ago. Such a caller is refused
     /// everything but going on with an upload of its own (AUTH-20).
     pub expired_since: Option<i64>,
+    /// What the credential leaves of the principal's rights; `None`: all of them.
+    pub narrow: Option<Arc<Narrow>>,
+    /// What conditions can ask for.
+    pub circumstances: Circumstances,
 }
 
 impl Caller {
@@ -75,6 +157,8 @@ impl Caller {
             principal: Principal::Anonymous,
             scopes: None,
             expired_since: None,
+            narrow: None,
+            circumstances: Circumstances::UNKNOWN,
         }
     }
 
@@ -84,7 +168,16 @@ impl Caller {
             principal,
             scopes: None,
             expired_since: None,
+            narrow: None,
+            circumstances: Circumstances::UNKNOWN,
         }
+    }
+
+    /// The same caller in these circumstances.
+    #[must_use]
+    pub const fn under(mut self, circumstances: Circumstances) -> Self {
+        self.circumstances = circumstances;
+        self
     }
 
     /// Whether the request came without any credential, so that asking for one may help.

@@ -7,47 +7,170 @@ use std::fmt;
 use std::ops::BitOr;
 use std::str::FromStr;
 
-/// What can be allowed, on a repository or on the registry as a whole.
+/// What can be allowed, on a repository or namespace or on the registry as a whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Permission {
     /// Read manifests, blobs, tags and referrers of a repository.
     Pull,
-    /// Upload blobs, mount, put manifests and tags, cancel uploads.
+    /// Upload blobs, mount, put manifests by digest, cancel uploads.
     Push,
+    /// Give a manifest a tag that does not exist yet.
+    TagCreate,
+    /// Let a tag that exists stand at another manifest.
+    TagMove,
     /// Delete manifests, tags and blobs.
     Delete,
-    /// List repositories: those that the caller may pull.
+    /// Be shown the names of repositories in lists.
     Catalog,
-    /// Run the registry: metrics on the main port, upkeep.
+    /// See the settings of a namespace, and who may do what there.
+    ReadSettings,
+    /// Change the settings of a namespace, such as its visibility.
+    ManageSettings,
+    /// Grant and revoke.
+    ManageBindings,
+    /// Make and remove the robots of a namespace.
+    ManageRobots,
+    /// Read the record of who did what.
+    ReadAudit,
+    /// Run the registry: metrics on the main port, upkeep, users, groups, roles.
     Admin,
 }
 
 impl Permission {
     /// Every permission, for tables.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 12] = [
         Self::Pull,
         Self::Push,
+        Self::TagCreate,
+        Self::TagMove,
         Self::Delete,
         Self::Catalog,
+        Self::ReadSettings,
+        Self::ManageSettings,
+        Self::ManageBindings,
+        Self::ManageRobots,
+        Self::ReadAudit,
         Self::Admin,
     ];
+
+    /// The word for commands, custom roles and messages.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pull => "pull",
+            Self::Push => "push",
+            Self::TagCreate => "tag-create",
+            Self::TagMove => "tag-move",
+            Self::Delete => "delete",
+            Self::Catalog => "catalog",
+            Self::ReadSettings => "read-settings",
+            Self::ManageSettings => "manage-settings",
+            Self::ManageBindings => "manage-bindings",
+            Self::ManageRobots => "manage-robots",
+            Self::ReadAudit => "read-audit",
+            Self::Admin => "admin",
+        }
+    }
+
+    /// What it lets one do, as in "may `…` team/a".
+    pub const fn doing(self) -> &'static str {
+        match self {
+            Self::Pull => "pull from",
+            Self::Push => "push to",
+            Self::TagCreate => "make tags in",
+            Self::TagMove => "move tags of",
+            Self::Delete => "delete from",
+            Self::Catalog => "list",
+            Self::ReadSettings => "see the settings of",
+            Self::ManageSettings => "change the settings of",
+            Self::ManageBindings => "grant rights on",
+            Self::ManageRobots => "manage the robots of",
+            Self::ReadAudit => "read the record of",
+            Self::Admin => "administer",
+        }
+    }
+}
+
+impl fmt::Display for Permission {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A word that names no permission.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{0:?} is no permission; the permissions are pull, push, tag-create, tag-move, delete, catalog, read-settings, \
+     manage-settings, manage-bindings, manage-robots, read-audit and admin"
+)]
+pub struct PermissionError(String);
+
+impl FromStr for Permission {
+    type Err = PermissionError;
+
+    fn from_str(text: &str) -> Result<Self, PermissionError> {
+        Self::ALL
+            .into_iter()
+            .find(|permission| permission.as_str() == text)
+            .ok_or_else(|| PermissionError(text.into()))
+    }
 }
 
 /// A set of permissions.
-#[derive(Clone, Copy, PartialEq, Eq, Default)]
-pub struct Permissions(u8);
+#[derive(Clone, Copy, PartialEq, Eq, Default, Hash)]
+pub struct Permissions(u16);
 
 impl Permissions {
     /// No permission at all.
     pub const NONE: Self = Self(0);
 
-    const fn with(self, permission: Permission) -> Self {
-        Self(self.0 | 1 << permission as u8)
+    /// The set with one more.
+    #[must_use]
+    pub const fn with(self, permission: Permission) -> Self {
+        Self(self.0 | 1 << permission as u16)
     }
 
     /// Whether the permission is in the set.
     pub const fn contains(self, permission: Permission) -> bool {
-        self.0 & (1 << permission as u8) != 0
+        self.0 & (1 << permission as u16) != 0
+    }
+
+    /// Whether every permission of the set is in the other one.
+    pub const fn within(self, other: Self) -> bool {
+        self.0 & !other.0 == 0
+    }
+
+    /// What is in this set and not in the other one.
+    #[must_use]
+    pub const fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+
+    /// The permissions that are in both sets.
+    #[must_use]
+    pub const fn both(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+
+    /// Those in the set, in the order of [`Permission::ALL`].
+    pub fn iter(self) -> impl Iterator<Item = Permission> {
+        Permission::ALL
+            .into_iter()
+            .filter(move |&permission| self.contains(permission))
+    }
+
+    /// Reads words separated by commas.
+    pub fn parse(text: &str) -> Result<Self, PermissionError> {
+        text.split(',')
+            .map(str::trim)
+            .filter(|word| !word.is_empty())
+            .map(str::parse)
+            .collect()
+    }
+}
+
+impl FromIterator<Permission> for Permissions {
+    fn from_iter<I: IntoIterator<Item = Permission>>(all: I) -> Self {
+        all.into_iter().fold(Self::NONE, Self::with)
     }
 }
 
@@ -59,37 +182,54 @@ impl BitOr for Permissions {
     }
 }
 
-impl fmt::Debug for Permissions {
+impl fmt::Display for Permissions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set()
-            .entries(Permission::ALL.iter().filter(|&&p| self.contains(p)))
-            .finish()
+        for (at, permission) in self.iter().enumerate() {
+            let comma = if at == 0 { "" } else { "," };
+            write!(f, "{comma}{permission}")?;
+        }
+        Ok(())
     }
 }
 
-/// A named set of permissions, each holding all of those before it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+impl fmt::Debug for Permissions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.iter()).finish()
+    }
+}
+
+/// A named set of permissions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Role {
     /// Nothing.
     #[default]
     None,
     /// Pull and list.
     Reader,
-    /// And push, mount, cancel uploads.
+    /// And push, and make tags; what a tag stands at never changes by it.
+    Publisher,
+    /// And move tags.
     Writer,
     /// And delete.
     Maintainer,
-    /// And run the registry; below a prefix only what lies there.
+    /// And manage bindings, robots and settings of the namespace, and read its record.
+    Owner,
+    /// See names, settings and the record; no content.
+    Auditor,
+    /// Everything; below a prefix only what lies there.
     Admin,
 }
 
 impl Role {
-    /// Every role, weakest first.
-    pub const ALL: [Self; 5] = [
+    /// Every role.
+    pub const ALL: [Self; 8] = [
         Self::None,
         Self::Reader,
+        Self::Publisher,
         Self::Writer,
         Self::Maintainer,
+        Self::Owner,
+        Self::Auditor,
         Self::Admin,
     ];
 
@@ -98,8 +238,11 @@ impl Role {
         match self {
             Self::None => "none",
             Self::Reader => "reader",
+            Self::Publisher => "publisher",
             Self::Writer => "writer",
             Self::Maintainer => "maintainer",
+            Self::Owner => "owner",
+            Self::Auditor => "auditor",
             Self::Admin => "admin",
         }
     }
@@ -111,16 +254,33 @@ impl Role {
             Self::Reader => Permissions::NONE
                 .with(Permission::Pull)
                 .with(Permission::Catalog),
-            Self::Writer => Self::Reader.permissions().with(Permission::Push),
+            Self::Publisher => Self::Reader
+                .permissions()
+                .with(Permission::Push)
+                .with(Permission::TagCreate),
+            Self::Writer => Self::Publisher.permissions().with(Permission::TagMove),
             Self::Maintainer => Self::Writer.permissions().with(Permission::Delete),
-            Self::Admin => Self::Maintainer.permissions().with(Permission::Admin),
+            Self::Owner => Self::Maintainer
+                .permissions()
+                .with(Permission::ReadSettings)
+                .with(Permission::ManageSettings)
+                .with(Permission::ManageBindings)
+                .with(Permission::ManageRobots)
+                .with(Permission::ReadAudit),
+            Self::Auditor => Permissions::NONE
+                .with(Permission::Catalog)
+                .with(Permission::ReadSettings)
+                .with(Permission::ReadAudit),
+            Self::Admin => Self::Owner.permissions().with(Permission::Admin),
         }
     }
 }
 
 /// A word that names no role.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no role; the roles are none, reader, writer, maintainer and admin")]
+#[error(
+    "{0:?} is no role; the roles are none, reader, publisher, writer, maintainer, owner, auditor and admin"
+)]
 pub struct RoleError(String);
 
 impl FromStr for Role {
@@ -159,32 +319,39 @@ mod tests {
     #[test]
     fn roles_hold_exactly_what_the_documentation_says() {
         use Permission::*;
-        let table: [(Role, &[Permission]); 5] = [
-            (Role::None, &[]),
-            (Role::Reader, &[Pull, Catalog]),
-            (Role::Writer, &[Pull, Catalog, Push]),
-            (Role::Maintainer, &[Pull, Catalog, Push, Delete]),
-            (Role::Admin, &[Pull, Catalog, Push, Delete, Admin]),
+        let maintainer = [Pull, Catalog, Push, TagCreate, TagMove, Delete];
+        let owner = [
+            ReadSettings,
+            ManageSettings,
+            ManageBindings,
+            ManageRobots,
+            ReadAudit,
         ];
-        for (role, held) in table {
+        let table: [(Role, Vec<Permission>); 8] = [
+            (Role::None, vec![]),
+            (Role::Reader, vec![Pull, Catalog]),
+            (Role::Publisher, vec![Pull, Catalog, Push, TagCreate]),
+            (Role::Writer, vec![Pull, Catalog, Push, TagCreate, TagMove]),
+            (Role::Maintainer, maintainer.to_vec()),
+            (Role::Owner, [&maintainer[..], &owner].concat()),
+            (Role::Auditor, vec![Catalog, ReadSettings, ReadAudit]),
+            (Role::Admin, Permission::ALL.to_vec()),
+        ];
+        for (role, holds) in table {
             for permission in Permission::ALL {
                 assert_eq!(
                     role.permissions().contains(permission),
-                    held.contains(&permission),
+                    holds.contains(&permission),
                     "{role} {permission:?}"
                 );
             }
+            let words = role.permissions().to_string();
+            assert_eq!(Permissions::parse(&words), Ok(role.permissions()));
         }
-    }
-
-    #[test]
-    fn a_higher_role_never_lacks_what_a_lower_one_has() {
-        for pair in Role::ALL.windows(2) {
-            assert!(pair[0] < pair[1]);
-            assert_eq!(
-                pair[0].permissions() | pair[1].permissions(),
-                pair[1].permissions()
-            );
-        }
+        let error = Permissions::parse("pull,fly").unwrap_err().to_string();
+        assert!(
+            error.contains("\"fly\"") && error.contains("tag-move"),
+            "{error}"
+        );
     }
 }

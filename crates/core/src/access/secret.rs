@@ -85,6 +85,16 @@ pub(crate) fn stored_form(token: &str) -> Vec<u8> {
     Sha256::digest(token).to_vec()
 }
 
+/// How a secret is kept that the registry made for a program, of at least 160 random bits.
+pub(crate) fn hash_secret(secret: &Password) -> Vec<u8> {
+    stored_form(secret.reveal())
+}
+
+/// A name for a row that says nothing of it.
+pub(crate) fn random_id() -> String {
+    hex(&random_bytes::<8>())
+}
+
 /// A short name for a stored password hash, the same as long as the password stays. Says nothing about either.
 pub(crate) fn fingerprint(source: &str, name: &str, hash: &str) -> String {
     let mut sha = Sha256::new();

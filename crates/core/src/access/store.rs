@@ -2,9 +2,13 @@
 //!
 //! A trait, so that tests can count look-ups (a warm request must make none) and let the store fail.
 
+mod credential;
+
 use std::fmt::Debug;
 use std::pin::Pin;
 
+pub(crate) use self::credential::{CredentialRow, CredentialRows};
+pub(crate) use wharf_meta::principal::PrincipalRow;
 pub(crate) use wharf_meta::refresh_token::RefreshTokenRow;
 pub(crate) use wharf_meta::signing_key::SigningKeyRow;
 use wharf_meta::{Meta, principal, refresh_token, signing_key};
@@ -15,11 +19,11 @@ use crate::Result;
 pub(crate) type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// Where secrets are kept.
-pub(crate) trait Secrets: Send + Sync + Debug {
+pub(crate) trait Secrets: CredentialRows + Send + Sync + Debug {
     /// Whether other processes change the rows, too.
     fn is_shared(&self) -> bool;
-    /// The password hash of a local user.
-    fn principal<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Option<String>>>;
+    /// A local user or a robot.
+    fn principal<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Option<PrincipalRow>>>;
     /// Makes a local user; false when there is one of that name.
     fn create_principal<'a>(
         &'a self,
@@ -59,11 +63,8 @@ impl Secrets for Meta {
         Meta::is_shared(self)
     }
 
-    fn principal<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Option<String>>> {
-        Box::pin(async move {
-            let row = self.read(principal::Get { name: name.into() }).await?;
-            Ok(row.and_then(|row| row.secret_hash))
-        })
+    fn principal<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Option<PrincipalRow>>> {
+        Box::pin(async move { Ok(self.read(principal::Get { name: name.into() }).await?) })
     }
 
     fn create_principal<'a>(

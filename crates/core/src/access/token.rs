@@ -62,8 +62,8 @@ pub enum TokenFault {
     /// No longer valid, by more than [`LEEWAY_SECONDS`].
     #[error("the token has expired; fetch a new one")]
     Expired,
-    /// The user is gone or has another password.
-    #[error("the token's user is gone or has a new password; sign in again")]
+    /// The user is gone or has another password, or what the token was bought with is no longer good.
+    #[error("the token was revoked, or its user is gone or has a new password; sign in again")]
     Revoked,
 }
 

@@ -6,26 +6,33 @@ use std::time::{Duration, Instant};
 
 use quick_cache::sync::Cache;
 
+use super::credential::ROBOT;
 use super::htpasswd::HtpasswdFile;
+use super::network::Networks;
 use super::password::{Dummy, StoredHash};
 use super::policy::check_user_name;
-use super::principal::{Principal, Source};
+use super::principal::{Circumstances, Principal, Source};
 use super::secret::fingerprint;
-use super::store::Secrets;
+use super::store::{PrincipalRow, Secrets};
 use crate::Result;
 
 /// Most local names, known or known to be absent, that are remembered.
 const REMEMBERED: usize = 10_000;
-/// How long what was read counts while other processes may change it: a new password holds everywhere within five seconds.
+/// How long what was read counts while other processes may change it: a new password holds everywhere within five
+/// seconds, and so does a lock-out.
 const FRESH: Duration = Duration::from_secs(2);
 
-/// Somebody who can sign in.
+/// A user or a robot.
 #[derive(Debug)]
 pub(crate) struct User {
     name: Arc<str>,
-    source: Source,
-    hash: StoredHash,
+    /// `None`: a robot, which has no password.
+    source: Option<Source>,
+    hash: Option<StoredHash>,
     credential: Arc<str>,
+    disabled: bool,
+    expires_at: Option<i64>,
+    networks: Networks,
 }
 
 impl User {
@@ -33,10 +40,49 @@ impl User {
         let credential = fingerprint(source.as_str(), name, hash.as_str()).into();
         Self {
             name: name.into(),
+            source: Some(source),
+            hash: Some(hash),
+            credential,
+            disabled: false,
+            expires_at: None,
+            networks: Networks::default(),
+        }
+    }
+
+    /// A principal of the metadata store. What cannot be read lets nobody in.
+    fn read(row: PrincipalRow) -> Self {
+        let robot = row.kind == ROBOT;
+        let hash = row.secret_hash.map(|hash| StoredHash::Argon2(hash.into()));
+        let source = (!robot).then_some(Source::Local);
+        let word = source.map_or(ROBOT, Source::as_str);
+        let hashed = hash.as_ref().map_or("", StoredHash::as_str);
+        let networks = row.networks.parse();
+        Self {
+            credential: fingerprint(word, &row.name, hashed).into(),
+            name: row.name.into(),
             source,
             hash,
-            credential,
+            disabled: row.disabled_at.is_some() || networks.is_err(),
+            expires_at: row.expires_at,
+            networks: networks.unwrap_or_default(),
         }
+    }
+
+    /// Whether there is a password with which this one may sign in.
+    pub(crate) fn signs_in(&self) -> bool {
+        self.hash.is_some() && !self.disabled
+    }
+
+    /// Where the user is kept; `None`: a robot.
+    pub(crate) fn source(&self) -> Option<Source> {
+        self.source
+    }
+
+    /// Whether what was given to this one is good for a request at that time, from there.
+    pub(crate) fn stands(&self, came: Circumstances) -> bool {
+        !self.disabled
+            && self.expires_at.is_none_or(|end| came.at < end)
+            && self.networks.admit(came.address)
     }
 
     /// The user's name.
@@ -44,8 +90,8 @@ impl User {
         &self.name
     }
 
-    pub(crate) fn hash(&self) -> &StoredHash {
-        &self.hash
+    pub(crate) fn hash(&self) -> Option<&StoredHash> {
+        self.hash.as_ref()
     }
 
     /// Names the password without telling it: another password, another credential. Tokens carry it, so that they die
@@ -55,9 +101,10 @@ impl User {
     }
 
     pub(crate) fn principal(&self) -> Principal {
-        Principal::User {
-            name: self.name.clone(),
-            source: self.source,
+        let name = self.name.clone();
+        match self.source {
+            Some(source) => Principal::User { name, source },
+            None => Principal::Robot { name },
         }
     }
 }
@@ -93,7 +140,7 @@ impl Users {
         self.htpasswd.as_ref()
     }
 
-    /// The user of that name; local ones hide those of the file.
+    /// The user or robot of that name; local ones hide those of the file, even while they are locked out.
     pub(crate) async fn find(&self, name: &str) -> Result<Option<Arc<User>>> {
         if check_user_name(name).is_err() {
             return Ok(None);
@@ -114,14 +161,8 @@ impl Users {
         }
         let asked = Instant::now();
         let before = *self.changes.lock().unwrap_or_else(PoisonError::into_inner);
-        let hash = self.secrets.principal(name).await?;
-        let user = hash.map(|hash| {
-            Arc::new(User::new(
-                name,
-                Source::Local,
-                StoredHash::Argon2(hash.into()),
-            ))
-        });
+        let row = self.secrets.principal(name).await?;
+        let user = row.map(|row| Arc::new(User::read(row)));
         let changes = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
         if *changes == before {
             let user = user.clone();

@@ -1,4 +1,5 @@
-//! A slow walk over all files, once in a while: bytes that never got a row, since a crash came between the two.
+//! A slow walk over all files, once in a while: bytes that never got a row, since a crash came between the two; and what is left
+//! of uploads.
 //!
 //! Trusts nothing younger than a day, by the time in its key. Must never run after a restore before somebody said so: a store
 //! that is newer than its rows would lose what only newer rows name.
@@ -11,6 +12,7 @@ use super::paused;
 use crate::error::Result;
 use crate::job::{Job, Step};
 use crate::registry::Registry;
+use crate::upload;
 use crate::verify::is_named;
 use crate::walk::Walk;
 
@@ -33,6 +35,9 @@ impl Job for Sweep {
             return Ok(Step::Done);
         }
         let old = registry.ages.older_than(&*registry.clock, YOUNG);
+        if registry.blobs.is_shared() {
+            uploads(registry, old).await?;
+        }
         let mut orphans = Vec::new();
         let mut walk = Walk::new(&*registry.blobs, Part::Blobs);
         while let Some(found) = walk.next().await? {
@@ -67,6 +72,23 @@ impl Job for Sweep {
         }
         Ok(Step::Done)
     }
+}
+
+/// Files of uploads without a session, which a crash of any process left in a shared folder: none can tell by itself whether another
+/// one is still at work on them. A store that is one process's own is cleared at its start.
+async fn uploads(registry: &Registry, old: i64) -> Result<()> {
+    let mut walk = Walk::new(&*registry.blobs, Part::Uploads);
+    while let Some(found) = walk.next().await? {
+        for stored in found {
+            if let Stored::Upload { id, written_at, .. } = stored
+                && written_at < old
+            {
+                upload::forget_stray(registry, &id).await?;
+            }
+        }
+        tokio::task::yield_now().await;
+    }
+    Ok(())
 }
 
 fn is_old(key: &Key, before: i64) -> bool {

@@ -25,11 +25,35 @@ struct Slot {
     users: usize,
 }
 
+/// Sessions of which this process remembers that it is their last writer. Forgetting one costs a copy and never the truth.
+const REMEMBERED: usize = 10_000;
+
 /// Locks by upload, present only while somebody holds or awaits them.
 #[derive(Debug, Default)]
-pub struct Locks(Slots);
+pub struct Locks(Slots, Mutex<HashMap<UploadId, i64>>);
 
 impl Locks {
+    /// Remembers under which epoch this process writes to a session.
+    pub(super) fn take(&self, id: &UploadId, epoch: i64) {
+        let mut mine = self.1.lock().unwrap_or_else(PoisonError::into_inner);
+        if mine.len() >= REMEMBERED {
+            mine.clear();
+        }
+        mine.insert(*id, epoch);
+    }
+
+    /// Whether nobody else has taken a session over since, if its row still says this epoch.
+    pub(super) fn has(&self, id: &UploadId, epoch: i64) -> bool {
+        let mine = self.1.lock().unwrap_or_else(PoisonError::into_inner);
+        mine.get(id) == Some(&epoch)
+    }
+
+    /// The session has ended.
+    pub(super) fn forget(&self, id: &UploadId) {
+        let mut mine = self.1.lock().unwrap_or_else(PoisonError::into_inner);
+        mine.remove(id);
+    }
+
     /// Waits up to ten seconds for the upload's other request; then [`Error::UploadBusy`].
     pub(super) async fn lock(&self, id: &UploadId) -> Result<Guard> {
         let ticket = self.ticket(id);

@@ -61,6 +61,9 @@ pub async fn create(
             at: registry.clock.now_ms(),
         })
         .await?;
+    if registry.blobs.is_shared() {
+        registry.uploads.take(&id, 0);
+    }
     Ok(Status { id, offset: 0 })
 }
 
@@ -477,6 +480,7 @@ async fn publish(
         }
     }
     // From here on the push is durable; what is left is tidying, and its failure is not the client's.
+    registry.uploads.forget(bytes_of);
     if in_file && let Err(error) = registry.blobs.discard(bytes_of).await {
         tracing::warn!(upload = %bytes_of, %error, "a finished upload file could not be removed");
     }
@@ -548,6 +552,7 @@ async fn forget(registry: &Registry, id: &UploadId) -> Result<()> {
 
 /// Frees what a session held that is gone.
 async fn free(registry: &Registry, id: &UploadId) -> Result<()> {
+    registry.uploads.forget(id);
     registry.blobs.discard(id).await?;
     if registry.blobs.is_remote() {
         parts::settle(registry, id, None).await;

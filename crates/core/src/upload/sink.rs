@@ -51,6 +51,8 @@ pub(super) struct Sink<'r> {
     place: Place,
     /// How long the whole is going to be, where the client has told.
     expected: Option<u64>,
+    /// What the row said when it was read; `None`: there is none.
+    row_epoch: Option<i64>,
     /// Under which the session was taken over; `None`: it was not.
     epoch: Option<i64>,
     /// The claim that the row makes at present; `None` when there is no row to claim with, or it is to stay as it is.
@@ -77,7 +79,12 @@ impl<'r> Sink<'r> {
         row: rows::UploadRow,
         algorithm: Algorithm,
     ) -> Result<Self> {
-        let taken = take_over(registry, &row).await?;
+        let taken = match row.in_file {
+            true => take_over(registry, &id, row.epoch).await?,
+            // The compare-and-swap of the claim sees to bytes in rows.
+            false => None,
+        };
+        let row_epoch = Some(row.epoch);
         let epoch = taken.unwrap_or(row.epoch);
         let place = if row.in_file {
             let parts = match row.parts {
@@ -92,6 +99,7 @@ impl<'r> Sink<'r> {
                 offset: row.offset,
                 hash: row.hash,
                 parts,
+                epoch,
             };
             let ledger = ledger(registry, id);
             let writer = registry.blobs.upload(&id, &from, algorithm, &ledger);
@@ -115,6 +123,7 @@ impl<'r> Sink<'r> {
             algorithm,
             place,
             expected: None,
+            row_epoch,
             epoch: taken,
             claimed: Some(Claimed {
                 epoch,
@@ -132,6 +141,7 @@ impl<'r> Sink<'r> {
             algorithm,
             place: Place::Held(Vec::new()),
             expected: None,
+            row_epoch: None,
             epoch: None,
             claimed: None,
         }
@@ -186,13 +196,29 @@ impl<'r> Sink<'r> {
         Ok(())
     }
 
+    /// Before a file of the session is made: in a folder that is shared, others may be about to do the same.
+    async fn hold_file(&mut self) -> Result<()> {
+        if let (Some(row), None, false) =
+            (self.row_epoch, self.epoch, self.registry.blobs.is_remote())
+        {
+            self.epoch = take_over(self.registry, &self.id, row).await?;
+            if let (Some(claimed), Some(epoch)) = (&mut self.claimed, self.epoch) {
+                claimed.epoch = epoch;
+            }
+        }
+        Ok(())
+    }
+
     /// The upload's file, which begins with what was held so far.
     async fn in_file(&mut self) -> Result<&mut Box<dyn UploadWriter>> {
+        if let Place::Held(_) = &self.place {
+            self.hold_file().await?;
+        }
         if let Place::Held(held) = &mut self.place {
             let start = Checkpoint {
-                offset: 0,
                 hash: Hasher::new(self.algorithm).save(),
-                parts: None,
+                epoch: self.epoch.or(self.row_epoch).unwrap_or(0),
+                ..Checkpoint::START
             };
             let ledger = ledger(self.registry, self.id);
             let blobs = &self.registry.blobs;
@@ -334,19 +360,23 @@ impl<'r> Sink<'r> {
 }
 
 /// Makes sure that whoever wrote to the session before claims nothing more, and gives the epoch that does it. Where no
-/// other process reaches the bytes, the blob store itself sees to that; while all bytes are in rows, the compare-and-swap
-/// of the claim does.
-async fn take_over(registry: &Registry, row: &rows::UploadRow) -> Result<Option<i64>> {
-    if !registry.blobs.is_remote() || !row.in_file {
+/// other process reaches the bytes, the blob store itself sees to that, and in a shared folder it does for those of this
+/// process.
+async fn take_over(registry: &Registry, id: &UploadId, epoch: i64) -> Result<Option<i64>> {
+    let blobs = &registry.blobs;
+    if !blobs.is_shared() || (!blobs.is_remote() && registry.uploads.has(id, epoch)) {
         return Ok(None);
     }
     let take = rows::Take {
-        id: row.id.clone(),
-        epoch: row.epoch,
+        id: id.to_string(),
+        epoch,
         at: registry.clock.now_ms(),
     };
-    let taken = registry.meta.write(take).await?;
-    taken.ok_or(Error::UploadBusy).map(Some)
+    let taken = registry.meta.write(take).await?.ok_or(Error::UploadBusy)?;
+    if !blobs.is_remote() {
+        registry.uploads.take(id, taken);
+    }
+    Ok(Some(taken))
 }
 
 fn ledger(registry: &Registry, id: UploadId) -> Arc<dyn Ledger> {

@@ -243,6 +243,8 @@ async fn a_manifest_with_other_bytes_is_found() {
         artifact_type: None,
         referrer_json: None,
         tags: Vec::new(),
+        fixed: Vec::new(),
+        unmade: Vec::new(),
         expect: manifest::Expect::Any,
         actor: "alice".into(),
         at: 1,

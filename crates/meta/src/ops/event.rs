@@ -36,6 +36,8 @@ pub enum Kind {
     TagDelete,
     /// An upload that nobody continued was forgotten, with what it held.
     UploadExpire,
+    /// A binding, group, role or namespace came, changed or went.
+    AccessChange,
 }
 
 impl Kind {
@@ -54,6 +56,7 @@ impl Kind {
             Kind::TagMove => "tag.move",
             Kind::TagDelete => "tag.delete",
             Kind::UploadExpire => "upload.expire",
+            Kind::AccessChange => "access.change",
         }
     }
 }

@@ -5,6 +5,7 @@ use std::fmt;
 use crate::error::Result;
 use crate::tx::{Op, ReadOp, Tx};
 use crate::vals;
+use crate::value::Row;
 
 /// A local principal.
 #[derive(Clone, PartialEq, Eq)]
@@ -19,6 +20,28 @@ pub struct PrincipalRow {
     pub created_at: i64,
     /// When the secret was last set, in milliseconds since 1970.
     pub changed_at: i64,
+    /// Since when it is locked out, in milliseconds since 1970.
+    pub disabled_at: Option<i64>,
+    /// When it ends, in milliseconds since 1970.
+    pub expires_at: Option<i64>,
+    /// From where it may come, as `core` writes it; empty: from everywhere.
+    pub networks: String,
+    /// Who made it; empty: nobody noted that.
+    pub created_by: String,
+}
+
+fn read(row: &mut Row) -> Result<PrincipalRow> {
+    Ok(PrincipalRow {
+        name: row.text(0)?,
+        kind: row.text(1)?,
+        secret_hash: row.opt_text(2)?,
+        created_at: row.int(3)?,
+        changed_at: row.int(4)?,
+        disabled_at: row.opt_int(5)?,
+        expires_at: row.opt_int(6)?,
+        networks: row.text(7)?,
+        created_by: row.text(8)?,
+    })
 }
 
 impl fmt::Debug for PrincipalRow {
@@ -45,20 +68,12 @@ impl Op for Get {
     async fn run<T: Tx>(&self, tx: &mut T) -> Result<Self::Out> {
         let row = tx
             .row(
-                "SELECT name, kind, secret_hash, created_at, changed_at FROM principal WHERE name = $1",
+                "SELECT name, kind, secret_hash, created_at, changed_at, disabled_at, expires_at, networks, created_by FROM \
+                 principal WHERE name = $1",
                 vals![&self.name],
             )
             .await?;
-        row.map(|mut row| {
-            Ok(PrincipalRow {
-                name: row.text(0)?,
-                kind: row.text(1)?,
-                secret_hash: row.opt_text(2)?,
-                created_at: row.int(3)?,
-                changed_at: row.int(4)?,
-            })
-        })
-        .transpose()
+        row.map(|mut row| read(&mut row)).transpose()
     }
 }
 
@@ -91,7 +106,87 @@ impl Op for Create {
     }
 }
 
-/// Sets the secret of a principal; `false`: there is none with this name. Cost: one row.
+/// Principals of a kind with names from `from` on and before `until`, by name. Cost: their rows.
+#[derive(Clone, Debug)]
+pub struct List {
+    /// What they are.
+    pub kind: String,
+    /// Behind this name.
+    pub after: String,
+    /// Before this name; `None`: to the end.
+    pub until: Option<String>,
+    /// At most so many.
+    pub limit: u32,
+}
+
+impl ReadOp for List {}
+impl Op for List {
+    type Out = Vec<PrincipalRow>;
+    const SINGLE: bool = true;
+
+    async fn run<T: Tx>(&self, tx: &mut T) -> Result<Self::Out> {
+        let rows = match &self.until {
+            Some(until) => {
+                tx.query(
+                    "SELECT name, kind, secret_hash, created_at, changed_at, disabled_at, expires_at, networks, created_by \
+                     FROM principal WHERE kind = $1 AND name > $2 AND name < $3 ORDER BY name LIMIT $4",
+                    vals![&self.kind, &self.after, until, self.limit],
+                )
+                .await?
+            }
+            None => {
+                tx.query(
+                    "SELECT name, kind, secret_hash, created_at, changed_at, disabled_at, expires_at, networks, created_by \
+                     FROM principal WHERE kind = $1 AND name > $2 ORDER BY name LIMIT $3",
+                    vals![&self.kind, &self.after, self.limit],
+                )
+                .await?
+            }
+        };
+        rows.into_iter().map(|mut row| read(&mut row)).collect()
+    }
+}
+
+/// Locks a principal out, or lets it in again; `false`: there is none of that kind. Cost: one row.
+#[derive(Clone, Debug)]
+pub struct Disable {
+    /// The name.
+    pub name: String,
+    /// What it must be.
+    pub kind: String,
+    /// Whether it is locked out from now on.
+    pub disabled: bool,
+    /// Milliseconds since 1970.
+    pub at: i64,
+}
+
+impl Op for Disable {
+    type Out = bool;
+    const SINGLE: bool = true;
+
+    async fn run<T: Tx>(&self, tx: &mut T) -> Result<bool> {
+        let (name, kind) = (&self.name, &self.kind);
+        let changed = if self.disabled {
+            tx.exec(
+                "UPDATE principal SET disabled_at = COALESCE(disabled_at, $3), kept_hash = COALESCE(secret_hash, kept_hash), \
+                 secret_hash = NULL WHERE name = $1 AND kind = $2",
+                vals![name, kind, self.at],
+            )
+            .await?
+        } else {
+            tx.exec(
+                "UPDATE principal SET disabled_at = NULL, secret_hash = COALESCE(secret_hash, kept_hash), kept_hash = NULL \
+                 WHERE name = $1 AND kind = $2",
+                vals![name, kind],
+            )
+            .await?
+        };
+        Ok(changed == 1)
+    }
+}
+
+/// Sets the secret of a principal, who stays locked out if that is how it is; `false`: there is none with this name. Cost:
+/// one row.
 #[derive(Clone)]
 pub struct SetSecret {
     /// The name.
@@ -109,7 +204,8 @@ impl Op for SetSecret {
     async fn run<T: Tx>(&self, tx: &mut T) -> Result<bool> {
         let changed = tx
             .exec(
-                "UPDATE principal SET secret_hash = $2, changed_at = $3 WHERE name = $1",
+                "UPDATE principal SET secret_hash = CASE WHEN disabled_at IS NULL THEN $2 END, kept_hash = CASE WHEN disabled_at IS \
+                 NULL THEN NULL ELSE $2 END, changed_at = $3 WHERE name = $1",
                 vals![&self.name, &self.hash, self.at],
             )
             .await?;

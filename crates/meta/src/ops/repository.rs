@@ -81,25 +81,15 @@ impl Op for List {
         }
         let limit = self.limit as usize;
         let mut names = Vec::new();
-        for (low, high) in ranges(self.within.as_deref().unwrap_or_default()) {
+        for (low, high) in ranges_after(self.within.as_deref(), Some(after)) {
             if names.len() >= limit {
                 break;
             }
-            if high.as_str() <= after {
-                continue;
-            }
-            // A range starts at `low` itself, a page after `after`: one bound, since of two SQLite would follow the first
-            // and pass over what lies before the second.
-            let from = if low.as_str() > after {
-                low
-            } else {
-                format!("{after}\u{1}")
-            };
             let left = (limit - names.len()) as u64;
             let rows = tx
                 .query(
                     "SELECT name FROM repository WHERE name >= $1 AND name < $2 ORDER BY name LIMIT $3",
-                    vals![&from, &high, left],
+                    vals![&low, &high, left],
                 )
                 .await?;
             for mut row in rows {
@@ -108,6 +98,29 @@ impl Op for List {
         }
         Ok(names)
     }
+}
+
+/// [`ranges`] as far as they lie after a name; without prefixes one range of everything.
+///
+/// A range starts at its low end itself, a page after `after`: one bound, since of two SQLite would follow the first and pass
+/// over what lies before the second.
+pub(crate) fn ranges_after(
+    prefixes: Option<&[String]>,
+    after: Option<&str>,
+) -> Vec<(String, String)> {
+    let after = after.unwrap_or("");
+    let mut found = match prefixes {
+        Some(prefixes) if !prefixes.iter().any(String::is_empty) => ranges(prefixes),
+        // No name holds a `~`, or anything that sorts behind it.
+        _ => vec![(String::new(), "~".to_owned())],
+    };
+    found.retain(|(_, high)| high.as_str() > after);
+    for (low, _) in &mut found {
+        if low.as_str() <= after && !after.is_empty() {
+            *low = format!("{after}\u{1}");
+        }
+    }
+    found
 }
 
 /// The half-open ranges of names that are within the prefixes, in order and without overlap.

@@ -89,3 +89,22 @@ impl Op for Ensure {
         row.map_or(Ok(self.value.clone()), |mut row| row.text(0))
     }
 }
+
+/// Removes a value. Cost: one row.
+#[derive(Clone, Debug)]
+pub struct Remove {
+    /// Its key.
+    pub key: String,
+}
+
+impl Op for Remove {
+    type Out = ();
+    const SINGLE: bool = true;
+    const FREES: bool = true;
+
+    async fn run<T: Tx>(&self, tx: &mut T) -> Result<()> {
+        tx.exec("DELETE FROM setting WHERE key = $1", vals![&self.key])
+            .await?;
+        Ok(())
+    }
+}

@@ -13,7 +13,7 @@ pub struct SigningKeyRow {
     pub kid: String,
     /// The JWA name, for example `ES256`.
     pub algorithm: String,
-    /// The private key, PKCS#8 DER.
+    /// The private key, PKCS#8 DER, sealed by whoever adds it.
     pub private_der: Vec<u8>,
     /// Milliseconds since 1970.
     pub created_at: i64,
@@ -88,6 +88,51 @@ impl Op for Add {
             )
             .await?;
         Ok(made == 1)
+    }
+}
+
+/// Puts other bytes in the place of a key's, if they are still these: the same key, sealed otherwise. Cost: one row.
+#[derive(Clone)]
+pub struct Reseal {
+    /// The key's id.
+    pub kid: String,
+    /// What is there.
+    pub from: Vec<u8>,
+    /// What shall be.
+    pub to: Vec<u8>,
+}
+
+impl Op for Reseal {
+    type Out = bool;
+    const SINGLE: bool = true;
+
+    async fn run<T: Tx>(&self, tx: &mut T) -> Result<bool> {
+        let changed = tx
+            .exec(
+                "UPDATE signing_key SET private_der = $3 WHERE kid = $1 AND private_der = $2",
+                vals![&self.kid, &self.from, &self.to],
+            )
+            .await?;
+        Ok(changed == 1)
+    }
+}
+
+/// Removes a key, whatever it still verifies. Cost: one row.
+#[derive(Clone, Debug)]
+pub struct Remove {
+    /// The key's id.
+    pub kid: String,
+}
+
+impl Op for Remove {
+    type Out = ();
+    const SINGLE: bool = true;
+    const FREES: bool = true;
+
+    async fn run<T: Tx>(&self, tx: &mut T) -> Result<()> {
+        tx.exec("DELETE FROM signing_key WHERE kid = $1", vals![&self.kid])
+            .await?;
+        Ok(())
     }
 }
 

@@ -11,7 +11,7 @@ use super::repository;
 use crate::error::{Error, Result};
 use crate::tx::{Counter, Op, ReadOp, Tx};
 use crate::vals;
-use crate::value::Id;
+use crate::value::{Id, Row};
 
 /// A page of tags in bytewise order; `None`: no such repository. Cost: the rows given.
 #[derive(Clone, Debug)]
@@ -46,6 +46,89 @@ impl Op for List {
     }
 }
 
+/// A tag with the manifest that it stands at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// The tag.
+    pub name: String,
+    /// The manifest.
+    pub digest: Digest,
+    /// Its media type.
+    pub media_type: String,
+    /// What kind of artifact it is, if it says so.
+    pub artifact_type: Option<String>,
+    /// The manifest's own bytes.
+    pub size: i64,
+    /// One more with each move.
+    pub version: i64,
+    /// When it came to stand there, in milliseconds since 1970.
+    pub moved_at: i64,
+}
+
+fn standing(mut row: Row) -> Result<Standing> {
+    Ok(Standing {
+        name: row.text(0)?,
+        digest: row.digest(1)?,
+        media_type: row.text(2)?,
+        artifact_type: row.opt_text(3)?,
+        size: row.int(4)?,
+        version: row.int(5)?,
+        moved_at: row.int(6)?,
+    })
+}
+
+/// As [`List`], with where each stands. Cost: two rows for each.
+#[derive(Clone, Debug)]
+pub struct Stand(pub List);
+
+impl ReadOp for Stand {}
+impl Op for Stand {
+    type Out = Option<Vec<Standing>>;
+
+    async fn run<T: Tx>(&self, tx: &mut T) -> Result<Self::Out> {
+        let list = &self.0;
+        let Some(repository) = repository::find(tx, &list.repository).await? else {
+            return Ok(None);
+        };
+        let after = list.after.as_deref().unwrap_or("");
+        let rows = tx
+            .query(
+                "SELECT t.name, m.digest, m.media_type, m.artifact_type, m.size, t.version, t.moved_at FROM tag t \
+                 JOIN manifest m ON m.id = t.manifest_id WHERE t.repository_id = $1 AND t.name > $2 ORDER BY t.name LIMIT $3",
+                vals![&repository, after, list.limit],
+            )
+            .await?;
+        let rows: Result<_> = rows.into_iter().map(standing).collect();
+        rows.map(Some)
+    }
+}
+
+/// Where one tag stands. Cost: three rows.
+#[derive(Clone, Debug)]
+pub struct GetStanding {
+    /// The repository.
+    pub repository: RepositoryName,
+    /// The tag.
+    pub tag: Tag,
+}
+
+impl ReadOp for GetStanding {}
+impl Op for GetStanding {
+    type Out = Option<Standing>;
+    const SINGLE: bool = true;
+
+    async fn run<T: Tx>(&self, tx: &mut T) -> Result<Self::Out> {
+        let row = tx
+            .row(
+                "SELECT t.name, m.digest, m.media_type, m.artifact_type, m.size, t.version, t.moved_at FROM repository r \
+                 JOIN tag t ON t.repository_id = r.id AND t.name = $2 JOIN manifest m ON m.id = t.manifest_id WHERE r.name = $1",
+                vals![&self.repository, &self.tag],
+            )
+            .await?;
+        row.map(standing).transpose()
+    }
+}
+
 /// Removes a tag and leaves its manifest; `false`: no such tag. Locks the tag. Cost: four rows.
 #[derive(Clone, Debug)]
 pub struct Delete {
@@ -64,8 +147,15 @@ impl Op for Delete {
     const FREES: bool = true;
 
     async fn run<T: Tx>(&self, tx: &mut T) -> Result<bool> {
+        Ok(self.remove(tx, None).await? == Deleted::Done)
+    }
+}
+
+impl Delete {
+    /// Removes the tag if it has the version, when one is expected.
+    async fn remove<T: Tx>(&self, tx: &mut T, version: Option<i64>) -> Result<Deleted> {
         let Some(repository) = repository::find(tx, &self.repository).await? else {
-            return Ok(false);
+            return Ok(Deleted::Unknown);
         };
         let change = Change {
             repository: &repository,
@@ -75,10 +165,42 @@ impl Op for Delete {
             at: self.at,
         };
         let Some(current) = change.current(tx, self.tag.as_str()).await? else {
-            return Ok(false);
+            return Ok(Deleted::Unknown);
         };
+        if version.is_some_and(|version| version != current.version) {
+            return Ok(Deleted::Moved);
+        }
         change.remove(tx, self.tag.as_str(), &current).await?;
-        Ok(true)
+        Ok(Deleted::Done)
+    }
+}
+
+/// What became of [`DeleteAt`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deleted {
+    /// The tag is gone.
+    Done,
+    /// There is no such tag.
+    Unknown,
+    /// It has another version than the one that was expected.
+    Moved,
+}
+
+/// As [`Delete`], and only if the tag still has this version.
+#[derive(Clone, Debug)]
+pub struct DeleteAt {
+    /// The tag.
+    pub delete: Delete,
+    /// Its version; `None`: whatever it is.
+    pub version: Option<i64>,
+}
+
+impl Op for DeleteAt {
+    type Out = Deleted;
+    const FREES: bool = true;
+
+    async fn run<T: Tx>(&self, tx: &mut T) -> Result<Deleted> {
+        self.delete.remove(tx, self.version).await
     }
 }
 
@@ -238,19 +360,50 @@ impl Op for History {
                 .await?
             }
         };
-        rows.into_iter()
-            .map(|mut row| {
-                Ok(Move {
-                    tag: row.text(0)?,
-                    version: row.int(1)?,
-                    from: row.opt_digest(2)?,
-                    to: row.opt_digest(3)?,
-                    actor: row.text(4)?,
-                    at: row.int(5)?,
-                })
-            })
-            .collect()
+        rows.into_iter().map(moved).collect()
     }
+}
+
+/// Moves of one tag before a version, newest first, for pages. Cost: the rows given.
+#[derive(Clone, Debug)]
+pub struct MovesBefore {
+    /// The repository.
+    pub repository: RepositoryName,
+    /// The tag.
+    pub tag: Tag,
+    /// Only those to an earlier version; `i64::MAX`: all.
+    pub version: i64,
+    /// At most so many.
+    pub limit: u32,
+}
+
+impl ReadOp for MovesBefore {}
+impl Op for MovesBefore {
+    type Out = Vec<Move>;
+    const SINGLE: bool = true;
+
+    async fn run<T: Tx>(&self, tx: &mut T) -> Result<Self::Out> {
+        let rows = tx
+            .query(
+                "SELECT h.name, h.version, h.from_digest, h.to_digest, h.actor, h.moved_at FROM repository r \
+                 JOIN tag_history h ON h.repository_id = r.id AND h.name = $2 AND h.version < $3 WHERE r.name = $1 \
+                 ORDER BY h.version DESC LIMIT $4",
+                vals![&self.repository, &self.tag, self.version, self.limit],
+            )
+            .await?;
+        rows.into_iter().map(moved).collect()
+    }
+}
+
+fn moved(mut row: Row) -> Result<Move> {
+    Ok(Move {
+        tag: row.text(0)?,
+        version: row.int(1)?,
+        from: row.opt_digest(2)?,
+        to: row.opt_digest(3)?,
+        actor: row.text(4)?,
+        at: row.int(5)?,
+    })
 }
 
 /// Where a tag points.

@@ -536,6 +536,60 @@ impl Op for Sizes {
     }
 }
 
+/// A repository with what it takes up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// When it was made, in milliseconds since 1970.
+    pub created_at: i64,
+    /// Its name, and what it takes up.
+    pub counted: Counted,
+}
+
+/// As [`super::repository::List`], with what each takes up. Cost: three rows for each, and one search for each prefix that is
+/// passed through.
+#[derive(Clone, Debug)]
+pub struct Within {
+    /// The last name of the page before; it need not exist.
+    pub after: Option<String>,
+    /// At most so many.
+    pub limit: u32,
+    /// Only repositories within one of these prefixes; `None`: all.
+    pub within: Option<Vec<String>>,
+}
+
+impl ReadOp for Within {}
+impl Op for Within {
+    type Out = Vec<Found>;
+
+    async fn run<T: Tx>(&self, tx: &mut T) -> Result<Self::Out> {
+        let limit = self.limit as usize;
+        let mut found = Vec::new();
+        let ranges = repository::ranges_after(self.within.as_deref(), self.after.as_deref());
+        for (low, high) in ranges {
+            if found.len() >= limit {
+                break;
+            }
+            let left = (limit - found.len()) as u64;
+            let rows = tx
+                .query(
+                    "SELECT r.name, s.bytes, u.own, u.blobs, u.counted_at, r.created_at FROM repository r \
+                     LEFT JOIN repository_bytes s ON s.repository_id = r.id \
+                     LEFT JOIN repository_usage u ON u.repository_id = r.id \
+                     WHERE r.name >= $1 AND r.name < $2 ORDER BY r.name LIMIT $3",
+                    vals![&low, &high, left],
+                )
+                .await?;
+            for mut row in rows {
+                found.push(Found {
+                    created_at: row.int(5)?,
+                    counted: counted(row)?,
+                });
+            }
+        }
+        Ok(found)
+    }
+}
+
 /// The prefixes that take up most, the whole store among them. Cost: two rows for each.
 #[derive(Clone, Copy, Debug)]
 pub struct Largest {

@@ -13,7 +13,7 @@ use crate::upload::{Chunks, Claim, Create};
 use crate::{Error, Meta, tag as tags};
 
 /// Runs all tasks at once and gives their results in the order of the tasks.
-async fn all<F: Future<Output: Send> + Send + 'static>(
+pub(super) async fn all<F: Future<Output: Send> + Send + 'static>(
     tasks: impl IntoIterator<Item = F>,
 ) -> Vec<F::Output> {
     let mut set = JoinSet::new();

@@ -3,9 +3,11 @@
 //! An engine's test binary calls [`meta_suite!`](crate::meta_suite) with a function that makes an empty store. After each
 //! test the query plans of all statements that it ran are checked, so that no operation reads more than it gives.
 
+pub mod access;
 pub mod blob;
 pub mod collect;
 pub mod concurrent;
+pub mod credential;
 pub mod job;
 pub mod manifest;
 pub mod multipart;
@@ -283,6 +285,8 @@ pub fn put(repository: &str, bytes: impl AsRef<[u8]>, tags: &[&str]) -> Put {
         artifact_type: None,
         referrer_json: None,
         tags: tags.iter().map(|name| tag(name)).collect(),
+        fixed: Vec::new(),
+        unmade: Vec::new(),
         expect: Expect::Any,
         actor: "alice".into(),
         at: NOW,
@@ -339,11 +343,16 @@ macro_rules! meta_suite {
             manifest: [get_by_tag_and_digest, missing_and_sizes, children_and_blobs, expectations,
                 delete_and_revive, delete_with_many_tags, large_index_in_parts, pins_hold_and_expire,
                 limits_are_refused, outcomes_leave_nothing, media_type_follows_the_last_push],
-            tag: [pages, versions_survive_deletion, history, several_tags_at_once],
+            tag: [pages, versions_survive_deletion, history, several_tags_at_once, who_may_make_and_not_move,
+                one_publisher_makes_a_tag, standing],
             referrer: [pages_and_filters, gone_with_their_manifest],
             repository: [pages_within_prefixes, totals],
             small: [replicas, holds, marks, principals, signing_keys, refresh_tokens, settings, events_are_in_order,
                 consumers_see_every_event],
+            credential: [local_users, api_tokens, robots, uses, ends],
+            access: [bindings_are_kept, stale_decisions_are_refused, groups_and_roles, namespaces,
+                the_last_owner_stays, the_last_administrator_stays, two_who_remove_each_other,
+                an_owner_and_a_member_leave_at_once, large_groups_go_in_steps],
             pairs: [serially],
             concurrent: [one_tag, one_blob, unlink_against_put, mount_against_unlink, tags_against_delete,
                 claims_of_one_upload],

@@ -13,6 +13,7 @@ use wharf_oci::{Digest, EdgeKind};
 use super::{NOW, digest, edge, publish, publish_key, push, push_blob, put, repo, tag};
 use crate::blob::{Condemn, Find, Garbage, Lookup, Mount, Place, Publish, Unlink};
 use crate::candidate::Collect;
+use crate::credential::{self, CredentialRow};
 use crate::manifest::{Delete, Expect, Get, Put, PutEdges, Ref};
 use crate::upload::{Claim, Create, Take};
 use crate::{Error, Meta, Op, multipart, principal, restorable, tag as tags, upload};
@@ -404,6 +405,57 @@ pairs! {
     "make the administrator, make it as well": |meta, label| drop((meta, label));
         told(meta, principal::Create { name: label, kind: "a".into(), secret_hash: None, at: NOW });
         told(meta, principal::Create { name: label, kind: "b".into(), secret_hash: None, at: NOW });
+    "give a user a token, remove the user": |meta, label| local_user(&meta, &label).await;
+        told(meta, credential::Add { row: secret(&label, 1), local: true, most: 9 });
+        told(meta, credential::RemovePrincipal { name: label, kind: "user".into() });
+    "give a user a token, give one of the same name": |meta, label| local_user(&meta, &label).await;
+        told(meta, credential::Add { row: secret(&label, 1), local: true, most: 9 });
+        told(meta, credential::Add { row: CredentialRow { name: "1".into(), ..secret(&label, 2) }, local: true, most: 9 });
+    "give a robot a new secret, and another one": |meta, label| robot(&meta, &label).await;
+        told(meta, credential::Rotate { row: secret(&label, 2), until: NOW + 5 });
+        told(meta, credential::Rotate { row: secret(&label, 3), until: NOW + 5 });
+    "give a robot a new secret, remove it": |meta, label| robot(&meta, &label).await;
+        told(meta, credential::Rotate { row: secret(&label, 2), until: NOW + 5 });
+        told(meta, credential::RemovePrincipal { name: label, kind: "robot".into() });
+    "lock a user out, set the password": |meta, label| local_user(&meta, &label).await;
+        told(meta, principal::Disable { name: label, kind: "user".into(), disabled: true, at: NOW });
+        told(meta, principal::SetSecret { name: label, hash: "new".into(), at: NOW });
+}
+
+async fn local_user(meta: &Meta, label: &str) {
+    let (name, kind, secret_hash) = (label.to_owned(), "user".into(), Some("hash".into()));
+    let create = principal::Create {
+        name,
+        kind,
+        secret_hash,
+        at: NOW,
+    };
+    assert!(meta.write(create).await.expect("a user"));
+}
+
+async fn robot(meta: &Meta, label: &str) {
+    let create = credential::CreateRobot {
+        secret: secret(label, 1),
+        expires_at: NOW + 9,
+        networks: String::new(),
+    };
+    assert!(meta.write(create).await.expect("a robot"));
+}
+
+fn secret(label: &str, number: i64) -> CredentialRow {
+    let id = format!("{label} {number}");
+    CredentialRow {
+        kind: "any".into(),
+        principal: label.to_owned(),
+        source: "any".into(),
+        name: number.to_string(),
+        hash: id.clone().into_bytes(),
+        id,
+        scopes: None,
+        expires_at: Some(NOW + 9),
+        created_at: NOW + number,
+        created_by: "root".into(),
+    }
 }
 
 /// Everything of a run that anybody can see.
@@ -476,7 +528,17 @@ pub async fn seen(meta: &Meta, label: &str) -> String {
         name: label.to_owned(),
     };
     if let Some(row) = meta.read(who).await.expect("a read") {
-        seen.push(row.kind);
+        seen.push(format!(
+            "{} {:?} {:?}",
+            row.kind, row.secret_hash, row.disabled_at
+        ));
+    }
+    let of = credential::Of {
+        principal: label.to_owned(),
+        limit: 9,
+    };
+    for (row, _) in meta.read(of).await.expect("a read") {
+        seen.push(format!("{} ends {:?}", row.id, row.expires_at));
     }
     neutral(&seen.join("\n"), label)
 }

@@ -3,7 +3,9 @@
 use super::{NOW, digest, push, put, repo, tag};
 use crate::Meta;
 use crate::manifest::Put;
-use crate::tag::{Delete, History, List, Move};
+use crate::tag::{
+    Delete, DeleteAt, Deleted, GetStanding, History, List, Move, MovesBefore, Stand, Standing,
+};
 
 async fn list(
     meta: &Meta,
@@ -138,4 +140,125 @@ pub async fn several_tags_at_once(meta: Meta) {
         );
     }
     assert_eq!(moves(&meta, None, 9).await.len(), 5);
+}
+
+/// What a push may make and not move, and the reverse; a tag that stands where it shall is neither.
+pub async fn who_may_make_and_not_move(meta: Meta) {
+    use crate::manifest::PutOutcome;
+    let make = |bytes: &str, name: &str| Put {
+        fixed: vec![tag(name)],
+        ..put("a", bytes, &[name])
+    };
+    let denied = |name: &str, exists| PutOutcome::TagDenied {
+        tag: tag(name),
+        exists,
+    };
+    let stored = |created| PutOutcome::Stored { created };
+    let write = async |op: Put| meta.write(op).await.unwrap();
+    assert_eq!(write(make("one", "v1")).await, stored(true));
+    assert_eq!(write(make("one", "v1")).await, stored(false));
+    assert_eq!(write(make("two", "v1")).await, denied("v1", true));
+    assert_eq!(write(put("a", "two", &["v1"])).await, stored(true));
+    let moved = |bytes: &str, name: &str| Put {
+        fixed: Vec::new(),
+        unmade: vec![tag(name)],
+        ..make(bytes, name)
+    };
+    assert_eq!(write(moved("one", "v1")).await, stored(false));
+    assert_eq!(write(moved("one", "v2")).await, denied("v2", false));
+    // All or nothing.
+    let both = Put {
+        fixed: vec![tag("v1"), tag("v3")],
+        ..put("a", "three", &["v3", "v1"])
+    };
+    assert_eq!(write(both).await, denied("v1", true));
+    let list = List {
+        repository: repo("a"),
+        after: None,
+        limit: 9,
+    };
+    assert_eq!(meta.scan(list).await.unwrap().unwrap(), ["v1"]);
+}
+
+/// Many make the same tag at once, none of whom may move one: it stands where the first one put it, ever after.
+pub async fn one_publisher_makes_a_tag(meta: Meta) {
+    use crate::manifest::PutOutcome;
+    for round in 0..8 {
+        let name = format!("v{round}");
+        let tasks = (0..16).map(|n| {
+            let op = Put {
+                fixed: vec![tag(&name)],
+                ..put("a", format!("{round} {n}"), &[&name])
+            };
+            let meta = meta.clone();
+            async move {
+                loop {
+                    match meta.write(op.clone()).await {
+                        Ok(outcome) => return outcome,
+                        Err(crate::Error::Busy(_)) => tokio::task::yield_now().await,
+                        Err(error) => panic!("{error}"),
+                    }
+                }
+            }
+        });
+        let outcomes = super::concurrent::all(tasks).await;
+        let made = |outcome: &&PutOutcome| matches!(outcome, PutOutcome::Stored { .. });
+        assert_eq!(outcomes.iter().filter(made).count(), 1, "{outcomes:?}");
+        let history = History {
+            repository: repo("a"),
+            tag: Some(tag(&name)),
+            limit: 9,
+        };
+        assert_eq!(meta.scan(history).await.unwrap().len(), 1);
+    }
+}
+
+/// Tags are shown with where they stand, and deleted only as what they were shown as.
+pub async fn standing(meta: Meta) {
+    push(&meta, put("a", "one", &["t", "u"])).await;
+    push(&meta, put("a", "two", &["t"])).await;
+    let get = |name| GetStanding {
+        repository: repo("a"),
+        tag: tag(name),
+    };
+    let shown = meta.read(get("t")).await.unwrap().unwrap();
+    assert_eq!((shown.digest.clone(), shown.version), (digest("two"), 2));
+    assert_eq!(meta.read(get("none")).await.unwrap(), None);
+    let page = |after: Option<&str>, limit| {
+        Stand(List {
+            repository: repo("a"),
+            after: after.map(str::to_owned),
+            limit,
+        })
+    };
+    let names = |page: Option<Vec<Standing>>| -> Vec<String> {
+        page.unwrap().into_iter().map(|one| one.name).collect()
+    };
+    assert_eq!(names(meta.scan(page(None, 9)).await.unwrap()), ["t", "u"]);
+    assert_eq!(names(meta.scan(page(Some("t"), 9)).await.unwrap()), ["u"]);
+    assert_eq!(meta.scan(page(None, 1)).await.unwrap().unwrap(), [shown]);
+
+    let delete = |version| DeleteAt {
+        delete: Delete {
+            repository: repo("a"),
+            tag: tag("t"),
+            actor: "bob".into(),
+            at: NOW + 9,
+        },
+        version,
+    };
+    assert_eq!(meta.write(delete(Some(1))).await.unwrap(), Deleted::Moved);
+    assert_eq!(meta.write(delete(Some(2))).await.unwrap(), Deleted::Done);
+    assert_eq!(meta.write(delete(None)).await.unwrap(), Deleted::Unknown);
+    let moves = |version, limit| MovesBefore {
+        repository: repo("a"),
+        tag: tag("t"),
+        version,
+        limit,
+    };
+    let versions = |moves: Vec<Move>| -> Vec<i64> { moves.iter().map(|one| one.version).collect() };
+    let all = meta.scan(moves(i64::MAX, 9)).await.unwrap();
+    assert_eq!(versions(all), [3, 2, 1]);
+    let some = meta.scan(moves(3, 1)).await.unwrap();
+    assert_eq!(versions(some), [2]);
 }

@@ -7,6 +7,8 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use rusqlite::types::ValueRef;
+use wharf_meta::access::{self, binding::Binding};
+use wharf_meta::credential::{self, CredentialRow};
 use wharf_meta::manifest::{Delete, Get, Put, Ref};
 use wharf_meta::suite::{
     NOW, digest, edge, events, publish, publish_key, push, push_blob, put, repo, tag,
@@ -48,6 +50,7 @@ fn every_old_schema_opens() {
         runtime().block_on(async {
             read(&meta).await;
             count(&meta).await;
+            rights(&meta, schema).await;
             push(&meta, put("team/app", "a new manifest", &["v1"])).await;
             meta.close().await;
         });
@@ -78,13 +81,27 @@ async fn count(meta: &Meta) {
     assert!(bytes > 30, "config, layer and three manifests: {bytes}");
 }
 
+/// Rights come with schema 8, and nobody has any by rows before.
+async fn rights(meta: &Meta, schema: u32) {
+    let epoch = meta.read(access::Epoch).await.unwrap();
+    let (after, limit) = (None, 9);
+    let rows = meta.scan(access::binding::List { after, limit }).await;
+    let rows = rows.unwrap();
+    if schema < 8 {
+        assert!(epoch == 0 && rows.is_empty());
+        return;
+    }
+    assert_eq!((epoch, rows.len()), (2, 1));
+    assert_eq!(rows[0].binding.name, "alice");
+}
+
 /// One of everything.
 async fn fill(meta: &Meta) {
     let config = push_blob(meta, "team/app", "config").await;
-    meta.write(publish_key("team/app", "layer", "blobs/sha256/ab/key.1"))
+    meta.write(publish_key("team/app", "layer", "blobs/sha256/ab/key.2"))
         .await
         .unwrap();
-    meta.write(publish_key("team/app", "layer", "blobs/sha256/ab/key.2"))
+    meta.write(publish_key("team/app", "layer", "blobs/sha256/ab/key.1"))
         .await
         .unwrap();
     let edges = vec![
@@ -164,6 +181,58 @@ async fn fill(meta: &Meta) {
         subject,
         credential,
         created_at: NOW,
+    })
+    .await
+    .unwrap();
+    let by = || access::By {
+        actor: "root".into(),
+        epoch: None,
+        at: NOW,
+    };
+    let (path, visibility) = ("team".to_owned(), "internal".to_owned());
+    let namespace = access::namespace::Put {
+        path: path.clone(),
+        visibility,
+        by: by(),
+    };
+    meta.write(namespace).await.unwrap();
+    let binding = Binding {
+        namespace: path,
+        kind: "user".into(),
+        name: "alice".into(),
+        role: "owner".into(),
+        ..Binding::default()
+    };
+    let custom_role = false;
+    let put = access::binding::Put {
+        binding,
+        custom_role,
+        by: by(),
+    };
+    meta.write(put).await.unwrap();
+    meta.write(credential::CreateRobot {
+        secret: CredentialRow {
+            id: "credential".into(),
+            kind: "robot".into(),
+            principal: "team+ci".into(),
+            source: "robot".into(),
+            name: "1".into(),
+            hash: vec![5; 4],
+            scopes: Some("pull:team".into()),
+            expires_at: Some(NOW + 1),
+            created_at: NOW,
+            created_by: "root".into(),
+        },
+        expires_at: NOW + 2,
+        networks: "10.0.0.0/8".into(),
+    })
+    .await
+    .unwrap();
+    let (id, address) = ("credential".to_owned(), "10.0.0.1".to_owned());
+    meta.write(credential::Use {
+        id,
+        at: NOW,
+        address,
     })
     .await
     .unwrap();

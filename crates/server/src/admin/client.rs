@@ -56,6 +56,13 @@ pub fn call(folder: &Path, command: &Command) -> Result<Reply, CallError> {
     read(&answer)
 }
 
+impl CallError {
+    /// What it means that the socket of this folder could not be reached, or did not answer.
+    pub fn new(error: &std::io::Error, folder: &Path) -> Self {
+        failed(error, &folder.join(super::SOCKET))
+    }
+}
+
 fn failed(error: &std::io::Error, path: &Path) -> CallError {
     match error.kind() {
         ErrorKind::NotFound | ErrorKind::ConnectionRefused => CallError::Stopped,

@@ -1,12 +1,14 @@
 //! Commands for whoever runs the registry: on a running one through the socket in its data folder, on a stopped one
 //! directly. Both ways end in [`Operator::execute`].
 //!
-//! The socket speaks HTTP/1.1 with JSON: `POST /admin/<command>`. Whoever can open it (mode 0600) may do everything, so
+//! The socket speaks HTTP/1.1 with JSON: `POST /admin/<command>`, and the management API (`crate::api`). Whoever can open it (mode 0600) may do everything, so
 //! there are no credentials. `cli` is the client; nothing of this is reachable over the network.
 
+pub(crate) mod access;
 mod client;
+mod identity;
 mod server;
-mod status;
+pub(crate) mod status;
 mod upkeep;
 
 use std::fmt;
@@ -20,7 +22,9 @@ use wharf_oci::RepositoryName;
 
 use crate::config::{self, Inputs};
 
+pub use self::access::{AccessCommand, AccessReply, BindingView, ExplanationView};
 pub use self::client::{CallError, call};
+pub use self::identity::{Identity, IdentityReply, PersonView, RobotView, SecretView};
 pub use self::server::{AdminServer, start};
 pub use self::status::{Health, ReplicaView};
 pub use self::upkeep::{
@@ -57,8 +61,12 @@ pub enum Command {
         /// Read every byte.
         deep: bool,
     },
+    /// Users, robots, API tokens.
+    Identity(Identity),
     /// Jobs, collection, undelete.
     Upkeep(Upkeep),
+    /// Who may do what.
+    Access(AccessCommand),
     /// A look for bytes that no row names.
     StorageReindex {
         /// These are to hold them; without any, they are only listed.
@@ -79,7 +87,9 @@ impl Command {
             Self::ResetPassword { .. } => "reset-password",
             Self::BackupCreate { .. } => "backup-create",
             Self::StorageVerify { .. } => "storage-verify",
+            Self::Identity(_) => "identity",
             Self::Upkeep(_) => "upkeep",
+            Self::Access(_) => "access",
             Self::StorageCopy { .. } => "storage-copy",
             Self::StorageReindex { .. } => "storage-reindex",
         }
@@ -119,8 +129,12 @@ pub enum Reply {
     Copied(Copied),
     /// To [`Command::StorageVerify`].
     Verified(Verified),
+    /// To [`Command::Identity`].
+    Identity(IdentityReply),
     /// To [`Command::Upkeep`].
     Upkeep(UpkeepReply),
+    /// To [`Command::Access`].
+    Access(AccessReply),
     /// To [`Command::StorageReindex`].
     Reindexed(Reindexed),
 }
@@ -302,8 +316,14 @@ impl Operator {
                 };
                 self.backup(&folder, content).await
             }
+            Command::Identity(identity) => Ok(Reply::Identity(
+                identity::execute(&self.registry, identity).await?,
+            )),
             Command::Upkeep(upkeep) => Ok(Reply::Upkeep(
                 upkeep::execute(&self.registry, upkeep).await?,
+            )),
+            Command::Access(command) => Ok(Reply::Access(
+                access::execute(&self.registry, command).await?,
             )),
             Command::StorageVerify { deep } => {
                 // Otherwise clients would be told that damaged blobs exist, and never push them again.
@@ -405,7 +425,7 @@ impl Operator {
 
 /// The socket of a data folder as the kernel takes it: paths of sockets are short, so a long one goes through the
 /// folder's descriptor, which must stay open as long as the path is used.
-fn socket(folder: &Path) -> std::io::Result<(PathBuf, Option<std::fs::File>)> {
+pub(crate) fn socket(folder: &Path) -> std::io::Result<(PathBuf, Option<std::fs::File>)> {
     use std::os::fd::AsRawFd as _;
     let path = folder.join(SOCKET);
     // 108 bytes with a zero, and the listener adds its process id while it binds.

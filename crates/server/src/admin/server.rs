@@ -8,6 +8,7 @@ use http::{Method, StatusCode};
 use serde::Serialize;
 
 use super::{Command, Operator, Refusal};
+use crate::api::{Api, Door};
 use crate::http::body::Body;
 use crate::http::listener::BindError;
 use crate::http::{
@@ -44,20 +45,30 @@ pub enum StartError {
 }
 
 /// Starts listening in the operator's data folder, within the current runtime.
-pub fn start(operator: Operator) -> Result<AdminServer, StartError> {
+pub fn start(operator: Operator, api: Arc<Api>) -> Result<AdminServer, StartError> {
     let (path, folder) = super::socket(&operator.folder)?;
     let listeners = Listeners::bind(&[ListenAddr::Unix { path, mode: 0o600 }])?;
-    let running = Server::start(ServerOptions::new(listeners), Arc::new(Admin(operator)));
+    let running = Server::start(
+        ServerOptions::new(listeners),
+        Arc::new(Admin { operator, api }),
+    );
     Ok(AdminServer {
         running,
         _folder: folder,
     })
 }
 
-struct Admin(Operator);
+struct Admin {
+    operator: Operator,
+    /// The management API, for a caller who may do everything.
+    api: Arc<Api>,
+}
 
 impl Handler for Admin {
     async fn handle(&self, mut request: Request) -> Response {
+        if request.is_api() {
+            return self.api.handle(request, Door::Socket).await;
+        }
         if request.method != Method::POST {
             let mut response = refuse(
                 StatusCode::METHOD_NOT_ALLOWED,
@@ -90,7 +101,7 @@ impl Handler for Admin {
                 );
             }
         };
-        match self.0.execute(command).await {
+        match self.operator.execute(command).await {
             Ok(reply) => json(StatusCode::OK, &reply),
             Err(refusal @ Refusal::Wrong(_)) => {
                 refuse(StatusCode::BAD_REQUEST, &refusal.to_string())

@@ -48,7 +48,7 @@ pub struct ReplicaView {
 }
 
 /// What can be found out: a store that does not answer shows in its own line.
-pub(super) async fn health(registry: &Registry, folder: &Path) -> Health {
+pub(crate) async fn health(registry: &Registry, folder: &Path) -> Health {
     let (metadata, blobs) = health::stores(registry).await;
     Health {
         folder: folder.display().to_string(),

@@ -7,11 +7,12 @@
 use std::path::Path;
 
 use rustix::fs::{Access, access};
-use wharf_blob::object::{Object, ObjectOptions, Owned, apart};
+use wharf_blob::object::{Object, ObjectOptions, apart};
+use wharf_blob::{Ground, Owned};
 use wharf_core::clock::{Clock, SystemClock};
 use wharf_meta::{Known, Look, PostgresOptions, look};
 
-use super::data::{DATABASE, DataError, DataOptions};
+use super::data::{Blobs, DATABASE, DataError, DataOptions};
 
 /// Clocks may differ by so many seconds before that is told.
 pub(super) const APART: i64 = 60;
@@ -54,17 +55,22 @@ pub async fn check(options: &DataOptions) -> Report {
             None
         }
     };
-    match &options.object {
-        None => report
-            .found
-            .push("Blobs are files in the data folder: there is no bucket to ask.".to_owned()),
-        Some(object) => match bucket(object, known.as_ref()).await {
-            Ok((found, warning)) => {
-                report.found.push(found);
-                report.warnings.extend(warning);
-            }
-            Err(error) => report.problems.push(error),
-        },
+    let looked = match &options.blobs {
+        Blobs::Data => {
+            let found = "Blobs are files in the data folder: there is no bucket to ask.";
+            Ok((found.to_owned(), None))
+        }
+        Blobs::Folder(folder) => ground(folder, known.as_ref())
+            .await
+            .map(|found| (found, None)),
+        Blobs::Bucket(object) => bucket(object, known.as_ref()).await,
+    };
+    match looked {
+        Ok((found, warning)) => {
+            report.found.push(found);
+            report.warnings.extend(warning);
+        }
+        Err(error) => report.problems.push(error),
     }
     report
 }
@@ -122,23 +128,26 @@ fn folder(path: &Path) -> Result<bool, DataError> {
     Ok(false)
 }
 
-/// Refuses a bucket that is not for an installation of which this is known.
-pub(super) async fn judge(bucket: &Object, known: &Known) -> Result<Owned, DataError> {
+/// Refuses a place that is not for an installation of which this is known.
+pub(super) async fn judge(ground: &impl Ground, known: &Known) -> Result<Owned, DataError> {
     // Any other name than that of the mark.
     let nobody = || uuid::Uuid::new_v4().to_string();
     let name = known.installation.clone().unwrap_or_else(nobody);
-    let owned = bucket.owned_by(&name).await?;
+    let owned = ground.owned_by(&name).await?;
     if owned == Owned::Free && known.has_blobs {
-        return Err(elsewhere(bucket));
+        return Err(elsewhere(ground));
     }
     Ok(owned)
 }
 
-/// An empty bucket, and a registry with blobs.
-pub(super) fn elsewhere(bucket: &Object) -> DataError {
-    DataError::Elsewhere {
-        key: bucket.keys().0,
-    }
+/// An empty place, and a registry with blobs.
+fn elsewhere(ground: &impl Ground) -> DataError {
+    let (place, key) = ground.place();
+    let hint = match place {
+        "bucket" => " and the `prefix`",
+        _ => ", and see that its file system is mounted",
+    };
+    DataError::Elsewhere { place, key, hint }
 }
 
 async fn bucket(
@@ -148,30 +157,35 @@ async fn bucket(
     let mut options = options.clone();
     options.client.hasty = true;
     let bucket = Object::open(&options)?;
-    let found = match known {
-        Some(known) => match judge(&bucket, known).await? {
+    let found = ground(&bucket, known).await?;
+    Ok((found, store_clock(&bucket)))
+}
+
+async fn ground(ground: &impl Ground, known: Option<&Known>) -> Result<String, DataError> {
+    let (place, _) = ground.place();
+    Ok(match known {
+        Some(known) => match judge(ground, known).await? {
             Owned::Ours => {
                 let name = known.installation.as_deref().unwrap_or_default();
-                let unsaid = match bucket.is_writable(name).await? {
+                let unsaid = match ground.is_writable(name).await? {
                     true => "",
                     false => " Whether it may be written to, the store does not say.",
                 };
                 format!(
-                    "The bucket can be used by installation {name}, which this is; another one is refused at its start.{unsaid}"
+                    "The {place} can be used by installation {name}, which this is; another one is refused at its start.{unsaid}"
                 )
             }
-            Owned::Free => {
-                "The bucket can be used: it is empty, and a registry without blobs takes it at its start.".to_owned()
-            }
-        },
-        None => match bucket.owner().await? {
-            Some(name) => format!(
-                "The bucket can be read and belongs to installation {name}; whether that is this one could not be seen."
+            Owned::Free => format!(
+                "The {place} can be used: it is empty, and a registry without blobs takes it at its start."
             ),
-            None => "The bucket can be read and is empty.".to_owned(),
         },
-    };
-    Ok((found, store_clock(&bucket)))
+        None => match ground.owner().await? {
+            Some(name) => format!(
+                "The {place} can be read and belongs to installation {name}; whether that is this one could not be seen."
+            ),
+            None => format!("The {place} can be read and is empty."),
+        },
+    })
 }
 
 /// A clock that is off from the store's.

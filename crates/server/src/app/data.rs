@@ -8,12 +8,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use wharf_blob::object::{Object, ObjectOptions, Owned, OwnerError};
-use wharf_blob::{BlobStore, Fs, FsOptions};
+use wharf_blob::fs::Folder;
+use wharf_blob::object::{Object, ObjectOptions};
+use wharf_blob::{BlobStore, Fs, FsOptions, Ground, Owned, OwnerError};
 use wharf_meta::lock::{self, FolderLock, LockError};
 use wharf_meta::{
     INSTALLATION, Known, Meta, Opened, PostgresOptions, SqliteOptions, Synchronous, blob, setting,
 };
+
+use wharf_core::access::{Password, SecretKeys};
 
 use super::check;
 
@@ -35,8 +38,10 @@ pub struct DataOptions {
     pub postgres: Option<PostgresOptions>,
     /// Threads for blob input and output at most; 0: the store chooses.
     pub io_threads: usize,
-    /// The bucket that has the blobs; `None`: they are files in the folder.
-    pub object: Option<ObjectOptions>,
+    /// What has the blobs.
+    pub blobs: Blobs,
+    /// The keys that seal secrets in the metadata; `None`: those of a file in the folder.
+    pub secret_key: Option<Password>,
 }
 
 impl DataOptions {
@@ -48,13 +53,41 @@ impl DataOptions {
             synchronous: Synchronous::Full,
             postgres: None,
             io_threads: 0,
-            object: None,
+            blobs: Blobs::Data,
+            secret_key: None,
         }
     }
 
     /// The metadata store's file, when it is one.
     pub fn database(&self) -> PathBuf {
         self.folder.join(DATABASE)
+    }
+}
+
+/// What has the blobs.
+#[derive(Debug, Clone)]
+pub enum Blobs {
+    /// The data folder itself.
+    Data,
+    /// A folder elsewhere; with a database, all replicas have it.
+    Folder(Folder),
+    /// A bucket.
+    Bucket(Box<ObjectOptions>),
+}
+
+impl Blobs {
+    fn folder(&self) -> Option<&Folder> {
+        match self {
+            Self::Folder(folder) => Some(folder),
+            _ => None,
+        }
+    }
+
+    fn bucket(&self) -> Result<Option<Object>, wharf_blob::Error> {
+        match self {
+            Self::Bucket(options) => Object::open(options).map(Some),
+            _ => Ok(None),
+        }
     }
 }
 
@@ -75,18 +108,25 @@ pub enum DataError {
         "the metadata is a copy that broke off, not all of it is there; drop the database and run `wharf metadata copy` again"
     )]
     HalfCopied,
-    /// The bucket is not this installation's, or cannot be used.
+    /// The place for blobs is not this installation's, or cannot be used.
     #[error(transparent)]
     Owner(#[from] OwnerError),
-    /// The bucket is empty, and the metadata knows of blobs.
+    /// The place for blobs is empty, and the metadata knows of some.
     #[error(
-        "`{key}`: the bucket is empty, and this registry has blobs elsewhere; name the bucket and the `prefix` that have them, or \
-         copy them there first (`wharf storage copy --to`)"
+        "`{key}`: the {place} is empty, and this registry has blobs elsewhere; name the {place} that has them{hint}, or copy them \
+         there first (`wharf storage copy --to`)"
     )]
     Elsewhere {
+        /// What it is.
+        place: &'static str,
         /// The key that names it.
         key: String,
+        /// What may have been forgotten.
+        hint: &'static str,
     },
+    /// The keys that seal secrets cannot be had.
+    #[error("{0}")]
+    SecretKey(String),
     /// The folder cannot be made or entered.
     #[error("the data folder {} cannot be used: {source}; choose another one with --data", folder.display())]
     Folder {
@@ -110,6 +150,7 @@ pub struct Data {
     pub blobs: Arc<dyn BlobStore>,
     /// The same, when it is a bucket.
     bucket: Option<Object>,
+    secret_key: Option<Password>,
     /// Freed when everything else has been dropped.
     _lock: FolderLock,
 }
@@ -121,7 +162,8 @@ impl Data {
         // Before even the lock file is made: a folder that is refused stays as it was found.
         wharf_meta::inspect(&folder.join(DATABASE))?;
         let lock = lock::acquire(&folder, options.lock_wait, waiting)?;
-        let bucket = options.object.as_ref().map(Object::open).transpose()?;
+        let bucket = options.blobs.bucket()?;
+        let elsewhere = options.blobs.folder();
         let (meta, opened) = match &options.postgres {
             Some(postgres) => {
                 // Before anything is made or migrated, in either store: both may be somebody else's.
@@ -131,6 +173,9 @@ impl Data {
                 }
                 if let (Some(bucket), Some(known)) = (&bucket, &look.known) {
                     check::judge(bucket, known).await?;
+                }
+                if let (Some(folder), Some(known)) = (elsewhere, &look.known) {
+                    check::judge(folder, known).await?;
                 }
                 if folder.join(DATABASE).exists() {
                     tracing::warn!(
@@ -150,11 +195,17 @@ impl Data {
             meta.close().await;
             return Err(DataError::HalfCopied);
         }
+        // Whoever opens a folder makes others in it: it is ours before.
+        if let Some(elsewhere) = elsewhere {
+            own(&meta, elsewhere, false).await?;
+        }
         let blobs: Arc<dyn BlobStore> = match &bucket {
             Some(bucket) => Arc::new(bucket.clone()),
             None => Arc::new(Fs::open(FsOptions {
                 threads: options.io_threads,
-                ..FsOptions::new(&folder)
+                // The lock of the data folder keeps others from a database in it, and from what it names.
+                shared: elsewhere.is_some() && meta.is_shared(),
+                ..FsOptions::new(elsewhere.map_or(&*folder, Folder::path))
             })?),
         };
         Ok(Self {
@@ -163,6 +214,7 @@ impl Data {
             meta,
             blobs,
             bucket,
+            secret_key: options.secret_key.clone(),
             _lock: lock,
         })
     }
@@ -170,21 +222,25 @@ impl Data {
 
 /// The blob store that `options` name, as a place to copy blobs of this registry to. Nothing else of the options counts.
 pub async fn target(meta: &Meta, options: &DataOptions) -> Result<Arc<dyn BlobStore>, DataError> {
-    match &options.object {
-        Some(object) => {
+    match &options.blobs {
+        Blobs::Bucket(object) => {
             let bucket = Object::open(object)?;
             own(meta, &bucket, true).await?;
             Ok(Arc::new(bucket))
         }
-        None => {
+        Blobs::Folder(folder) => {
+            own(meta, folder, true).await?;
+            Ok(Arc::new(Fs::open(FsOptions::new(folder.path()))?))
+        }
+        Blobs::Data => {
             let folder = make(&options.folder)?;
             Ok(Arc::new(Fs::open(FsOptions::new(folder))?))
         }
     }
 }
 
-/// Takes a free bucket; one in which blobs should be, unless they are about to come, only if there are none yet.
-async fn own(meta: &Meta, bucket: &Object, to_fill: bool) -> Result<(), DataError> {
+/// Takes a free place; one in which blobs should be, unless they are about to come, only if there are none yet.
+async fn own(meta: &Meta, ground: &impl Ground, to_fill: bool) -> Result<(), DataError> {
     let key = INSTALLATION.to_owned();
     let known = meta.read(setting::Get { key: key.clone() }).await?;
     let any = blob::ListLive {
@@ -196,9 +252,9 @@ async fn own(meta: &Meta, bucket: &Object, to_fill: bool) -> Result<(), DataErro
         installation: known,
         half_copied: false,
     };
-    if check::judge(bucket, &known).await? == Owned::Ours {
+    if check::judge(ground, &known).await? == Owned::Ours {
         let name = known.installation.as_deref().unwrap_or_default();
-        return match bucket.is_writable(name).await {
+        return match ground.is_writable(name).await {
             // What is to be filled and cannot be is of no use.
             Err(error) if to_fill => Err(error.into()),
             // What is there can be read and is served.
@@ -214,12 +270,18 @@ async fn own(meta: &Meta, bucket: &Object, to_fill: bool) -> Result<(), DataErro
     // Another replica may have named the installation meanwhile.
     let ensure = setting::Ensure { key, value: name };
     let name = meta.write(ensure).await?;
-    Ok(bucket.take(&name).await?)
+    Ok(ground.take(&name).await?)
 }
 
 impl Data {
+    /// The keys that seal secrets in the metadata. The first call makes them, unless they are given.
+    pub fn secret_keys(&self) -> Result<SecretKeys, DataError> {
+        super::secret::load(self.secret_key.as_ref(), &self.folder)
+    }
+
     /// Makes sure that the bucket is this installation's: an empty one is taken, one with another mark or none is refused
-    /// and left as it is, and so is an empty one when there are blobs already. Files in the data folder need no mark: the folder's lock and the database beside them are one.
+    /// and left as it is, and so is an empty one when there are blobs already. A folder elsewhere was asked before it was opened. Files
+    /// in the data folder need no mark: the folder's lock and the database beside them are one.
     pub async fn own(&self) -> Result<(), DataError> {
         match &self.bucket {
             Some(bucket) => {

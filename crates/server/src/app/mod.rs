@@ -5,6 +5,7 @@ mod check;
 mod copy;
 mod data;
 pub(crate) mod health;
+mod secret;
 mod upkeep;
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -22,8 +23,10 @@ use wharf_core::{Clock, ContentRules, Limits, Registry, mark};
 
 pub use self::check::{Report, check};
 pub use self::copy::{CopyError, Place, copy};
-pub use self::data::{Data, DataError, DataOptions, target};
+pub use self::data::{Blobs, Data, DataError, DataOptions, target};
+pub use self::secret::{ForgetError, forget};
 pub use self::upkeep::Upkeep;
+use crate::api::{Api, Door};
 use crate::http::body::Body;
 use crate::http::shutdown::Readiness;
 use crate::http::{ApiError, Handler, Request, Response, Route};
@@ -70,6 +73,8 @@ pub struct App {
     /// The stores, and with them the data folder's lock.
     pub data: Data,
     v2: V2,
+    /// The management API, for the admin socket too.
+    pub api: Arc<Api>,
     metrics: Arc<Metrics>,
     /// Host and port of `external_url`.
     authority: Option<String>,
@@ -111,7 +116,8 @@ impl App {
             None => options.clock,
         };
         let now = clock.now_ms();
-        let access = Access::open(options.access, data.meta.clone(), now).await?;
+        let access =
+            Access::open(options.access, data.secret_keys()?, data.meta.clone(), now).await?;
         let challenges = Challenges {
             service: access.service().to_owned(),
             basic: options.basic_challenge,
@@ -154,6 +160,7 @@ impl App {
                 options.external_url.as_deref(),
                 options.redirect,
             ),
+            api: Arc::new(Api::new(registry.clone(), Some(options.metrics.clone()))),
             authority: options.external_url.as_deref().and_then(authority),
             metrics: options.metrics,
             registry,
@@ -183,6 +190,10 @@ impl App {
             }
         }
         let me = self.me.get_or_init(|| me).clone();
+        // Whoever finds this process ready finds it in the list, too.
+        if let Err(error) = replica::beat(&self.registry, &me).await {
+            tracing::debug!(%error, "the other replicas could not be told of this one yet");
+        }
         tokio::spawn(upkeep::beats(self.registry.clone(), me, self.stop.clone()));
     }
 
@@ -232,6 +243,8 @@ impl Handler for App {
                 Err(refusal) => refusal.into_response(),
             },
             Ok(Route::Token) => self.v2.token(request).await,
+            Ok(Route::Api(_)) => self.api.handle(request, Door::Network).await,
+            Err(_) if request.is_api() => self.api.handle(request, Door::Network).await,
             _ => self.v2.handle(request).await,
         }
     }

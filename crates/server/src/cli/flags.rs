@@ -34,6 +34,11 @@ impl ConfigFlags {
 }
 
 impl DataFlags {
+    /// Whether a data folder or a configuration was named.
+    pub(super) fn are_given(&self) -> bool {
+        self.0.config.is_some() || !self.0.values.is_empty()
+    }
+
     /// What the configuration is read from.
     pub(super) fn inputs(&self) -> Inputs {
         self.0.inputs()

@@ -126,7 +126,12 @@ fn confirm(inputs: &Inputs) -> Outcome {
         count(plan.blob_count, "blob"),
         bytes(plan.blob_bytes)
     ));
-    eprint!("{text}");
+    agree(text.trim_end())
+}
+
+/// Says what is about to be done, and asks.
+pub(super) fn agree(text: &str) -> Outcome {
+    eprintln!("{text}");
     if !std::io::stdin().is_terminal() {
         return Err(Failure::text(
             Exit::Usage,

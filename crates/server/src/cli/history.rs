@@ -2,13 +2,16 @@
 
 use clap::Subcommand;
 
+use super::client::Where;
 use super::exit::{Exit, Failure, Outcome};
-use super::flags::DataFlags;
 use super::gc::{ask, time, unexpected};
 use super::human::{bytes, count};
 use super::print;
 use crate::admin::{HistoryView, SizeView, Upkeep, UpkeepReply};
 use crate::config::Inputs;
+
+#[path = "history_remote.rs"]
+mod remote;
 
 /// What can be done with repositories.
 #[derive(Debug, Subcommand)]
@@ -28,7 +31,19 @@ pub(super) enum RepoCommand {
         #[arg(long, value_name = "PREFIX")]
         within: Option<String>,
         #[command(flatten)]
-        flags: DataFlags,
+        at: Where,
+    },
+    /// Delete all manifests and tags of a repository
+    ///
+    /// They can be restored until their window ends; then what nothing else needs gives its room back. The name stays.
+    Rm {
+        /// The repository
+        repository: String,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+        #[command(flatten)]
+        at: Where,
     },
     /// Show moves of tags and deleted manifests of a repository, the latest first
     History {
@@ -38,13 +53,33 @@ pub(super) enum RepoCommand {
         #[arg(long, default_value_t = 50)]
         limit: u32,
         #[command(flatten)]
-        flags: DataFlags,
+        at: Where,
     },
 }
 
 /// What can be done with tags.
 #[derive(Debug, Subcommand)]
 pub(super) enum TagCommand {
+    /// List the tags of a repository, and where they stand
+    List {
+        /// The repository
+        repository: String,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        at: Where,
+    },
+    /// Delete tags; their manifests stay, and can be pulled by digest
+    ///
+    /// `wharf tag restore` puts them back.
+    Rm {
+        /// REPOSITORY:TAG
+        #[arg(required = true)]
+        references: Vec<String>,
+        #[command(flatten)]
+        at: Where,
+    },
     /// Show where a tag stood, the latest first; without a tag, all moves in the repository
     History {
         /// REPOSITORY or REPOSITORY:TAG
@@ -53,7 +88,7 @@ pub(super) enum TagCommand {
         #[arg(long, default_value_t = 50)]
         limit: u32,
         #[command(flatten)]
-        flags: DataFlags,
+        at: Where,
     },
     /// Put a tag back to where it stood
     ///
@@ -66,7 +101,7 @@ pub(super) enum TagCommand {
         #[arg(long)]
         version: Option<i64>,
         #[command(flatten)]
-        flags: DataFlags,
+        at: Where,
     },
 }
 
@@ -78,7 +113,7 @@ pub(super) enum ManifestCommand {
         /// REPOSITORY@DIGEST, as `wharf repo history` shows it
         reference: String,
         #[command(flatten)]
-        flags: DataFlags,
+        at: Where,
     },
 }
 
@@ -89,14 +124,17 @@ pub(super) fn repo(command: &RepoCommand) -> Outcome {
             prefixes,
             json,
             within,
-            flags,
+            at,
         } => {
+            if at.is_remote()? {
+                return remote::repositories(at, *size, *prefixes, *json, within.as_deref());
+            }
             let within = within.clone();
             let wanted = match prefixes {
                 true => Upkeep::PrefixList,
                 false => Upkeep::RepoList { within },
             };
-            match ask(&flags.inputs(), wanted)? {
+            match ask(&at.flags.inputs(), wanted)? {
                 UpkeepReply::Sizes(sizes) if *json => print(&as_json(&sizes)),
                 UpkeepReply::Sizes(sizes) if *prefixes => print(&sized(&sizes, "prefix")),
                 UpkeepReply::Sizes(sizes) if *size => print(&sized(&sizes, "repository")),
@@ -112,8 +150,13 @@ pub(super) fn repo(command: &RepoCommand) -> Outcome {
         RepoCommand::History {
             repository,
             limit,
-            flags,
-        } => history(&flags.inputs(), repository, None, *limit),
+            at,
+        } => history(at, repository, None, *limit),
+        RepoCommand::Rm {
+            repository,
+            yes,
+            at,
+        } => remote::clear(at, repository, *yes),
     }
 }
 
@@ -182,32 +225,56 @@ pub(super) fn tag(command: &TagCommand) -> Outcome {
         TagCommand::History {
             reference,
             limit,
-            flags,
+            at,
         } => match reference.split_once(':') {
-            Some((repository, tag)) => history(&flags.inputs(), repository, Some(tag), *limit),
-            None => history(&flags.inputs(), reference, None, *limit),
+            Some((repository, tag)) => history(at, repository, Some(tag), *limit),
+            None => history(at, reference, None, *limit),
         },
+        TagCommand::List {
+            repository,
+            json,
+            at,
+        } => remote::tags(at, repository, *json),
+        TagCommand::Rm { references, at } => {
+            let parsed: Result<Vec<_>, _> = references
+                .iter()
+                .map(|reference| parts(reference, ':', "REPOSITORY:TAG"))
+                .collect();
+            remote::delete_tags(at, &parsed?)
+        }
         TagCommand::Restore {
             reference,
             version,
-            flags,
+            at,
         } => {
             let (repository, tag) = parts(reference, ':', "REPOSITORY:TAG")?;
+            if at.is_remote()? {
+                return print(&told_restored(remote::restore_tag(
+                    at,
+                    &repository,
+                    &tag,
+                    *version,
+                )?)?);
+            }
             let restore = Upkeep::TagRestore {
                 repository,
                 tag,
                 version: *version,
             };
-            restored(&flags.inputs(), restore)
+            restored(&at.flags.inputs(), restore)
         }
     }
 }
 
 pub(super) fn manifest(command: &ManifestCommand) -> Outcome {
-    let ManifestCommand::Restore { reference, flags } = command;
+    let ManifestCommand::Restore { reference, at } = command;
     let (repository, digest) = parts(reference, '@', "REPOSITORY@DIGEST")?;
+    if at.is_remote()? {
+        let back = remote::restore_manifest(at, &repository, &digest)?;
+        return print(&told_restored(back)?);
+    }
     let restore = Upkeep::ManifestRestore { repository, digest };
-    restored(&flags.inputs(), restore)
+    restored(&at.flags.inputs(), restore)
 }
 
 fn parts(reference: &str, border: char, form: &str) -> Result<(String, String), Failure> {
@@ -221,37 +288,55 @@ fn parts(reference: &str, border: char, form: &str) -> Result<(String, String), 
 }
 
 fn restored(inputs: &Inputs, restore: Upkeep) -> Outcome {
-    match ask(inputs, restore)? {
-        UpkeepReply::Restored {
-            digest,
-            manifest,
-            tags,
-            others,
-        } => {
-            let mut text = String::new();
-            if manifest {
-                text.push_str(&format!("Restored manifest {digest}.\n"));
-            }
-            if others > 0 {
-                let others = count(others, "other manifest");
-                text.push_str(&format!("With it {others}, in it or about it.\n"));
-            }
-            for tag in tags {
-                text.push_str(&format!("Tag {tag} stands at {digest}.\n"));
-            }
-            print(&text)
+    print(&told_restored(ask(inputs, restore)?)?)
+}
+
+fn told_restored(reply: UpkeepReply) -> Result<String, Failure> {
+    let UpkeepReply::Restored {
+        digest,
+        manifest,
+        tags,
+        others,
+    } = reply
+    else {
+        return Err(unexpected(reply));
+    };
+    let mut text = String::new();
+    if manifest {
+        text.push_str(&format!("Restored manifest {digest}.\n"));
+    }
+    if others > 0 {
+        let others = count(others, "other manifest");
+        text.push_str(&format!("With it {others}, in it or about it.\n"));
+    }
+    for tag in tags {
+        text.push_str(&format!("Tag {tag} stands at {digest}.\n"));
+    }
+    Ok(text)
+}
+
+/// `wharf whoami`.
+pub(super) fn whoami(at: &Where, json: bool) -> Outcome {
+    let me = at.client()?.get("/api/v1/me")?;
+    match json {
+        true => print(&format!("{me:#}\n")),
+        false => {
+            let word = |field: &str| me[field].as_str().unwrap_or_default().to_owned();
+            print(&format!("{} ({})\n", word("name"), word("kind")))
         }
-        other => Err(unexpected(other)),
     }
 }
 
-fn history(inputs: &Inputs, repository: &str, tag: Option<&str>, limit: u32) -> Outcome {
+fn history(at: &Where, repository: &str, tag: Option<&str>, limit: u32) -> Outcome {
+    if at.is_remote()? {
+        return print(&told(&remote::history(at, repository, tag, limit)?));
+    }
     let ask_for = Upkeep::History {
         repository: repository.to_owned(),
         tag: tag.map(str::to_owned),
         limit,
     };
-    match ask(inputs, ask_for)? {
+    match ask(&at.flags.inputs(), ask_for)? {
         UpkeepReply::History(history) => print(&told(&history)),
         other => Err(unexpected(other)),
     }

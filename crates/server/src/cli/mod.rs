@@ -3,17 +3,21 @@
 //! Called by `main.rs` alone. Commands end with an [`Exit`] code. Nothing here knows how a registry works: that is in
 //! `app` and `wharf_core`.
 
+mod access;
 mod banner;
+mod client;
 mod config;
 mod exit;
 mod flags;
 mod gc;
 mod history;
 mod human;
+mod identity;
 mod job;
 mod metadata;
 mod offline;
 mod page;
+mod pull_secret;
 mod serve;
 mod status;
 mod storage;
@@ -35,6 +39,8 @@ Examples:
   wharf serve --config /etc/wharf/wharf.toml   As the file says; `wharf config defaults` prints one
   wharf admin reset-password                   The password is lost
   wharf backup create /mnt/backup              While it serves; again later adds what is new
+  wharf login registry.example.com             Manage a registry from another machine
+  wharf tag list team/app                      The tags of a repository, and where they stand
 
 Next steps once it runs:
   docker login 127.0.0.1:5000 -u admin
@@ -70,6 +76,32 @@ enum Command {
     /// Manage the administrator
     #[command(subcommand)]
     Admin(AdminCommand),
+    Grant(access::GrantArgs),
+    Revoke(access::RevokeArgs),
+    /// Ask who may do what, and why
+    #[command(subcommand)]
+    Access(access::RightsCommand),
+    /// Manage groups of users and robots
+    #[command(subcommand)]
+    Group(access::GroupCommand),
+    /// Manage namespaces: who may pull from them without a grant
+    #[command(subcommand)]
+    Namespace(access::NamespaceCommand),
+    /// Manage roles beside those that are built in
+    #[command(subcommand)]
+    Role(access::RoleCommand),
+    /// Make, change and remove local users
+    #[command(subcommand)]
+    User(identity::UserCommand),
+    /// Make, rotate and remove robots: names and secrets for programs
+    #[command(subcommand)]
+    Robot(identity::RobotCommand),
+    /// Give users API tokens, and end them
+    #[command(subcommand)]
+    Token(identity::TokenCommand),
+    /// Make and rotate secrets with which clusters pull
+    #[command(subcommand)]
+    PullSecret(pull_secret::PullSecretCommand),
     /// Back up the registry, check or restore a backup
     #[command(subcommand)]
     Backup(BackupCommand),
@@ -79,6 +111,19 @@ enum Command {
     /// Move the metadata to another database
     #[command(subcommand)]
     Metadata(metadata::MetadataCommand),
+    Login(client::context::LoginArgs),
+    Logout(client::context::LogoutArgs),
+    /// Choose the registry that commands talk to
+    #[command(subcommand)]
+    Context(client::context::ContextCommand),
+    /// Show who one is to the registry
+    Whoami {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        at: client::Where,
+    },
     /// Look at repositories, and at what was deleted in them
     #[command(subcommand)]
     Repo(history::RepoCommand),
@@ -146,6 +191,12 @@ enum AdminCommand {
         #[arg(long, value_name = "FILE")]
         password_file: Option<PathBuf>,
     },
+    /// Begin anew when the secret key is lost
+    ///
+    /// Forgets the secrets in the database that only the lost key opens: the keys that sign tokens. The next start seals with
+    /// the key that it has, and whoever holds a token signs in again; passwords stay. Nothing may serve meanwhile. Only needed
+    /// with PostgreSQL: over a file, a start with another key does it by itself.
+    ForgetSecrets(DataFlags),
 }
 
 #[derive(Debug, Subcommand)]
@@ -153,8 +204,8 @@ enum BackupCommand {
     /// Back the registry up into a folder
     ///
     /// Works while it serves, and on a stopped registry. A folder that holds an older backup of the same registry gets
-    /// what is new; blobs are hard links where the file system allows it. The backup holds password hashes and signing
-    /// keys, but neither the configuration nor certificates.
+    /// what is new; blobs are hard links where the file system allows it. The backup holds password hashes and sealed
+    /// signing keys, but neither the configuration, certificates nor the secret key that opens them.
     Create {
         /// New or empty, or an older backup
         folder: PathBuf,
@@ -285,6 +336,13 @@ fn dispatch(command: Command) -> Outcome {
             flags,
             password_file,
         }) => storage::reset_password(&flags.inputs(), password_file.as_deref()),
+        Command::User(command) => identity::user(&command),
+        Command::Robot(command) => identity::robot(&command),
+        Command::Token(command) => identity::token(&command),
+        Command::PullSecret(command) => pull_secret::run(&command),
+        Command::Admin(AdminCommand::ForgetSecrets(flags)) => {
+            storage::forget_secrets(&flags.inputs())
+        }
         Command::Backup(BackupCommand::Create {
             folder,
             metadata_only,
@@ -300,7 +358,17 @@ fn dispatch(command: Command) -> Outcome {
         Command::Storage(StorageCommand::Verify { deep, flags, .. }) => {
             storage::verify(&flags.inputs(), deep)
         }
+        Command::Grant(args) => access::grant(&args),
+        Command::Revoke(args) => access::revoke(&args),
+        Command::Access(command) => access::rights(&command),
+        Command::Group(command) => access::group(&command),
+        Command::Namespace(command) => access::namespace(&command),
+        Command::Role(command) => access::role(&command),
         Command::Metadata(command) => metadata::run(command),
+        Command::Login(args) => client::context::login(args),
+        Command::Logout(args) => client::context::logout(&args),
+        Command::Context(command) => client::context::run(&command),
+        Command::Whoami { json, at } => history::whoami(&at, json),
         Command::Repo(command) => history::repo(&command),
         Command::Tag(command) => history::tag(&command),
         Command::Manifest(command) => history::manifest(&command),

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::runtime::Runtime;
 use wharf_core::Registry;
@@ -9,7 +10,8 @@ use wharf_core::access::{Access, AccessOptions};
 use wharf_core::clock::{Clock as _, SharedClock, SystemClock};
 
 use super::exit::{Exit, Failure};
-use crate::admin::{CallError, Command, Operator, Refusal, Reply, call};
+use crate::admin::{self, CallError, Command, Operator, Refusal, Reply, call};
+use crate::api::Api;
 use crate::app::Data;
 use crate::config::Config;
 use crate::memory;
@@ -18,6 +20,9 @@ use crate::memory;
 /// 61 suit turns of microseconds; those of uploads copy up to megabytes, and a new request may wait behind many: beside
 /// four pushes p50 of a manifest was 0.95 ms with 61 and 0.6 with 16. With 4, small requests alone lost a twentieth.
 const TURNS: u32 = 16;
+
+/// How long the answer of a command may take to leave.
+const GRACE: Duration = Duration::from_secs(5);
 
 /// The runtime of a command.
 pub(super) fn runtime() -> Result<Runtime, Failure> {
@@ -34,27 +39,53 @@ pub(super) fn perform(config: &Config, command: Command) -> Result<Reply, Failur
     let folder = &config.server.data;
     let database = config.data_options().database();
     // What runs there may know better where its metadata is.
-    let absent = || {
-        let hint = "name the data folder with --data, or the configuration that does with --config";
-        Failure::text(
-            Exit::Data,
-            format!("there is no registry in {}: {hint}", folder.display()),
-        )
-    };
     if !folder.exists() {
-        return Err(absent());
+        return Err(absent(folder));
     }
     let folder = absolute(folder)?;
     match call(&folder, &command) {
         Ok(reply) => Ok(reply),
         Err(CallError::Stopped) if config.metadata.url.is_none() && !database.exists() => {
-            Err(absent())
+            Err(absent(&folder))
         }
         Err(CallError::Stopped) => runtime()?.block_on(alone(config, command)),
         Err(CallError::Refused(refusal)) => Err(refusal.into()),
         Err(error @ CallError::NotYours { .. }) => Err(Failure::new(Exit::Data, error)),
         Err(error @ CallError::Broken(_)) => Err(Failure::new(Exit::Failure, error)),
     }
+}
+
+/// Nobody ever served from there.
+pub(super) fn absent(folder: &Path) -> Failure {
+    let hint = "name the data folder with --data, or the configuration that does with --config";
+    Failure::text(
+        Exit::Data,
+        format!("there is no registry in {}: {hint}", folder.display()),
+    )
+}
+
+/// Opens the stopped registry of this data folder with its socket, and nothing else that serves, for as long as `work` takes.
+pub(super) fn served<T>(
+    config: &Config,
+    work: impl FnOnce() -> std::io::Result<T>,
+) -> Result<T, Failure> {
+    if config.metadata.url.is_none() && !config.data_options().database().exists() {
+        return Err(absent(&config.server.data));
+    }
+    runtime()?.block_on(async {
+        let (data, operator) = open(config).await?;
+        let api = Arc::new(Api::new(operator.registry.clone(), None));
+        let outcome = match admin::start(operator, api) {
+            Ok(server) => {
+                let done = tokio::task::block_in_place(work);
+                server.stop(GRACE).await;
+                done.map_err(|error| Failure::new(Exit::Failure, error))
+            }
+            Err(error) => Err(Failure::new(Exit::Failure, error)),
+        };
+        data.meta.close().await;
+        outcome
+    })
 }
 
 /// A path that another process understands.
@@ -64,6 +95,14 @@ pub(super) fn absolute(path: &Path) -> Result<std::path::PathBuf, Failure> {
 }
 
 async fn alone(config: &Config, command: Command) -> Result<Reply, Failure> {
+    let (data, operator) = open(config).await?;
+    let outcome = operator.execute(command).await;
+    data.meta.close().await;
+    Ok(outcome?)
+}
+
+/// The stores, and the registry over them.
+async fn open(config: &Config) -> Result<(Data, Operator), Failure> {
     // Blocks, which is fine: nothing else runs.
     let options = config.data_options();
     let data = Data::open(&options, |holder| {
@@ -73,12 +112,22 @@ async fn alone(config: &Config, command: Command) -> Result<Reply, Failure> {
     data.own().await?;
     // Files that the configuration names are of no interest here, and may be missing where this runs.
     let options = AccessOptions {
+        rights: config
+            .rights()
+            .map_err(|error| Failure::new(Exit::Usage, error))?,
         htpasswd: None,
+        longest_lifetime: config.auth.longest_lifetime,
         ..AccessOptions::default()
     };
     let clock = SharedClock::new(Arc::new(SystemClock), &data.meta).await;
     let clock = Arc::new(clock.map_err(|error| Failure::new(Exit::Failure, error))?);
-    let access = Access::open(options, data.meta.clone(), clock.now_ms()).await;
+    let access = Access::open(
+        options,
+        data.secret_keys()?,
+        data.meta.clone(),
+        clock.now_ms(),
+    )
+    .await;
     let access = access.map_err(|error| Failure::new(Exit::Failure, error))?;
     let registry = Registry::new(
         data.meta.clone(),
@@ -93,9 +142,7 @@ async fn alone(config: &Config, command: Command) -> Result<Reply, Failure> {
         registry: Arc::new(registry),
         folder: data.folder.clone(),
     };
-    let outcome = operator.execute(command).await;
-    data.meta.close().await;
-    Ok(outcome?)
+    Ok((data, operator))
 }
 
 impl From<Refusal> for Failure {

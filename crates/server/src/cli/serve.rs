@@ -168,7 +168,7 @@ async fn start(loaded: &Loaded, data: Data, files: usize) -> Result<Parts, Failu
         registry: app.registry.clone(),
         folder: folder.clone(),
     };
-    let admin = match admin::start(operator) {
+    let admin = match admin::start(operator, app.api.clone()) {
         Ok(admin) => Some(admin),
         // Images are served all the same; only commands have to wait for a stop.
         Err(error) => {
@@ -176,7 +176,6 @@ async fn start(loaded: &Loaded, data: Data, files: usize) -> Result<Parts, Failu
             None
         }
     };
-    app.readiness.set(true);
 
     let addresses = servers[0].addrs().to_vec();
     let listens: Vec<String> = addresses.iter().map(ToString::to_string).collect();
@@ -190,6 +189,7 @@ async fn start(loaded: &Loaded, data: Data, files: usize) -> Result<Parts, Failu
         settings: config.shared_settings(),
     })
     .await;
+    app.readiness.set(true);
     let figures = servers
         .get(1)
         .map(|server| server.addrs().to_vec())

@@ -11,7 +11,7 @@ use super::human::{bytes, count};
 use super::offline::{absolute, perform, runtime};
 use super::print;
 use crate::admin::{Command, Copied, Hidden, Reindexed, Reply, Verified};
-use crate::app::{Place, copy as copy_metadata};
+use crate::app::{ForgetError, Place, copy as copy_metadata, forget};
 use crate::config::{Inputs, StorageKind, load};
 
 /// Longer passwords are no passwords.
@@ -35,7 +35,20 @@ pub(super) fn reset_password(inputs: &Inputs, file: Option<&Path>) -> Outcome {
     }
 }
 
-fn read_password(file: &Path) -> Result<Hidden, Failure> {
+/// Forgets what only a lost key opens.
+pub(super) fn forget_secrets(inputs: &Inputs) -> Outcome {
+    let config = load(inputs)?.config;
+    match runtime()?.block_on(forget(&config.data_options())) {
+        Ok(()) => print(
+            "The secrets are forgotten. The next start seals new ones with its own key; whoever holds a token signs in again.\n",
+        ),
+        Err(ForgetError::Data(error)) => Err(error.into()),
+        Err(error @ ForgetError::Served { .. }) => Err(Failure::new(Exit::Data, error)),
+        Err(error) => Err(Failure::new(Exit::Failure, error)),
+    }
+}
+
+pub(super) fn read_password(file: &Path) -> Result<Hidden, Failure> {
     let read = |source: &mut dyn std::io::Read| {
         let mut text = String::new();
         source

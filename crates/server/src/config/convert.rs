@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use wharf_blob::fs::Folder;
 use wharf_core::access::{self, AccessOptions, GrantError, Rights, Who};
 use wharf_core::gc::{Rules, Windows};
 use wharf_core::{Clock, ContentRule, ContentRules, Limits as CoreLimits};
@@ -12,7 +13,7 @@ use super::sections::{
     AnonymousRole, Challenge, Config, ContentOverride, Grant, LogFormat, Part, StorageKind,
     Synchronous,
 };
-use crate::app::{AppOptions, DataOptions, Upkeep};
+use crate::app::{AppOptions, Blobs, DataOptions, Upkeep};
 use crate::http::TrustedProxies;
 use crate::http::limits::{Limits as HttpLimits, Progress};
 use crate::telemetry::Metrics;
@@ -84,6 +85,7 @@ impl Config {
             token_lifetime: self.auth.token_lifetime,
             push_token_lifetime: self.auth.push_token_lifetime,
             upload_grace: self.auth.upload_grace,
+            longest_lifetime: self.auth.longest_lifetime,
             key_rotation: self.auth.key_rotation,
             password_threads: self
                 .auth
@@ -180,7 +182,16 @@ impl Config {
                 .io_threads
                 .map_or(0, |threads| threads as usize),
             postgres: self.postgres_options(),
-            object: self.object_options(),
+            secret_key: self
+                .access
+                .secret_key
+                .as_ref()
+                .map(|key| access::Password::new(key.expose())),
+            blobs: match (self.object_options(), &self.storage.folder) {
+                (Some(bucket), _) => Blobs::Bucket(Box::new(bucket)),
+                (None, Some(folder)) => Blobs::Folder(Folder::new(folder, "storage.folder")),
+                (None, None) => Blobs::Data,
+            },
             ..defaults
         }
     }
@@ -199,7 +210,19 @@ impl Config {
         ]);
         let mut set = |key: &str, value: &str| settings.insert(key.to_owned(), value.to_owned());
         match storage.kind {
-            StorageKind::Fs => return settings,
+            StorageKind::Fs => {
+                let place = match &storage.folder {
+                    // The folder's own mark tells whether it is the same.
+                    Some(_) => "set".to_owned(),
+                    None => format!(
+                        "unset, so that blobs lie in {} on {}",
+                        self.server.data.display(),
+                        rustix::system::uname().nodename().to_string_lossy()
+                    ),
+                };
+                set("storage.folder", &place);
+                return settings;
+            }
             StorageKind::S3 => set("storage.s3.bucket", &storage.s3.bucket),
             StorageKind::Gcs => set("storage.gcs.bucket", &storage.gcs.bucket),
             StorageKind::Azure => set("storage.azure.container", &storage.azure.container),

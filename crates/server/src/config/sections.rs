@@ -150,6 +150,10 @@ section! {
         allow_open: bool = false => live;
         /// Password of the user `admin`, taken at the first start only. Without it a random one is made.
         admin_password: Option<Secret> = None => restart.env("WHARF_ADMIN_PASSWORD").secret();
+        /// Key that seals the secrets in the database, such as the keys that sign tokens: 32 bytes in base64, as
+        /// `openssl rand -base64 32` makes them. Of several lines the first one seals and all of them open. Replicas need the same.
+        /// Unset: `secret.key` in the data folder, which the first start makes. It is in no backup.
+        secret_key: Option<Secret> = None => restart.secret();
         section htpasswd: Htpasswd;
         tables grants = "grant": Grant;
     }
@@ -205,6 +209,8 @@ section! {
         push_token_lifetime: Duration = Duration::from_secs(60 * 60) => restart;
         /// Time after the end of a token in which it may still go on with uploads that its user began.
         upload_grace: Duration = Duration::from_secs(6 * 3600) => restart;
+        /// Longest life of robots, their secrets and API tokens.
+        longest_lifetime: Duration = Duration::from_secs(365 * 86_400) => restart;
         /// Time after which another key signs tokens.
         key_rotation: Duration = Duration::from_secs(30 * 86_400) => restart;
         /// Passwords checked at the same time. Unset: half the number of processors, at least 1.
@@ -260,6 +266,10 @@ section! {
         /// What keeps the blobs: `fs` for files in the data folder, or an object store, which its own section describes.
         /// The metadata stays where `[metadata]` says. Changing it moves nothing that is already stored.
         kind: StorageKind = StorageKind::Fs => restart;
+        /// Folder for the blobs with `kind = "fs"`. It must be there, and empty at the first start. With `metadata.url`, any number of
+        /// replicas use it, on a file system that is coherent between their hosts, such as CephFS; NFS is not. Unset: the data
+        /// folder, which one process uses.
+        folder: Option<PathBuf> = None => restart;
         /// Blobs smaller than this are kept beside the metadata instead of in files of their own: one durable write
         /// instead of three, and a larger database. Changing it moves nothing that is already stored.
         inline_below: Size = Size::kib(80) => restart;

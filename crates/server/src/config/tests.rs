@@ -385,7 +385,7 @@ fn what_cannot_be_together_is_refused() {
         ),
         (
             "[[access.grant]]\nwho = 'anonymous'\nrole = 'admin'\n",
-            "wharf.toml:1: this `[[access.grant]]` cannot be meant: anonymous cannot be admin; maintainer is the most \
+            "wharf.toml:1: this `[[access.grant]]` cannot be meant: anonymous cannot be admin, owner or auditor; maintainer is the most \
              that a request without credentials may be\n  help: a grant reads: who = \"alice\", role = \"writer\", on \
              = \"team/a\""
                 .to_owned(),

@@ -149,7 +149,10 @@ impl Check<'_> {
                     format!("this `[[access.grant]]` cannot be meant: {error}"),
                     help,
                 );
-            } else if beyond && grant.who == ANONYMOUS && grant.role > Role::Reader {
+            } else if beyond
+                && grant.who == ANONYMOUS
+                && !grant.role.permissions().within(Role::Reader.permissions())
+            {
                 let what = format!(
                     "role \"{}\" for anonymous beyond this machine is refused",
                     grant.role
@@ -281,6 +284,17 @@ impl Check<'_> {
             let what =
                 "`storage.redirect.when` needs an object store, and `storage.kind` is \"fs\"";
             self.refuse("storage.redirect.when", what, "leave it at \"never\"");
+        }
+        if storage.folder.is_some() && storage.kind != StorageKind::Fs {
+            let what = format!(
+                "`storage.folder` is for files, and `storage.kind` is \"{}\"",
+                storage.kind
+            );
+            self.refuse(
+                "storage.folder",
+                what,
+                "leave it out, or set `kind = \"fs\"`",
+            );
         }
         let lifetime = storage.redirect.lifetime;
         if lifetime.is_zero() || lifetime > Duration::from_secs(7 * 86_400) {

@@ -11,8 +11,8 @@ use toml::Spanned;
 use toml::de::DeValue;
 use wharf_core::access::Role;
 
-use crate::http::forwarded::Network;
 use crate::http::listener::{ListenAddr, ListenAddrError};
+use wharf_core::access::Network;
 
 /// A value as it was written.
 #[derive(Clone, Copy, Debug)]

@@ -184,6 +184,7 @@ impl From<wharf_core::Error> for ApiError {
             }
             E::ReferencesMissing(missing) => missing_references(missing),
             E::TooManyTags { .. } => of(ErrorCode::TagInvalid, StatusCode::URI_TOO_LONG),
+            E::TagDenied { .. } => of(ErrorCode::Denied, StatusCode::FORBIDDEN),
             E::PreconditionFailed => {
                 of(ErrorCode::ManifestInvalid, StatusCode::PRECONDITION_FAILED)
             }

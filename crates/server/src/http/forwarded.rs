@@ -3,90 +3,14 @@
 //! `X-Forwarded-*` and `Forwarded` are read only when the connection comes from `server.trusted_proxies`; anybody could
 //! write them otherwise. Nothing else in Wharf reads these headers.
 
-use std::fmt;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::str::FromStr;
+use std::net::{IpAddr, SocketAddr};
 
 use http::HeaderMap;
 use http::header::FORWARDED;
 use http::uri::Authority;
+use wharf_core::access::{Network, NetworkError};
 
 use super::request::Scheme;
-
-/// A network: an address and how many of its first bits count.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Network {
-    /// IPv4 is held in its IPv6-mapped form, so one comparison serves both.
-    bits: u128,
-    len: u8,
-    v4: bool,
-}
-
-/// A text that is no network.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "{0:?} is no network; write an address with the length of its prefix, such as 10.0.0.0/8 or fd00::/8, or \"unix\""
-)]
-pub struct NetworkError(String);
-
-fn bits(ip: IpAddr) -> u128 {
-    match ip {
-        IpAddr::V4(ip) => ip.to_ipv6_mapped().to_bits(),
-        IpAddr::V6(ip) => ip.to_bits(),
-    }
-}
-
-fn mask(len: u8) -> u128 {
-    u128::MAX.checked_shl(128 - u32::from(len)).unwrap_or(0)
-}
-
-impl Network {
-    /// Whether `ip` lies in the network. IPv4 and its IPv6-mapped form are the same address.
-    pub fn contains(&self, ip: IpAddr) -> bool {
-        (bits(ip) ^ self.bits) & mask(self.len) == 0
-    }
-}
-
-impl FromStr for Network {
-    type Err = NetworkError;
-
-    fn from_str(text: &str) -> Result<Self, NetworkError> {
-        let bad = || NetworkError(text.to_owned());
-        let (ip, len) = match text.split_once('/') {
-            Some((ip, len)) => (ip, Some(len.parse::<u8>().map_err(|_| bad())?)),
-            None => (text, None),
-        };
-        let ip: IpAddr = ip.parse().map_err(|_| bad())?;
-        let v4 = ip.is_ipv4();
-        let max = if v4 { 32 } else { 128 };
-        let len = len.unwrap_or(max);
-        if len > max {
-            return Err(bad());
-        }
-        let len = if v4 { len + 96 } else { len };
-        Ok(Self {
-            bits: bits(ip) & mask(len),
-            len,
-            v4,
-        })
-    }
-}
-
-impl fmt::Display for Network {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ip = Ipv6Addr::from_bits(self.bits);
-        match ip.to_ipv4_mapped() {
-            Some(ip) if self.v4 => write!(f, "{ip}/{}", self.len - 96),
-            _ => write!(f, "{ip}/{}", self.len),
-        }
-    }
-}
-
-impl fmt::Debug for Network {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
 
 /// The proxies whose word counts: networks, and `unix` for everything on Unix sockets.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -322,14 +246,6 @@ mod tests {
     }
 
     proptest! {
-        #[test]
-        fn printed_networks_parse_to_themselves(ip: u32, len in 0u8..=32, high: u128, long in 0u8..=128) {
-            let v4: Network = format!("{}/{len}", std::net::Ipv4Addr::from_bits(ip)).parse().unwrap();
-            prop_assert_eq!(v4.to_string().parse::<Network>().unwrap(), v4);
-            let v6: Network = format!("{}/{long}", Ipv6Addr::from_bits(high)).parse().unwrap();
-            prop_assert_eq!(v6.to_string().parse::<Network>().unwrap(), v6);
-        }
-
         #[test]
         fn reading_never_panics(value in "[ -~]{0,60}") {
             let mut map = HeaderMap::new();

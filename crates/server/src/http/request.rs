@@ -59,6 +59,11 @@ impl Request {
     pub fn is_v2(&self) -> bool {
         is_v2(self.path())
     }
+
+    /// Whether the path lies below `/api`, where every error is a problem of the management API.
+    pub fn is_api(&self) -> bool {
+        self.path() == "/api" || self.path().starts_with("/api/")
+    }
 }
 
 pub(super) fn is_v2(path: &str) -> bool {

@@ -4,13 +4,17 @@
 //! decide and everything before them is the name (API-1). The enum then drives methods, permission and metric label.
 //! Called by the transport for every request; pure, and it must never panic, whatever the path.
 
+mod api;
+
 use std::borrow::Cow;
 
 use http::Method;
-use wharf_core::access::Permission;
+use wharf_core::access::{Permission, Tags};
 use wharf_oci::{
     Digest, DigestError, ErrorCode, NameError, Reference, ReferenceError, RepositoryName, TagError,
 };
+
+pub use self::api::{ApiRoute, RESOURCES, Resource};
 
 /// Every address that Wharf serves.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,6 +78,8 @@ pub enum Route {
         /// The subject.
         digest: Digest,
     },
+    /// `/api/v1` and what lies below it: the management API.
+    Api(ApiRoute),
 }
 
 /// Why a path is no [`Route`].
@@ -126,6 +132,9 @@ impl From<ReferenceError> for RouteError {
 
 /// Parses the path of a request target, without its query, still percent-encoded.
 pub fn parse(path: &str) -> Result<Route, RouteError> {
+    if let Some(parsed) = api::parse(path) {
+        return parsed;
+    }
     if !path.contains('%') {
         return parse_plain(path).map_err(|error| name_dot_segments(path, error));
     }
@@ -254,6 +263,7 @@ impl Route {
                 Method::DELETE,
             ],
             Self::Manifest { .. } => &[Method::GET, Method::HEAD, Method::PUT, Method::DELETE],
+            Self::Api(route) => route.resource.methods,
             _ => &[Method::GET, Method::HEAD],
         }
     }
@@ -277,11 +287,12 @@ impl Route {
             Self::Manifest { .. } => "/v2/{name}/manifests/{reference}",
             Self::Tags { .. } => "/v2/{name}/tags/list",
             Self::Referrers { .. } => "/v2/{name}/referrers/{digest}",
+            Self::Api(route) => route.resource.template,
         }
     }
 
     /// The right that a method needs here, on [`Route::repository`] or on the registry. `None`: no right at all, or (for
-    /// the ping) a question of its own.
+    /// the ping and the management API) a question of its own.
     pub fn permission(&self, method: &Method) -> Option<Permission> {
         match self {
             Self::Root
@@ -290,6 +301,7 @@ impl Route {
             | Self::Startupz
             | Self::Token
             | Self::Ping
+            | Self::Api(_)
             | Self::Extensions { name: None } => None,
             Self::Metrics => Some(Permission::Admin),
             Self::Catalog => Some(Permission::Catalog),
@@ -302,6 +314,23 @@ impl Route {
                 Method::GET | Method::HEAD => Permission::Pull,
                 _ => Permission::Push,
             }),
+        }
+    }
+
+    /// Which tags a method is about here, for rights that hold for some only.
+    pub fn tags(&self, method: &Method) -> Tags<'_> {
+        match self {
+            Self::Manifest {
+                reference: Reference::Tag(tag),
+                ..
+            } => Tags::Named(tag.as_str()),
+            // A manifest takes all its tags along, and a blob may be part of what any tag stands at.
+            _ if *method == Method::DELETE
+                && self.permission(method) == Some(Permission::Delete) =>
+            {
+                Tags::All
+            }
+            _ => Tags::None,
         }
     }
 
@@ -319,7 +348,7 @@ impl Route {
         }
     }
 
-    /// One path for each address, for tests that must not forget one.
+    /// One path for each address, for tests that must not forget one. [`RESOURCES`] has those of the management API.
     pub const EXAMPLES: &'static [Example] = &[
         Example::new("/", "/"),
         Example::new("/livez", "/livez"),

@@ -11,8 +11,7 @@ use crate::http::Request;
 pub(super) async fn list(call: &Call<'_>, request: &Request) -> Answer {
     let size = reply::page_size(request)?.unwrap_or(u32::MAX);
     let last = reply::query(request, "last").next();
-    let principal = &call.caller.principal;
-    let page = repository::list(call.registry, principal, last.as_deref(), size).await?;
+    let page = repository::list(call.registry, call.caller, last.as_deref(), size).await?;
     let body = json!({"repositories": page.names});
     let mut response = reply::json(body.to_string().into_bytes());
     if let (true, Some(last)) = (page.more, page.names.last()) {

@@ -6,7 +6,7 @@
 use http::StatusCode;
 use http::header::{AUTHORIZATION, HeaderValue, WWW_AUTHENTICATE};
 use wharf_core::access::{
-    AuthFailure, Caller, Decision, INSUFFICIENT_SCOPE, INVALID_TOKEN, Permission,
+    AuthFailure, Caller, Circumstances, Decision, INSUFFICIENT_SCOPE, INVALID_TOKEN, Permission,
     read_authorization, scope_for,
 };
 use wharf_core::upload;
@@ -33,11 +33,12 @@ impl V2 {
         let permission = route.permission(&request.method);
         let repository = route.repository();
 
-        let now = self.registry.clock.now_ms();
+        let address = request.peer.addr.map(|peer| peer.ip());
+        let came = Circumstances::new(address, self.registry.clock.now_ms());
         let caller = async {
             let headers = request.headers.get_all(AUTHORIZATION);
             let authorization = read_authorization(headers.iter().map(HeaderValue::as_bytes))?;
-            access.authenticate(authorization.as_ref(), now).await
+            access.authenticate(authorization.as_ref(), came).await
         }
         .await
         .map_err(|failure| {
@@ -54,7 +55,10 @@ impl V2 {
                     None => access.decide(&caller, Permission::Push, Some(name)),
                 }
             }
-            (_, Some(permission), repository) => access.decide(&caller, permission, repository),
+            (_, Some(permission), repository) => {
+                let tags = route.tags(&request.method);
+                access.decide_tags(&caller, permission, repository, tags)
+            }
             (_, None, _) => Decision::Allow,
         };
         match decision {
@@ -115,7 +119,7 @@ impl V2 {
     ) -> ApiError {
         self.metrics.auth_failed(failure.reason());
         match failure {
-            AuthFailure::Busy { retry_after } => {
+            AuthFailure::Busy { retry_after } | AuthFailure::Guessing { retry_after } => {
                 ApiError::new(ErrorCode::TooManyRequests, failure.to_string())
                     .with_retry_after(retry_after)
             }
@@ -170,15 +174,14 @@ fn advice(caller: &Caller, error: Option<&'static str>) -> &'static str {
 /// 403: whoever this is lacks the right, and no token would change that (AUTH-7).
 fn denied(caller: &Caller, route: &Route, permission: Option<Permission>) -> ApiError {
     let name = caller.principal.name();
-    let what = match permission {
-        Some(Permission::Pull) => "pull from",
-        Some(Permission::Push) => "push to",
-        Some(Permission::Delete) => "delete from",
-        Some(Permission::Catalog | Permission::Admin) | None => "use",
-    };
+    let what = permission.map_or("use", Permission::doing);
     let message = match route.repository() {
+        // Whether the token or its user lacks it is not told: who found a token learns nothing of its user.
+        Some(repository) if caller.narrow.is_some() => format!(
+            "this API token may not {what} repository {repository}; its scopes or the rights of {name} do not go so far (wharf token create, wharf grant)"
+        ),
         Some(repository) => format!(
-            "{name} may not {what} repository {repository}; an administrator can grant it ([[access.grant]])"
+            "{name} may not {what} repository {repository}; an owner of it or an administrator can grant that (wharf grant)"
         ),
         None => format!("{name} may not use this address; it is for administrators"),
     };

@@ -241,7 +241,11 @@ async fn every_endpoint_for_every_caller() {
                     let refused = match (needs, ping) {
                         (_, true) => (kind == "none").then_some(401),
                         (None, _) => None,
-                        (Some(needs), _) => match (role >= needs, user.is_empty(), kind) {
+                        (Some(needs), _) => match (
+                            needs.permissions().within(role.permissions()),
+                            user.is_empty(),
+                            kind,
+                        ) {
                             (true, _, "narrow") => Some(401),
                             (true, ..) => None,
                             (false, true, _) => Some(401),

@@ -91,6 +91,7 @@ pub(super) async fn put(
             tags,
             expect,
             actor: call.actor(),
+            caller: Some(call.caller),
         },
     )
     .await?;

@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 use http::Method;
 use wharf_core::Registry;
-use wharf_core::access::{ANONYMOUS, Caller, Principal};
+use wharf_core::access::{ANONYMOUS, Caller, Circumstances, Principal};
 use wharf_oci::ErrorCode;
 
 use crate::http::error::ApiError;
@@ -96,8 +96,9 @@ impl V2 {
 
     /// Answers `/token`, which belongs to the distribution API though it lies beside it.
     pub async fn token(&self, mut request: Request) -> Response {
-        let now = self.registry.clock.now_ms();
-        let (mut response, who) = token::answer(&self.registry.access, now, &mut request).await;
+        let address = request.peer.addr.map(|peer| peer.ip());
+        let came = Circumstances::new(address, self.registry.clock.now_ms());
+        let (mut response, who) = token::answer(&self.registry.access, came, &mut request).await;
         if let Err(reason) = who {
             self.metrics.auth_failed(reason);
         }
@@ -131,7 +132,7 @@ impl V2 {
         let caller = self.admit(request, &route).await?;
         facts.principal = Some(match &caller.principal {
             Principal::Anonymous => Cow::Borrowed(ANONYMOUS),
-            user @ Principal::User { .. } => Cow::Owned(user.name().to_owned()),
+            known => Cow::Owned(known.name().to_owned()),
         });
         let call = Call {
             registry: &self.registry,

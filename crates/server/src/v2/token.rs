@@ -8,7 +8,7 @@ use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, WWW_
 use http::{Method, StatusCode};
 use serde_json::json;
 use wharf_core::access::{
-    Access, AuthFailure, Password, Proof, TokenGrant, TokenRefusal, TokenRequest,
+    Access, AuthFailure, Circumstances, Password, Proof, TokenGrant, TokenRefusal, TokenRequest,
 };
 use wharf_oci::{Challenge, ErrorCode, Scope, media_type, percent};
 
@@ -22,13 +22,13 @@ const LARGEST_FORM: u64 = 64 << 10;
 /// Why no token was given, and a word for it in metrics.
 type Refusal = (ApiError, &'static str);
 
-/// Answers one request. `now` in ms since 1970. Also tells who asked, or the reason for metrics why there is no token.
+/// Answers one request that came so. Also tells who asked, or the reason for metrics why there is no token.
 pub(super) async fn answer(
     access: &Access,
-    now: i64,
+    came: Circumstances,
     request: &mut Request,
 ) -> (Response, Result<String, &'static str>) {
-    let (mut response, who) = match grant(access, now, request).await {
+    let (mut response, who) = match grant(access, came, request).await {
         Ok(grant) => {
             let who = grant.principal.name().to_owned();
             (success(&grant, request.method == Method::POST), Ok(who))
@@ -43,7 +43,7 @@ pub(super) async fn answer(
 
 async fn grant(
     access: &Access,
-    now: i64,
+    came: Circumstances,
     request: &mut Request,
 ) -> Result<TokenGrant, Box<Refusal>> {
     let asked = match request.method {
@@ -56,7 +56,7 @@ async fn grant(
         ))),
     }?;
     access
-        .grant_token(asked, now)
+        .grant_token(asked, came)
         .await
         .map_err(|refusal| match refusal {
             TokenRefusal::Auth(failure) => refuse(access, failure),
@@ -171,7 +171,7 @@ fn success(grant: &TokenGrant, posted: bool) -> Response {
 fn refuse(access: &Access, failure: AuthFailure) -> Box<Refusal> {
     let reason = failure.reason();
     let error = match failure {
-        AuthFailure::Busy { retry_after } => {
+        AuthFailure::Busy { retry_after } | AuthFailure::Guessing { retry_after } => {
             ApiError::new(ErrorCode::TooManyRequests, failure.to_string())
                 .with_retry_after(retry_after)
         }
@@ -202,7 +202,7 @@ mod tests {
     use http::{HeaderMap, Uri, Version};
     use http_body_util::BodyExt as _;
     use serde_json::Value;
-    use wharf_core::access::{AccessOptions, Bootstrap, Rights, Role};
+    use wharf_core::access::{AccessOptions, Bootstrap, Rights, Role, SecretKeys};
     use wharf_meta::{Meta, SqliteOptions};
     use wharf_oci::Authorization;
 
@@ -235,7 +235,9 @@ mod tests {
                 ..AccessOptions::default()
             };
             change(&mut options);
-            let access = Access::open(options, meta, NOW).await.unwrap();
+            let access = Access::open(options, SecretKeys::of_tests(), meta, NOW)
+                .await
+                .unwrap();
             let Bootstrap::Created(password) = access.bootstrap_admin(None, NOW).await.unwrap()
             else {
                 panic!()
@@ -275,7 +277,7 @@ mod tests {
                 host: Some("reg.example".into()),
                 version: Version::HTTP_11,
             };
-            let (response, who) = answer(&self.access, NOW, &mut request).await;
+            let (response, who) = answer(&self.access, NOW.into(), &mut request).await;
             let (parts, body) = response.into_parts();
             let bytes = body.collect().await.unwrap().to_bytes();
             let json = serde_json::from_slice(&bytes).unwrap_or(Value::Null);

@@ -28,8 +28,7 @@ pub(super) async fn start(call: &Call<'_>, request: &mut Request, name: &Reposit
     if let Some(mount) = mount {
         let digest = digest(&mount)?;
         let from = reply::query(request, "from").next();
-        let principal = &call.caller.principal;
-        if blob::mount(call.registry, principal, name, &digest, from.as_deref()).await? {
+        if blob::mount(call.registry, call.caller, name, &digest, from.as_deref()).await? {
             return Ok(created(call, name, &digest));
         }
     } else if let Some(whole) = whole {

@@ -1,12 +1,19 @@
 //! All integration tests in one binary: one link, one module per noun. The protocol's modules run each test over
 //! HTTP/1.1 and HTTP/2 unless it is about one of them; `http_*` test the transport with handlers of their own.
 
+mod api;
+mod api_rights;
+mod api_support;
+mod api_table;
+mod api_tag;
 mod blob;
 mod catalog;
 mod chunk;
+mod client;
 mod clock;
 mod command;
 mod corrupt;
+mod credential;
 mod cve;
 mod delete;
 mod disk;
@@ -45,10 +52,13 @@ mod race;
 mod referrer;
 mod replica;
 mod restart;
+mod rights;
 mod s3;
 mod scrub;
+mod secret;
 mod sendfile;
 mod setup;
+mod shared;
 mod support;
 mod tag;
 mod upload;

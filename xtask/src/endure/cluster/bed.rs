@@ -1,5 +1,5 @@
-//! What a cluster is made of: PostgreSQL, an S3 server, replicas of Wharf that share nothing else, and nginx before them
-//! without stickiness; a single replica keeps its blobs in files instead. The stores are reached through a [`Proxy`].
+//! What a cluster is made of: PostgreSQL, an S3 server or a folder, replicas of Wharf that share nothing else, and nginx before
+//! them without stickiness. The database and the bucket are reached through a [`Proxy`].
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,12 +9,15 @@ use anyhow::{Context as _, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 use wharf_meta::test_server::{TestServer, free_port};
 
+use super::Store;
 use super::proxy::Proxy;
 use crate::e2e::process::Daemon;
 use crate::endure::http::{Body, Connection};
 use crate::endure::registry::{Registry, Site};
 use crate::run;
 
+/// What seals the secrets in the database: 32 bytes in base64.
+const SECRET_KEY: &str = "BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=";
 /// The bucket.
 pub(crate) const BUCKET: &str = "wharf";
 /// Who may use it.
@@ -121,7 +124,7 @@ pub(crate) struct Bed {
     pub(crate) port: u16,
     pub(crate) postgres: TestServer,
     pub(crate) to_postgres: Proxy,
-    /// None: one replica keeps blobs in its folder.
+    /// None: the replicas keep their blobs in a folder.
     pub(crate) to_s3: Option<Proxy>,
     pub(crate) front: Front,
     _s3: Option<Daemon>,
@@ -129,17 +132,40 @@ pub(crate) struct Bed {
 
 impl Bed {
     /// A cluster of so many replicas in a folder.
-    pub(crate) fn start(binary: &Path, folder: &Path, replicas: usize) -> Result<Bed> {
+    pub(crate) fn start(
+        binary: &Path,
+        folder: &Path,
+        replicas: usize,
+        store: Store,
+    ) -> Result<Bed> {
         let postgres = TestServer::start(&[]);
         let to_postgres = Proxy::start(postgres.port())?;
-        let (s3, to_s3) = match replicas {
-            1 => (None, None),
-            _ => {
+        let mut environment = vec![(
+            "WHARF__METADATA__URL".to_owned(),
+            format!(
+                "postgres://wharf@127.0.0.1:{}/postgres?sslmode=disable",
+                to_postgres.port
+            ),
+        )];
+        environment.push((
+            "WHARF__ACCESS__SECRET_KEY".to_owned(),
+            SECRET_KEY.to_owned(),
+        ));
+        let (s3, to_s3) = match store {
+            Store::Folder => {
+                let blobs = folder.join("blobs");
+                std::fs::create_dir(&blobs)?;
+                let blobs = blobs.display().to_string();
+                environment.push(("WHARF__STORAGE__FOLDER".to_owned(), blobs));
+                (None, None)
+            }
+            Store::S3 => {
                 let (daemon, port) = s3(folder)?;
-                (Some(daemon), Some(Proxy::start(port)?))
+                let proxy = Proxy::start(port)?;
+                environment.extend(s3_environment(proxy.port));
+                (Some(daemon), Some(proxy))
             }
         };
-        let environment = environment(to_postgres.port, to_s3.as_ref().map(|proxy| proxy.port));
         let mut sites = Vec::new();
         for number in 0..replicas {
             let folder = folder.join(format!("replica-{number}"));
@@ -182,15 +208,6 @@ impl Bed {
         }
         Ok(())
     }
-}
-
-fn environment(postgres: u16, s3: Option<u16>) -> Vec<(String, String)> {
-    let mut pairs = vec![(
-        "WHARF__METADATA__URL".to_owned(),
-        format!("postgres://wharf@127.0.0.1:{postgres}/postgres?sslmode=disable"),
-    )];
-    pairs.extend(s3.into_iter().flat_map(s3_environment));
-    pairs
 }
 
 /// The configuration that makes a server use the bucket of [`s3`].

@@ -1,4 +1,4 @@
-//! `cargo xtask cluster`: replicas over PostgreSQL and an S3 server, under load, while each part fails in turn.
+//! `cargo xtask cluster`: replicas over PostgreSQL and an S3 server or a folder, under load, while each part fails in turn.
 //!
 //! A round: clients work through nginx while [`Event`]s happen; then everything is healed, the clients stop, and what they
 //! were told is held against what nginx and each replica alone answer. [`real`] clients push and pull images among them. Nothing acknowledged may be lost, nothing wrong
@@ -43,9 +43,12 @@ pub(crate) struct Args {
     /// How long
     #[arg(long, default_value_t = 120)]
     pub(crate) seconds: u64,
-    /// How many replicas; more than one need a Wharf that keeps blobs in an object store
-    #[arg(long, default_value_t = 1)]
+    /// How many replicas
+    #[arg(long, default_value_t = 3)]
     pub(crate) replicas: usize,
+    /// What has the blobs
+    #[arg(long, value_enum, default_value_t = Store::S3)]
+    pub(crate) store: Store,
     /// Nothing fails: one replica after the other is replaced, first by the program under test, then by the one before
     #[arg(long)]
     pub(crate) rolling: bool,
@@ -61,6 +64,15 @@ pub(crate) struct Args {
     /// Decides the schedule, as far as a machine lets it
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,
+}
+
+/// What all replicas keep their blobs in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Store {
+    /// A bucket
+    S3,
+    /// A folder
+    Folder,
 }
 
 /// What happens to a cluster.
@@ -190,7 +202,7 @@ impl Life {
         let mut world = World::new();
         world.behind_a_front = true;
         world.undisturbed = args.rolling;
-        let bed = Bed::start(binary, place, args.replicas)?;
+        let bed = Bed::start(binary, place, args.replicas, args.store)?;
         Ok(Life {
             real: real::start(&args.clients, place, bed.port, seed)?,
             bed,

@@ -70,11 +70,19 @@ async fn alg_none() {
     }
 }
 
+/// The key that signs, in clear.
+fn private_key(it: &Fixture) -> Vec<u8> {
+    let key = it.memory.keys.lock().unwrap()[0].clone();
+    let purpose = seal::purpose(&key.kid);
+    let opened = SecretKeys::of_tests().open(&purpose, &key.private_der);
+    opened.unwrap()
+}
+
 #[tokio::test]
 async fn hs256_with_the_public_key_as_secret() {
     let it = Fixture::plain().await;
     let claims = claims(&it, |_| {}).await;
-    let der = it.memory.keys.lock().unwrap()[0].private_der.clone();
+    let der = private_key(&it);
     let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &der).unwrap();
     let public = pair.public_key().as_ref();
     let header = Header {
@@ -216,7 +224,7 @@ async fn missing_repeated_and_overflowing_claims() {
     let twice = good.to_string().replacen('{', "{\"sub\":\"admin\",", 1);
     let head = URL_SAFE_NO_PAD.encode(serde_json::to_string(&header(&it)).unwrap());
     let message = format!("{head}.{}", URL_SAFE_NO_PAD.encode(twice));
-    let der = it.memory.keys.lock().unwrap()[0].private_der.clone();
+    let der = private_key(&it);
     let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &der).unwrap();
     let signature = pair
         .sign(&aws_lc_rs::rand::SystemRandom::new(), message.as_bytes())
@@ -361,5 +369,29 @@ async fn a_token_cannot_claim_another_credential() {
     assert_eq!(
         fault(it.bearer(&sign(&it, &header(&it), &claims), NOW).await),
         TokenFault::Revoked
+    );
+}
+
+/// A secret scanner's form is also a filter: what was cut or made up costs neither a look-up nor a slow hash.
+#[tokio::test]
+async fn made_up_secrets_cost_nothing() {
+    let it = Fixture::plain().await;
+    let (calls, checked) = (it.calls(), it.access.password_counts().checked);
+    for secret in [
+        "wharf_token_",
+        "wharf_robot_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA_000000",
+        "wharf_token_' OR 1=1 --",
+    ] {
+        for user in ["alice", "nobody", ""] {
+            let failure = it.basic(user, secret).await.unwrap_err();
+            assert!(matches!(failure, AuthFailure::Secret), "{failure:?}");
+        }
+        assert_eq!(fault(it.bearer(secret, NOW).await), TokenFault::Malformed);
+        let proof = Proof::RefreshToken(Password::new(secret));
+        assert!(it.grant(proof, "", false).await.is_err());
+    }
+    assert_eq!(
+        (it.calls(), it.access.password_counts().checked),
+        (calls, checked)
     );
 }

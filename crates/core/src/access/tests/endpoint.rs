@@ -345,7 +345,7 @@ async fn identity_tokens_die_with_the_password_and_when_switched_off() {
         htpasswd: Some(it.file()),
         ..AccessOptions::default()
     };
-    let off = Access::with_secrets(options, it.memory.clone(), NOW)
+    let off = Access::with_secrets(options, SecretKeys::of_tests(), it.memory.clone(), NOW)
         .await
         .unwrap();
     let request = || TokenRequest {

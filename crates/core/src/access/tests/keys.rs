@@ -19,7 +19,7 @@ async fn again(it: &Fixture, now: i64) -> Access {
         htpasswd: Some(it.file()),
         ..AccessOptions::default()
     };
-    Access::with_secrets(options, it.memory.clone(), now)
+    Access::with_secrets(options, SecretKeys::of_tests(), it.memory.clone(), now)
         .await
         .unwrap()
 }
@@ -97,9 +97,14 @@ async fn a_key_that_another_replica_made_is_found() {
 async fn two_that_start_together_accept_each_other() {
     let memory = Arc::new(Memory::default());
     let start = || async {
-        Access::with_secrets(AccessOptions::default(), memory.clone(), NOW)
-            .await
-            .unwrap()
+        Access::with_secrets(
+            AccessOptions::default(),
+            SecretKeys::of_tests(),
+            memory.clone(),
+            NOW,
+        )
+        .await
+        .unwrap()
     };
     let (one, two) = tokio::join!(start(), start());
     let request = || TokenRequest {

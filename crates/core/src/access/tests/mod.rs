@@ -1,8 +1,11 @@
 //! What the tests of access share: a store in memory that counts, can fail, and a registry with a few users.
 
 mod attacks;
+mod cost;
 mod endpoint;
 mod keys;
+mod model;
+mod rights;
 mod sign_in;
 
 use std::collections::BTreeMap;
@@ -10,7 +13,9 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use super::store::{BoxFuture, RefreshTokenRow, Secrets, SigningKeyRow};
+use super::store::{
+    BoxFuture, CredentialRow, CredentialRows, PrincipalRow, RefreshTokenRow, Secrets, SigningKeyRow,
+};
 use super::*;
 use crate::{Error, Result};
 use wharf_oci::{Authorization, Scope};
@@ -66,13 +71,45 @@ impl Memory {
     }
 }
 
+/// The tests of credentials use a real store.
+impl CredentialRows for Memory {
+    fn credential_by_hash(&self, _: [u8; 32]) -> BoxFuture<'_, Result<Option<CredentialRow>>> {
+        self.answer(|_| None)
+    }
+
+    fn credential_by_id<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<Option<CredentialRow>>> {
+        self.answer(|_| None)
+    }
+
+    fn note_use(&self, _: String, _: i64, _: String) -> BoxFuture<'_, Result<()>> {
+        self.keep(|_| ())
+    }
+
+    fn forget_credentials(&self, _: i64) -> BoxFuture<'_, Result<u32>> {
+        self.answer(|_| 0)
+    }
+}
+
 impl Secrets for Memory {
     fn is_shared(&self) -> bool {
         false
     }
 
-    fn principal<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Option<String>>> {
-        self.answer(move |memory| memory.principals.lock().unwrap().get(name).cloned())
+    fn principal<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Option<PrincipalRow>>> {
+        self.answer(move |memory| {
+            let hash = memory.principals.lock().unwrap().get(name).cloned();
+            hash.map(|hash| PrincipalRow {
+                name: name.into(),
+                kind: "user".into(),
+                secret_hash: Some(hash),
+                created_at: NOW,
+                changed_at: NOW,
+                disabled_at: None,
+                expires_at: None,
+                networks: String::new(),
+                created_by: String::new(),
+            })
+        })
     }
 
     fn create_principal<'a>(
@@ -175,7 +212,7 @@ impl Fixture {
         change(&mut options);
         let memory = Arc::new(Memory::default());
         let access = Arc::new(
-            Access::with_secrets(options, memory.clone(), NOW)
+            Access::with_secrets(options, SecretKeys::of_tests(), memory.clone(), NOW)
                 .await
                 .unwrap(),
         );

@@ -26,8 +26,8 @@ async fn basic_works_for_local_and_htpasswd_users() {
             source: Source::Local
         }
     );
-    assert!(it.access.allow(&admin.principal, Permission::Admin, None));
-    assert!(!it.access.allow(&alice.principal, Permission::Admin, None));
+    assert!(it.access.allow(&admin, Permission::Admin, None));
+    assert!(!it.access.allow(&alice, Permission::Admin, None));
 }
 
 /// Spec: TOK-7.
@@ -275,9 +275,14 @@ async fn the_administrator_is_made_exactly_once() {
     for _ in 0..2 {
         let memory = memory.clone();
         starts.spawn(async move {
-            let access = Access::with_secrets(AccessOptions::default(), memory, NOW)
-                .await
-                .unwrap();
+            let access = Access::with_secrets(
+                AccessOptions::default(),
+                SecretKeys::of_tests(),
+                memory,
+                NOW,
+            )
+            .await
+            .unwrap();
             access.bootstrap_admin(None, NOW).await.unwrap()
         });
     }
@@ -289,9 +294,14 @@ async fn the_administrator_is_made_exactly_once() {
         }
     }
     assert_eq!(made, 1);
-    let access = Access::with_secrets(AccessOptions::default(), memory, NOW)
-        .await
-        .unwrap();
+    let access = Access::with_secrets(
+        AccessOptions::default(),
+        SecretKeys::of_tests(),
+        memory,
+        NOW,
+    )
+    .await
+    .unwrap();
     let chosen = Some(Password::new("ignored-later"));
     assert_eq!(
         access.bootstrap_admin(chosen, NOW).await.unwrap(),
@@ -382,7 +392,9 @@ async fn over_the_real_store_everything_survives_a_restart() {
             ..AccessOptions::default()
         };
         (
-            Access::open(options, meta.clone(), NOW).await.unwrap(),
+            Access::open(options, SecretKeys::of_tests(), meta.clone(), NOW)
+                .await
+                .unwrap(),
             meta,
         )
     };
@@ -409,7 +421,7 @@ async fn over_the_real_store_everything_survives_a_restart() {
     );
     let bearer = Authorization::Bearer(grant.token.reveal().into());
     let caller = access.authenticate(Some(&bearer), NOW).await.unwrap();
-    assert!(access.allow(&caller.principal, Permission::Admin, None));
+    assert!(access.allow(&caller, Permission::Admin, None));
     let again = access
         .grant_token(request(Proof::RefreshToken(refresh.clone())), NOW)
         .await

@@ -4,6 +4,7 @@
 //! [`super::restorable`]. What it refers to is kept by digest, since a target may be absent (sparse indexes, subjects).
 
 mod delete;
+mod list;
 mod put;
 mod restore;
 mod untagged;
@@ -16,6 +17,7 @@ use crate::vals;
 use crate::value::{Id, Row};
 
 pub use delete::{Delete, Deleted, SweepEdges, Swept, Unfinished};
+pub use list::Digests;
 pub use put::{Expect, Pinned, Put, PutEdges, PutOutcome};
 pub use restore::{ABOUT, Deleted as Gone, DeletedAbout, GetDeleted, Restore, Restored};
 pub use untagged::{DeleteUntagged, DependentsOf};

@@ -48,6 +48,13 @@ pub enum PutOutcome {
     },
     /// The first tag is not as expected. Nothing was done.
     ExpectationFailed,
+    /// Whoever pushes may not do this to a tag. Nothing was done.
+    TagDenied {
+        /// The tag.
+        tag: Tag,
+        /// It exists, and would move; otherwise it would be made.
+        exists: bool,
+    },
     /// The references sent before by [`PutEdges`] are not there (any more): send them again.
     PinsLost,
 }
@@ -81,6 +88,10 @@ pub struct Put {
     pub referrer_json: Option<String>,
     /// The tags to point to it, [`MAX_TAGS`] at most.
     pub tags: Vec<Tag>,
+    /// Those of the tags that this push may make and not move.
+    pub fixed: Vec<Tag>,
+    /// Those of the tags that this push may move and not make.
+    pub unmade: Vec<Tag>,
     /// What the first tag must be.
     pub expect: Expect,
     /// The principal.
@@ -136,6 +147,18 @@ impl Op for Put {
         };
         if !as_expected {
             return Ok(PutOutcome::ExpectationFailed);
+        }
+        // Under the tags' locks: what is made meanwhile by another push is seen, or this one runs anew.
+        for &tag in &tags {
+            let stands = currents.get(tag).map(|current| &current.digest);
+            let denied = match stands {
+                Some(digest) => *digest != self.digest && self.fixed.contains(tag),
+                None => self.unmade.contains(tag),
+            };
+            if denied {
+                let (tag, exists) = (tag.clone(), stands.is_some());
+                return Ok(PutOutcome::TagDenied { tag, exists });
+            }
         }
 
         let repository = match repository {

@@ -1,0 +1,642 @@
+//! Changing rights: grants, groups, roles, namespaces.
+//!
+//! Called for the admin socket, whose user may do everything, and for callers over the network, who may give only what they
+//! have. What they have is looked up in memory; the transaction refuses when the rights are others by then, and it is looked
+//! up anew. When a change is acknowledged here, this process decides by it.
+
+use wharf_meta::Op;
+use wharf_meta::access::group::Member;
+use wharf_meta::access::{self as rows, By, Changed};
+use wharf_oci::RepositoryName;
+
+use super::Access;
+use super::binding::{Binding, Conditions, Origin, Subject, check_word};
+use super::load::{Visibility, key};
+use super::policy::{Policy, check_prefix};
+use super::principal::Caller;
+use super::role::{Permission, Permissions, Role};
+use crate::Error;
+
+/// How often a change is tried again that others were in the way of.
+const ATTEMPTS: u32 = 20;
+
+/// Who wants a change.
+#[derive(Debug, Clone, Copy)]
+pub enum Changer<'a> {
+    /// Whoever has the machine.
+    Operator,
+    /// Somebody over the network.
+    Caller(&'a Caller),
+}
+
+/// The name under which changes over the admin socket are recorded.
+pub const OPERATOR: &str = "operator";
+
+/// A grant as it is asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Granting {
+    /// Whom it is for.
+    pub subject: Subject,
+    /// The role's name.
+    pub role: String,
+    /// Where; `""` is everywhere.
+    pub on: String,
+    /// When it counts.
+    pub conditions: Conditions,
+}
+
+/// What a change did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// It is made, and in force here.
+    Made,
+    /// It was so before.
+    Same,
+}
+
+/// Why a change was not made.
+#[derive(Debug, thiserror::Error)]
+pub enum ChangeError {
+    /// It cannot be meant.
+    #[error("{0}")]
+    Wrong(String),
+    /// The caller may not make changes there.
+    #[error("{who} may not {what}; it needs the permission {permission} there")]
+    Denied {
+        /// The caller.
+        who: String,
+        /// What was tried.
+        what: String,
+        /// What is lacking.
+        permission: Permission,
+    },
+    /// The caller would give what it does not have.
+    #[error(
+        "{who} cannot give {missing} {place}, not having it there without conditions; ask somebody who has"
+    )]
+    NotHeld {
+        /// The caller.
+        who: String,
+        /// What is lacking.
+        missing: Permissions,
+        /// Where.
+        place: String,
+    },
+    /// There is no such thing.
+    #[error("{0}")]
+    Unknown(String),
+    /// Only the configuration can change it.
+    #[error("{0} comes from the configuration; change it there")]
+    ReadOnly(String),
+    /// A role that is still bound.
+    #[error("role {0:?} is still bound; revoke that first (wharf access list shows where)")]
+    InUse(String),
+    /// Nobody would be left.
+    #[error("{}", last(.0))]
+    Last(String),
+    /// Others change rights all the time.
+    #[error("the rights kept changing meanwhile; try again")]
+    Busy,
+    /// The metadata store failed.
+    #[error(transparent)]
+    Store(#[from] Error),
+}
+
+fn last(path: &str) -> String {
+    match path {
+        "" => "this is the last administrator; grant admin to somebody else first".to_owned(),
+        path => format!(
+            "this is the last owner of {path}; grant owner to somebody else first, or remove the namespace with all its grants"
+        ),
+    }
+}
+
+fn place(on: &str) -> String {
+    match on {
+        "" => "everywhere".to_owned(),
+        on => format!("on {on}"),
+    }
+}
+
+impl Changer<'_> {
+    fn name(&self) -> &str {
+        match self {
+            Self::Operator => OPERATOR,
+            Self::Caller(caller) => caller.principal.name(),
+        }
+    }
+
+    /// Whether this one may, by the rights of this policy.
+    fn needs(
+        &self,
+        policy: &Policy,
+        permission: Permission,
+        on: &str,
+        what: impl FnOnce() -> String,
+    ) -> Result<(), ChangeError> {
+        let Self::Caller(caller) = self else {
+            return Ok(());
+        };
+        let repository = RepositoryName::parse(on).ok();
+        let decided = policy.decide(caller, permission, repository.as_ref());
+        match decided {
+            super::Decision::Allow => Ok(()),
+            _ => Err(ChangeError::Denied {
+                who: self.name().to_owned(),
+                what: what(),
+                permission,
+            }),
+        }
+    }
+
+    /// Whether this one holds all of it there, whatever the circumstances: what ends, or counts at home only, cannot be
+    /// handed on for good and for everywhere.
+    fn holds(&self, policy: &Policy, given: Permissions, on: &str) -> Result<(), ChangeError> {
+        let Self::Caller(caller) = self else {
+            return Ok(());
+        };
+        let repository = RepositoryName::parse(on).ok();
+        let left: Permissions = given
+            .iter()
+            .filter(|&permission| caller.leaves(permission, repository.as_ref()))
+            .collect();
+        let held = policy
+            .reaching(&caller.principal, on)
+            .filter(|binding| binding.conditions.is_empty())
+            .fold(Permissions::NONE, |held, one| held | one.permissions);
+        let missing = given.without(left.both(held));
+        if missing == Permissions::NONE {
+            return Ok(());
+        }
+        Err(ChangeError::NotHeld {
+            who: self.name().to_owned(),
+            missing,
+            place: place(on),
+        })
+    }
+}
+
+impl Access {
+    /// Makes a binding.
+    pub async fn grant(
+        &self,
+        changer: Changer<'_>,
+        granting: &Granting,
+        at: i64,
+    ) -> Result<Change, ChangeError> {
+        let binding = self.meant(changer, granting, at)?;
+        let custom_role = binding.role.parse::<Role>().is_err();
+        let key = key(&binding).ok_or_else(|| ChangeError::ReadOnly(binding.to_string()))?;
+        self.change(changer, at, |policy, by| {
+            let what = || format!("grant rights {}", place(&binding.on));
+            changer.needs(policy, Permission::ManageBindings, &binding.on, what)?;
+            changer.holds(policy, binding.permissions, &binding.on)?;
+            Ok(rows::binding::Put {
+                binding: key.clone(),
+                custom_role,
+                by,
+            })
+        })
+        .await
+        .map_err(|error| match error {
+            Failed::Unknown => ChangeError::Unknown(match &binding.subject {
+                Subject::Group(name) => {
+                    format!("there is no group {name}; make it with `wharf group create {name}`")
+                }
+                _ => format!("there is no role {:?}", binding.role),
+            }),
+            Failed::Other(error) => error,
+        })
+    }
+
+    /// The binding that is asked for, as it would be in the rows.
+    fn meant(
+        &self,
+        changer: Changer<'_>,
+        granting: &Granting,
+        at: i64,
+    ) -> Result<Binding, ChangeError> {
+        let wrong = |text: String| Err(ChangeError::Wrong(text));
+        let on = path(&granting.on)?;
+        let Some(permissions) = self.rights.rows().role(&granting.role) else {
+            return Err(ChangeError::Unknown(format!(
+                "there is no role {:?}; the built-in ones are {}, and `wharf role list` shows the others",
+                granting.role,
+                Role::ALL.map(Role::as_str)[1..].join(", ")
+            )));
+        };
+        if permissions == Permissions::NONE {
+            return wrong(
+                "role none gives nothing; to take rights away, revoke what gives them".into(),
+            );
+        }
+        let open = matches!(granting.subject, Subject::Anonymous | Subject::SignedIn);
+        if open && !permissions.within(Role::Maintainer.permissions()) {
+            return wrong(format!(
+                "{} cannot be {}; maintainer is the most that everybody may be",
+                granting.subject, granting.role
+            ));
+        }
+        let conditions = &granting.conditions;
+        if conditions.expires_at.is_some_and(|end| end <= at) {
+            return wrong("the end of this grant has passed already".into());
+        }
+        if conditions.tags.is_some() && !permissions.within(Role::Maintainer.permissions()) {
+            return wrong(format!(
+                "role {} is about more than tags, so a pattern of tags cannot limit it",
+                granting.role
+            ));
+        }
+        if conditions.networks.len() > super::binding::MOST_NETWORKS {
+            return wrong(format!(
+                "a grant can name at most {} networks",
+                super::binding::MOST_NETWORKS
+            ));
+        }
+        if let Subject::Robot(name) = &granting.subject
+            && let Some((home, _)) = super::split_robot_name(name)
+            && !super::policy::is_within(&on, home)
+        {
+            return wrong(format!(
+                "robot {name} belongs to {home} and can have rights there only"
+            ));
+        }
+        Ok(Binding {
+            subject: granting.subject.clone(),
+            role: granting.role.clone(),
+            permissions,
+            on,
+            conditions: conditions.clone(),
+            origin: Origin::Granted {
+                by: changer.name().to_owned(),
+                at,
+            },
+        })
+    }
+
+    /// Removes the bindings of a subject on exactly this path, of one role or of all; gives those that went.
+    pub async fn revoke(
+        &self,
+        changer: Changer<'_>,
+        subject: &Subject,
+        role: Option<&str>,
+        on: &str,
+        at: i64,
+    ) -> Result<Vec<Binding>, ChangeError> {
+        let on = path(on)?;
+        let policy = self.policy();
+        let wanted = |binding: &&Binding| {
+            let admin = *subject == Subject::User(super::ADMIN.into());
+            let same =
+                binding.subject == *subject || admin && binding.subject == Subject::LocalAdmin;
+            same && binding.on == on && role.is_none_or(|role| binding.role == role)
+        };
+        let found: Vec<Binding> = policy.bindings().iter().filter(wanted).cloned().collect();
+        let mut gone = Vec::new();
+        for binding in found.iter().filter(|binding| binding.origin.is_row()) {
+            let Some(key) = key(binding) else { continue };
+            let changed = self
+                .change(changer, at, |policy, by| {
+                    let what = || format!("revoke rights {}", place(&on));
+                    changer.needs(policy, Permission::ManageBindings, &on, what)?;
+                    // Who cannot give it cannot take it, or a lesser owner could put a greater one out.
+                    changer.holds(policy, binding.permissions, &on)?;
+                    Ok(rows::binding::Delete {
+                        binding: key.clone(),
+                        by,
+                    })
+                })
+                .await;
+            match changed {
+                Ok(_) => gone.push(binding.clone()),
+                Err(Failed::Unknown) => {}
+                Err(Failed::Other(error)) => return Err(error),
+            }
+        }
+        if let (true, Some(kept)) = (gone.is_empty(), found.first()) {
+            return Err(match kept.origin {
+                Origin::Birth => ChangeError::Wrong(
+                    "the administrator of the first start is one by birth".to_owned(),
+                ),
+                Origin::Visibility => ChangeError::Wrong(format!(
+                    "{kept} by the visibility of {on}; change that with `wharf namespace set {on} private`"
+                )),
+                _ => ChangeError::ReadOnly(format!("{kept}: {}", kept.origin)),
+            });
+        }
+        if gone.is_empty() {
+            changer.needs(&policy, Permission::ManageBindings, &on, || {
+                format!("revoke rights {}", place(&on))
+            })?;
+            let role = role.unwrap_or("any role");
+            return Err(ChangeError::Unknown(format!(
+                "{subject} does not have {role} {}; `wharf access list --who {subject}` shows what there is",
+                place(&on)
+            )));
+        }
+        Ok(gone)
+    }
+
+    /// Makes a group, or removes it with its bindings. For administrators.
+    pub async fn set_group(
+        &self,
+        changer: Changer<'_>,
+        name: &str,
+        there: bool,
+        at: i64,
+    ) -> Result<Change, ChangeError> {
+        word("group", name)?;
+        let name = name.to_owned();
+        let changed = if there {
+            self.change(changer, at, |policy, by| {
+                changer.needs(policy, Permission::Admin, "", || "make groups".into())?;
+                let name = name.clone();
+                Ok(rows::group::Create { name, by })
+            })
+            .await
+        } else {
+            self.change(changer, at, |policy, by| {
+                changer.needs(policy, Permission::Admin, "", || "remove groups".into())?;
+                let name = name.clone();
+                Ok(rows::group::Delete { name, by })
+            })
+            .await
+        };
+        changed.map_err(|failed| failed.or(|| format!("there is no group {name}")))
+    }
+
+    /// Puts somebody into a group, or takes them out. For administrators.
+    pub async fn set_member(
+        &self,
+        changer: Changer<'_>,
+        group: &str,
+        subject: &Subject,
+        within: bool,
+        at: i64,
+    ) -> Result<Change, ChangeError> {
+        word("group", group)?;
+        let (Subject::User(_) | Subject::Robot(_), Some((kind, name))) = (subject, subject.row())
+        else {
+            return Err(ChangeError::Wrong(format!(
+                "{subject} cannot be in a group; users and robots can"
+            )));
+        };
+        let member = Member {
+            group: group.to_owned(),
+            kind: kind.to_owned(),
+            name: name.to_owned(),
+        };
+        let who = || format!("change who is in group {group}");
+        let changed = if within {
+            self.change(changer, at, |policy, by| {
+                changer.needs(policy, Permission::Admin, "", who)?;
+                let member = member.clone();
+                Ok(rows::group::Add { member, by })
+            })
+            .await
+        } else {
+            self.change(changer, at, |policy, by| {
+                changer.needs(policy, Permission::Admin, "", who)?;
+                let member = member.clone();
+                Ok(rows::group::Remove { member, by })
+            })
+            .await
+        };
+        changed.map_err(|failed| {
+            failed.or(|| match within {
+                true => {
+                    format!("there is no group {group}; make it with `wharf group create {group}`")
+                }
+                false => format!("{subject} is not in group {group}"),
+            })
+        })
+    }
+
+    /// Makes a role of these permissions, or changes it wherever it is bound; `None` removes it. For administrators.
+    pub async fn set_role(
+        &self,
+        changer: Changer<'_>,
+        name: &str,
+        permissions: Option<Permissions>,
+        at: i64,
+    ) -> Result<Change, ChangeError> {
+        word("role", name)?;
+        if name.parse::<Role>().is_ok() {
+            return Err(ChangeError::Wrong(format!(
+                "role {name} is built in and stays as it is; take another name"
+            )));
+        }
+        let what = || "change roles".to_owned();
+        let changed = match permissions {
+            Some(Permissions::NONE) => {
+                let text = "a role needs at least one permission; `wharf role list` shows them all";
+                return Err(ChangeError::Wrong(text.to_owned()));
+            }
+            Some(permissions) => {
+                self.change(changer, at, |policy, by| {
+                    changer.needs(policy, Permission::Admin, "", what)?;
+                    self.fits_everybody(name, permissions)?;
+                    Ok(rows::role::Put {
+                        name: name.to_owned(),
+                        permissions: permissions.to_string(),
+                        by,
+                    })
+                })
+                .await
+            }
+            None => {
+                self.change(changer, at, |policy, by| {
+                    changer.needs(policy, Permission::Admin, "", what)?;
+                    let name = name.to_owned();
+                    Ok(rows::role::Delete { name, by })
+                })
+                .await
+            }
+        };
+        changed.map_err(|failed| match failed {
+            Failed::Other(ChangeError::InUse(_)) => ChangeError::InUse(name.to_owned()),
+            failed => failed.or(|| format!("there is no role {name}")),
+        })
+    }
+
+    /// A role that everybody holds must not become more than everybody may be.
+    fn fits_everybody(&self, name: &str, permissions: Permissions) -> Result<(), ChangeError> {
+        if permissions.within(Role::Maintainer.permissions()) {
+            return Ok(());
+        }
+        let policy = self.policy();
+        let mut bound = policy.bindings().iter().filter(|one| one.role == name);
+        let open = bound.find(|one| {
+            matches!(one.subject, Subject::Anonymous | Subject::SignedIn)
+                || one.conditions.tags.is_some()
+        });
+        match open {
+            Some(binding) => Err(ChangeError::Wrong(format!(
+                "{binding}, and there the role cannot hold more than maintainer does; revoke that first"
+            ))),
+            None => Ok(()),
+        }
+    }
+
+    /// Makes a namespace, or changes its visibility.
+    pub async fn set_namespace(
+        &self,
+        changer: Changer<'_>,
+        on: &str,
+        visibility: Visibility,
+        at: i64,
+    ) -> Result<Change, ChangeError> {
+        let on = below(on)?;
+        self.change(changer, at, |policy, by| {
+            let what = || format!("change the settings of {on}");
+            changer.needs(policy, Permission::ManageSettings, &on, what)?;
+            if visibility != Visibility::Private {
+                changer.holds(policy, Role::Reader.permissions(), &on)?;
+            }
+            Ok(rows::namespace::Put {
+                path: on.clone(),
+                visibility: visibility.as_str().to_owned(),
+                by,
+            })
+        })
+        .await
+        .map_err(|failed| failed.or(|| format!("there is no namespace {on}")))
+    }
+
+    /// Removes a namespace with its settings and the bindings on exactly its path; its repositories stay. For administrators
+    /// of what lies above.
+    pub async fn remove_namespace(
+        &self,
+        changer: Changer<'_>,
+        on: &str,
+        at: i64,
+    ) -> Result<Change, ChangeError> {
+        let on = below(on)?;
+        let above = on.rsplit_once('/').map_or("", |(above, _)| above);
+        self.change(changer, at, |policy, by| {
+            let what = || format!("remove namespace {on}");
+            changer.needs(policy, Permission::Admin, above, what)?;
+            let path = on.clone();
+            Ok(rows::namespace::Delete { path, by })
+        })
+        .await
+        .map_err(|failed| failed.or(|| format!("there is no namespace {on}, and no grant on it")))
+    }
+
+    /// Runs a change under the rights that its maker has, and puts what came of it in force.
+    /// Takes everything from a user or robot that is about to be removed: whoever gets the name later begins with nothing.
+    pub(crate) async fn take_all(
+        &self,
+        kind: &str,
+        name: &str,
+        at: i64,
+    ) -> Result<(), ChangeError> {
+        let taken = self.change(Changer::Operator, at, |_, by| {
+            Ok(rows::binding::DeleteOf {
+                kind: kind.to_owned(),
+                name: name.to_owned(),
+                by,
+            })
+        });
+        match taken.await {
+            Ok(_) | Err(Failed::Unknown) => Ok(()),
+            Err(Failed::Other(error)) => Err(error),
+        }
+    }
+
+    async fn change<O: Op<Out = Changed>>(
+        &self,
+        changer: Changer<'_>,
+        at: i64,
+        make: impl Fn(&Policy, By) -> Result<O, ChangeError>,
+    ) -> Result<Change, Failed> {
+        let meta = self.rights.meta().map_err(ChangeError::Store)?;
+        let mut made = false;
+        let mut stale = 0;
+        let outcome = loop {
+            let policy = self.policy();
+            let by = By {
+                actor: changer.name().to_owned(),
+                epoch: matches!(changer, Changer::Caller(_)).then_some(policy.epoch()),
+                at,
+            };
+            let op = make(&policy, by)?;
+            match meta
+                .write(op)
+                .await
+                .map_err(Error::from)
+                .map_err(ChangeError::Store)?
+            {
+                Changed::More => {
+                    made = true;
+                    self.refresh().await?;
+                }
+                Changed::Stale if stale < ATTEMPTS => {
+                    stale += 1;
+                    self.refresh().await?;
+                }
+                outcome => break outcome,
+            }
+        };
+        if outcome == Changed::Done || made {
+            self.refresh().await?;
+        }
+        match outcome {
+            Changed::Done | Changed::More => Ok(Change::Made),
+            Changed::Same => Ok(Change::Same),
+            Changed::Unknown if made => Ok(Change::Made),
+            Changed::Unknown => Err(Failed::Unknown),
+            Changed::Stale => Err(ChangeError::Busy.into()),
+            Changed::InUse => Err(ChangeError::InUse(String::new()).into()),
+            Changed::Last(path) => Err(ChangeError::Last(path).into()),
+        }
+    }
+
+    async fn refresh(&self) -> Result<(), Failed> {
+        let refreshed = self.rights.refresh().await;
+        refreshed.map_err(|error| Failed::Other(ChangeError::Store(error)))
+    }
+}
+
+/// Why a change was not made, before the caller says what is unknown.
+enum Failed {
+    Unknown,
+    Other(ChangeError),
+}
+
+impl Failed {
+    fn or(self, unknown: impl FnOnce() -> String) -> ChangeError {
+        match self {
+            Self::Unknown => ChangeError::Unknown(unknown()),
+            Self::Other(error) => error,
+        }
+    }
+}
+
+impl From<ChangeError> for Failed {
+    fn from(error: ChangeError) -> Self {
+        Self::Other(error)
+    }
+}
+
+/// A path as it is kept.
+fn path(on: &str) -> Result<String, ChangeError> {
+    match check_prefix(on) {
+        Ok(on) => Ok(on.to_owned()),
+        Err(error) => Err(ChangeError::Wrong(error.to_string())),
+    }
+}
+
+/// A path that is not everywhere.
+fn below(on: &str) -> Result<String, ChangeError> {
+    let on = path(on)?;
+    if on.is_empty() {
+        let text = "a namespace needs a path such as team/a";
+        return Err(ChangeError::Wrong(text.to_owned()));
+    }
+    Ok(on)
+}
+
+fn word(what: &str, name: &str) -> Result<(), ChangeError> {
+    check_word(name).map_err(|reason| ChangeError::Wrong(format!("{what} {name:?}: {reason}")))
+}

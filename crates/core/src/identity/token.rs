@@ -1,0 +1,100 @@
+//! API tokens: secrets of a user for programs, that may do as much as the user or less.
+
+use wharf_meta::credential;
+
+use super::{DAY, IdentityError, Made, Result, Shown, end, make};
+use crate::access::{SecretKind, parse_scope, write_scopes};
+use crate::registry::Registry;
+
+/// So many tokens one user may have.
+pub const MOST_TOKENS: u32 = 100;
+/// So many scopes one token may have.
+const MOST_SCOPES: usize = 50;
+/// How long a token lives that nobody said more of, in ms.
+const USUAL: i64 = 90 * DAY;
+
+/// A token to be made.
+#[derive(Debug, Clone, Default)]
+pub struct NewToken {
+    /// Whose.
+    pub user: String,
+    /// What its owner calls it; unique among the user's.
+    pub name: String,
+    /// What it leaves of the user's rights, as [`parse_scope`] reads it; without any, all of them.
+    pub scopes: Vec<String>,
+    /// How long it lives, in ms; `None`: ninety days.
+    pub lifetime: Option<i64>,
+}
+
+/// Gives a user, wherever kept, an API token. It never may more than the user, and dies with the user.
+pub async fn create_token(registry: &Registry, new: &NewToken, by: &str) -> Result<Made> {
+    let wrong = |text: &str| Err(IdentityError::Wrong(text.to_owned()));
+    if new.name.is_empty() || new.name.len() > 100 || new.name.chars().any(char::is_control) {
+        return wrong("a token's name has 1 to 100 bytes and no control characters");
+    }
+    if new.scopes.len() > MOST_SCOPES {
+        return wrong("a token can have 50 scopes at most");
+    }
+    let scopes: Vec<_> = new
+        .scopes
+        .iter()
+        .map(|scope| parse_scope(scope))
+        .collect::<Result<_, _>>()?;
+    let now = registry.clock.now_ms();
+    let expires_at = end(registry, new.lifetime, USUAL, now)?;
+    let Some(source) = registry.access.user_source(&new.user).await? else {
+        return Err(unknown(&new.user));
+    };
+    let source = source.as_str();
+    let (made, row) = make(SecretKind::Token, &new.user, source, by, expires_at, now);
+    let row = credential::CredentialRow {
+        name: new.name.clone(),
+        scopes: (!scopes.is_empty()).then(|| write_scopes(&scopes)),
+        ..row
+    };
+    let add = credential::Add {
+        row,
+        local: source == crate::access::Source::Local.as_str(),
+        most: MOST_TOKENS,
+    };
+    let added = registry.meta.write(add).await?;
+    registry.access.forget(&new.user);
+    match added {
+        credential::Added::Done => Ok(made),
+        credential::Added::Unknown => Err(unknown(&new.user)),
+        credential::Added::Refused => Err(IdentityError::Taken(format!(
+            "{} has a token called {:?} already, or {MOST_TOKENS} of them; revoke one, or choose another name",
+            new.user, new.name
+        ))),
+    }
+}
+
+/// A user's tokens, the oldest first.
+pub async fn list_tokens(registry: &Registry, user: &str) -> Result<Vec<Shown>> {
+    let of = credential::Of {
+        principal: user.into(),
+        limit: MOST_TOKENS,
+    };
+    let listed = registry.meta.read(of).await?;
+    let tokens = listed.into_iter();
+    let tokens = tokens.filter(|(row, _)| row.kind == SecretKind::Token.as_str());
+    Ok(tokens.map(Shown::from).collect())
+}
+
+/// Ends a token, or one secret of a robot, by its id; gives whose it was. What it bought ends with it.
+pub async fn revoke_token(registry: &Registry, id: &str) -> Result<String> {
+    let revoke = credential::Revoke { id: id.into() };
+    let whose = registry.meta.write(revoke).await?;
+    registry.access.forget(whose.as_deref().unwrap_or_default());
+    whose.ok_or_else(|| {
+        IdentityError::Unknown(format!(
+            "there is no credential {id:?}; `wharf token list USER` and `wharf robot list` show the ids"
+        ))
+    })
+}
+
+fn unknown(user: &str) -> IdentityError {
+    IdentityError::Unknown(format!(
+        "there is no user {user:?} who could sign in; make one first (`wharf user create`)"
+    ))
+}

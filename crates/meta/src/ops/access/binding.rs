@@ -1,0 +1,308 @@
+//! Bindings: who has which role on which namespace, under what conditions.
+
+use serde_json::json;
+
+use super::{By, Changed, GROUP, STEP, another_holds, begin, end, must_stay, would_orphan};
+use crate::error::Result;
+use crate::tx::{Op, ReadOp, Tx};
+use crate::vals;
+use crate::value::Row;
+
+/// A binding. All of it is its key: one with a condition stands beside one without.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Binding {
+    /// A repository's name or a prefix of it on `/` borders; `""` is everywhere.
+    pub namespace: String,
+    /// `user`, `robot`, `group`, `anonymous` or `signed-in`.
+    pub kind: String,
+    /// Whose; `""` for the last two kinds.
+    pub name: String,
+    /// The role's name.
+    pub role: String,
+    /// Networks in CIDR form, separated by commas; `""`: from anywhere.
+    pub networks: String,
+    /// A pattern of tags; `""`: all.
+    pub tags: String,
+    /// A way to sign in; `""`: any.
+    pub sign_in: String,
+    /// Milliseconds since 1970; 0: never.
+    pub expires_at: i64,
+}
+
+impl Binding {
+    fn unconditional(&self) -> bool {
+        self.networks.is_empty()
+            && self.tags.is_empty()
+            && self.sign_in.is_empty()
+            && self.expires_at == 0
+    }
+
+    fn told(&self, what: &str) -> serde_json::Value {
+        json!({
+            what: {
+                "namespace": self.namespace,
+                "kind": self.kind,
+                "name": self.name,
+                "role": self.role,
+                "networks": self.networks,
+                "tags": self.tags,
+                "sign_in": self.sign_in,
+                "expires_at": self.expires_at,
+            }
+        })
+    }
+}
+
+/// A binding as stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BindingRow {
+    /// What it says.
+    pub binding: Binding,
+    /// Milliseconds since 1970.
+    pub created_at: i64,
+    /// The principal.
+    pub created_by: String,
+}
+
+fn binding(row: &mut Row) -> Result<Binding> {
+    Ok(Binding {
+        namespace: row.text(0)?,
+        kind: row.text(1)?,
+        name: row.text(2)?,
+        role: row.text(3)?,
+        networks: row.text(4)?,
+        tags: row.text(5)?,
+        sign_in: row.text(6)?,
+        expires_at: row.int(7)?,
+    })
+}
+
+/// Bindings in the order of their parts. Cost: the rows given.
+#[derive(Clone, Debug)]
+pub struct List {
+    /// The last one of the page before.
+    pub after: Option<Binding>,
+    /// At most so many.
+    pub limit: u32,
+}
+
+impl ReadOp for List {}
+impl Op for List {
+    type Out = Vec<BindingRow>;
+
+    async fn run<T: Tx>(&self, tx: &mut T) -> Result<Self::Out> {
+        // No kind is empty: all are greater than nothing.
+        let first = Binding::default();
+        let at = self.after.as_ref().unwrap_or(&first);
+        let rows = tx
+            .query(
+                "SELECT namespace, kind, name, role, networks, tags, sign_in, expires_at, created_at, created_by \
+                 FROM access_binding \
+                 WHERE (namespace, kind, name, role, networks, tags, sign_in, expires_at) > ($1, $2, $3, $4, $5, $6, $7, $8) \
+                 ORDER BY namespace, kind, name, role, networks, tags, sign_in, expires_at LIMIT $9",
+                vals![
+                    &at.namespace, &at.kind, &at.name, &at.role, &at.networks, &at.tags, &at.sign_in, at.expires_at, self.limit
+                ],
+            )
+            .await?;
+        rows.into_iter()
+            .map(|mut row| {
+                Ok(BindingRow {
+                    binding: binding(&mut row)?,
+                    created_at: row.int(8)?,
+                    created_by: row.text(9)?,
+                })
+            })
+            .collect()
+    }
+}
+
+/// Makes a binding. [`Changed::Unknown`]: there is no such group, or no such role. Locks the epoch. Cost: five rows.
+#[derive(Clone, Debug)]
+pub struct Put {
+    /// The binding.
+    pub binding: Binding,
+    /// Whether its role is one of those in rows, and must be there.
+    pub custom_role: bool,
+    /// Who makes it.
+    pub by: By,
+}
+
+impl Op for Put {
+    type Out = Changed;
+
+    async fn run<T: Tx>(&self, tx: &mut T) -> Result<Changed> {
+        let epoch = match begin(tx, &self.by).await? {
+            Ok(epoch) => epoch,
+            Err(kept) => return Ok(kept),
+        };
+        let it = &self.binding;
+        if it.kind == GROUP {
+            let group = tx
+                .row(
+                    "SELECT 1 FROM access_group WHERE name = $1",
+                    vals![&it.name],
+                )
+                .await?;
+            if group.is_none() {
+                return Ok(Changed::Unknown);
+            }
+        }
+        if self.custom_role {
+            let role = tx
+                .row("SELECT 1 FROM access_role WHERE name = $1", vals![&it.role])
+                .await?;
+            if role.is_none() {
+                return Ok(Changed::Unknown);
+            }
+        }
+        let made = tx
+            .exec(
+                "INSERT INTO access_binding (namespace, kind, name, role, networks, tags, sign_in, expires_at, created_at, \
+                 created_by) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) \
+                 ON CONFLICT (namespace, kind, name, role, networks, tags, sign_in, expires_at) DO NOTHING",
+                vals![
+                    &it.namespace, &it.kind, &it.name, &it.role, &it.networks, &it.tags, &it.sign_in, it.expires_at,
+                    self.by.at, &self.by.actor
+                ],
+            )
+            .await?;
+        if made == 0 {
+            return Ok(Changed::Same);
+        }
+        end(tx, epoch, &self.by, it.told("granted")).await?;
+        Ok(Changed::Done)
+    }
+}
+
+/// Removes a binding, unless it is the last of its kind. Locks the epoch. Cost: five rows.
+#[derive(Clone, Debug)]
+pub struct Delete {
+    /// The binding.
+    pub binding: Binding,
+    /// Who removes it.
+    pub by: By,
+}
+
+impl Op for Delete {
+    type Out = Changed;
+    const FREES: bool = true;
+
+    async fn run<T: Tx>(&self, tx: &mut T) -> Result<Changed> {
+        let epoch = match begin(tx, &self.by).await? {
+            Ok(epoch) => epoch,
+            Err(kept) => return Ok(kept),
+        };
+        let it = &self.binding;
+        let key = vals![
+            &it.namespace,
+            &it.kind,
+            &it.name,
+            &it.role,
+            &it.networks,
+            &it.tags,
+            &it.sign_in,
+            it.expires_at
+        ];
+        let there = tx
+            .row(
+                "SELECT 1 FROM access_binding WHERE namespace = $1 AND kind = $2 AND name = $3 AND role = $4 \
+                 AND networks = $5 AND tags = $6 AND sign_in = $7 AND expires_at = $8",
+                key,
+            )
+            .await?;
+        if there.is_none() {
+            return Ok(Changed::Unknown);
+        }
+        if must_stay(&it.role, &it.namespace)
+            && it.unconditional()
+            && !another_holds(tx, &it.role, &it.namespace, &it.kind, &it.name).await?
+        {
+            return Ok(Changed::Last(it.namespace.clone()));
+        }
+        tx.exec(
+            "DELETE FROM access_binding WHERE namespace = $1 AND kind = $2 AND name = $3 AND role = $4 \
+             AND networks = $5 AND tags = $6 AND sign_in = $7 AND expires_at = $8",
+            key,
+        )
+        .await?;
+        end(tx, epoch, &self.by, it.told("revoked")).await?;
+        Ok(Changed::Done)
+    }
+}
+
+/// Removes all that a user or robot holds, and its memberships, before the principal itself goes: whoever gets the name later
+/// begins with nothing. Refused where nobody would be left. Again while it gives [`Changed::More`]. Locks the epoch. Cost:
+/// [`STEP`] rows.
+#[derive(Clone, Debug)]
+pub struct DeleteOf {
+    /// `user` or `robot`.
+    pub kind: String,
+    /// The name.
+    pub name: String,
+    /// Who removes it.
+    pub by: By,
+}
+
+impl Op for DeleteOf {
+    type Out = Changed;
+    const FREES: bool = true;
+
+    async fn run<T: Tx>(&self, tx: &mut T) -> Result<Changed> {
+        let epoch = match begin(tx, &self.by).await? {
+            Ok(epoch) => epoch,
+            Err(kept) => return Ok(kept),
+        };
+        let (kind, name) = (&*self.kind, &*self.name);
+        if let Some(path) = would_orphan(tx, kind, name).await? {
+            return Ok(Changed::Last(path));
+        }
+        let groups = tx
+            .query(
+                "SELECT group_name FROM group_member WHERE kind = $1 AND name = $2 ORDER BY group_name LIMIT $3",
+                vals![kind, name, STEP],
+            )
+            .await?;
+        let mut left = Vec::new();
+        for mut row in groups {
+            left.push(row.text(0)?);
+        }
+        for group in &left {
+            if super::group::is_last_member(tx, group, kind, name).await?
+                && let Some(path) = would_orphan(tx, GROUP, group).await?
+            {
+                return Ok(Changed::Last(path));
+            }
+        }
+        for group in &left {
+            tx.exec(
+                "DELETE FROM group_member WHERE group_name = $1 AND kind = $2 AND name = $3",
+                vals![group, kind, name],
+            )
+            .await?;
+        }
+        let gone = delete_some(tx, kind, name).await?;
+        if left.is_empty() && gone == 0 {
+            return Ok(Changed::Same);
+        }
+        let payload = json!({"revoked-all": {"kind": kind, "name": name}});
+        end(tx, epoch, &self.by, payload).await?;
+        Ok(match left.len() as i64 + gone >= STEP {
+            true => Changed::More,
+            false => Changed::Done,
+        })
+    }
+}
+
+/// Removes bindings of a subject, [`STEP`] at most.
+pub(super) async fn delete_some<T: Tx>(tx: &mut T, kind: &str, name: &str) -> Result<i64> {
+    let gone = tx
+        .exec(
+            "DELETE FROM access_binding WHERE (namespace, kind, name, role, networks, tags, sign_in, expires_at) IN (SELECT \
+             namespace, kind, name, role, networks, tags, sign_in, expires_at FROM access_binding WHERE kind = $1 \
+             AND name = $2 LIMIT $3)",
+            vals![kind, name, STEP],
+        )
+        .await?;
+    Ok(i64::try_from(gone).unwrap_or(STEP))
+}

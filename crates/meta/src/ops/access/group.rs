@@ -1,0 +1,297 @@
+//! Groups of users and robots.
+
+use serde_json::json;
+
+use super::{By, Changed, GROUP, STEP, begin, binding, end, would_orphan};
+use crate::error::Result;
+use crate::tx::{Op, ReadOp, Tx};
+use crate::vals;
+
+/// A group as stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupRow {
+    /// The name.
+    pub name: String,
+    /// Milliseconds since 1970.
+    pub created_at: i64,
+    /// The principal.
+    pub created_by: String,
+}
+
+/// A member of a group.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Member {
+    /// The group.
+    pub group: String,
+    /// `user` or `robot`.
+    pub kind: String,
+    /// The name.
+    pub name: String,
+}
+
+/// Groups by name. Cost: the rows given.
+#[derive(Clone, Debug)]
+pub struct List {
+    /// The last one of the page before; `""` at first.
+    pub after: String,
+    /// At most so many.
+    pub limit: u32,
+}
+
+impl ReadOp for List {}
+impl Op for List {
+    type Out = Vec<GroupRow>;
+    const SINGLE: bool = true;
+
+    async fn run<T: Tx>(&self, tx: &mut T) -> Result<Self::Out> {
+        let rows = tx
+            .query(
+                "SELECT name, created_at, created_by FROM access_group WHERE name > $1 ORDER BY name LIMIT $2",
+                vals![&self.after, self.limit],
+            )
+            .await?;
+        rows.into_iter()
+            .map(|mut row| {
+                Ok(GroupRow {
+                    name: row.text(0)?,
+                    created_at: row.int(1)?,
+                    created_by: row.text(2)?,
+                })
+            })
+            .collect()
+    }
+}
+
+/// Members of all groups, by group. Cost: the rows given.
+#[derive(Clone, Debug)]
+pub struct Members {
+    /// The last one of the page before.
+    pub after: Option<Member>,
+    /// At most so many.
+    pub limit: u32,
+}
+
+impl ReadOp for Members {}
+impl Op for Members {
+    type Out = Vec<Member>;
+    const SINGLE: bool = true;
+
+    async fn run<T: Tx>(&self, tx: &mut T) -> Result<Self::Out> {
+        let (group, kind, name) = match &self.after {
+            Some(after) => (&*after.group, &*after.kind, &*after.name),
+            None => ("", "", ""),
+        };
+        let rows = tx
+            .query(
+                "SELECT group_name, kind, name FROM group_member WHERE (group_name, kind, name) > ($1, $2, $3) \
+                 ORDER BY group_name, kind, name LIMIT $4",
+                vals![group, kind, name, self.limit],
+            )
+            .await?;
+        rows.into_iter()
+            .map(|mut row| {
+                Ok(Member {
+                    group: row.text(0)?,
+                    kind: row.text(1)?,
+                    name: row.text(2)?,
+                })
+            })
+            .collect()
+    }
+}
+
+/// Makes a group. Locks the epoch. Cost: three rows.
+#[derive(Clone, Debug)]
+pub struct Create {
+    /// The name.
+    pub name: String,
+    /// Who makes it.
+    pub by: By,
+}
+
+impl Op for Create {
+    type Out = Changed;
+
+    async fn run<T: Tx>(&self, tx: &mut T) -> Result<Changed> {
+        let epoch = match begin(tx, &self.by).await? {
+            Ok(epoch) => epoch,
+            Err(kept) => return Ok(kept),
+        };
+        let made = tx
+            .exec(
+                "INSERT INTO access_group (name, created_at, created_by) VALUES ($1, $2, $3) ON CONFLICT (name) DO NOTHING",
+                vals![&self.name, self.by.at, &self.by.actor],
+            )
+            .await?;
+        if made == 0 {
+            return Ok(Changed::Same);
+        }
+        end(
+            tx,
+            epoch,
+            &self.by,
+            json!({"group-made": {"name": self.name}}),
+        )
+        .await?;
+        Ok(Changed::Done)
+    }
+}
+
+/// Removes a group with its bindings, unless it is the last owner of a namespace or the last administrator. Again while it
+/// gives [`Changed::More`]; its rights go with the first time. Locks the epoch. Cost: twice [`STEP`] rows.
+#[derive(Clone, Debug)]
+pub struct Delete {
+    /// The name.
+    pub name: String,
+    /// Who removes it.
+    pub by: By,
+}
+
+impl Op for Delete {
+    type Out = Changed;
+    const FREES: bool = true;
+
+    async fn run<T: Tx>(&self, tx: &mut T) -> Result<Changed> {
+        let epoch = match begin(tx, &self.by).await? {
+            Ok(epoch) => epoch,
+            Err(kept) => return Ok(kept),
+        };
+        let there = tx
+            .row(
+                "SELECT 1 FROM access_group WHERE name = $1",
+                vals![&self.name],
+            )
+            .await?;
+        if there.is_none() {
+            return Ok(Changed::Unknown);
+        }
+        if let Some(path) = would_orphan(tx, GROUP, &self.name).await? {
+            return Ok(Changed::Last(path));
+        }
+        let gone = binding::delete_some(tx, GROUP, &self.name).await?;
+        let left = tx
+            .exec(
+                "DELETE FROM group_member WHERE (group_name, kind, name) IN (SELECT group_name, kind, name \
+                 FROM group_member WHERE group_name = $1 LIMIT $2)",
+                vals![&self.name, STEP],
+            )
+            .await?;
+        let more = gone.max(i64::try_from(left).unwrap_or(STEP)) >= STEP;
+        if !more {
+            tx.exec(
+                "DELETE FROM access_group WHERE name = $1",
+                vals![&self.name],
+            )
+            .await?;
+        }
+        let payload = json!({"group-removed": {"name": self.name}});
+        end(tx, epoch, &self.by, payload).await?;
+        Ok(if more { Changed::More } else { Changed::Done })
+    }
+}
+
+/// Puts somebody into a group. [`Changed::Unknown`]: there is no such group. Locks the epoch. Cost: four rows.
+#[derive(Clone, Debug)]
+pub struct Add {
+    /// Who, and where.
+    pub member: Member,
+    /// Who does it.
+    pub by: By,
+}
+
+impl Op for Add {
+    type Out = Changed;
+
+    async fn run<T: Tx>(&self, tx: &mut T) -> Result<Changed> {
+        let epoch = match begin(tx, &self.by).await? {
+            Ok(epoch) => epoch,
+            Err(kept) => return Ok(kept),
+        };
+        let Member { group, kind, name } = &self.member;
+        let there = tx
+            .row("SELECT 1 FROM access_group WHERE name = $1", vals![group])
+            .await?;
+        if there.is_none() {
+            return Ok(Changed::Unknown);
+        }
+        let made = tx
+            .exec(
+                "INSERT INTO group_member (group_name, kind, name, added_at, added_by) VALUES ($1, $2, $3, $4, $5) \
+                 ON CONFLICT (group_name, kind, name) DO NOTHING",
+                vals![group, kind, name, self.by.at, &self.by.actor],
+            )
+            .await?;
+        if made == 0 {
+            return Ok(Changed::Same);
+        }
+        let payload = json!({"member-added": {"group": group, "kind": kind, "name": name}});
+        end(tx, epoch, &self.by, payload).await?;
+        Ok(Changed::Done)
+    }
+}
+
+/// Takes somebody out of a group, unless a namespace would be left without owner. Locks the epoch. Cost: four rows, and the
+/// group's bindings as owner or administrator when it is the last member.
+#[derive(Clone, Debug)]
+pub struct Remove {
+    /// Who, and where.
+    pub member: Member,
+    /// Who does it.
+    pub by: By,
+}
+
+impl Op for Remove {
+    type Out = Changed;
+    const FREES: bool = true;
+
+    async fn run<T: Tx>(&self, tx: &mut T) -> Result<Changed> {
+        let epoch = match begin(tx, &self.by).await? {
+            Ok(epoch) => epoch,
+            Err(kept) => return Ok(kept),
+        };
+        let Member { group, kind, name } = &self.member;
+        let there = tx
+            .row(
+                "SELECT 1 FROM group_member WHERE group_name = $1 AND kind = $2 AND name = $3",
+                vals![group, kind, name],
+            )
+            .await?;
+        if there.is_none() {
+            return Ok(Changed::Unknown);
+        }
+        if is_last_member(tx, group, kind, name).await?
+            && let Some(path) = would_orphan(tx, GROUP, group).await?
+        {
+            return Ok(Changed::Last(path));
+        }
+        tx.exec(
+            "DELETE FROM group_member WHERE group_name = $1 AND kind = $2 AND name = $3",
+            vals![group, kind, name],
+        )
+        .await?;
+        let payload = json!({"member-removed": {"group": group, "kind": kind, "name": name}});
+        end(tx, epoch, &self.by, payload).await?;
+        Ok(Changed::Done)
+    }
+}
+
+/// Whether the group has no other member.
+pub(super) async fn is_last_member<T: Tx>(
+    tx: &mut T,
+    group: &str,
+    kind: &str,
+    name: &str,
+) -> Result<bool> {
+    let rows = tx
+        .query(
+            "SELECT kind, name FROM group_member WHERE group_name = $1 ORDER BY kind, name LIMIT 2",
+            vals![group],
+        )
+        .await?;
+    for mut row in rows {
+        if (row.text(0)?.as_str(), row.text(1)?.as_str()) != (kind, name) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}

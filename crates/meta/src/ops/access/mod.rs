@@ -1,0 +1,189 @@
+//! Rights as rows: bindings, groups, roles, namespaces; one file each.
+//!
+//! Every change begins with `begin`, which locks the epoch: changes are decided on one after the other, so none can take
+//! away what another relies on. `core` reads all rows when the epoch is another than the one that it knows, and never for a
+//! request. What a role is made of is known to `core`; here only the names of the two that must not run out are.
+
+pub mod binding;
+pub mod group;
+pub mod namespace;
+pub mod role;
+
+use serde_json::Value;
+
+use super::event::{self, Fact, Kind};
+use crate::error::Result;
+use crate::tx::{Op, ReadOp, Tx};
+use crate::vals;
+
+/// The role of which every namespace that has it keeps one.
+pub const OWNER: &str = "owner";
+/// The role of which one stays everywhere; also the name of the user that holds it from birth.
+pub const ADMIN: &str = "admin";
+/// The kind of subjects that are groups.
+pub const GROUP: &str = "group";
+/// Most rows that one step of a removal takes.
+pub const STEP: i64 = 400;
+
+/// The setting that holds the epoch.
+const EPOCH: &str = "access.epoch";
+
+/// Which state of the rights there is; 0 before the first change. Cost: one row.
+#[derive(Clone, Copy, Debug)]
+pub struct Epoch;
+
+impl ReadOp for Epoch {}
+impl Op for Epoch {
+    type Out = i64;
+    const SINGLE: bool = true;
+
+    async fn run<T: Tx>(&self, tx: &mut T) -> Result<i64> {
+        let row = tx
+            .row("SELECT value FROM setting WHERE key = $1", vals![EPOCH])
+            .await?;
+        let value = row.map(|mut row| row.text(0)).transpose()?;
+        Ok(value.and_then(|value| value.parse().ok()).unwrap_or(0))
+    }
+}
+
+/// Who changes rights, and what that was decided on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct By {
+    /// The principal.
+    pub actor: String,
+    /// The epoch of the rights by which the actor may do it; `None`: whoever has the machine may always.
+    pub epoch: Option<i64>,
+    /// Milliseconds since 1970.
+    pub at: i64,
+}
+
+/// What became of a change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Changed {
+    /// It is done.
+    Done,
+    /// A part of it is done: again.
+    More,
+    /// It was so before. Nothing was done.
+    Same,
+    /// The rights changed since the actor's were looked at: look again. Nothing was done.
+    Stale,
+    /// There is no such thing. Nothing was done.
+    Unknown,
+    /// The role is still bound somewhere. Nothing was done.
+    InUse,
+    /// A namespace would be left without owner, or with `""` the registry without administrator. Nothing was done.
+    Last(String),
+}
+
+/// Locks the epoch and gives it, or what keeps the change from being made.
+async fn begin<T: Tx>(tx: &mut T, by: &By) -> Result<std::result::Result<i64, Changed>> {
+    let mut epoch = locked(tx).await?;
+    if epoch.is_none() {
+        tx.exec(
+            "INSERT INTO setting (key, value) VALUES ($1, '0') ON CONFLICT (key) DO NOTHING",
+            vals![EPOCH],
+        )
+        .await?;
+        epoch = locked(tx).await?;
+    }
+    let epoch = epoch.unwrap_or(0);
+    Ok(match by.epoch {
+        Some(seen) if seen != epoch => Err(Changed::Stale),
+        _ => Ok(epoch),
+    })
+}
+
+async fn locked<T: Tx>(tx: &mut T) -> Result<Option<i64>> {
+    let row = tx
+        .row(
+            "SELECT value FROM setting WHERE key = $1 FOR UPDATE",
+            vals![EPOCH],
+        )
+        .await?;
+    let value = row.map(|mut row| row.text(0)).transpose()?;
+    Ok(value.map(|value| value.parse().unwrap_or(0)))
+}
+
+/// Counts the epoch up, and records what changed.
+async fn end<T: Tx>(tx: &mut T, epoch: i64, by: &By, payload: Value) -> Result<()> {
+    tx.exec(
+        "UPDATE setting SET value = $2 WHERE key = $1",
+        vals![EPOCH, &(epoch + 1).to_string()],
+    )
+    .await?;
+    let fact = Fact {
+        kind: Kind::AccessChange,
+        repository: None,
+        digest: None,
+        tag: None,
+        actor: &by.actor,
+        at: by.at,
+        payload,
+    };
+    event::record(tx, fact).await
+}
+
+/// Whether somebody else than `kind` and `name` holds the role on exactly this path without any condition. A group counts
+/// while it has a member.
+async fn another_holds<T: Tx>(
+    tx: &mut T,
+    role: &str,
+    namespace: &str,
+    kind: &str,
+    name: &str,
+) -> Result<bool> {
+    let held = tx
+        .row(
+            "SELECT 1 FROM access_binding b WHERE b.role = $1 AND b.namespace = $2 AND b.networks = '' AND b.tags = '' \
+             AND b.sign_in = '' AND b.expires_at = 0 AND NOT (b.kind = $3 AND b.name = $4) AND (b.kind IN ('user', 'robot') \
+             OR b.kind = 'group' AND EXISTS (SELECT 1 FROM group_member m WHERE m.group_name = b.name)) LIMIT 1",
+            vals![role, namespace, kind, name],
+        )
+        .await?;
+    if held.is_some() || role != ADMIN || !namespace.is_empty() || (kind, name) == ("user", ADMIN) {
+        return Ok(held.is_some());
+    }
+    // Who was made at the first start holds it without a binding.
+    let born = tx
+        .row(
+            "SELECT 1 FROM principal WHERE name = $1 AND kind = 'user'",
+            vals![ADMIN],
+        )
+        .await?;
+    Ok(born.is_some())
+}
+
+/// The first path that would have nobody left in a role that must not run out, if `kind` and `name` held nothing any more.
+/// Looks at bindings without conditions alone: what may end by itself keeps nothing.
+pub(crate) async fn would_orphan<T: Tx>(
+    tx: &mut T,
+    kind: &str,
+    name: &str,
+) -> Result<Option<String>> {
+    for role in [OWNER, ADMIN] {
+        let rows = tx
+            .query(
+                "SELECT namespace FROM access_binding WHERE kind = $1 AND name = $2 AND role = $3 AND networks = '' \
+                 AND tags = '' AND sign_in = '' AND expires_at = 0 ORDER BY namespace",
+                vals![kind, name, role],
+            )
+            .await?;
+        for mut row in rows {
+            let path = row.text(0)?;
+            if must_stay(role, &path) && !another_holds(tx, role, &path, kind, name).await? {
+                return Ok(Some(path));
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// Whether the last one in this role on this path stays.
+fn must_stay(role: &str, namespace: &str) -> bool {
+    match role {
+        OWNER => !namespace.is_empty(),
+        ADMIN => namespace.is_empty(),
+        _ => false,
+    }
+}

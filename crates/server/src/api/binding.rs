@@ -1,0 +1,239 @@
+//! Bindings: who has which role where.
+
+use axum::Json;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+use wharf_core::access::{Conditions, Granting, Permission, Subject};
+
+use super::Shared;
+use super::access::{Changed, place, refused, told, wrong};
+use super::arguments::{Body, Query};
+use super::page::{Page, Wanted};
+use super::problem::{Problem, Refusals};
+use super::time::Time;
+use super::visitor::Visitor;
+use crate::admin::access::{AccessCommand, AccessReply, BindingView, execute, way};
+use crate::http::ApiError;
+
+/// A binding: who, which role, where, and when it counts
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Binding)]
+pub(super) struct Shown {
+    /// A user's name, a robot's (`team/a+ci`), `group:NAME`, `anonymous` or `signed-in`
+    #[schema(example = "alice")]
+    who: String,
+    /// The role
+    #[schema(example = "writer")]
+    role: String,
+    /// The namespace or repository; empty: everywhere
+    #[schema(example = "team/a")]
+    on: String,
+    /// When it counts, in words; empty: always
+    conditions: String,
+    /// Where it comes from, in words; what the configuration says cannot be changed here
+    origin: String,
+    /// Whether its time is over
+    ended: bool,
+}
+
+impl From<BindingView> for Shown {
+    fn from(view: BindingView) -> Self {
+        let BindingView {
+            who,
+            role,
+            on,
+            conditions,
+            origin,
+            ended,
+        } = view;
+        Self {
+            who,
+            role,
+            on,
+            conditions,
+            origin,
+            ended,
+        }
+    }
+}
+
+impl Shown {
+    /// The order of lists.
+    fn key(&self) -> String {
+        [
+            &self.on,
+            &self.who,
+            &self.role,
+            &self.conditions,
+            &self.origin,
+        ]
+        .map(String::as_str)
+        .join("\u{1}")
+    }
+}
+
+/// Which bindings
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct Looked {
+    /// Those that reach this namespace or repository from above, and those below it
+    #[param(example = "team/a")]
+    on: Option<String>,
+    /// Those that reach this one: its own, its groups', and those of everybody
+    #[param(example = "alice")]
+    who: Option<String>,
+}
+
+/// List bindings
+///
+/// Needs the right to see settings on the namespace that is named, or everywhere when none is; one's own are always shown.
+#[utoipa::path(
+    get, path = "/api/v1/bindings", operation_id = "list_bindings", tag = "rights", params(Looked, Wanted),
+    responses((status = 200, description = "A page", body = Page<Shown>), Refusals)
+)]
+pub(super) async fn bindings(
+    state: Shared,
+    visitor: Visitor,
+    Query(Looked { on, who }): Query<Looked>,
+    Query(wanted): Query<Wanted>,
+) -> Result<Json<Page<Shown>>, Problem> {
+    let registry = &state.registry;
+    if !visitor.is(who.as_deref()) {
+        let on = place(on.as_deref().unwrap_or_default())?;
+        visitor.may_on(&registry.access, Permission::ReadSettings, on.as_ref())?;
+    }
+    let limit = wanted.limit()?;
+    let after = wanted.after()?;
+    let list = AccessCommand::List { on, who };
+    let AccessReply::Bindings(all) = execute(registry, list).await.map_err(told)? else {
+        return Err(ApiError::internal().into());
+    };
+    let mut all: Vec<(String, Shown)> = all
+        .into_iter()
+        .map(Shown::from)
+        .map(|one| (one.key(), one))
+        .filter(|(key, _)| after.as_ref().is_none_or(|after| key > after))
+        .collect();
+    all.sort_by(|(one, _), (other, _)| one.cmp(other));
+    let items = all.into_iter().map(|(_, one)| one).collect();
+    Ok(Json(Page::cut(items, limit, Shown::key)))
+}
+
+/// A grant
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Grant {
+    /// A user's name, a robot's (`team/a+ci`), `group:NAME`, `anonymous` or `signed-in`
+    #[schema(example = "alice")]
+    who: String,
+    /// The role
+    #[schema(example = "writer")]
+    role: String,
+    /// The namespace or repository; empty: everywhere
+    #[schema(example = "team/a")]
+    on: String,
+    /// It ends then
+    #[schema(value_type = Option<Time>)]
+    expires_at: Option<String>,
+    /// Only from one of these networks
+    #[serde(default)]
+    #[schema(example = json!(["10.0.0.0/8"]))]
+    networks: Vec<String>,
+    /// Only for tags of this pattern
+    #[schema(example = "v*")]
+    tags: Option<String>,
+    /// Only for who signed in that way: `password`, `api-token` or `robot-secret`
+    sign_in: Option<String>,
+}
+
+/// Grant a role
+///
+/// Nobody can give what they do not have. Granting what is granted already changes nothing.
+#[utoipa::path(
+    post, path = "/api/v1/bindings", operation_id = "grant", tag = "rights", request_body = Grant,
+    responses((status = 200, description = "Done", body = Changed), Refusals)
+)]
+pub(super) async fn grant(
+    state: Shared,
+    visitor: Visitor,
+    Body(grant): Body<Grant>,
+) -> Result<Json<Changed>, Problem> {
+    let registry = &state.registry;
+    let on = place(&grant.on)?;
+    visitor.may_on(&registry.access, Permission::ManageBindings, on.as_ref())?;
+    let ends = |text: String| {
+        let parsed = text.parse::<jiff::Timestamp>();
+        parsed
+            .map(jiff::Timestamp::as_millisecond)
+            .map_err(|error| wrong("expires_at")(&error))
+    };
+    let networks = grant.networks.iter().map(|text| text.parse());
+    let conditions = Conditions {
+        expires_at: grant.expires_at.map(ends).transpose()?,
+        networks: networks
+            .collect::<Result<_, _>>()
+            .map_err(|error| wrong("networks")(&error))?,
+        tags: grant
+            .tags
+            .map(|text| text.parse())
+            .transpose()
+            .map_err(|error| wrong("tags")(&error))?,
+        sign_in: grant
+            .sign_in
+            .map(|text| way(&text))
+            .transpose()
+            .map_err(|error| wrong("sign_in")(&error))?,
+    };
+    let granting = Granting {
+        subject: grant.who.parse().map_err(|error| wrong("who")(&error))?,
+        role: grant.role,
+        on: grant.on,
+        conditions,
+    };
+    let now = registry.clock.now_ms();
+    let change = registry
+        .access
+        .grant(visitor.changer(), &granting, now)
+        .await;
+    Ok(Json(change.map_err(refused)?.into()))
+}
+
+/// What shall be revoked
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct Revoked {
+    /// Whose bindings
+    #[param(example = "alice")]
+    who: String,
+    /// Of this role; of all roles if not given
+    role: Option<String>,
+    /// Exactly there; empty: those that count everywhere
+    #[param(example = "team/a")]
+    on: String,
+}
+
+/// Revoke roles
+///
+/// Gives back the bindings that went. The last administrator and the last owner of a namespace stay.
+#[utoipa::path(
+    delete, path = "/api/v1/bindings", operation_id = "revoke", tag = "rights", params(Revoked),
+    responses((status = 200, description = "Done", body = Vec<Shown>), Refusals)
+)]
+pub(super) async fn revoke(
+    state: Shared,
+    visitor: Visitor,
+    Query(Revoked { who, role, on }): Query<Revoked>,
+) -> Result<Json<Vec<Shown>>, Problem> {
+    let registry = &state.registry;
+    let place = place(&on)?;
+    visitor.may_on(&registry.access, Permission::ManageBindings, place.as_ref())?;
+    let subject: Subject = who.parse().map_err(|error| wrong("who")(&error))?;
+    let now = registry.clock.now_ms();
+    let gone = registry
+        .access
+        .revoke(visitor.changer(), &subject, role.as_deref(), &on, now)
+        .await
+        .map_err(refused)?;
+    let views = gone.iter().map(|one| BindingView::new(one, now).into());
+    Ok(Json(views.collect()))
+}

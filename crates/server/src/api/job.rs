@@ -1,0 +1,183 @@
+//! Work in the background, for administrators.
+
+use axum::Json;
+use http::StatusCode;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+use wharf_core::access::Permission;
+use wharf_meta::{Id, job as rows};
+
+use super::Shared;
+use super::arguments::{Path, Query};
+use super::page::{Page, Wanted};
+use super::problem::{Kind, Problem, Refusals};
+use super::time::Time;
+use super::visitor::Visitor;
+
+/// A job
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Job {
+    /// Its id
+    id: String,
+    /// What it does
+    #[schema(example = "gc.collect")]
+    kind: String,
+    /// `waiting`, `running`, `done`, `dead` (all its attempts failed) or `cancelled`
+    #[schema(example = "waiting")]
+    state: &'static str,
+    /// When a waiting job runs; otherwise when its state last changed
+    at: Time,
+    /// A schedule's period in milliseconds
+    #[serde(skip_serializing_if = "Option::is_none")]
+    every: Option<i64>,
+    /// So often it was tried since it last succeeded
+    attempts: i64,
+    /// Why it failed last
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+    /// Who had it last
+    #[serde(skip_serializing_if = "Option::is_none")]
+    worker: Option<String>,
+}
+
+impl From<rows::JobRow> for Job {
+    fn from(row: rows::JobRow) -> Self {
+        Self {
+            id: row.id.to_string(),
+            kind: row.kind,
+            state: row.state.as_str(),
+            at: Time(match row.state {
+                rows::State::Waiting => row.run_at,
+                _ => row.changed_at,
+            }),
+            every: row.every,
+            attempts: row.attempts,
+            error: row.last_error,
+            worker: row.worker,
+        }
+    }
+}
+
+/// Which job
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Path)]
+pub(super) struct Which {
+    /// Its id
+    id: String,
+}
+
+impl Which {
+    fn parse(&self) -> Result<Id, Problem> {
+        id(&self.id)
+            .ok_or_else(|| Problem::invalid("id", "this is no job's id; the list of jobs has them"))
+    }
+}
+
+fn id(text: &str) -> Option<Id> {
+    let id = uuid::Uuid::try_parse(text).ok()?;
+    Some(Id::from_bytes(id.into_bytes()))
+}
+
+fn unknown(which: &Which) -> Problem {
+    Problem::new(Kind::NotFound, format!("there is no job {}", which.id)).with_cure(
+        "jobs that are over are forgotten after a while; the list has those that are known",
+    )
+}
+
+/// List jobs
+///
+/// Schedules too, which wait for their next time. For administrators.
+#[utoipa::path(
+    get, path = "/api/v1/jobs", operation_id = "list_jobs", tag = "registry", params(Wanted),
+    responses((status = 200, description = "A page", body = Page<Job>), Refusals)
+)]
+pub(super) async fn list(
+    state: Shared,
+    visitor: Visitor,
+    Query(wanted): Query<Wanted>,
+) -> Result<Json<Page<Job>>, Problem> {
+    visitor.may(&state.registry.access, Permission::Admin)?;
+    let limit = wanted.limit()?;
+    let after = match wanted.after()? {
+        None => None,
+        Some(key) => Some(id(&key).ok_or_else(|| {
+            Problem::invalid(
+                "after",
+                "this cursor is of another list; take the `next` of this one",
+            )
+        })?),
+    };
+    let look = rows::List {
+        after,
+        limit: limit + 1,
+    };
+    let found = state.registry.meta.scan(look).await?;
+    let items = found.into_iter().map(Job::from).collect();
+    Ok(Json(Page::cut(items, limit, |one: &Job| one.id.clone())))
+}
+
+/// Show a job
+#[utoipa::path(
+    get, path = "/api/v1/jobs/{id}", operation_id = "show_job", tag = "registry", params(Which),
+    responses((status = 200, description = "It", body = Job), Refusals)
+)]
+pub(super) async fn get(
+    state: Shared,
+    visitor: Visitor,
+    Path(which): Path<Which>,
+) -> Result<Json<Job>, Problem> {
+    visitor.may(&state.registry.access, Permission::Admin)?;
+    let found = state.registry.meta.read(rows::Get { id: which.parse()? });
+    let found = found.await?.ok_or_else(|| unknown(&which))?;
+    Ok(Json(found.into()))
+}
+
+/// Cancel a job
+///
+/// It ends at its next step; of a schedule, this run only.
+#[utoipa::path(
+    post, path = "/api/v1/jobs/{id}/cancel", operation_id = "cancel_job", tag = "registry", params(Which),
+    responses((status = 204, description = "Done"), Refusals)
+)]
+pub(super) async fn cancel(
+    state: Shared,
+    visitor: Visitor,
+    Path(which): Path<Which>,
+) -> Result<StatusCode, Problem> {
+    visitor.may(&state.registry.access, Permission::Admin)?;
+    let (id, at) = (which.parse()?, state.registry.clock.now_ms());
+    let done = state.registry.meta.write(rows::Cancel { id, at }).await?;
+    did(&state, &which, done, "it is over already").await
+}
+
+/// Let a dead or cancelled job run again
+#[utoipa::path(
+    post, path = "/api/v1/jobs/{id}/retry", operation_id = "retry_job", tag = "registry", params(Which),
+    responses((status = 204, description = "Done"), Refusals)
+)]
+pub(super) async fn retry(
+    state: Shared,
+    visitor: Visitor,
+    Path(which): Path<Which>,
+) -> Result<StatusCode, Problem> {
+    visitor.may(&state.registry.access, Permission::Admin)?;
+    let (id, at) = (which.parse()?, state.registry.clock.now_ms());
+    let done = state.registry.meta.write(rows::Retry { id, at }).await?;
+    let why = "it is neither dead nor cancelled, or another one does the same now";
+    did(&state, &which, done, why).await
+}
+
+async fn did(state: &Shared, which: &Which, done: bool, why: &str) -> Result<StatusCode, Problem> {
+    if done {
+        state.registry.jobs.notify_waiters();
+        return Ok(StatusCode::NO_CONTENT);
+    }
+    let look = rows::Get { id: which.parse()? };
+    match state.registry.meta.read(look).await? {
+        Some(_) => Err(
+            Problem::new(Kind::Conflict, format!("job {}: {why}", which.id))
+                .with_cure("look at the job, and decide anew"),
+        ),
+        None => Err(unknown(which)),
+    }
+}

@@ -1,0 +1,135 @@
+//! Lists in pages: `n` entries after a cursor, and the cursor of what follows.
+//!
+//! A cursor is the last entry's key in a coat that clients do not look under, so that keys can become others.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use super::problem::Problem;
+
+/// Entries on a page that does not ask for a number.
+const USUAL: u32 = 100;
+/// Entries on a page at most.
+const MOST: u32 = 1_000;
+
+/// Which page
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct Wanted {
+    /// At most so many entries, 100 if not given, and never more than 1000
+    #[param(minimum = 1, maximum = 1000, example = 100)]
+    n: Option<u32>,
+    /// The `next` of the page before
+    after: Option<String>,
+}
+
+impl Wanted {
+    /// How many entries.
+    pub(super) fn limit(&self) -> Result<u32, Problem> {
+        match self.n {
+            None => Ok(USUAL),
+            Some(0) => Err(Problem::invalid("n", "n must be 1 or more")),
+            Some(n) => Ok(n.min(MOST)),
+        }
+    }
+
+    /// The key after which the page begins.
+    pub(super) fn after(&self) -> Result<Option<String>, Problem> {
+        let Some(cursor) = &self.after else {
+            return Ok(None);
+        };
+        let bytes = URL_SAFE_NO_PAD.decode(cursor).ok();
+        let key = bytes.and_then(|bytes| String::from_utf8(bytes).ok());
+        // A key with a zero byte is none that PostgreSQL would compare.
+        match key.filter(|key| !key.contains('\0')) {
+            Some(key) => Ok(Some(key)),
+            None => Err(Problem::invalid(
+                "after",
+                "this is no cursor; take the `next` of the page before as it is",
+            )),
+        }
+    }
+}
+
+impl Wanted {
+    /// The page of a list that is at hand whole.
+    pub(super) fn of<T>(
+        &self,
+        mut all: Vec<T>,
+        key: impl Fn(&T) -> String,
+    ) -> Result<Page<T>, Problem> {
+        let (limit, after) = (self.limit()?, self.after()?);
+        all.retain(|one| after.as_ref().is_none_or(|after| key(one) > *after));
+        all.sort_by_cached_key(&key);
+        Ok(Page::cut(all, limit, key))
+    }
+}
+
+/// One page of a list
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Page<T> {
+    /// The entries, in the list's order
+    pub(super) items: Vec<T>,
+    /// What to send as `after` for the next page; absent on the last one
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<String>,
+}
+
+impl<T> Page<T> {
+    /// Cuts a list that was asked for one entry more than the page holds; `key` gives an entry's key.
+    pub(super) fn cut(mut items: Vec<T>, limit: u32, key: impl Fn(&T) -> String) -> Self {
+        let more = items.len() > limit as usize;
+        items.truncate(limit as usize);
+        let last = items.last().filter(|_| more);
+        let next = last.map(|last| URL_SAFE_NO_PAD.encode(key(last)));
+        Self { items, next }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wanted(n: Option<u32>, after: Option<&str>) -> Wanted {
+        Wanted {
+            n,
+            after: after.map(str::to_owned),
+        }
+    }
+
+    #[test]
+    fn a_cursor_comes_back_as_it_went() {
+        let page = Page::cut(vec!["a/ü", "b", "c"], 2, |name| (*name).to_owned());
+        assert_eq!(page.items, ["a/ü", "b"]);
+        let next = page.next.unwrap();
+        let after = wanted(None, Some(&next)).after().unwrap();
+        assert_eq!(after.as_deref(), Some("b"));
+        assert_eq!(
+            Page::cut(vec![1, 2], 2, |number| number.to_string()).next,
+            None
+        );
+        assert!(wanted(None, Some("no cursor!")).after().is_err());
+        assert!(wanted(None, Some("AA")).after().is_err());
+    }
+
+    #[test]
+    fn a_list_at_hand_is_cut_like_any_other() {
+        let all = || vec!["c", "a", "b"];
+        let key = |name: &&str| (*name).to_owned();
+        let first = wanted(Some(2), None).of(all(), key).unwrap();
+        assert_eq!(first.items, ["a", "b"]);
+        let rest = wanted(Some(2), first.next.as_deref())
+            .of(all(), key)
+            .unwrap();
+        assert_eq!((rest.items, rest.next), (vec!["c"], None));
+    }
+
+    #[test]
+    fn pages_have_a_size() {
+        assert_eq!(wanted(None, None).limit().unwrap(), USUAL);
+        assert_eq!(wanted(Some(u32::MAX), None).limit().unwrap(), MOST);
+        assert!(wanted(Some(0), None).limit().is_err());
+    }
+}

@@ -1,0 +1,119 @@
+//! Roles: names for sets of permissions.
+
+use axum::Json;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+use wharf_core::access::{Permission, Permissions};
+
+use super::Shared;
+use super::access::{Changed, refused, told, wrong};
+use super::arguments::{Body, Path, Query};
+use super::page::{Page, Wanted};
+use super::problem::{Problem, Refusals};
+use super::visitor::Visitor;
+use crate::admin::access::{AccessCommand, AccessReply, execute};
+use crate::http::ApiError;
+
+/// A role
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Role {
+    /// Its name
+    #[schema(example = "writer")]
+    name: String,
+    /// What it is made of
+    permissions: Vec<String>,
+    /// Whether it is there from birth, and stays as it is
+    built_in: bool,
+}
+
+/// List roles
+///
+/// Those from birth and those that were made here, with what they are made of.
+#[utoipa::path(
+    get, path = "/api/v1/roles", operation_id = "list_roles", tag = "rights", params(Wanted),
+    responses((status = 200, description = "A page", body = Page<Role>), Refusals)
+)]
+pub(super) async fn roles(
+    state: Shared,
+    visitor: Visitor,
+    Query(wanted): Query<Wanted>,
+) -> Result<Json<Page<Role>>, Problem> {
+    visitor.is_somebody(&state.registry.access)?;
+    let reply = execute(&state.registry, AccessCommand::RoleList).await;
+    let AccessReply::Roles(all) = reply.map_err(told)? else {
+        return Err(ApiError::internal().into());
+    };
+    let all = all.into_iter().map(|(name, permissions, built_in)| Role {
+        name,
+        permissions: permissions.split(',').map(str::to_owned).collect(),
+        built_in,
+    });
+    Ok(Json(
+        wanted.of(all.collect(), |one: &Role| one.name.clone())?,
+    ))
+}
+
+/// Which role
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Path)]
+pub(super) struct NamedRole {
+    /// Its name
+    #[param(example = "signer")]
+    role: String,
+}
+
+/// What a role shall be made of
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SetRole {
+    /// Permissions, such as `pull` and `tag-create`
+    permissions: Vec<String>,
+}
+
+/// Make a role, or change it
+///
+/// For administrators. Who has the role has what it is made of from the next request on.
+#[utoipa::path(
+    put, path = "/api/v1/roles/{role}", operation_id = "set_role", tag = "rights", params(NamedRole),
+    request_body = SetRole, responses((status = 200, description = "Done", body = Changed), Refusals)
+)]
+pub(super) async fn set_role(
+    state: Shared,
+    visitor: Visitor,
+    Path(NamedRole { role }): Path<NamedRole>,
+    Body(SetRole { permissions }): Body<SetRole>,
+) -> Result<Json<Changed>, Problem> {
+    let parsed = permissions.iter().map(|word| word.parse::<Permission>());
+    let parsed: Result<_, _> = parsed.collect();
+    let permissions = parsed.map_err(|error| wrong("permissions")(&error))?;
+    change_role(&state, &visitor, &role, Some(permissions)).await
+}
+
+/// Remove a role that nobody has
+///
+/// For administrators.
+#[utoipa::path(
+    delete, path = "/api/v1/roles/{role}", operation_id = "remove_role", tag = "rights", params(NamedRole),
+    responses((status = 200, description = "Done", body = Changed), Refusals)
+)]
+pub(super) async fn remove_role(
+    state: Shared,
+    visitor: Visitor,
+    Path(NamedRole { role }): Path<NamedRole>,
+) -> Result<Json<Changed>, Problem> {
+    change_role(&state, &visitor, &role, None).await
+}
+
+async fn change_role(
+    state: &Shared,
+    visitor: &Visitor,
+    role: &str,
+    permissions: Option<Permissions>,
+) -> Result<Json<Changed>, Problem> {
+    let registry = &state.registry;
+    visitor.may(&registry.access, Permission::Admin)?;
+    let now = registry.clock.now_ms();
+    let access = &registry.access;
+    let change = access.set_role(visitor.changer(), role, permissions, now);
+    Ok(Json(change.await.map_err(refused)?.into()))
+}

@@ -1,0 +1,179 @@
+//! Who asks the management API, and what they may.
+//!
+//! [`Visitor::sees`] decides on the name alone, before anything is looked up. Whoever may not see a repository gets the answer
+//! that a repository which does not exist gets: the same status and body, after the same work, since neither is looked for.
+//! Whoever sees it and lacks another right is told so.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use axum::extract::FromRequestParts;
+use http::HeaderMap;
+use http::header::{AUTHORIZATION, HeaderValue};
+use http::request::Parts;
+use wharf_core::access::{
+    Access, AuthFailure, Caller, Circumstances, Decision, INVALID_TOKEN, Permission,
+    read_authorization,
+};
+use wharf_oci::RepositoryName;
+
+use super::problem::{Kind, Problem};
+
+/// The name under which acts of the admin socket are recorded, as those of its commands are.
+pub(super) const OPERATOR: &str = "operator";
+
+/// Who asks.
+#[derive(Clone, Debug)]
+pub(super) enum Visitor {
+    /// Somebody on the admin socket.
+    Root,
+    /// Somebody with these credentials, or none.
+    Caller(Arc<Caller>),
+}
+
+/// Reads who asks from the `Authorization` header.
+pub(super) async fn authenticate(
+    access: &Access,
+    headers: &HeaderMap,
+    came: Circumstances,
+) -> Result<Visitor, AuthFailure> {
+    let values = headers.get_all(AUTHORIZATION);
+    let authorization = read_authorization(values.iter().map(HeaderValue::as_bytes))?;
+    let caller = access.authenticate(authorization.as_ref(), came).await?;
+    Ok(Visitor::Caller(Arc::new(caller)))
+}
+
+impl Visitor {
+    /// Whoever opened the admin socket.
+    pub(super) fn root() -> Self {
+        Self::Root
+    }
+
+    /// Nobody was asked who they are.
+    pub(super) fn nobody() -> Self {
+        Self::Caller(Arc::new(Caller::anonymous()))
+    }
+
+    /// The name that rows, events and log lines record.
+    pub(super) fn actor(&self) -> &str {
+        match self {
+            Self::Root => OPERATOR,
+            Self::Caller(caller) => caller.principal.name(),
+        }
+    }
+
+    fn decide(
+        &self,
+        access: &Access,
+        permission: Permission,
+        repository: Option<&RepositoryName>,
+    ) -> Decision {
+        match self {
+            Self::Root => Decision::Allow,
+            Self::Caller(caller) => access.decide(caller, permission, repository),
+        }
+    }
+
+    /// Whether they may do something with the registry as a whole.
+    pub(super) fn may(&self, access: &Access, permission: Permission) -> Result<(), Problem> {
+        self.may_on(access, permission, None)
+    }
+
+    /// Whether they may do something on a namespace or repository, or everywhere. Of a place that they may not even pull from
+    /// the refusal says no more than of one that does not exist: it is decided on the name.
+    pub(super) fn may_on(
+        &self,
+        access: &Access,
+        permission: Permission,
+        place: Option<&RepositoryName>,
+    ) -> Result<(), Problem> {
+        match self.decide(access, permission, place) {
+            Decision::Allow => Ok(()),
+            Decision::Challenge { error, .. } => Err(challenge(access, error)),
+            Decision::Denied => Err(self.lacks(permission, place)),
+        }
+    }
+
+    /// Whether it is known who they are.
+    pub(super) fn is_somebody(&self, access: &Access) -> Result<(), Problem> {
+        match self {
+            Self::Caller(caller) if caller.principal.is_anonymous() => Err(challenge(access, None)),
+            Self::Caller(caller) if caller.expired_since.is_some() => {
+                Err(challenge(access, Some(INVALID_TOKEN)))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The repository of that name, as far as they may see what it is made of: by the right to pull from it, or to be shown it
+    /// in lists, which is all that an auditor has. Nothing is looked up.
+    pub(super) fn sees(&self, access: &Access, name: &str) -> Result<RepositoryName, Problem> {
+        let repository = RepositoryName::parse(name)
+            .map_err(|error| Problem::invalid("name", error.to_string()))?;
+        let pull = self.decide(access, Permission::Pull, Some(&repository));
+        let catalog = self.decide(access, Permission::Catalog, Some(&repository));
+        match pull {
+            Decision::Allow => Ok(repository),
+            _ if catalog == Decision::Allow => Ok(repository),
+            Decision::Challenge { error, .. } => Err(challenge(access, error)),
+            Decision::Denied => Err(unseen(&repository)),
+        }
+    }
+
+    /// As [`Visitor::sees`], and they may do this there too.
+    pub(super) fn sees_and_may(
+        &self,
+        access: &Access,
+        name: &str,
+        permission: Permission,
+    ) -> Result<RepositoryName, Problem> {
+        let repository = self.sees(access, name)?;
+        match self.decide(access, permission, Some(&repository)) {
+            Decision::Allow => Ok(repository),
+            Decision::Challenge { error, .. } => Err(challenge(access, error)),
+            Decision::Denied => Err(self.lacks(permission, Some(&repository))),
+        }
+    }
+
+    /// The prefixes below which they have a right; `None` is everywhere.
+    pub(super) fn prefixes(&self, access: &Access, permission: Permission) -> Option<Vec<String>> {
+        match self {
+            Self::Root => None,
+            Self::Caller(caller) => access.prefixes_for(caller, permission),
+        }
+    }
+
+    fn lacks(&self, permission: Permission, repository: Option<&RepositoryName>) -> Problem {
+        let place = match repository {
+            Some(name) => name.as_str(),
+            None => "the registry",
+        };
+        Problem::new(
+            Kind::Forbidden,
+            format!("{} may not {} {place}", self.actor(), permission.doing()),
+        )
+        .with_cure("an administrator can grant it (wharf grant)")
+    }
+}
+
+/// The answer for a repository that is not there, or is nothing for this caller.
+pub(super) fn unseen(repository: &RepositoryName) -> Problem {
+    Problem::unseen(format_args!("repository {repository}"))
+}
+
+fn challenge(access: &Access, error: Option<&'static str>) -> Problem {
+    match error {
+        Some(error) => Problem::narrow_token(access.service(), error),
+        None => Problem::sign_in(access.service()),
+    }
+}
+
+/// [`super::Api`] puts it into every request.
+impl<S: Sync> FromRequestParts<S> for Visitor {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        let known = parts.extensions.get::<Self>().cloned();
+        Ok(known.unwrap_or_else(Self::nobody))
+    }
+}

@@ -1,0 +1,235 @@
+//! HTTP/1.1 on one connection for one request, in the clear, over TLS or over a Unix socket.
+
+use std::io::{Error, ErrorKind, Read, Write};
+use std::net::{TcpStream, ToSocketAddrs as _};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use rustls::crypto::aws_lc_rs;
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{CertificateDer, ServerName};
+
+use super::context::Context;
+use crate::cli::exit::{Exit, Failure};
+
+/// Longest answer: a page of a thousand entries is far below.
+const LARGEST: u64 = 16 << 20;
+/// For connecting.
+const CONNECT: Duration = Duration::from_secs(10);
+/// For each read: a deletion of a large repository takes its time before it answers.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+/// A request.
+pub(super) struct Ask<'a> {
+    pub(super) method: &'a str,
+    /// With its query, encoded.
+    pub(super) path: &'a str,
+    /// JSON.
+    pub(super) body: Option<String>,
+}
+
+/// An answer, as far as commands look at it.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) status: u16,
+    pub(super) body: Vec<u8>,
+}
+
+/// Asks the registry of a context.
+pub(super) fn remote(context: &Context, ask: &Ask<'_>) -> Result<Answer, Failure> {
+    let told = |error: Error| {
+        let text = format!("{} does not answer: {error}", context.url);
+        Failure::text(Exit::Failure, text)
+    };
+    let place = context
+        .place()
+        .map_err(|text| Failure::text(Exit::Usage, text))?;
+    let credentials = format!("{}:{}", context.user, context.password);
+    let authorization = format!("Basic {}", STANDARD.encode(credentials));
+    let headers = [("Authorization", authorization.as_str())];
+    let stream = connect(&place.host, place.port).map_err(told)?;
+    if !place.tls {
+        return exchange(stream, &place.authority, ask, &headers).map_err(told);
+    }
+    let config = tls(context.authority.as_deref())?;
+    let name = ServerName::try_from(place.host.clone())
+        .map_err(|error| Failure::text(Exit::Usage, format!("{}: {error}", context.url)))?;
+    let session =
+        ClientConnection::new(Arc::new(config), name).map_err(|error| told(Error::other(error)))?;
+    let stream = StreamOwned::new(session, stream);
+    exchange(stream, &place.authority, ask, &headers).map_err(|error| {
+        let help = match error.kind() {
+            ErrorKind::InvalidData => {
+                "\n  help: for a certificate of its own name the authority's file: wharf login --authority FILE"
+            }
+            _ => "",
+        };
+        Failure::text(
+            Exit::Failure,
+            format!("{} does not answer: {error}{help}", context.url),
+        )
+    })
+}
+
+fn connect(host: &str, port: u16) -> Result<TcpStream, Error> {
+    let mut last = Error::new(ErrorKind::NotFound, "the name has no address");
+    for address in (host, port).to_socket_addrs()? {
+        match TcpStream::connect_timeout(&address, CONNECT) {
+            Ok(stream) => {
+                stream.set_read_timeout(Some(PATIENCE))?;
+                stream.set_write_timeout(Some(PATIENCE))?;
+                return Ok(stream);
+            }
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+/// Trusts the authority of the context, or else those that this machine trusts.
+fn tls(authority: Option<&Path>) -> Result<ClientConfig, Failure> {
+    let mut roots = RootCertStore::empty();
+    match authority {
+        Some(file) => {
+            let bad = |error: &dyn std::fmt::Display| {
+                let text = format!(
+                    "{} holds no certificate in PEM form: {error}",
+                    file.display()
+                );
+                Failure::text(Exit::Usage, text)
+            };
+            let certificates = CertificateDer::pem_file_iter(file).map_err(|error| bad(&error))?;
+            for certificate in certificates {
+                let certificate = certificate.map_err(|error| bad(&error))?;
+                roots.add(certificate).map_err(|error| bad(&error))?;
+            }
+        }
+        None => {
+            let found = rustls_native_certs::load_native_certs();
+            roots.add_parsable_certificates(found.certs);
+        }
+    }
+    let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| Failure::new(Exit::Failure, error))?;
+    Ok(builder.with_root_certificates(roots).with_no_client_auth())
+}
+
+/// Sends a request and reads its answer to the end.
+pub(super) fn exchange(
+    mut stream: impl Read + Write,
+    host: &str,
+    ask: &Ask<'_>,
+    headers: &[(&str, &str)],
+) -> Result<Answer, Error> {
+    let mut head = format!(
+        "{} {} HTTP/1.1\r\nHost: {host}\r\nAccept: application/json\r\nUser-Agent: wharf/{}\r\nConnection: close\r\n",
+        ask.method,
+        ask.path,
+        env!("CARGO_PKG_VERSION")
+    );
+    for (name, value) in headers {
+        head.push_str(&format!("{name}: {value}\r\n"));
+    }
+    let body = ask.body.as_deref();
+    if body.is_some() || ask.method != "GET" {
+        let length = body.map_or(0, str::len);
+        head.push_str(&format!("Content-Length: {length}\r\n"));
+    }
+    if body.is_some() {
+        head.push_str("Content-Type: application/json\r\n");
+    }
+    head.push_str("\r\n");
+    stream.write_all(head.as_bytes())?;
+    stream.write_all(body.unwrap_or_default().as_bytes())?;
+    stream.flush()?;
+    let mut answer = Vec::new();
+    match stream.take(LARGEST).read_to_end(&mut answer) {
+        // Some proxies end TLS without a word; whether all came is seen below.
+        Err(error) if error.kind() != ErrorKind::UnexpectedEof => return Err(error),
+        _ => {}
+    }
+    read(&answer)
+}
+
+/// Reads a whole answer. Proxies may send it in chunks.
+fn read(answer: &[u8]) -> Result<Answer, Error> {
+    let torn = || Error::new(ErrorKind::UnexpectedEof, "the answer broke off");
+    let end = answer.windows(4).position(|four| four == b"\r\n\r\n");
+    let end = end.ok_or_else(torn)?;
+    let (head, body) = (&answer[..end], &answer[end + 4..]);
+    let head = std::str::from_utf8(head).map_err(|_| torn())?;
+    let mut lines = head.split("\r\n");
+    let status = lines.next().and_then(|line| line.split(' ').nth(1));
+    let status = status
+        .and_then(|status| status.parse().ok())
+        .ok_or_else(torn)?;
+    let header = |wanted: &str| {
+        head.split("\r\n").skip(1).find_map(|line| {
+            let (name, value) = line.split_once(':')?;
+            name.eq_ignore_ascii_case(wanted).then(|| value.trim())
+        })
+    };
+    let chunked =
+        header("transfer-encoding").is_some_and(|how| how.eq_ignore_ascii_case("chunked"));
+    let body = match (chunked, header("content-length")) {
+        (true, _) => unchunk(body).ok_or_else(torn)?,
+        (false, Some(length)) => {
+            let length: usize = length.parse().map_err(|_| torn())?;
+            body.get(..length).ok_or_else(torn)?.to_vec()
+        }
+        (false, None) => body.to_vec(),
+    };
+    Ok(Answer { status, body })
+}
+
+fn unchunk(mut rest: &[u8]) -> Option<Vec<u8>> {
+    let mut body = Vec::new();
+    loop {
+        let end = rest.windows(2).position(|two| two == b"\r\n")?;
+        let line = std::str::from_utf8(&rest[..end]).ok()?;
+        let size = line.split(';').next()?.trim();
+        let size = usize::from_str_radix(size, 16).ok()?;
+        rest = &rest[end + 2..];
+        if size == 0 {
+            return Some(body);
+        }
+        body.extend_from_slice(rest.get(..size)?);
+        rest = rest.get(size..)?.strip_prefix(b"\r\n")?;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_are_read_in_every_framing_and_torn_ones_refused() {
+        let body = |text: &str| read(text.as_bytes()).map(|answer| (answer.status, answer.body));
+        let good = Some((200, b"hello".to_vec()));
+        assert_eq!(
+            body("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello").ok(),
+            good
+        );
+        assert_eq!(body("HTTP/1.1 200 OK\r\n\r\nhello").ok(), good);
+        assert_eq!(
+            body("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nhe\r\n3;x=1\r\nllo\r\n0\r\n\r\n").ok(),
+            good
+        );
+        for torn in [
+            "",
+            "HTTP/1.1 200 OK\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nhello",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhel",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffffff\r\n",
+            "nonsense\r\n\r\n",
+        ] {
+            assert!(body(torn).is_err(), "{torn}");
+        }
+    }
+}

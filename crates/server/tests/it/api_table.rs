@@ -1,0 +1,218 @@
+//! Every address of the management API with every method for every kind of caller, and that no refusal tells what exists.
+
+use http::Method;
+use wharf::http::route::RESOURCES;
+use wharf_testkit::client::Response;
+use wharf_testkit::{Client, Image, Version};
+
+use crate::api_support::{USERS, start};
+
+/// What an address asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Needs {
+    /// Nothing.
+    Nothing,
+    /// Good credentials.
+    Credentials,
+    /// The right to list.
+    Catalog,
+    /// The right to pull from the repository that it names.
+    Pull,
+    /// The right to delete from it.
+    Delete,
+    /// The right to run the registry.
+    Admin,
+}
+
+/// Told apart from the code that knows it; what is missing here fails the test.
+fn needs(template: &str, method: &Method) -> Needs {
+    match (template, method.as_str()) {
+        ("/api/v1" | "/api/v1/openapi.json", _) => Needs::Nothing,
+        ("/api/v1/me", _) => Needs::Credentials,
+        ("/api/v1/repositories", _) => Needs::Catalog,
+        ("/api/v1/namespaces" | "/api/v1/roles", _) => Needs::Credentials,
+        // Everywhere, as the arguments below have it: whoever administers.
+        (
+            "/api/v1/bindings"
+            | "/api/v1/explain"
+            | "/api/v1/groups"
+            | "/api/v1/groups/{group}"
+            | "/api/v1/groups/{group}/members/{member}"
+            | "/api/v1/namespaces/{name}"
+            | "/api/v1/roles/{role}",
+            _,
+        ) => Needs::Admin,
+        (path, "GET" | "HEAD") if path.contains("{name}") => Needs::Pull,
+        (
+            "/api/v1/repositories/{name}"
+            | "/api/v1/repositories/{name}/-/tags/{tag}"
+            | "/api/v1/repositories/{name}/-/tags/{tag}/restore"
+            | "/api/v1/repositories/{name}/-/manifests/{digest}/restore",
+            "DELETE" | "POST",
+        ) => Needs::Delete,
+        ("/api/v1/status", _) => Needs::Admin,
+        (path, _) if path.starts_with("/api/v1/jobs") => Needs::Admin,
+        _ => panic!("{method} {template} is missing from the table"),
+    }
+}
+
+/// What a request there must say to be understood: query and body.
+fn arguments(template: &str, method: &Method) -> (&'static str, &'static str) {
+    match (template, method.as_str()) {
+        ("/api/v1/bindings", "POST") => ("", r#"{"who":"bob","role":"reader","on":"team"}"#),
+        ("/api/v1/bindings", "DELETE") => ("?who=bob&role=reader&on=team", ""),
+        ("/api/v1/explain", _) => ("?who=bob&permission=pull&repository=team/app", ""),
+        ("/api/v1/namespaces/{name}", "PUT") => ("", r#"{"visibility":"private"}"#),
+        ("/api/v1/roles/{role}", "PUT") => ("", r#"{"permissions":["pull"]}"#),
+        _ => ("", ""),
+    }
+}
+
+/// How the caller is refused; `None` when they are let in, whatever the answer then is.
+fn refusal(user: &str, role: &str, needs: Needs) -> Option<u16> {
+    let reads = role != "none";
+    match (needs, user) {
+        (Needs::Nothing, _) => None,
+        (_, "") => Some(401),
+        (Needs::Credentials, _) => None,
+        (Needs::Catalog, _) => (!reads).then_some(403),
+        (Needs::Pull | Needs::Delete, _) if !reads => Some(404),
+        (Needs::Pull, _) => None,
+        (Needs::Delete, _) => (!matches!(role, "maintainer" | "admin")).then_some(403),
+        (Needs::Admin, _) => (role != "admin").then_some(403),
+    }
+}
+
+fn as_user(admin: &Client, user: &str) -> Client {
+    match user {
+        "" => admin.clone().anonymous(),
+        "admin" => admin.clone(),
+        user => admin.clone().with_basic(user, "x"),
+    }
+}
+
+#[tokio::test]
+async fn the_table_of_the_management_api_holds_for_every_caller() {
+    let server = start().await;
+    let admin = server.admin(Version::Http1);
+    admin
+        .push_image("team/app", "latest", &Image::random())
+        .await;
+    let callers = [("", "none"), ("admin", "admin")];
+    for (user, role) in callers.into_iter().chain(USERS) {
+        let client = as_user(&admin, user);
+        for resource in RESOURCES {
+            for method in [
+                Method::GET,
+                Method::HEAD,
+                Method::POST,
+                Method::PUT,
+                Method::PATCH,
+                Method::DELETE,
+            ] {
+                let (query, body) = arguments(resource.template, &method);
+                let path = format!("{}{query}", resource.example);
+                let answer = client.request(method.clone(), &path).body(body);
+                let answer = answer
+                    .header("content-type", "application/json")
+                    .send()
+                    .await;
+                let status = answer.status.as_u16();
+                if !resource.methods.contains(&method) {
+                    assert_eq!(status, 405, "{user:?}: {answer}");
+                    continue;
+                }
+                match refusal(user, role, needs(resource.template, &method)) {
+                    Some(refused) => assert_eq!(status, refused, "{user:?}: {answer}"),
+                    // What the examples name need not be there, or be as the request wants it.
+                    None => assert!(
+                        status < 400 || matches!(status, 404 | 409),
+                        "{user:?}: {answer}"
+                    ),
+                }
+            }
+        }
+    }
+}
+
+/// An answer as far as it may differ: without the request's own id and moment, and with the name in the path taken out.
+fn told(answer: &Response, name: &str) -> (u16, Vec<(String, String)>, String) {
+    let own = ["x-request-id", "date", "content-length"];
+    let headers = answer.headers.iter();
+    let headers = headers.filter(|(key, _)| !own.contains(&key.as_str()));
+    let mut body = String::from_utf8_lossy(&answer.body).replace(name, "NAME");
+    if let Some(id) = answer.header("x-request-id") {
+        body = body.replace(id, "ID");
+    }
+    let text = |value: &http::HeaderValue| value.to_str().unwrap_or_default().to_owned();
+    (
+        answer.status.as_u16(),
+        headers
+            .map(|(key, value)| (key.to_string(), text(value)))
+            .collect(),
+        body,
+    )
+}
+
+/// Status, body and work are the same, so time is; a look into the metadata would be the only thing to take longer.
+#[tokio::test]
+async fn what_one_may_not_see_cannot_be_told_from_what_does_not_exist() {
+    let server = start().await;
+    let admin = server.admin(Version::Http1);
+    // Of one length, so that lengths can be compared too.
+    let (secret, nothing) = ("other/secret", "other/nowhere");
+    let nothing = &nothing[..secret.len()];
+    admin.push_image(secret, "latest", &Image::random()).await;
+    let looks = || {
+        let stats = server.app().registry.meta.stats();
+        stats.reads + stats.scans + stats.operations
+    };
+    for user in ["", "stranger", "guest"] {
+        let client = as_user(&admin, user);
+        for resource in RESOURCES
+            .iter()
+            .filter(|one| one.template.contains("{name}"))
+        {
+            for method in resource.methods {
+                let mut answers = Vec::new();
+                for name in [secret, nothing] {
+                    let path = resource.example.replace("team/app", name);
+                    // Work in the background looks too, so one quiet moment proves it.
+                    let mut quiet = false;
+                    for _ in 0..200 {
+                        let before = looks();
+                        let (query, body) = arguments(resource.template, method);
+                        let request = client.request(method.clone(), &format!("{path}{query}"));
+                        let request = request.header("content-type", "application/json");
+                        let answer = request.body(body).send().await;
+                        let after = looks();
+                        answers.push(told(&answer, name));
+                        if after == before {
+                            quiet = true;
+                            break;
+                        }
+                    }
+                    assert!(quiet, "{user:?} {method} {path}: it was looked for");
+                }
+                for answer in &answers {
+                    // That a namespace is not theirs to manage may be said: it is, of every name.
+                    let managed = resource.template.starts_with("/api/v1/namespaces");
+                    let refused = matches!(answer.0, 401 | 404) || managed && answer.0 == 403;
+                    assert!(refused, "{answer:?}");
+                    assert_eq!(
+                        answer, &answers[0],
+                        "{user:?} {method} {}",
+                        resource.template
+                    );
+                }
+            }
+        }
+    }
+    // Whoever may see it is answered otherwise, so that the comparison above means something.
+    let reader = as_user(&admin, "reader");
+    let before = looks();
+    let path = |name: &str| format!("/api/v1/repositories/{name}");
+    reader.get(&path(secret)).send().await.expect_status(200);
+    assert!(looks() > before);
+    reader.get(&path(nothing)).send().await.expect_status(404);
+}
