@@ -1,8 +1,9 @@
 //! The administrator: made once, at the first start, and given a new password by `wharf admin reset-password`.
 
 use super::Access;
+use super::password_rules::{PasswordRule, check_password};
 use super::policy::ADMIN;
-use super::secret::{Password, SHORTEST_PASSWORD};
+use super::secret::Password;
 use crate::{Error, Result};
 
 /// What the start found or did.
@@ -14,17 +15,12 @@ pub enum Bootstrap {
     Existed,
 }
 
-/// A password that is too short to be one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the administrator's password needs at least {SHORTEST_PASSWORD} characters")]
-pub struct PasswordTooShort;
-
 /// Why there is no new password.
 #[derive(Debug, thiserror::Error)]
 pub enum AdminError {
     /// The chosen one will not do.
-    #[error(transparent)]
-    TooShort(#[from] PasswordTooShort),
+    #[error("the administrator: {0}")]
+    Password(#[from] PasswordRule),
     /// The metadata store failed.
     #[error(transparent)]
     Store(#[from] Error),
@@ -52,8 +48,8 @@ impl Access {
         })
     }
 
-    /// Gives the administrator another password, chosen or random, and returns it. What was signed in with the old one
-    /// is signed out by the next request.
+    /// Gives the administrator another password, chosen or random, and returns it; who was locked out is let in again, since this
+    /// is the last way into a registry. What was signed in with the old one is signed out by the next request.
     pub async fn reset_admin_password(
         &self,
         chosen: Option<Password>,
@@ -64,15 +60,16 @@ impl Access {
         if !self.secrets.set_secret(ADMIN, &hash, now).await? {
             self.secrets.create_principal(ADMIN, &hash, now).await?;
         }
+        self.secrets.let_in(ADMIN, now).await?;
         self.users.forget(ADMIN);
         Ok(password)
     }
 }
 
-fn good(chosen: Option<Password>) -> Result<Password, PasswordTooShort> {
-    match chosen {
-        None => Ok(Password::random()),
-        Some(password) if password.reveal().chars().count() >= SHORTEST_PASSWORD => Ok(password),
-        Some(_) => Err(PasswordTooShort),
-    }
+fn good(chosen: Option<Password>) -> Result<Password, PasswordRule> {
+    let Some(password) = chosen else {
+        return Ok(Password::random());
+    };
+    check_password(ADMIN, &password)?;
+    Ok(password)
 }

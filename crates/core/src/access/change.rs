@@ -13,7 +13,7 @@ use super::Access;
 use super::binding::{Binding, Conditions, Origin, Subject, check_word};
 use super::load::{Visibility, key};
 use super::policy::{Policy, check_prefix};
-use super::principal::Caller;
+use super::principal::{Caller, Principal};
 use super::role::{Permission, Permissions, Role};
 use crate::Error;
 
@@ -119,7 +119,8 @@ fn place(on: &str) -> String {
 }
 
 impl Changer<'_> {
-    fn name(&self) -> &str {
+    /// The name for rows and events.
+    pub fn name(&self) -> &str {
         match self {
             Self::Operator => OPERATOR,
             Self::Caller(caller) => caller.principal.name(),
@@ -177,6 +178,30 @@ impl Changer<'_> {
 }
 
 impl Access {
+    /// Whether whoever asks may do this there at present.
+    pub(crate) fn needs(
+        &self,
+        changer: Changer<'_>,
+        permission: Permission,
+        on: &str,
+        what: impl FnOnce() -> String,
+    ) -> Result<(), ChangeError> {
+        changer.needs(&self.policy(), permission, on, what)
+    }
+
+    /// Whether whoever asks holds all that a principal holds: who makes one, or gets a secret of one, can act as it from then on.
+    /// What everybody may without credentials is nothing to be gained.
+    pub(crate) fn stands_above(
+        &self,
+        changer: Changer<'_>,
+        principal: &Principal,
+    ) -> Result<(), ChangeError> {
+        let policy = self.policy();
+        let held = policy.bindings_of(principal).into_iter();
+        let mut held = held.filter(|binding| binding.subject != Subject::Anonymous);
+        held.try_for_each(|binding| changer.holds(&policy, binding.permissions, &binding.on))
+    }
+
     /// Makes a binding.
     pub async fn grant(
         &self,

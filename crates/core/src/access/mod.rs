@@ -42,7 +42,7 @@ use std::time::Duration;
 use wharf_meta::Meta;
 use wharf_oci::RepositoryName;
 
-pub use admin::{AdminError, Bootstrap, PasswordTooShort};
+pub use admin::{AdminError, Bootstrap};
 pub use authenticate::{AuthFailure, read_authorization};
 pub use binding::{
     Binding, Conditions, MOST_NETWORKS, Origin, PatternError, SIGNED_IN, Subject, SubjectError,

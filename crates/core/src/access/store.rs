@@ -38,6 +38,8 @@ pub(crate) trait Secrets: CredentialRows + Send + Sync + Debug {
         hash: &'a str,
         at: i64,
     ) -> BoxFuture<'a, Result<bool>>;
+    /// Lets a local user in again who was locked out.
+    fn let_in<'a>(&'a self, name: &'a str, at: i64) -> BoxFuture<'a, Result<()>>;
     /// All keys, retired ones too.
     fn signing_keys(&self) -> BoxFuture<'_, Result<Vec<SigningKeyRow>>>;
     /// Keeps a new key.
@@ -94,6 +96,22 @@ impl Secrets for Meta {
     ) -> BoxFuture<'a, Result<bool>> {
         let (name, hash) = (name.into(), hash.into());
         Box::pin(async move { Ok(self.write(principal::SetSecret { name, hash, at }).await?) })
+    }
+
+    fn let_in<'a>(&'a self, name: &'a str, at: i64) -> BoxFuture<'a, Result<()>> {
+        let change = principal::Change {
+            name: name.into(),
+            kind: "user".into(),
+            version: None,
+            disabled: Some(false),
+            expires_at: None,
+            networks: None,
+            at,
+        };
+        Box::pin(async move {
+            self.write(change).await?;
+            Ok(())
+        })
     }
 
     fn signing_keys(&self) -> BoxFuture<'_, Result<Vec<SigningKeyRow>>> {

@@ -1,8 +1,10 @@
 //! Managing who can sign in: local users, robots with their secrets, API tokens.
 //!
 //! Called by whoever manages the registry: `server/src/admin` and the API. A request that signs in never comes here; that
-//! is [`crate::access`], which is told of each change at once. What one may do is not decided here. A secret is given
-//! back once, when it is made, and kept as a hash.
+//! is [`crate::access`], which is told of each change at once. A secret is given back once, when it is made, and kept as a hash.
+//!
+//! Whoever asks over the network is let in by the server; here it is seen to that they get no secret of anybody who may more than
+//! what they came with ([`Access::stands_above`](crate::access::Access)), and that an API token makes no other.
 
 mod robot;
 #[cfg(test)]
@@ -11,6 +13,7 @@ mod token;
 mod user;
 
 use wharf_meta::credential::{CredentialRow, Listed};
+use wharf_meta::principal;
 
 use crate::access::{ChangeError, NetworkError, Password, PasswordRule, ScopeError};
 use crate::access::{SecretKind, hash_secret, new_secret, random_id};
@@ -18,11 +21,13 @@ use crate::error::Error;
 use crate::registry::Registry;
 
 pub use self::robot::{
-    LONGEST_OVERLAP_MS, NewRobot, create_robot, disable_robot, list_robots, remove_robot,
-    rotate_robot,
+    LONGEST_OVERLAP_MS, MOST_BINDINGS, NewRobot, RobotBinding, RobotChange, change_robot,
+    create_robot, get_robot, list_robots, remove_robot, rotate_robot,
 };
-pub use self::token::{MOST_TOKENS, NewToken, create_token, list_tokens, revoke_token};
-pub use self::user::{create_user, disable_user, list_users, remove_user, set_password};
+pub use self::token::{
+    MOST_TOKENS, NewToken, Owner, create_token, list_tokens, owner_of, revoke_token,
+};
+pub use self::user::{create_user, disable_user, get_user, list_users, remove_user, set_password};
 pub use wharf_meta::principal::PrincipalRow;
 
 /// Why somebody was not made or changed.
@@ -37,6 +42,9 @@ pub enum IdentityError {
     /// The name is taken.
     #[error("{0}")]
     Taken(String),
+    /// It needs the password of whom it is about, and came with something else.
+    #[error("{0}")]
+    ByPassword(String),
     /// A password that will not do.
     #[error(transparent)]
     Password(#[from] PasswordRule),
@@ -46,6 +54,9 @@ pub enum IdentityError {
     /// A network that is none.
     #[error(transparent)]
     Network(#[from] NetworkError),
+    /// Somebody changed it since the version that was named.
+    #[error("it is another version by now")]
+    Differs,
     /// What it holds cannot be taken or given.
     #[error(transparent)]
     Rights(#[from] ChangeError),
@@ -156,6 +167,31 @@ fn end(registry: &Registry, lifetime: Option<i64>, usual: i64, now: i64) -> Resu
         )));
     }
     Ok(now + lifetime)
+}
+
+/// Changes a row that a principal has; `unknown` says that there is none.
+async fn change(
+    registry: &Registry,
+    change: principal::Change,
+    unknown: impl FnOnce(&str) -> IdentityError,
+) -> Result<()> {
+    let name = change.name.clone();
+    let done = registry.meta.write(change).await?;
+    registry.access.forget(&name);
+    match done {
+        principal::Changed::Done => Ok(()),
+        principal::Changed::Unknown => Err(unknown(&name)),
+        principal::Changed::Differs => Err(IdentityError::Differs),
+        principal::Changed::Last(path) => Err(ChangeError::Last(path).into()),
+    }
+}
+
+/// Whether a principal that is about to go is the version that is meant. Asked before anything is taken from it.
+fn is_meant(row: &PrincipalRow, version: Option<i64>) -> Result<()> {
+    match version {
+        Some(version) if version != row.version() => Err(IdentityError::Differs),
+        _ => Ok(()),
+    }
 }
 
 /// In ms.

@@ -5,16 +5,21 @@ use wharf_meta::principal::PrincipalRow;
 use wharf_meta::{credential, principal};
 use wharf_oci::RepositoryName;
 
-use super::{DAY, IdentityError, Made, Result, Shown, end, make};
+use super::{DAY, IdentityError, Made, Result, Shown, change, end, is_meant, make};
 use crate::access::{
-    Changer, Conditions, Granting, Networks, ROBOT, Role, SecretKind, Subject, split_robot_name,
+    Changer, Conditions, Granting, Networks, Permission, Principal, ROBOT, Role, SecretKind,
+    Subject, split_robot_name,
 };
 use crate::registry::Registry;
 
 /// How long an old secret may go on beside a new one at most, in ms.
 pub const LONGEST_OVERLAP_MS: i64 = 30 * DAY;
+/// So many bindings a robot may be made with.
+pub const MOST_BINDINGS: usize = 20;
 /// How long a robot lives that nobody said more of, in ms.
 const USUAL: i64 = 90 * DAY;
+/// So many secrets of one robot are listed; it has two at most, and those that have ended for a while.
+const MOST_SECRETS: u32 = 10;
 
 /// A robot to be made.
 #[derive(Debug, Clone, Default)]
@@ -27,15 +32,46 @@ pub struct NewRobot {
     pub networks: String,
     /// What it may pull from the start, its namespace or something below; `None`: nothing.
     pub reads: Option<String>,
+    /// What else it holds from the start.
+    pub bindings: Vec<RobotBinding>,
 }
 
-/// Makes a robot with its first secret. Apart from what it may read, it may do nothing until it is granted something.
-pub async fn create_robot(registry: &Registry, new: &NewRobot, by: &str) -> Result<Made> {
-    let name = check(&new.name)?;
+/// A role that a robot has from the start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RobotBinding {
+    /// The role's name.
+    pub role: String,
+    /// Its namespace or something below.
+    pub on: String,
+    /// When it counts.
+    pub conditions: Conditions,
+}
+
+/// Makes a robot with its first secret. Apart from what it is given here, it may do nothing until it is granted something.
+pub async fn create_robot(
+    registry: &Registry,
+    changer: Changer<'_>,
+    new: &NewRobot,
+) -> Result<Made> {
+    let (name, namespace) = check(&new.name)?;
+    manages(registry, changer, namespace)?;
+    // Grants may be older than whom they are for.
+    registry.access.stands_above(changer, &robot(name))?;
     let networks: Networks = new.networks.parse()?;
     let now = registry.clock.now_ms();
     let expires_at = end(registry, new.lifetime, USUAL, now)?;
-    if let (Some(on), Some((namespace, _))) = (&new.reads, split_robot_name(name)) {
+    let reads = new.reads.as_ref().map(|on| RobotBinding {
+        role: Role::Reader.as_str().to_owned(),
+        on: on.clone(),
+        conditions: Conditions::default(),
+    });
+    if new.bindings.len() > MOST_BINDINGS {
+        return Err(IdentityError::Wrong(format!(
+            "a robot can be made with {MOST_BINDINGS} bindings at most; grant the others"
+        )));
+    }
+    let bindings: Vec<&RobotBinding> = reads.iter().chain(&new.bindings).collect();
+    for RobotBinding { on, .. } in &bindings {
         let within = RepositoryName::parse(on).is_ok_and(|on| on.is_within(namespace));
         if !within {
             return Err(IdentityError::Wrong(format!(
@@ -43,6 +79,7 @@ pub async fn create_robot(registry: &Registry, new: &NewRobot, by: &str) -> Resu
             )));
         }
     }
+    let by = changer.name();
     let (made, secret) = make(SecretKind::Robot, name, ROBOT, by, expires_at, now);
     let create = credential::CreateRobot {
         secret,
@@ -56,16 +93,16 @@ pub async fn create_robot(registry: &Registry, new: &NewRobot, by: &str) -> Resu
             "there is a robot {name} already; `wharf robot rotate {name}` gives it another secret"
         )));
     }
-    if let Some(on) = &new.reads {
+    for binding in bindings {
         let granting = Granting {
             subject: Subject::Robot(name.to_owned()),
-            role: Role::Reader.as_str().to_owned(),
-            on: on.clone(),
-            conditions: Conditions::default(),
+            role: binding.role.clone(),
+            on: binding.on.clone(),
+            conditions: binding.conditions.clone(),
         };
-        let granted = registry.access.grant(Changer::Operator, &granting, now);
-        if let Err(error) = granted.await {
-            remove_robot(registry, name).await?;
+        if let Err(error) = registry.access.grant(changer, &granting, now).await {
+            // Half of what was asked for is nothing that anybody asked for; nobody has its secret.
+            remove(registry, name).await?;
             return Err(error.into());
         }
     }
@@ -76,12 +113,15 @@ pub async fn create_robot(registry: &Registry, new: &NewRobot, by: &str) -> Resu
 /// no longer than it would have been; older ones end at once.
 pub async fn rotate_robot(
     registry: &Registry,
+    changer: Changer<'_>,
     name: &str,
     overlap: i64,
     lifetime: Option<i64>,
-    by: &str,
 ) -> Result<Made> {
-    let name = check(name)?;
+    let (name, namespace) = check(name)?;
+    manages(registry, changer, namespace)?;
+    registry.access.stands_above(changer, &robot(name))?;
+    let by = changer.name();
     if !(0..=LONGEST_OVERLAP_MS).contains(&overlap) {
         let days = LONGEST_OVERLAP_MS / DAY;
         return Err(IdentityError::Wrong(format!(
@@ -106,32 +146,88 @@ pub async fn rotate_robot(
     if done { Ok(made) } else { Err(unknown(name)) }
 }
 
-/// Locks a robot out, or lets it in again.
-pub async fn disable_robot(registry: &Registry, name: &str, disabled: bool) -> Result<()> {
-    let done = registry
-        .meta
-        .write(principal::Disable {
-            name: check(name)?.into(),
-            kind: ROBOT.into(),
-            disabled,
-            at: registry.clock.now_ms(),
-        })
-        .await?;
-    registry.access.forget(name);
-    if done { Ok(()) } else { Err(unknown(name)) }
+/// What of a robot shall be otherwise; what is `None` stays.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RobotChange {
+    /// Whether it is locked out.
+    pub disabled: Option<bool>,
+    /// How long it lives from now on, in ms. Its secrets end when they would have ended.
+    pub lifetime: Option<i64>,
+    /// From where it may come, in CIDR form, with commas; empty: from everywhere.
+    pub networks: Option<String>,
+}
+
+/// Changes a robot, if it is still the version that is named.
+pub async fn change_robot(
+    registry: &Registry,
+    changer: Changer<'_>,
+    name: &str,
+    to: RobotChange,
+    version: Option<i64>,
+) -> Result<()> {
+    let (name, namespace) = check(name)?;
+    manages(registry, changer, namespace)?;
+    if to.disabled != Some(true) || to.lifetime.is_some() || to.networks.is_some() {
+        // Whoever lets it do more could as well do it themselves.
+        registry.access.stands_above(changer, &robot(name))?;
+    }
+    let now = registry.clock.now_ms();
+    let ends = |lifetime| end(registry, Some(lifetime), USUAL, now);
+    let networks = to.networks.map(|text| text.parse::<Networks>());
+    let to = principal::Change {
+        name: name.into(),
+        kind: ROBOT.into(),
+        version,
+        disabled: to.disabled,
+        expires_at: to.lifetime.map(ends).transpose()?,
+        networks: networks.transpose()?.map(|all| all.to_string()),
+        at: now,
+    };
+    change(registry, to, unknown).await
 }
 
 /// Removes a robot with its secrets and all that was granted.
-pub async fn remove_robot(registry: &Registry, name: &str) -> Result<()> {
-    let (owned, kind) = (check(name)?.to_owned(), ROBOT.to_owned());
+pub async fn remove_robot(
+    registry: &Registry,
+    changer: Changer<'_>,
+    name: &str,
+    version: Option<i64>,
+) -> Result<()> {
+    let (name, namespace) = check(name)?;
+    manages(registry, changer, namespace)?;
+    let (row, _) = get_robot(registry, name).await?;
+    is_meant(&row, version)?;
+    remove(registry, name).await
+}
+
+async fn remove(registry: &Registry, name: &str) -> Result<()> {
     let now = registry.clock.now_ms();
     registry.access.take_all(ROBOT, name, now).await?;
+    let (owned, kind) = (name.to_owned(), ROBOT.to_owned());
     let done = registry
         .meta
         .write(credential::RemovePrincipal { name: owned, kind })
         .await?;
     registry.access.forget(name);
     if done { Ok(()) } else { Err(unknown(name)) }
+}
+
+/// The robot of that name with its secrets.
+pub async fn get_robot(registry: &Registry, name: &str) -> Result<(PrincipalRow, Vec<Shown>)> {
+    let found = registry.meta.read(principal::Get { name: name.into() });
+    let found = found.await?.filter(|row| row.kind == ROBOT);
+    let row = found.ok_or_else(|| unknown(name))?;
+    let secrets = secrets(registry, name).await?;
+    Ok((row, secrets))
+}
+
+async fn secrets(registry: &Registry, name: &str) -> Result<Vec<Shown>> {
+    let of = credential::Of {
+        principal: name.to_owned(),
+        limit: MOST_SECRETS,
+    };
+    let secrets = registry.meta.read(of).await?;
+    Ok(secrets.into_iter().map(Shown::from).collect())
 }
 
 /// Robots by name with their secrets, at most `limit` behind `after`; with a namespace, only its own, not those of namespaces
@@ -155,19 +251,27 @@ pub async fn list_robots(
     };
     let mut robots = Vec::new();
     for row in registry.meta.read(list).await? {
-        let of = credential::Of {
-            principal: row.name.clone(),
-            limit: 10,
-        };
-        let secrets = registry.meta.read(of).await?;
-        robots.push((row, secrets.into_iter().map(Shown::from).collect()));
+        let secrets = secrets(registry, &row.name).await?;
+        robots.push((row, secrets));
     }
     Ok(robots)
 }
 
-fn check(name: &str) -> Result<&str> {
+/// Robots of a namespace are for whoever manages them there.
+fn manages(registry: &Registry, changer: Changer<'_>, namespace: &str) -> Result<()> {
+    let what = || format!("manage the robots of {namespace}");
+    let access = &registry.access;
+    Ok(access.needs(changer, Permission::ManageRobots, namespace, what)?)
+}
+
+fn robot(name: &str) -> Principal {
+    Principal::Robot { name: name.into() }
+}
+
+/// A robot's name, and the namespace in it.
+fn check(name: &str) -> Result<(&str, &str)> {
     match split_robot_name(name) {
-        Some(_) => Ok(name),
+        Some((namespace, _)) => Ok((name, namespace)),
         None => Err(IdentityError::Wrong(format!(
             "robot {name:?}: write <namespace>+<name> in lower case, such as team/a+ci"
         ))),

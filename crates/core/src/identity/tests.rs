@@ -6,13 +6,21 @@ use wharf_oci::{Authorization, RepositoryName, Scope};
 
 use super::*;
 use crate::access::{
-    Access, AccessOptions, AuthFailure, Caller, Circumstances, Decision, Grant, Permission,
-    Principal, Proof, Rights, Role, SecretKeys, SignIn, TokenRequest, Who,
+    Access, AccessOptions, AuthFailure, Caller, Changer, Circumstances, Decision, Grant,
+    Permission, Principal, Proof, Rights, Role, SecretKeys, SignIn, TokenRequest, Who,
 };
 use crate::house::House;
 
 const HOUR: i64 = 60 * 60 * 1_000;
 const HERE: &str = "10.0.0.1";
+
+async fn lock_robot(registry: &Registry, name: &str, disabled: bool) -> Result<()> {
+    let to = RobotChange {
+        disabled: Some(disabled),
+        ..RobotChange::default()
+    };
+    change_robot(registry, Changer::Operator, name, to, None).await
+}
 
 fn name(text: &str) -> RepositoryName {
     RepositoryName::parse(text).unwrap()
@@ -54,16 +62,18 @@ impl It {
         };
         house.registry.access.reload(&rights).unwrap();
         let password = Some(Password::new("wonderland looks"));
-        create_user(&house.registry, "alice", password)
+        create_user(&house.registry, Changer::Operator, "alice", password)
             .await
             .unwrap();
         let new = NewRobot {
             name: "team+ci".into(),
             lifetime: Some(24 * HOUR),
             networks: "10.0.0.0/8".into(),
-            reads: None,
+            ..NewRobot::default()
         };
-        let robot = create_robot(&house.registry, &new, "root").await.unwrap();
+        let robot = create_robot(&house.registry, Changer::Operator, &new)
+            .await
+            .unwrap();
         Self { house, robot }
     }
 
@@ -113,7 +123,9 @@ impl It {
             scopes: scopes.iter().map(|scope| (*scope).to_owned()).collect(),
             lifetime: Some(24 * HOUR),
         };
-        create_token(self.registry(), &new, "root").await.unwrap()
+        create_token(self.registry(), Changer::Operator, &new)
+            .await
+            .unwrap()
     }
 
     fn may(&self, caller: &Caller, permission: Permission, on: &str) -> bool {
@@ -284,10 +296,16 @@ async fn a_new_secret_overlaps_with_the_old_one_and_no_longer() {
     let first = it.robot.secret.clone();
     let (bought, ..) = it.buy(proof("team+ci", &first)).await.unwrap();
     let rotate = async || {
-        rotate_robot(it.registry(), "team+ci", HOUR, Some(48 * HOUR), "root")
-            .await
-            .unwrap()
-            .secret
+        rotate_robot(
+            it.registry(),
+            Changer::Operator,
+            "team+ci",
+            HOUR,
+            Some(48 * HOUR),
+        )
+        .await
+        .unwrap()
+        .secret
     };
     let good = async |secret: &Password| it.basic("team+ci", secret.reveal()).await.is_ok();
     let second = rotate().await;
@@ -368,26 +386,34 @@ async fn who_is_locked_out_or_removed_takes_everything_along() {
     };
     assert!(password().await);
     assert_eq!(others().await, [true; 3]);
-    disable_user(it.registry(), "alice", true).await.unwrap();
+    disable_user(it.registry(), Changer::Operator, "alice", true, None)
+        .await
+        .unwrap();
     assert!(!password().await);
     let bearer = it.bearer(&bought).await;
     assert!(bearer.is_err() && it.bearer(made.secret.reveal()).await.is_err());
-    disable_user(it.registry(), "alice", false).await.unwrap();
+    disable_user(it.registry(), Changer::Operator, "alice", false, None)
+        .await
+        .unwrap();
     assert!(password().await && it.bearer(&bought).await.is_ok());
-    remove_user(it.registry(), "alice").await.unwrap();
+    remove_user(it.registry(), Changer::Operator, "alice", None)
+        .await
+        .unwrap();
     assert_eq!(others().await, [false; 3]);
     // Another person may be behind that name now.
     let chosen = Some(Password::new("wonderland looks"));
-    create_user(it.registry(), "alice", chosen).await.unwrap();
-    assert_eq!(others().await, [false; 3]);
-
-    disable_robot(it.registry(), "team+ci", true).await.unwrap();
-    assert!(it.bearer(it.robot.secret.reveal()).await.is_err());
-    disable_robot(it.registry(), "team+ci", false)
+    create_user(it.registry(), Changer::Operator, "alice", chosen)
         .await
         .unwrap();
+    assert_eq!(others().await, [false; 3]);
+
+    lock_robot(it.registry(), "team+ci", true).await.unwrap();
+    assert!(it.bearer(it.robot.secret.reveal()).await.is_err());
+    lock_robot(it.registry(), "team+ci", false).await.unwrap();
     assert!(it.bearer(it.robot.secret.reveal()).await.is_ok());
-    remove_robot(it.registry(), "team+ci").await.unwrap();
+    remove_robot(it.registry(), Changer::Operator, "team+ci", None)
+        .await
+        .unwrap();
     assert!(it.bearer(it.robot.secret.reveal()).await.is_err());
 }
 
@@ -397,7 +423,9 @@ async fn a_new_password_leaves_tokens_alone_and_ends_the_old_password() {
     let made = it.token("laptop", &[]).await;
     let old = Password::new("wonderland looks");
     let (bought, ..) = it.buy(proof("alice", &old)).await.unwrap();
-    let new = set_password(it.registry(), "alice", None).await.unwrap();
+    let new = set_password(it.registry(), Changer::Operator, "alice", None)
+        .await
+        .unwrap();
     assert!(it.basic("alice", old.reveal()).await.is_err());
     assert!(it.bearer(&bought).await.is_err());
     assert!(it.basic("alice", new.reveal()).await.is_ok());
@@ -498,7 +526,9 @@ async fn lists_show_what_there_is_and_no_secret() {
             name,
             ..NewRobot::default()
         };
-        create_robot(it.registry(), &new, "root").await.unwrap();
+        create_robot(it.registry(), Changer::Operator, &new)
+            .await
+            .unwrap();
     }
     let names = async |namespace: Option<&str>| {
         let robots = list_robots(it.registry(), namespace, "", 9).await.unwrap();
@@ -529,11 +559,18 @@ async fn what_cannot_be_meant_is_refused_with_the_way_out() {
         ("alice", "taken"),
         ("team+ci", "robot"),
     ] {
-        told(create_user(registry, user, None).await.unwrap_err(), part);
+        told(
+            create_user(registry, Changer::Operator, user, None)
+                .await
+                .unwrap_err(),
+            part,
+        );
     }
     let weak = Some(Password::new("Password1"));
     told(
-        create_user(registry, "bob", weak).await.unwrap_err(),
+        create_user(registry, Changer::Operator, "bob", weak)
+            .await
+            .unwrap_err(),
         "tried first",
     );
     for name in [
@@ -552,7 +589,9 @@ async fn what_cannot_be_meant_is_refused_with_the_way_out() {
             ..NewRobot::default()
         };
         told(
-            create_robot(registry, &new, "root").await.unwrap_err(),
+            create_robot(registry, Changer::Operator, &new)
+                .await
+                .unwrap_err(),
             "<namespace>+<name>",
         );
     }
@@ -560,7 +599,7 @@ async fn what_cannot_be_meant_is_refused_with_the_way_out() {
         name: "team+new".into(),
         lifetime: Some(lifetime),
         networks: networks.into(),
-        reads: None,
+        ..NewRobot::default()
     };
     for (new, part) in [
         (robot(366 * DAY, ""), "auth.longest_lifetime"),
@@ -582,31 +621,50 @@ async fn what_cannot_be_meant_is_refused_with_the_way_out() {
         ),
     ] {
         told(
-            create_robot(registry, &new, "root").await.unwrap_err(),
+            create_robot(registry, Changer::Operator, &new)
+                .await
+                .unwrap_err(),
             part,
         );
     }
     told(
-        disable_user(registry, "admin", true).await.unwrap_err(),
-        "cannot be locked out",
+        disable_user(registry, Changer::Operator, "admin", true, None)
+            .await
+            .unwrap_err(),
+        "last administrator",
     );
     told(
-        remove_user(registry, "admin").await.unwrap_err(),
+        remove_user(registry, Changer::Operator, "admin", None)
+            .await
+            .unwrap_err(),
         "cannot be removed",
     );
     told(
-        remove_user(registry, "team+ci").await.unwrap_err(),
+        remove_user(registry, Changer::Operator, "team+ci", None)
+            .await
+            .unwrap_err(),
         "no local user",
     );
     told(
-        set_password(registry, "team+ci", None).await.unwrap_err(),
+        set_password(registry, Changer::Operator, "team+ci", None)
+            .await
+            .unwrap_err(),
         "no local user",
     );
     told(
-        remove_robot(registry, "team+none").await.unwrap_err(),
+        remove_robot(registry, Changer::Operator, "team+none", None)
+            .await
+            .unwrap_err(),
         "no robot",
     );
-    let rotate = rotate_robot(registry, "team+ci", LONGEST_OVERLAP_MS + 1, None, "root").await;
+    let rotate = rotate_robot(
+        registry,
+        Changer::Operator,
+        "team+ci",
+        LONGEST_OVERLAP_MS + 1,
+        None,
+    )
+    .await;
     told(rotate.unwrap_err(), "30 days");
     let token = |user: &str, name: &str, scope: &str| NewToken {
         user: user.into(),
@@ -621,14 +679,16 @@ async fn what_cannot_be_meant_is_refused_with_the_way_out() {
         (token("alice", "x", "flyer"), "reader:team/a"),
     ] {
         told(
-            create_token(registry, &new, "root").await.unwrap_err(),
+            create_token(registry, Changer::Operator, &new)
+                .await
+                .unwrap_err(),
             part,
         );
     }
-    create_token(registry, &token("alice", "x", "reader"), "root")
+    create_token(registry, Changer::Operator, &token("alice", "x", "reader"))
         .await
         .unwrap();
-    let twice = create_token(registry, &token("alice", "x", "reader"), "root").await;
+    let twice = create_token(registry, Changer::Operator, &token("alice", "x", "reader")).await;
     told(twice.unwrap_err(), "already");
 }
 
@@ -642,14 +702,18 @@ async fn a_robot_reads_what_it_was_made_for_and_takes_it_along() {
             reads: reads.map(str::to_owned),
             ..NewRobot::default()
         };
-        let made = create_robot(it.registry(), &new, "root").await.unwrap();
+        let made = create_robot(it.registry(), Changer::Operator, &new)
+            .await
+            .unwrap();
         it.bearer(made.secret.reveal()).await.unwrap()
     };
     let caller = make(Some("team/b")).await;
     assert!(it.may(&caller, Permission::Pull, "team/b/x"));
     assert!(!it.may(&caller, Permission::Push, "team/b/x"));
     assert!(!it.may(&caller, Permission::Pull, "team/a"));
-    remove_robot(it.registry(), "team+pull").await.unwrap();
+    remove_robot(it.registry(), Changer::Operator, "team+pull", None)
+        .await
+        .unwrap();
     let caller = make(None).await;
     assert!(!it.may(&caller, Permission::Pull, "team/b/x"));
 }

@@ -2,8 +2,9 @@
 
 use wharf_meta::credential;
 
+use super::user::by_own_password;
 use super::{DAY, IdentityError, Made, Result, Shown, end, make};
-use crate::access::{SecretKind, parse_scope, write_scopes};
+use crate::access::{Changer, SecretKind, parse_scope, write_scopes};
 use crate::registry::Registry;
 
 /// So many tokens one user may have.
@@ -26,8 +27,22 @@ pub struct NewToken {
     pub lifetime: Option<i64>,
 }
 
-/// Gives a user, wherever kept, an API token. It never may more than the user, and dies with the user.
-pub async fn create_token(registry: &Registry, new: &NewToken, by: &str) -> Result<Made> {
+/// Gives a user, wherever kept, an API token. It never may more than the user, and dies with the user. Over the network everybody
+/// makes their own, with their password: no token makes another one.
+pub async fn create_token(
+    registry: &Registry,
+    changer: Changer<'_>,
+    new: &NewToken,
+) -> Result<Made> {
+    let by_others = matches!(changer, Changer::Caller(_))
+        && !by_own_password(changer, &new.user, "make an API token")?;
+    if by_others {
+        return Err(IdentityError::ByPassword(format!(
+            "an API token of {0} is made by {0}, signed in with the password, or on the registry's own machine",
+            new.user
+        )));
+    }
+    let by = changer.name();
     let wrong = |text: &str| Err(IdentityError::Wrong(text.to_owned()));
     if new.name.is_empty() || new.name.len() > 100 || new.name.chars().any(char::is_control) {
         return wrong("a token's name has 1 to 100 bytes and no control characters");
@@ -81,7 +96,27 @@ pub async fn list_tokens(registry: &Registry, user: &str) -> Result<Vec<Shown>> 
     Ok(tokens.map(Shown::from).collect())
 }
 
-/// Ends a token, or one secret of a robot, by its id; gives whose it was. What it bought ends with it.
+/// Whose a credential is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Owner {
+    /// A user's API token.
+    User(String),
+    /// A robot's secret.
+    Robot(String),
+}
+
+/// Whose the API token or the secret with that id is, if there is one.
+pub async fn owner_of(registry: &Registry, id: &str) -> Result<Option<Owner>> {
+    let found = registry.meta.read(credential::ById { id: id.into() });
+    let owner = |row: credential::CredentialRow| match row.kind == SecretKind::Token.as_str() {
+        true => Owner::User(row.principal),
+        false => Owner::Robot(row.principal),
+    };
+    Ok(found.await?.map(owner))
+}
+
+/// Ends a token, or one secret of a robot, by its id; gives whose it was. What it bought ends with it. Who may do that is for the
+/// caller to know.
 pub async fn revoke_token(registry: &Registry, id: &str) -> Result<String> {
     let revoke = credential::Revoke { id: id.into() };
     let whose = registry.meta.write(revoke).await?;

@@ -87,15 +87,16 @@ async fn forget<T: Tx>(tx: &mut T, id: &str) -> Result<()> {
     Ok(())
 }
 
-/// Locks a principal; false: there is none. To be called before its credentials are read or written.
-async fn lock<T: Tx>(tx: &mut T, principal: &str) -> Result<bool> {
+/// Locks a principal, and gives whether it may come in; `None`: there is none. To be called before its credentials are read or
+/// written.
+async fn lock<T: Tx>(tx: &mut T, principal: &str) -> Result<Option<bool>> {
     let row = tx
         .row(
-            "SELECT kind FROM principal WHERE name = $1 FOR UPDATE",
+            "SELECT disabled_at FROM principal WHERE name = $1 FOR UPDATE",
             vals![principal],
         )
         .await?;
-    Ok(row.is_some())
+    row.map(|mut row| Ok(row.opt_int(0)?.is_none())).transpose()
 }
 
 /// What became of a new credential.
@@ -103,7 +104,7 @@ async fn lock<T: Tx>(tx: &mut T, principal: &str) -> Result<bool> {
 pub enum Added {
     /// It is kept.
     Done,
-    /// There is no such principal.
+    /// There is no such principal, or it is locked out.
     Unknown,
     /// The principal has as many as one may have, or one of that name.
     Refused,
@@ -124,7 +125,7 @@ impl Op for Add {
     type Out = Added;
 
     async fn run<T: Tx>(&self, tx: &mut T) -> Result<Added> {
-        if self.local && !lock(tx, &self.row.principal).await? {
+        if self.local && lock(tx, &self.row.principal).await? != Some(true) {
             return Ok(Added::Unknown);
         }
         let held = tx
@@ -160,7 +161,7 @@ impl Op for Rotate {
     type Out = bool;
 
     async fn run<T: Tx>(&self, tx: &mut T) -> Result<bool> {
-        if !lock(tx, &self.row.principal).await? {
+        if lock(tx, &self.row.principal).await?.is_none() {
             return Ok(false);
         }
         let held = tx

@@ -5,7 +5,8 @@
 //! decided above; but content is only ever found through the repository that holds it.
 //!
 //! Locks are taken in one order, so that no two operations wait for each other: the session of an upload, then its multipart
-//! uploads; the manifest that changes; manifests that it refers to; then blobs, each with its links, by digest; then tags by name. Of identities: the principal, then its credentials. PostgreSQL sees a deadlock only after a second,
+//! uploads; the manifest that changes; manifests that it refers to; then blobs, each with its links, by digest; then tags by name. Of identities: the epoch of rights, the principal, then its
+//! credentials. PostgreSQL sees a deadlock only after a second,
 //! and of many that wait in a row the last ones give up.
 
 pub mod access;

@@ -30,6 +30,27 @@ pub struct PrincipalRow {
     pub created_by: String,
 }
 
+impl PrincipalRow {
+    /// Another number for another state of the row, for whoever wants to change just this one (FNV-1a: nobody gains by two that
+    /// are the same).
+    pub fn version(&self) -> i64 {
+        let state = format!(
+            "{}|{}|{}|{}|{:?}|{:?}|{}",
+            self.name,
+            self.kind,
+            self.created_at,
+            self.changed_at,
+            self.disabled_at,
+            self.expires_at,
+            self.networks
+        );
+        let hash = state.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        });
+        (hash >> 1).cast_signed()
+    }
+}
+
 fn read(row: &mut Row) -> Result<PrincipalRow> {
     Ok(PrincipalRow {
         name: row.text(0)?,
@@ -147,41 +168,93 @@ impl Op for List {
     }
 }
 
-/// Locks a principal out, or lets it in again; `false`: there is none of that kind. Cost: one row.
+/// What became of a change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Changed {
+    /// It is done.
+    Done,
+    /// There is none of that name and kind. Nothing was done.
+    Unknown,
+    /// It is another version by now. Nothing was done.
+    Differs,
+    /// A namespace would be left without owner, or with `""` the registry without administrator. Nothing was done.
+    Last(String),
+}
+
+/// Changes a principal; what is `None` stays. Who is locked out keeps what it signed in with for when it is let in again. Whoever
+/// is the last owner or administrator is not locked out; that locks the epoch of rights. Cost: one row, and what the principal
+/// holds as owner or administrator.
 #[derive(Clone, Debug)]
-pub struct Disable {
+pub struct Change {
     /// The name.
     pub name: String,
     /// What it must be.
     pub kind: String,
+    /// The version that the change is meant for; `None`: whatever it is.
+    pub version: Option<i64>,
     /// Whether it is locked out from now on.
-    pub disabled: bool,
+    pub disabled: Option<bool>,
+    /// When it ends, in milliseconds since 1970.
+    pub expires_at: Option<i64>,
+    /// From where it may come, as `core` writes it.
+    pub networks: Option<String>,
     /// Milliseconds since 1970.
     pub at: i64,
 }
 
-impl Op for Disable {
-    type Out = bool;
-    const SINGLE: bool = true;
+impl Op for Change {
+    type Out = Changed;
 
-    async fn run<T: Tx>(&self, tx: &mut T) -> Result<bool> {
+    async fn run<T: Tx>(&self, tx: &mut T) -> Result<Changed> {
         let (name, kind) = (&self.name, &self.kind);
-        let changed = if self.disabled {
-            tx.exec(
-                "UPDATE principal SET disabled_at = COALESCE(disabled_at, $3), kept_hash = COALESCE(secret_hash, kept_hash), \
-                 secret_hash = NULL WHERE name = $1 AND kind = $2",
-                vals![name, kind, self.at],
-            )
-            .await?
-        } else {
-            tx.exec(
-                "UPDATE principal SET disabled_at = NULL, secret_hash = COALESCE(secret_hash, kept_hash), kept_hash = NULL \
-                 WHERE name = $1 AND kind = $2",
-                vals![name, kind],
-            )
-            .await?
+        let last = match self.disabled {
+            Some(true) => super::access::last_of(tx, kind, name).await?,
+            _ => None,
         };
-        Ok(changed == 1)
+        let row = tx
+            .row(
+                "SELECT name, kind, secret_hash, created_at, changed_at, disabled_at, expires_at, networks, created_by FROM \
+                 principal WHERE name = $1 FOR UPDATE",
+                vals![name],
+            )
+            .await?;
+        let row = row.map(|mut row| read(&mut row)).transpose()?;
+        let Some(row) = row.filter(|row| row.kind == *kind) else {
+            return Ok(Changed::Unknown);
+        };
+        if self.version.is_some_and(|version| version != row.version()) {
+            return Ok(Changed::Differs);
+        }
+        if let Some(path) = last.filter(|_| row.disabled_at.is_none()) {
+            return Ok(Changed::Last(path));
+        }
+        match self.disabled {
+            Some(true) => {
+                tx.exec(
+                    "UPDATE principal SET disabled_at = COALESCE(disabled_at, $2), kept_hash = COALESCE(secret_hash, kept_hash), \
+                     secret_hash = NULL WHERE name = $1",
+                    vals![name, self.at],
+                )
+                .await?;
+            }
+            Some(false) => {
+                tx.exec(
+                    "UPDATE principal SET disabled_at = NULL, secret_hash = COALESCE(secret_hash, kept_hash), kept_hash = NULL \
+                     WHERE name = $1",
+                    vals![name],
+                )
+                .await?;
+            }
+            None => {}
+        }
+        if self.expires_at.is_some() || self.networks.is_some() {
+            tx.exec(
+                "UPDATE principal SET expires_at = COALESCE($2, expires_at), networks = COALESCE($3, networks) WHERE name = $1",
+                vals![name, self.expires_at, self.networks.as_deref()],
+            )
+            .await?;
+        }
+        Ok(Changed::Done)
     }
 }
 

@@ -364,6 +364,94 @@ pub async fn the_last_administrator_stays(meta: Meta) {
     assert_eq!(write(&meta, below).await, Changed::Done);
 }
 
+fn lock_out(name: &str, disabled: bool) -> principal::Change {
+    principal::Change {
+        name: name.into(),
+        kind: "user".into(),
+        version: None,
+        disabled: Some(disabled),
+        expires_at: None,
+        networks: None,
+        at: NOW,
+    }
+}
+
+/// Who is locked out administers nothing and owns nothing, be it the one of the first start, somebody with a binding or a
+/// group's only member; so the last one is not locked out, and of two at once one is not.
+pub async fn who_is_locked_out_does_not_count(meta: Meta) {
+    let done = || principal::Changed::Done;
+    let last = |path: &str| principal::Changed::Last(path.to_owned());
+    for name in [ADMIN, "alice", "bob", "carol"] {
+        let create = principal::Create {
+            name: name.into(),
+            kind: "user".into(),
+            secret_hash: Some("hash".into()),
+            at: NOW,
+        };
+        assert!(write(&meta, create).await);
+    }
+    assert_eq!(write(&meta, lock_out(ADMIN, true)).await, last(""));
+    let alice = bound("user", "alice", ADMIN, "");
+    write(&meta, put(alice.clone())).await;
+    for _ in 0..16 {
+        let tasks = [ADMIN, "alice"].map(|name| {
+            let meta = meta.clone();
+            async move { write(&meta, lock_out(name, true)).await }
+        });
+        let mut outcomes = super::concurrent::all(tasks).await;
+        outcomes.sort_by_key(|outcome| *outcome != done());
+        assert_eq!(outcomes, [done(), last("")]);
+        for name in [ADMIN, "alice"] {
+            assert_eq!(write(&meta, lock_out(name, false)).await, done());
+        }
+    }
+    // The one of the first start is locked out: now the binding is the last.
+    assert_eq!(write(&meta, lock_out(ADMIN, true)).await, done());
+    assert_eq!(
+        write(&meta, delete(alice.clone())).await,
+        Changed::Last(String::new())
+    );
+    let remove = |name: &str| binding::DeleteOf {
+        kind: "user".into(),
+        name: name.into(),
+        by: by("root"),
+    };
+    let kept = Changed::Last(String::new());
+    assert_eq!(write(&meta, remove("alice")).await, kept);
+    assert_eq!(write(&meta, lock_out(ADMIN, false)).await, done());
+    assert_eq!(write(&meta, delete(alice)).await, Changed::Done);
+
+    // Two groups with the same only member keep nothing for each other, nor does what the member holds itself.
+    for name in ["one", "two"] {
+        let create = group::Create {
+            name: name.into(),
+            by: by("root"),
+        };
+        write(&meta, create).await;
+        let add = group::Add {
+            member: member(name, "carol"),
+            by: by("root"),
+        };
+        write(&meta, add).await;
+        write(&meta, put(bound("group", name, OWNER, "team"))).await;
+    }
+    write(&meta, put(bound("user", "carol", OWNER, "team"))).await;
+    assert_eq!(write(&meta, lock_out("carol", true)).await, last("team"));
+    let kept = Changed::Last("team".into());
+    assert_eq!(write(&meta, remove("carol")).await, kept);
+    // Bob in one of them is enough, unless he is locked out.
+    let add = group::Add {
+        member: member("two", "bob"),
+        by: by("root"),
+    };
+    write(&meta, add).await;
+    assert_eq!(write(&meta, lock_out("bob", true)).await, done());
+    assert_eq!(write(&meta, lock_out("carol", true)).await, last("team"));
+    assert_eq!(write(&meta, lock_out("bob", false)).await, done());
+    assert_eq!(write(&meta, lock_out("carol", true)).await, done());
+    assert_eq!(write(&meta, lock_out("bob", true)).await, last("team"));
+}
+
 /// Two owners, or two administrators, remove each other at once: one of them stays, each time.
 pub async fn two_who_remove_each_other(meta: Meta) {
     for round in 0..24 {

@@ -22,6 +22,19 @@ fn secret(principal: &str, number: i64) -> CredentialRow {
     }
 }
 
+/// Nothing yet.
+fn change(name: &str, kind: &str) -> principal::Change {
+    principal::Change {
+        name: name.into(),
+        kind: kind.into(),
+        version: None,
+        disabled: None,
+        expires_at: None,
+        networks: None,
+        at: NOW,
+    }
+}
+
 async fn ids(meta: &Meta, principal: &str) -> Vec<(String, Option<i64>)> {
     let of = Of {
         principal: principal.into(),
@@ -73,14 +86,12 @@ pub async fn local_users(meta: Meta) {
         (row.secret_hash, row.disabled_at)
     };
     let disable = async |name: &str, disabled: bool, at: i64| {
-        let (name, kind) = (name.into(), "user".into());
-        let disable = principal::Disable {
-            name,
-            kind,
-            disabled,
+        let change = principal::Change {
+            disabled: Some(disabled),
             at,
+            ..change(name, "user")
         };
-        meta.write(disable).await.unwrap()
+        meta.write(change).await.unwrap() == principal::Changed::Done
     };
     assert!(disable("a", true, NOW).await);
     assert!(disable("a", true, NOW + 7).await);
@@ -99,6 +110,50 @@ pub async fn local_users(meta: Meta) {
     assert_eq!(get().await, (Some("new".into()), None));
     assert!(!disable("none", true, NOW).await);
     assert!(!disable("b+x", true, NOW).await, "a robot is no user");
+}
+
+/// Whoever names a version changes that one and no other; of two at once one does.
+pub async fn a_change_is_meant_for_one_version(meta: Meta) {
+    let robot = CreateRobot {
+        secret: secret("b+x", 1),
+        expires_at: NOW + 9,
+        networks: String::new(),
+    };
+    assert!(meta.write(robot).await.unwrap());
+    let get = async || {
+        let row = meta.read(principal::Get { name: "b+x".into() }).await;
+        row.unwrap().unwrap()
+    };
+    let first = get().await;
+    let to = |networks: &str| principal::Change {
+        version: Some(first.version()),
+        networks: Some(networks.into()),
+        ..change("b+x", "robot")
+    };
+    let tasks = ["10.0.0.0/8", "11.0.0.0/8"].map(|networks| {
+        let (meta, change) = (meta.clone(), to(networks));
+        async move { meta.write(change).await.unwrap() }
+    });
+    let outcomes = super::concurrent::all(tasks).await;
+    let done = outcomes
+        .iter()
+        .filter(|one| **one == principal::Changed::Done);
+    assert_eq!(done.count(), 1, "{outcomes:?}");
+    assert!(outcomes.contains(&principal::Changed::Differs));
+    let second = get().await;
+    assert_ne!(first.version(), second.version());
+    let later = principal::Change {
+        expires_at: Some(NOW + 99),
+        ..change("b+x", "robot")
+    };
+    assert_eq!(meta.write(later).await.unwrap(), principal::Changed::Done);
+    let third = get().await;
+    assert_eq!(
+        (third.expires_at, third.networks),
+        (Some(NOW + 99), second.networks)
+    );
+    let none = meta.write(change("b+y", "robot")).await.unwrap();
+    assert_eq!(none, principal::Changed::Unknown);
 }
 
 /// As many as one may have, each name once, none for who is not there; gone with their user.
@@ -123,6 +178,17 @@ pub async fn api_tokens(meta: Meta) {
     assert_eq!(add(narrow.clone(), true).await, Added::Done);
     assert_eq!(add(secret("a", 3), true).await, Added::Done);
     assert_eq!(add(secret("a", 4), true).await, Added::Refused);
+    // Who is locked out gets nothing new.
+    assert!(user(&meta, "b").await);
+    let lock_out = principal::Change {
+        disabled: Some(true),
+        ..change("b", "user")
+    };
+    assert_eq!(
+        meta.write(lock_out).await.unwrap(),
+        principal::Changed::Done
+    );
+    assert_eq!(add(secret("b", 1), true).await, Added::Unknown);
     // Whoever is kept elsewhere has no row here.
     assert_eq!(add(secret("elsewhere", 1), false).await, Added::Done);
 

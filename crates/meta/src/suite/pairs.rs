@@ -11,6 +11,8 @@ use std::pin::Pin;
 use wharf_oci::{Digest, EdgeKind};
 
 use super::{NOW, digest, edge, publish, publish_key, push, push_blob, put, repo, tag};
+use crate::access::By;
+use crate::access::binding::DeleteOf;
 use crate::blob::{Condemn, Find, Garbage, Lookup, Mount, Place, Publish, Unlink};
 use crate::candidate::Collect;
 use crate::credential::{self, CredentialRow};
@@ -418,8 +420,23 @@ pairs! {
         told(meta, credential::Rotate { row: secret(&label, 2), until: NOW + 5 });
         told(meta, credential::RemovePrincipal { name: label, kind: "robot".into() });
     "lock a user out, set the password": |meta, label| local_user(&meta, &label).await;
-        told(meta, principal::Disable { name: label, kind: "user".into(), disabled: true, at: NOW });
+        told(meta, lock_out(&label));
         told(meta, principal::SetSecret { name: label, hash: "new".into(), at: NOW });
+    "lock a user out, take all that the user holds": |meta, label| local_user(&meta, &label).await;
+        told(meta, lock_out(&label));
+        told(meta, DeleteOf { kind: "user".into(), name: label, by: By { actor: "root".into(), epoch: None, at: NOW } });
+}
+
+fn lock_out(label: &str) -> principal::Change {
+    principal::Change {
+        name: label.into(),
+        kind: "user".into(),
+        version: None,
+        disabled: Some(true),
+        expires_at: None,
+        networks: None,
+        at: NOW,
+    }
 }
 
 async fn local_user(meta: &Meta, label: &str) {

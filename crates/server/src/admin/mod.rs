@@ -4,9 +4,7 @@
 //! The socket speaks HTTP/1.1 with JSON: `POST /admin/<command>`, and the management API (`crate::api`). Whoever can open it (mode 0600) may do everything, so
 //! there are no credentials. `cli` is the client; nothing of this is reachable over the network.
 
-pub(crate) mod access;
 mod client;
-mod identity;
 mod server;
 pub(crate) mod status;
 mod upkeep;
@@ -22,14 +20,12 @@ use wharf_oci::RepositoryName;
 
 use crate::config::{self, Inputs};
 
-pub use self::access::{AccessCommand, AccessReply, BindingView, ExplanationView};
 pub use self::client::{CallError, call};
-pub use self::identity::{Identity, IdentityReply, PersonView, RobotView, SecretView};
 pub use self::server::{AdminServer, start};
 pub use self::status::{Health, ReplicaView};
 pub use self::upkeep::{
-    Damaged, Deleted, Freed, HistoryView, JobView, MoveView, PlanView, PlannedView, SizeView,
-    Upkeep, UpkeepReply,
+    Damaged, Deleted, Freed, HistoryView, MoveView, PlanView, PlannedView, SizeView, Upkeep,
+    UpkeepReply,
 };
 
 /// The socket's name in the data folder.
@@ -61,12 +57,8 @@ pub enum Command {
         /// Read every byte.
         deep: bool,
     },
-    /// Users, robots, API tokens.
-    Identity(Identity),
     /// Jobs, collection, undelete.
     Upkeep(Upkeep),
-    /// Who may do what.
-    Access(AccessCommand),
     /// A look for bytes that no row names.
     StorageReindex {
         /// These are to hold them; without any, they are only listed.
@@ -87,9 +79,7 @@ impl Command {
             Self::ResetPassword { .. } => "reset-password",
             Self::BackupCreate { .. } => "backup-create",
             Self::StorageVerify { .. } => "storage-verify",
-            Self::Identity(_) => "identity",
             Self::Upkeep(_) => "upkeep",
-            Self::Access(_) => "access",
             Self::StorageCopy { .. } => "storage-copy",
             Self::StorageReindex { .. } => "storage-reindex",
         }
@@ -129,12 +119,8 @@ pub enum Reply {
     Copied(Copied),
     /// To [`Command::StorageVerify`].
     Verified(Verified),
-    /// To [`Command::Identity`].
-    Identity(IdentityReply),
     /// To [`Command::Upkeep`].
     Upkeep(UpkeepReply),
-    /// To [`Command::Access`].
-    Access(AccessReply),
     /// To [`Command::StorageReindex`].
     Reindexed(Reindexed),
 }
@@ -316,14 +302,8 @@ impl Operator {
                 };
                 self.backup(&folder, content).await
             }
-            Command::Identity(identity) => Ok(Reply::Identity(
-                identity::execute(&self.registry, identity).await?,
-            )),
             Command::Upkeep(upkeep) => Ok(Reply::Upkeep(
                 upkeep::execute(&self.registry, upkeep).await?,
-            )),
-            Command::Access(command) => Ok(Reply::Access(
-                access::execute(&self.registry, command).await?,
             )),
             Command::StorageVerify { deep } => {
                 // Otherwise clients would be told that damaged blobs exist, and never push them again.
@@ -356,7 +336,7 @@ impl Operator {
             .reset_admin_password(chosen, now)
             .await
             .map_err(|error| match error {
-                AdminError::TooShort(short) => Refusal::Wrong(short.to_string()),
+                AdminError::Password(_) => Refusal::Wrong(error.to_string()),
                 AdminError::Store(error) => Refusal::failed(error),
             })?;
         // It holds the old one.

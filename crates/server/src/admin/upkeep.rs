@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 use wharf_core::restore::{self, RestoreError};
 use wharf_core::{Registry, gc, usage};
+use wharf_meta::quarantine;
 use wharf_meta::usage::{Counted, Largest, Sizes};
-use wharf_meta::{Id, job, quarantine};
 use wharf_oci::{Digest, RepositoryName, Tag};
 
 use super::Refusal;
@@ -20,30 +20,6 @@ const ACTOR: &str = "operator";
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Upkeep {
-    /// All jobs.
-    JobList,
-    /// One job.
-    JobShow {
-        /// Its id.
-        id: String,
-    },
-    /// Lets a schedule run now.
-    JobRun {
-        /// Its kind.
-        kind: String,
-        /// Not before, in milliseconds since 1970; `None`: now.
-        at: Option<i64>,
-    },
-    /// Ends a job before its time.
-    JobCancel {
-        /// Its id.
-        id: String,
-    },
-    /// Lets a dead or cancelled job run again.
-    JobRetry {
-        /// Its id.
-        id: String,
-    },
     /// What would go.
     GcPlan,
     /// Collects at once.
@@ -100,8 +76,6 @@ pub enum Upkeep {
 pub enum UpkeepReply {
     /// It is done.
     Done,
-    /// To [`Upkeep::JobList`] and [`Upkeep::JobShow`].
-    Jobs(Vec<JobView>),
     /// To [`Upkeep::GcPlan`].
     Plan(PlanView),
     /// To [`Upkeep::GcRun`].
@@ -123,48 +97,6 @@ pub enum UpkeepReply {
     },
     /// To [`Upkeep::Damaged`].
     Damaged(Vec<Damaged>),
-}
-
-/// A job. Times are in milliseconds since 1970.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct JobView {
-    /// Its id.
-    pub id: String,
-    /// What it does.
-    pub kind: String,
-    /// Where it is in its life.
-    pub state: String,
-    /// When it runs next, or ran.
-    pub at: i64,
-    /// A schedule's period in milliseconds.
-    pub every: Option<i64>,
-    /// So often it was tried since it last succeeded.
-    pub attempts: i64,
-    /// Why it failed last.
-    pub error: Option<String>,
-    /// Where it stands, as JSON.
-    pub payload: String,
-    /// Who had it last.
-    pub worker: Option<String>,
-}
-
-impl From<job::JobRow> for JobView {
-    fn from(row: job::JobRow) -> Self {
-        Self {
-            id: row.id.to_string(),
-            state: row.state.as_str().to_owned(),
-            at: match row.state {
-                job::State::Waiting => row.run_at,
-                _ => row.changed_at,
-            },
-            kind: row.kind,
-            every: row.every,
-            attempts: row.attempts,
-            error: row.last_error,
-            payload: row.payload,
-            worker: row.worker,
-        }
-    }
 }
 
 /// Something that will go.
@@ -286,33 +218,7 @@ pub struct Damaged {
 /// Does it.
 pub(super) async fn execute(registry: &Registry, command: Upkeep) -> Result<UpkeepReply, Refusal> {
     let meta = &registry.meta;
-    let at = registry.clock.now_ms();
     match command {
-        Upkeep::JobList => jobs(registry).await,
-        Upkeep::JobShow { id } => {
-            let row = meta.read(job::Get { id: parse_id(&id)? }).await;
-            let row = row.map_err(Refusal::failed)?;
-            let row = row.ok_or_else(|| Refusal::Wrong(format!("there is no job {id}")))?;
-            Ok(UpkeepReply::Jobs(vec![row.into()]))
-        }
-        Upkeep::JobRun { kind, at: run_at } => {
-            let cure = format!(
-                "`{kind}` is no schedule that waits: it runs already, or `wharf job list` has another name for it"
-            );
-            let run = job::RunNow { kind, run_at, at };
-            did(registry, meta.write(run).await, cure)
-        }
-        Upkeep::JobCancel { id } => {
-            let cure = format!("job {id} is over already");
-            let id = parse_id(&id)?;
-            did(registry, meta.write(job::Cancel { id, at }).await, cure)
-        }
-        Upkeep::JobRetry { id } => {
-            let cure =
-                format!("job {id} is neither dead nor cancelled, or another one does the same now");
-            let id = parse_id(&id)?;
-            did(registry, meta.write(job::Retry { id, at }).await, cure)
-        }
         Upkeep::GcPlan => plan(registry).await,
         Upkeep::GcRun { all } => {
             if let Some(reason) = gc::paused(registry).await.map_err(Refusal::failed)? {
@@ -369,18 +275,6 @@ pub(super) async fn execute(registry: &Registry, command: Upkeep) -> Result<Upke
     }
 }
 
-fn did(
-    registry: &Registry,
-    outcome: wharf_meta::Result<bool>,
-    cure: String,
-) -> Result<UpkeepReply, Refusal> {
-    registry.jobs.notify_waiters();
-    match outcome.map_err(Refusal::failed)? {
-        true => Ok(UpkeepReply::Done),
-        false => Err(Refusal::Wrong(cure)),
-    }
-}
-
 fn restored(outcome: Result<restore::Restored, RestoreError>) -> Result<UpkeepReply, Refusal> {
     let restored = outcome.map_err(|error| match error {
         RestoreError::Core(_) | RestoreError::Meta(_) => Refusal::failed(error),
@@ -394,31 +288,12 @@ fn restored(outcome: Result<restore::Restored, RestoreError>) -> Result<UpkeepRe
     })
 }
 
-fn parse_id(text: &str) -> Result<Id, Refusal> {
-    uuid::Uuid::try_parse(text)
-        .map(|id| Id::from_bytes(id.into_bytes()))
-        .map_err(|_| Refusal::Wrong(format!("{text} is no job's id; `wharf job list` has them")))
-}
-
 fn parse_repository(name: &str) -> Result<RepositoryName, Refusal> {
     RepositoryName::parse(name).map_err(|error| Refusal::Wrong(format!("{name}: {error}")))
 }
 
 fn parse_tag(tag: &str) -> Result<Tag, Refusal> {
     Tag::parse(tag).map_err(|error| Refusal::Wrong(format!("{tag}: {error}")))
-}
-
-async fn jobs(registry: &Registry) -> Result<UpkeepReply, Refusal> {
-    let mut jobs: Vec<JobView> = Vec::new();
-    let mut after = None;
-    while jobs.len() < LISTED {
-        let page = job::List { after, limit: PAGE };
-        let page = registry.meta.scan(page).await.map_err(Refusal::failed)?;
-        let Some(last) = page.last() else { break };
-        after = Some(last.id);
-        jobs.extend(page.into_iter().map(JobView::from));
-    }
-    Ok(UpkeepReply::Jobs(jobs))
 }
 
 async fn plan(registry: &Registry) -> Result<UpkeepReply, Refusal> {

@@ -10,7 +10,6 @@ use wharf_oci::RepositoryName;
 
 use super::problem::{Kind, Problem};
 use super::visitor::Visitor;
-use crate::admin::Refusal;
 use crate::http::ApiError;
 
 /// Whether anything changed
@@ -43,16 +42,6 @@ pub(super) fn refused(error: ChangeError) -> Problem {
         }
     };
     Problem::new(kind, error.to_string())
-}
-
-pub(super) fn told(refusal: Refusal) -> Problem {
-    match refusal {
-        Refusal::Wrong(text) => Problem::new(Kind::Invalid, text),
-        Refusal::Failed(text) => {
-            tracing::error!(cause = text, "rights could not be read");
-            ApiError::internal().into()
-        }
-    }
 }
 
 pub(super) fn wrong(field: &'static str) -> impl Fn(&dyn std::fmt::Display) -> Problem {

@@ -1,19 +1,20 @@
 //! Bindings: who has which role where.
 
+use std::collections::HashSet;
+
 use axum::Json;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
-use wharf_core::access::{Conditions, Granting, Permission, Subject};
+use wharf_core::access::{Binding, Conditions, Granting, Permission, SignIn, Subject};
 
 use super::Shared;
-use super::access::{Changed, place, refused, told, wrong};
+use super::access::{Changed, place, refused, wrong};
 use super::arguments::{Body, Query};
+use super::explain::caller;
 use super::page::{Page, Wanted};
 use super::problem::{Problem, Refusals};
 use super::time::Time;
 use super::visitor::Visitor;
-use crate::admin::access::{AccessCommand, AccessReply, BindingView, execute, way};
-use crate::http::ApiError;
 
 /// A binding: who, which role, where, and when it counts
 #[derive(Debug, Serialize, ToSchema)]
@@ -36,28 +37,19 @@ pub(super) struct Shown {
     ended: bool,
 }
 
-impl From<BindingView> for Shown {
-    fn from(view: BindingView) -> Self {
-        let BindingView {
-            who,
-            role,
-            on,
-            conditions,
-            origin,
-            ended,
-        } = view;
+impl Shown {
+    /// A binding as of that time.
+    pub(super) fn new(binding: &Binding, now: i64) -> Self {
         Self {
-            who,
-            role,
-            on,
-            conditions,
-            origin,
-            ended,
+            who: binding.subject.to_string(),
+            role: binding.role.clone(),
+            on: binding.on.clone(),
+            conditions: binding.conditions.to_string(),
+            origin: binding.origin.to_string(),
+            ended: binding.conditions.expires_at.is_some_and(|end| end <= now),
         }
     }
-}
 
-impl Shown {
     /// The order of lists.
     fn key(&self) -> String {
         [
@@ -104,19 +96,75 @@ pub(super) async fn bindings(
     }
     let limit = wanted.limit()?;
     let after = wanted.after()?;
-    let list = AccessCommand::List { on, who };
-    let AccessReply::Bindings(all) = execute(registry, list).await.map_err(told)? else {
-        return Err(ApiError::internal().into());
+    let policy = registry.access.policy();
+    let mut listed = match &who {
+        Some(who) => match who.parse().map_err(|error| wrong("who")(&error))? {
+            subject @ (Subject::Group(_) | Subject::SignedIn) => {
+                let all = policy.bindings().iter();
+                all.filter(|binding| binding.subject == subject).collect()
+            }
+            _ => policy.bindings_of(&caller(&registry.access, who).await?.0.principal),
+        },
+        None => policy.bindings_on("", true),
     };
-    let mut all: Vec<(String, Shown)> = all
+    if let Some(on) = on.as_deref().map(|on| on.trim_end_matches('/')) {
+        let near = policy.bindings_on(on, true);
+        let near: HashSet<*const Binding> = near.into_iter().map(std::ptr::from_ref).collect();
+        listed.retain(|one| near.contains(&std::ptr::from_ref(*one)));
+    }
+    let now = registry.clock.now_ms();
+    let mut all: Vec<(String, Shown)> = listed
         .into_iter()
-        .map(Shown::from)
+        .map(|one| Shown::new(one, now))
         .map(|one| (one.key(), one))
         .filter(|(key, _)| after.as_ref().is_none_or(|after| key > after))
         .collect();
     all.sort_by(|(one, _), (other, _)| one.cmp(other));
     let items = all.into_iter().map(|(_, one)| one).collect();
     Ok(Json(Page::cut(items, limit, Shown::key)))
+}
+
+/// A way to sign in, by its word.
+pub(super) fn way(text: &str) -> Result<SignIn, Problem> {
+    let mut all = SignIn::ALL.into_iter();
+    all.find(|one| one.as_str() == text).ok_or_else(|| {
+        let words = SignIn::ALL.map(SignIn::as_str).join(", ");
+        let text = format!("{text:?} is no way to sign in; those are {words}");
+        Problem::invalid("sign_in", text)
+    })
+}
+
+/// The conditions of a binding as they are written.
+pub(super) struct When {
+    pub(super) expires_at: Option<String>,
+    pub(super) networks: Vec<String>,
+    pub(super) tags: Option<String>,
+    pub(super) sign_in: Option<String>,
+}
+
+impl When {
+    /// As they are meant.
+    pub(super) fn read(self) -> Result<Conditions, Problem> {
+        let ends = |text: String| {
+            let parsed = text.parse::<jiff::Timestamp>();
+            parsed
+                .map(jiff::Timestamp::as_millisecond)
+                .map_err(|error| wrong("expires_at")(&error))
+        };
+        let networks = self.networks.iter().map(|text| text.parse());
+        Ok(Conditions {
+            expires_at: self.expires_at.map(ends).transpose()?,
+            networks: networks
+                .collect::<Result<_, _>>()
+                .map_err(|error| wrong("networks")(&error))?,
+            tags: self
+                .tags
+                .map(|text| text.parse())
+                .transpose()
+                .map_err(|error| wrong("tags")(&error))?,
+            sign_in: self.sign_in.map(|text| way(&text)).transpose()?,
+        })
+    }
 }
 
 /// A grant
@@ -161,29 +209,13 @@ pub(super) async fn grant(
     let registry = &state.registry;
     let on = place(&grant.on)?;
     visitor.may_on(&registry.access, Permission::ManageBindings, on.as_ref())?;
-    let ends = |text: String| {
-        let parsed = text.parse::<jiff::Timestamp>();
-        parsed
-            .map(jiff::Timestamp::as_millisecond)
-            .map_err(|error| wrong("expires_at")(&error))
+    let when = When {
+        expires_at: grant.expires_at,
+        networks: grant.networks,
+        tags: grant.tags,
+        sign_in: grant.sign_in,
     };
-    let networks = grant.networks.iter().map(|text| text.parse());
-    let conditions = Conditions {
-        expires_at: grant.expires_at.map(ends).transpose()?,
-        networks: networks
-            .collect::<Result<_, _>>()
-            .map_err(|error| wrong("networks")(&error))?,
-        tags: grant
-            .tags
-            .map(|text| text.parse())
-            .transpose()
-            .map_err(|error| wrong("tags")(&error))?,
-        sign_in: grant
-            .sign_in
-            .map(|text| way(&text))
-            .transpose()
-            .map_err(|error| wrong("sign_in")(&error))?,
-    };
+    let conditions = when.read()?;
     let granting = Granting {
         subject: grant.who.parse().map_err(|error| wrong("who")(&error))?,
         role: grant.role,
@@ -195,7 +227,15 @@ pub(super) async fn grant(
         .access
         .grant(visitor.changer(), &granting, now)
         .await;
-    Ok(Json(change.map_err(refused)?.into()))
+    let change = change.map_err(refused)?;
+    tracing::info!(
+        who = %granting.subject,
+        role = granting.role,
+        on = granting.on,
+        actor = visitor.actor(),
+        "granted"
+    );
+    Ok(Json(change.into()))
 }
 
 /// What shall be revoked
@@ -234,6 +274,7 @@ pub(super) async fn revoke(
         .revoke(visitor.changer(), &subject, role.as_deref(), &on, now)
         .await
         .map_err(refused)?;
-    let views = gone.iter().map(|one| BindingView::new(one, now).into());
+    tracing::info!(who, role, on, actor = visitor.actor(), "revoked");
+    let views = gone.iter().map(|one| Shown::new(one, now));
     Ok(Json(views.collect()))
 }

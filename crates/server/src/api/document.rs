@@ -29,6 +29,7 @@ pub(super) fn frame() -> Document {
             (name = "me", description = "Who is asking"),
             (name = "repositories", description = "What is kept"),
             (name = "tags", description = "Names that move, and where they stood"),
+            (name = "identities", description = "Who can sign in: users, robots, API tokens"),
             (name = "rights", description = "Who may do what, and why"),
             (name = "registry", description = "How it is, and its work in the background"),
             (name = "description", description = "The API's own description"),

@@ -3,16 +3,18 @@
 use axum::Json;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
-use wharf_core::access::Permission;
+use wharf_core::access::{
+    self as rights, ADMIN, Access, Caller, Circumstances, Permission, Principal, Role, SignIn,
+    Source, Subject, Tags,
+};
+use wharf_oci::{RepositoryName, Tag};
 
 use super::Shared;
-use super::access::{place, told};
+use super::access::{place, wrong};
 use super::arguments::Query;
-use super::binding::Shown;
+use super::binding::{Shown, way};
 use super::problem::{Problem, Refusals};
 use super::visitor::Visitor;
-use crate::admin::access::{AccessCommand, AccessReply, execute};
-use crate::http::ApiError;
 
 /// A question about rights
 #[derive(Debug, Deserialize, IntoParams)]
@@ -45,6 +47,9 @@ pub(super) struct Explanation {
     kind: String,
     /// For what
     permission: String,
+    /// What that lets one do, in words
+    #[schema(example = "push to")]
+    doing: String,
     /// Where; absent: on the registry as a whole
     #[serde(skip_serializing_if = "Option::is_none")]
     repository: Option<String>,
@@ -95,32 +100,97 @@ pub(super) async fn explain(
         from,
         sign_in,
     } = question;
-    let command = AccessCommand::Explain {
-        who,
-        permission,
-        repository,
-        tag,
-        from,
-        sign_in,
-    };
-    let AccessReply::Explained(view) = execute(registry, command).await.map_err(told)? else {
-        return Err(ApiError::internal().into());
-    };
-    let unmet = view.unmet.into_iter();
+    let permission: Permission = permission
+        .parse()
+        .map_err(|error| wrong("permission")(&error))?;
+    let repository = repository
+        .map(|name| RepositoryName::parse(&name))
+        .transpose()
+        .map_err(|error| wrong("repository")(&error))?;
+    let tag = tag.map(|tag| Tag::parse(&tag)).transpose();
+    let tag = tag.map_err(|error| wrong("tag")(&error))?;
+    let address = from.map(|text| text.parse()).transpose();
+    let sign_in = sign_in.map(|text| way(&text)).transpose();
+    let (caller, kind) = caller(&registry.access, &who).await?;
+    let usual = caller.circumstances.sign_in;
+    let now = registry.clock.now_ms();
+    let caller = caller.under(Circumstances {
+        address: address.map_err(|error| wrong("from")(&error))?,
+        at: now,
+        sign_in: sign_in?.unwrap_or(usual),
+    });
+    let tags = tag.as_ref().map(|tag| Tags::Named(tag.as_str()));
+    let policy = registry.access.policy();
+    let told = policy.explain(&caller, permission, repository.as_ref(), tags);
+    let unmet = told.unmet.iter();
     Ok(Json(Explanation {
-        who: view.who,
-        kind: view.kind,
-        permission: view.permission,
-        repository: view.repository,
-        allowed: view.allowed,
-        by: view.by.map(Shown::from),
+        who,
+        kind,
+        permission: permission.to_string(),
+        doing: permission.doing().to_owned(),
+        repository: repository.map(|name| name.to_string()),
+        allowed: told.allowed,
+        by: told.by.as_ref().map(|by| Shown::new(by, now)),
         unmet: unmet
-            .map(|(binding, why)| Unmet {
-                binding: binding.into(),
-                why,
+            .map(|(binding, reason)| Unmet {
+                binding: Shown::new(binding, now),
+                why: why(*reason),
             })
             .collect(),
-        roles: view.roles,
-        grantors: view.grantors,
+        roles: giving(permission),
+        grantors: told.grantors.iter().map(ToString::to_string).collect(),
     }))
+}
+
+fn why(reason: rights::Unmet) -> String {
+    match reason {
+        rights::Unmet::Expired => "it has ended",
+        rights::Unmet::Network => "not from this address (--from names another)",
+        rights::Unmet::Tags => "not for this tag",
+        rights::Unmet::SignIn => "not signed in that way",
+    }
+    .to_owned()
+}
+
+/// Built-in roles that hold the permission, the least first.
+fn giving(permission: Permission) -> Vec<String> {
+    let mut roles: Vec<Role> = Role::ALL
+        .into_iter()
+        .filter(|role| role.permissions().contains(permission))
+        .collect();
+    roles.sort_by_key(|role| role.permissions().iter().count());
+    roles.iter().map(ToString::to_string).collect()
+}
+
+/// Somebody as a caller who signs in the usual way, and what is known of them.
+pub(super) async fn caller(access: &Access, who: &str) -> Result<(Caller, String), Problem> {
+    let (principal, sign_in, kind) = match who.parse().map_err(|error| wrong("who")(&error))? {
+        Subject::Anonymous => (Principal::Anonymous, SignIn::Nobody, "without credentials"),
+        Subject::Robot(name) => {
+            let name = name.into();
+            (Principal::Robot { name }, SignIn::RobotSecret, "robot")
+        }
+        Subject::User(name) => {
+            let source = access.source_of(&name).await?;
+            let kind = match source {
+                Some(Source::Local) if name == ADMIN => "administrator of the first start",
+                Some(Source::Local) => "local user",
+                Some(Source::Htpasswd) => "user of the htpasswd file",
+                None => "nobody of this name can sign in",
+            };
+            let source = source.unwrap_or(Source::Local);
+            let name = name.into();
+            (Principal::User { name, source }, SignIn::Password, kind)
+        }
+        other => {
+            let text =
+                format!("{other} is nobody in particular; name a user, a robot or anonymous");
+            return Err(Problem::invalid("who", text));
+        }
+    };
+    let came = Circumstances {
+        sign_in,
+        ..Circumstances::UNKNOWN
+    };
+    Ok((Caller::direct(principal).under(came), kind.to_owned()))
 }

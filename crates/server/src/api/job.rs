@@ -8,7 +8,7 @@ use wharf_core::access::Permission;
 use wharf_meta::{Id, job as rows};
 
 use super::Shared;
-use super::arguments::{Path, Query};
+use super::arguments::{Body, Path, Query};
 use super::page::{Page, Wanted};
 use super::problem::{Kind, Problem, Refusals};
 use super::time::Time;
@@ -38,6 +38,8 @@ pub(super) struct Job {
     /// Who had it last
     #[serde(skip_serializing_if = "Option::is_none")]
     worker: Option<String>,
+    /// Where it stands, as JSON in a text
+    payload: String,
 }
 
 impl From<rows::JobRow> for Job {
@@ -54,6 +56,7 @@ impl From<rows::JobRow> for Job {
             attempts: row.attempts,
             error: row.last_error,
             worker: row.worker,
+            payload: row.payload,
         }
     }
 }
@@ -114,6 +117,52 @@ pub(super) async fn list(
     let found = state.registry.meta.scan(look).await?;
     let items = found.into_iter().map(Job::from).collect();
     Ok(Json(Page::cut(items, limit, |one: &Job| one.id.clone())))
+}
+
+/// A schedule that shall run
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Run {
+    /// Its kind, as the list has it
+    #[schema(example = "gc.collect")]
+    kind: String,
+    /// Not before this moment; at once if not given
+    #[schema(value_type = Option<Time>)]
+    at: Option<String>,
+}
+
+/// Let a schedule run now instead of at its time
+///
+/// For administrators.
+#[utoipa::path(
+    post, path = "/api/v1/jobs", operation_id = "run_job", tag = "registry", request_body = Run,
+    responses((status = 204, description = "Done"), Refusals)
+)]
+pub(super) async fn run(
+    state: Shared,
+    visitor: Visitor,
+    Body(Run { kind, at }): Body<Run>,
+) -> Result<StatusCode, Problem> {
+    visitor.may(&state.registry.access, Permission::Admin)?;
+    let moment = |text: String| {
+        let parsed = text.parse::<jiff::Timestamp>();
+        parsed
+            .map(jiff::Timestamp::as_millisecond)
+            .map_err(|error| Problem::invalid("at", error.to_string()))
+    };
+    let run_at = at.map(moment).transpose()?;
+    let at = state.registry.clock.now_ms();
+    let kind_of = kind.clone();
+    let run = rows::RunNow { kind, run_at, at };
+    if state.registry.meta.write(run).await? {
+        state.registry.jobs.notify_waiters();
+        return Ok(StatusCode::NO_CONTENT);
+    }
+    Err(Problem::new(
+        Kind::Conflict,
+        format!("{kind_of:?} is no schedule that waits"),
+    )
+    .with_cure("it runs already, or the list of jobs has another name for it"))
 }
 
 /// Show a job

@@ -17,6 +17,7 @@ mod condition;
 mod document;
 mod explain;
 mod group;
+mod identity;
 mod job;
 mod me;
 mod namespace;
@@ -24,10 +25,12 @@ mod page;
 mod problem;
 mod repository;
 mod restore;
+mod robot;
 mod role;
 mod status;
 mod tag;
 mod time;
+mod user;
 mod visitor;
 
 use std::borrow::Cow;
@@ -209,7 +212,15 @@ fn resources() -> OpenApiRouter<Arc<State>> {
         ))
         .routes(routes!(role::roles))
         .routes(routes!(role::set_role, role::remove_role))
-        .routes(routes!(job::list))
+        .routes(routes!(user::list, user::create))
+        .routes(routes!(user::get, user::change, user::remove))
+        .routes(routes!(user::set_password))
+        .routes(routes!(user::tokens, user::make_token))
+        .routes(routes!(robot::list, robot::create))
+        .routes(routes!(robot::get, robot::change, robot::remove))
+        .routes(routes!(robot::rotate))
+        .routes(routes!(identity::revoke))
+        .routes(routes!(job::list, job::run))
         .routes(routes!(job::get))
         .routes(routes!(job::cancel))
         .routes(routes!(job::retry))

@@ -86,6 +86,14 @@ impl<T> Page<T> {
         let next = last.map(|last| URL_SAFE_NO_PAD.encode(key(last)));
         Self { items, next }
     }
+
+    /// The same page of something else.
+    pub(super) fn map<U>(self, to: impl FnMut(T) -> U) -> Page<U> {
+        Page {
+            items: self.items.into_iter().map(to).collect(),
+            next: self.next,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -3,16 +3,14 @@
 use axum::Json;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
-use wharf_core::access::{Permission, Permissions};
+use wharf_core::access::{self as rights, Permission, Permissions};
 
 use super::Shared;
-use super::access::{Changed, refused, told, wrong};
+use super::access::{Changed, refused, wrong};
 use super::arguments::{Body, Path, Query};
 use super::page::{Page, Wanted};
 use super::problem::{Problem, Refusals};
 use super::visitor::Visitor;
-use crate::admin::access::{AccessCommand, AccessReply, execute};
-use crate::http::ApiError;
 
 /// A role
 #[derive(Debug, Serialize, ToSchema)]
@@ -39,13 +37,14 @@ pub(super) async fn roles(
     Query(wanted): Query<Wanted>,
 ) -> Result<Json<Page<Role>>, Problem> {
     visitor.is_somebody(&state.registry.access)?;
-    let reply = execute(&state.registry, AccessCommand::RoleList).await;
-    let AccessReply::Roles(all) = reply.map_err(told)? else {
-        return Err(ApiError::internal().into());
-    };
-    let all = all.into_iter().map(|(name, permissions, built_in)| Role {
+    let built_in = rights::Role::ALL.into_iter().skip(1);
+    let built_in = built_in.map(|role| (role.to_string(), role.permissions(), true));
+    let own = state.registry.access.roles().into_iter();
+    let own = own.map(|(name, permissions)| (name, permissions, false));
+    let all = built_in.chain(own);
+    let all = all.map(|(name, permissions, built_in)| Role {
         name,
-        permissions: permissions.split(',').map(str::to_owned).collect(),
+        permissions: permissions.iter().map(|one| one.to_string()).collect(),
         built_in,
     });
     Ok(Json(

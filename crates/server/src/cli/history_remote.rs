@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 use wharf_oci::percent::{encode_path, encode_query};
 
-use super::super::client::Where;
+use super::super::client::{self, Where, text};
 use super::super::exit::{Exit, Failure, Outcome};
 use super::super::gc::time;
 use super::super::human::count;
@@ -27,14 +27,9 @@ fn tag_path(repository: &str, tag: &str) -> String {
     )
 }
 
-fn text(value: &Value) -> String {
-    value.as_str().unwrap_or_default().to_owned()
-}
-
 /// A moment of the API, in milliseconds since 1970.
 fn moment(value: &Value) -> i64 {
-    let parsed = value.as_str().and_then(|text| text.parse().ok());
-    parsed.map_or(0, |at: jiff::Timestamp| at.as_millisecond())
+    client::moment(value).unwrap_or(0)
 }
 
 /// `wharf repo list` elsewhere.

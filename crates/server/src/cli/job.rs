@@ -2,107 +2,140 @@
 
 use clap::Subcommand;
 
-use super::flags::DataFlags;
-use super::gc::{ask, time};
+use serde_json::{Value, json};
+use wharf_oci::percent::encode_query;
+
+use super::client::{Where, as_json, moment, text};
+use super::gc::time;
 use super::human::span;
 use super::{Outcome, print};
-use crate::admin::{JobView, Upkeep, UpkeepReply};
+
+/// So many jobs are listed at most.
+const LISTED: usize = 100_000;
 
 /// What can be done with jobs.
 #[derive(Debug, Subcommand)]
 pub(super) enum JobCommand {
     /// List all jobs, with the error of those that failed
     List {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
         #[command(flatten)]
-        flags: DataFlags,
+        at: Where,
     },
     /// Show everything about one job
     Show {
         /// Its id
         id: String,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
         #[command(flatten)]
-        flags: DataFlags,
+        at: Where,
     },
     /// Let a schedule run now instead of at its time
     Run {
         /// Its kind, as `wharf job list` shows it
         kind: String,
         /// Not before this moment, as in 2026-01-31T03:00:00Z
-        #[arg(long)]
-        at: Option<jiff::Timestamp>,
+        #[arg(long = "at", value_name = "AT")]
+        moment: Option<jiff::Timestamp>,
         #[command(flatten)]
-        flags: DataFlags,
+        at: Where,
     },
     /// End a job before its time; of a schedule, this run only
     Cancel {
         /// Its id
         id: String,
         #[command(flatten)]
-        flags: DataFlags,
+        at: Where,
     },
     /// Let a dead or cancelled job run again
     Retry {
         /// Its id
         id: String,
         #[command(flatten)]
-        flags: DataFlags,
+        at: Where,
     },
 }
 
+fn path(id: &str) -> String {
+    format!("/api/v1/jobs/{}", encode_query(id))
+}
+
+fn act(at: &Where, path: &str, body: Option<&Value>) -> Outcome {
+    at.client()?.send("POST", path, body)?;
+    print("Done.\n")
+}
+
 pub(super) fn run(command: &JobCommand) -> Outcome {
-    let (flags, upkeep) = match command {
-        JobCommand::List { flags } => (flags, Upkeep::JobList),
-        JobCommand::Show { id, flags } => (flags, Upkeep::JobShow { id: id.clone() }),
-        JobCommand::Run { kind, at, flags } => {
-            let at = at.map(jiff::Timestamp::as_millisecond);
-            let kind = kind.clone();
-            (flags, Upkeep::JobRun { kind, at })
+    match command {
+        JobCommand::List { json, at } => {
+            let jobs = at.client()?.list("/api/v1/jobs", LISTED)?;
+            match json {
+                true => print(&as_json(&Value::from(jobs))),
+                false => print(&table(&jobs)),
+            }
         }
-        JobCommand::Cancel { id, flags } => (flags, Upkeep::JobCancel { id: id.clone() }),
-        JobCommand::Retry { id, flags } => (flags, Upkeep::JobRetry { id: id.clone() }),
-    };
-    let whole = matches!(command, JobCommand::Show { .. });
-    match ask(&flags.inputs(), upkeep)? {
-        UpkeepReply::Jobs(jobs) if whole => {
-            print(&jobs.iter().map(shown).collect::<Vec<_>>().join("\n"))
+        JobCommand::Show { id, json, at } => {
+            let job = at.client()?.get(&path(id))?;
+            match json {
+                true => print(&as_json(&job)),
+                false => print(&shown(&job)),
+            }
         }
-        UpkeepReply::Jobs(jobs) => print(&table(&jobs)),
-        UpkeepReply::Done => print("Done.\n"),
-        other => Err(super::gc::unexpected(other)),
+        JobCommand::Run { kind, moment, at } => {
+            let moment = moment.map(|moment| moment.to_string());
+            let body = json!({ "kind": kind, "at": moment });
+            act(at, "/api/v1/jobs", Some(&body))
+        }
+        JobCommand::Cancel { id, at } => act(at, &format!("{}/cancel", path(id)), None),
+        JobCommand::Retry { id, at } => act(at, &format!("{}/retry", path(id)), None),
     }
 }
 
-fn table(jobs: &[JobView]) -> String {
-    let mut text = format!(
+fn every(job: &Value) -> String {
+    job["every"]
+        .as_i64()
+        .map_or_else(|| "once".to_owned(), span)
+}
+
+fn at(job: &Value) -> String {
+    moment(&job["at"]).map_or_else(String::new, time)
+}
+
+fn table(jobs: &[Value]) -> String {
+    let mut out = format!(
         "{:<37}{:<18}{:<10}{:<22}{:<9}ERROR\n",
         "ID", "KIND", "STATE", "AT", "EVERY"
     );
     for job in jobs {
-        let every = job.every.map_or_else(|| "once".to_owned(), span);
-        text.push_str(&format!(
-            "{:<37}{:<18}{:<10}{:<22}{every:<9}{}\n",
-            job.id,
-            job.kind,
-            job.state,
-            time(job.at),
-            job.error.as_deref().unwrap_or("-")
+        out.push_str(&format!(
+            "{:<37}{:<18}{:<10}{:<22}{:<9}{}\n",
+            text(&job["id"]),
+            text(&job["kind"]),
+            text(&job["state"]),
+            at(job),
+            every(job),
+            job["error"].as_str().unwrap_or("-")
         ));
     }
-    text
+    out
 }
 
-fn shown(job: &JobView) -> String {
-    let every = job.every.map_or_else(|| "once".to_owned(), span);
+fn shown(job: &Value) -> String {
     format!(
-        "id:       {}\nkind:     {}\nstate:    {}\nat:       {}\nevery:    {every}\nattempts: {}\nworker:   {}\nerror:    {}\n\
+        "id:       {}\nkind:     {}\nstate:    {}\nat:       {}\nevery:    {}\nattempts: {}\nworker:   {}\nerror:    {}\n\
          payload:  {}\n",
-        job.id,
-        job.kind,
-        job.state,
-        time(job.at),
-        job.attempts,
-        job.worker.as_deref().unwrap_or("-"),
-        job.error.as_deref().unwrap_or("-"),
-        job.payload
+        text(&job["id"]),
+        text(&job["kind"]),
+        text(&job["state"]),
+        at(job),
+        every(job),
+        job["attempts"].as_i64().unwrap_or(0),
+        job["worker"].as_str().unwrap_or("-"),
+        job["error"].as_str().unwrap_or("-"),
+        text(&job["payload"])
     )
 }

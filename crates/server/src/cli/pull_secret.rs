@@ -3,15 +3,13 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use clap::Subcommand;
-use serde_json::json;
+use serde_json::{Value, json};
 
+use super::client::{Client, Where, moment, text};
 use super::exit::{Exit, Failure, Outcome};
-use super::flags::DataFlags;
 use super::gc::time;
-use super::identity::{ask, ask_of, span, unexpected};
+use super::identity::{make, robots, rotate, span, used};
 use super::print;
-use crate::admin::{Hidden, Identity, IdentityReply, RobotView};
-use crate::config::{Config, load};
 
 /// What the names of these robots begin with.
 const PREFIX: &str = "pull-";
@@ -38,11 +36,11 @@ pub(super) enum PullSecretCommand {
         /// Network from which it may come, such as 10.0.0.0/8 [may be repeated]
         #[arg(long, value_name = "CIDR")]
         from: Vec<String>,
-        /// Host and port as images name them, such as registry.example.com; server.external_url otherwise
+        /// Host and port as images name them, such as registry.example.com; otherwise that of the context, or server.external_url
         #[arg(long)]
         host: Option<String>,
         #[command(flatten)]
-        flags: DataFlags,
+        at: Where,
     },
     /// Replace a pull secret and print the manifest with the new one; the old one goes on for the time of --overlap
     Rotate {
@@ -58,19 +56,22 @@ pub(super) enum PullSecretCommand {
         /// How long it lives from now on, such as 90d [default: 90d]
         #[arg(long, value_name = "DURATION", value_parser = span)]
         expires: Option<i64>,
-        /// Host and port as images name them; server.external_url otherwise
+        /// Host and port as images name them; otherwise that of the context, or server.external_url
         #[arg(long)]
         host: Option<String>,
         #[command(flatten)]
-        flags: DataFlags,
+        at: Where,
     },
     /// List pull secrets, and which are near their end
     List {
         /// Only those of this namespace
         #[arg(long)]
         namespace: Option<String>,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
         #[command(flatten)]
-        flags: DataFlags,
+        at: Where,
     },
 }
 
@@ -83,20 +84,14 @@ pub(super) fn run(command: &PullSecretCommand) -> Outcome {
             expires,
             from,
             host,
-            flags,
+            at,
         } => {
-            let config = load(&flags.inputs())?.config;
-            let host = host_of(&config, host.as_deref())?;
-            let create = Identity::RobotCreate {
-                name: robot(namespace, name),
-                lifetime: *expires,
-                networks: from.join(","),
-                reads: Some(match repository {
-                    Some(repository) => repository.clone(),
-                    None => namespace.trim_end_matches('/').to_owned(),
-                }),
-            };
-            made(ask_of(&config, create)?, name, &host)
+            let client = at.client()?;
+            let host = host_of(&client, host.as_deref())?;
+            let roles = [("reader".to_owned(), repository.clone())];
+            let robot = robot(namespace, name);
+            let secret = make(&client, &robot, *expires, from, &roles)?;
+            made(&secret, name, &host)
         }
         PullSecretCommand::Rotate {
             namespace,
@@ -104,25 +99,24 @@ pub(super) fn run(command: &PullSecretCommand) -> Outcome {
             overlap,
             expires,
             host,
-            flags,
+            at,
         } => {
-            let config = load(&flags.inputs())?.config;
-            let host = host_of(&config, host.as_deref())?;
-            let rotate = Identity::RobotRotate {
-                name: robot(namespace, name),
-                overlap: *overlap,
-                lifetime: *expires,
-            };
-            made(ask_of(&config, rotate)?, name, &host)
+            let client = at.client()?;
+            let host = host_of(&client, host.as_deref())?;
+            let secret = rotate(&client, &robot(namespace, name), *overlap, *expires)?;
+            made(&secret, name, &host)
         }
-        PullSecretCommand::List { namespace, flags } => {
-            let namespace = namespace.clone();
-            match ask(&flags.inputs(), Identity::RobotList { namespace })? {
-                IdentityReply::Robots(robots) => {
-                    let now = jiff::Timestamp::now().as_millisecond();
-                    print(&listed(&robots, now))
-                }
-                other => Err(unexpected(other)),
+        PullSecretCommand::List {
+            namespace,
+            json,
+            at,
+        } => {
+            let robots = robots(&at.client()?, namespace.as_deref())?;
+            let robots: Vec<Value> = robots.into_iter().filter(is_pull_secret).collect();
+            let now = jiff::Timestamp::now().as_millisecond();
+            match json {
+                true => print(&super::client::as_json(&Value::from(robots))),
+                false => print(&listed(&robots, now)),
             }
         }
     }
@@ -132,10 +126,19 @@ fn robot(namespace: &str, name: &str) -> String {
     format!("{}+{PREFIX}{name}", namespace.trim_end_matches('/'))
 }
 
+fn is_pull_secret(robot: &Value) -> bool {
+    let name = robot["name"].as_str().unwrap_or_default();
+    let name = name.rsplit_once('+').map(|(_, name)| name);
+    name.is_some_and(|name| name.starts_with(PREFIX))
+}
+
 /// How images name this registry: what a kubelet compares with.
-fn host_of(config: &Config, given: Option<&str>) -> Result<String, Failure> {
-    let url = config.server.external_url.as_ref().map(ToString::to_string);
-    let host = given.map(str::to_owned).or(url);
+fn host_of(client: &Client, given: Option<&str>) -> Result<String, Failure> {
+    let known = match client {
+        Client::Remote(context) => Some(context.url().to_owned()),
+        Client::Local(config) => config.server.external_url.as_ref().map(ToString::to_string),
+    };
+    let host = given.map(str::to_owned).or(known);
     let host = host.as_deref().map(|url| {
         let bare = url.split_once("://").map_or(url, |(_, rest)| rest);
         bare.split('/').next().unwrap_or_default().to_owned()
@@ -148,21 +151,15 @@ fn host_of(config: &Config, given: Option<&str>) -> Result<String, Failure> {
     })
 }
 
-fn made(reply: IdentityReply, name: &str, host: &str) -> Outcome {
-    let IdentityReply::Secret {
-        principal,
-        secret: Hidden(secret),
-        expires_at,
-        ..
-    } = reply
-    else {
-        return Err(unexpected(reply));
-    };
+fn made(secret: &Value, name: &str, host: &str) -> Outcome {
+    let robot = text(&secret["principal"]);
+    let expires_at = moment(&secret["expires_at"]).unwrap_or(0);
     eprintln!(
-        "The robot {principal}, good until {}. The secret is shown only now.",
+        "The robot {robot}, good until {}. The secret is shown only now.",
         time(expires_at)
     );
-    print(&manifest(name, host, &principal, &secret, expires_at))
+    let secret = text(&secret["secret"]);
+    print(&manifest(name, host, &robot, &secret, expires_at))
 }
 
 /// A Secret of type `kubernetes.io/dockerconfigjson`. Every value is quoted as JSON is, which is YAML too.
@@ -178,35 +175,26 @@ fn manifest(name: &str, host: &str, robot: &str, secret: &str, expires_at: i64) 
     )
 }
 
-fn listed(robots: &[RobotView], now: i64) -> String {
-    let mut text = format!("{:<40}{:<22}{:<40}STATE\n", "ROBOT", "ENDS", "LAST USED");
-    let is_pull = |robot: &&RobotView| {
-        let name = robot.name.rsplit_once('+').map(|(_, name)| name);
-        name.is_some_and(|name| name.starts_with(PREFIX))
-    };
-    for robot in robots.iter().filter(is_pull) {
-        let end = robot.expires_at.unwrap_or(i64::MAX);
-        let state = match robot.disabled_at {
+fn listed(robots: &[Value], now: i64) -> String {
+    let mut out = format!("{:<40}{:<22}{:<40}STATE\n", "ROBOT", "ENDS", "LAST USED");
+    for robot in robots {
+        let end = moment(&robot["expires_at"]).unwrap_or(i64::MAX);
+        let state = match moment(&robot["disabled_at"]) {
             Some(_) => "locked out",
             None if end <= now => "ended; rotate it",
             None if end - now < NEAR => "near its end; rotate it",
             None => "good",
         };
-        let used = robot
-            .secrets
-            .iter()
-            .filter_map(|secret| secret.used.as_ref());
-        let used = match used.max() {
-            None => "never".to_owned(),
-            Some((at, address)) => format!("{} from {address}", time(*at)),
-        };
-        text.push_str(&format!(
-            "{:<40}{:<22}{used:<40}{state}\n",
-            robot.name,
-            time(end)
+        let secrets = robot["secrets"].as_array().into_iter().flatten();
+        let last = secrets.max_by_key(|secret| moment(&secret["used_at"]));
+        out.push_str(&format!(
+            "{:<40}{:<22}{:<40}{state}\n",
+            text(&robot["name"]),
+            time(end),
+            last.map_or_else(|| "never".to_owned(), used)
         ));
     }
-    text
+    out
 }
 
 #[cfg(test)]
@@ -234,7 +222,7 @@ mod tests {
         assert!(text.contains("\ntype: kubernetes.io/dockerconfigjson\n"));
         assert_eq!(field("name"), "\"wharf-pull-cluster\"");
         let config = STANDARD.decode(field(".dockerconfigjson")).unwrap();
-        let config: serde_json::Value = serde_json::from_slice(&config).unwrap();
+        let config: Value = serde_json::from_slice(&config).unwrap();
         let entry = &config["auths"]["registry.example.com:5000"];
         let auth = STANDARD.decode(entry["auth"].as_str().unwrap()).unwrap();
         assert_eq!(auth, b"team/a+pull-cluster:wharf_robot_x_y");
@@ -246,24 +234,21 @@ mod tests {
 
     #[test]
     fn what_is_near_its_end_is_told() {
-        let robot = |name: &str, end: i64, disabled: bool| RobotView {
-            name: name.into(),
-            expires_at: Some(end),
-            disabled_at: disabled.then_some(0),
-            networks: String::new(),
-            secrets: Vec::new(),
+        let moment = |ms: i64| jiff::Timestamp::from_millisecond(ms).unwrap().to_string();
+        let robot = |name: &str, end: i64, disabled: bool| {
+            let disabled = disabled.then(|| moment(0));
+            json!({ "name": name, "expires_at": moment(end), "disabled_at": disabled, "secrets": [] })
         };
         let now = 1_000_000;
-        let text = listed(
-            &[
-                robot("a+pull-x", now, false),
-                robot("b+pull-x", now + NEAR - 1, false),
-                robot("c+pull-x", now + NEAR, false),
-                robot("d+pull-x", now + NEAR, true),
-                robot("e+ci", now, false),
-            ],
-            now,
-        );
+        let mut robots = vec![
+            robot("a+pull-x", now, false),
+            robot("b+pull-x", now + NEAR - 1, false),
+            robot("c+pull-x", now + NEAR, false),
+            robot("d+pull-x", now + NEAR, true),
+            robot("e+ci", now, false),
+        ];
+        robots.retain(is_pull_secret);
+        let text = listed(&robots, now);
         let states: Vec<_> = text
             .lines()
             .skip(1)

@@ -267,7 +267,7 @@ async fn administrator(
     let now = app.registry.clock.now_ms();
     let file = folder.join(PASSWORD_FILE);
     let refused = |error: AdminError| {
-        let exit = if matches!(error, AdminError::TooShort(_)) {
+        let exit = if matches!(error, AdminError::Password(_)) {
             Exit::Usage
         } else {
             Exit::Failure

@@ -348,6 +348,13 @@ async fn a_short_administrator_password_is_refused_with_the_length() {
         .await
         .unwrap_err();
     assert!(error.to_string().contains("at least 8"), "{error}");
+    for (weak, why) in [("Password1", "tried first"), ("admin123", "name")] {
+        let reset = it
+            .access
+            .reset_admin_password(Some(Password::new(weak)), NOW);
+        let error = reset.await.unwrap_err().to_string();
+        assert!(error.contains(why), "{error}");
+    }
     it.basic(ADMIN, "administrator").await.unwrap();
 }
 

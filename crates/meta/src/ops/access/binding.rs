@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{By, Changed, GROUP, STEP, another_holds, begin, end, must_stay, would_orphan};
+use super::{By, Changed, GROUP, STEP, another_holds, begin, end, must_stay, needed};
 use crate::error::Result;
 use crate::tx::{Op, ReadOp, Tx};
 use crate::vals;
@@ -216,7 +216,7 @@ impl Op for Delete {
         }
         if must_stay(&it.role, &it.namespace)
             && it.unconditional()
-            && !another_holds(tx, &it.role, &it.namespace, &it.kind, &it.name).await?
+            && !another_holds(tx, &it.role, &it.namespace, (&it.kind, &it.name), ("", "")).await?
         {
             return Ok(Changed::Last(it.namespace.clone()));
         }
@@ -254,7 +254,7 @@ impl Op for DeleteOf {
             Err(kept) => return Ok(kept),
         };
         let (kind, name) = (&*self.kind, &*self.name);
-        if let Some(path) = would_orphan(tx, kind, name).await? {
+        if let Some(path) = needed(tx, (kind, name)).await? {
             return Ok(Changed::Last(path));
         }
         let groups = tx
@@ -266,13 +266,6 @@ impl Op for DeleteOf {
         let mut left = Vec::new();
         for mut row in groups {
             left.push(row.text(0)?);
-        }
-        for group in &left {
-            if super::group::is_last_member(tx, group, kind, name).await?
-                && let Some(path) = would_orphan(tx, GROUP, group).await?
-            {
-                return Ok(Changed::Last(path));
-            }
         }
         for group in &left {
             tx.exec(

@@ -165,7 +165,7 @@ impl Op for Delete {
         if there.is_none() {
             return Ok(Changed::Unknown);
         }
-        if let Some(path) = would_orphan(tx, GROUP, &self.name).await? {
+        if let Some(path) = would_orphan(tx, (GROUP, &self.name), ("", "")).await? {
             return Ok(Changed::Last(path));
         }
         let gone = binding::delete_some(tx, GROUP, &self.name).await?;
@@ -259,8 +259,8 @@ impl Op for Remove {
         if there.is_none() {
             return Ok(Changed::Unknown);
         }
-        if is_last_member(tx, group, kind, name).await?
-            && let Some(path) = would_orphan(tx, GROUP, group).await?
+        if is_last_member(tx, group, (kind, name)).await?
+            && let Some(path) = would_orphan(tx, (GROUP, group), ("", "")).await?
         {
             return Ok(Changed::Last(path));
         }
@@ -275,23 +275,18 @@ impl Op for Remove {
     }
 }
 
-/// Whether the group has no other member.
+/// Whether nobody else in the group counts: who is locked out does not.
 pub(super) async fn is_last_member<T: Tx>(
     tx: &mut T,
     group: &str,
-    kind: &str,
-    name: &str,
+    who: super::Whom<'_>,
 ) -> Result<bool> {
-    let rows = tx
-        .query(
-            "SELECT kind, name FROM group_member WHERE group_name = $1 ORDER BY kind, name LIMIT 2",
-            vals![group],
+    let other = tx
+        .row(
+            "SELECT 1 FROM group_member m WHERE m.group_name = $1 AND NOT (m.kind = $2 AND m.name = $3) AND NOT EXISTS (SELECT \
+             1 FROM principal p WHERE p.name = m.name AND p.disabled_at IS NOT NULL) LIMIT 1",
+            vals![group, who.0, who.1],
         )
         .await?;
-    for mut row in rows {
-        if (row.text(0)?.as_str(), row.text(1)?.as_str()) != (kind, name) {
-            return Ok(false);
-        }
-    }
-    Ok(true)
+    Ok(other.is_none())
 }

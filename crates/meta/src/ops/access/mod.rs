@@ -78,6 +78,14 @@ pub enum Changed {
 
 /// Locks the epoch and gives it, or what keeps the change from being made.
 async fn begin<T: Tx>(tx: &mut T, by: &By) -> Result<std::result::Result<i64, Changed>> {
+    let epoch = lock(tx).await?;
+    Ok(match by.epoch {
+        Some(seen) if seen != epoch => Err(Changed::Stale),
+        _ => Ok(epoch),
+    })
+}
+
+async fn lock<T: Tx>(tx: &mut T) -> Result<i64> {
     let mut epoch = locked(tx).await?;
     if epoch.is_none() {
         tx.exec(
@@ -87,11 +95,7 @@ async fn begin<T: Tx>(tx: &mut T, by: &By) -> Result<std::result::Result<i64, Ch
         .await?;
         epoch = locked(tx).await?;
     }
-    let epoch = epoch.unwrap_or(0);
-    Ok(match by.epoch {
-        Some(seen) if seen != epoch => Err(Changed::Stale),
-        _ => Ok(epoch),
-    })
+    Ok(epoch.unwrap_or(0))
 }
 
 async fn locked<T: Tx>(tx: &mut T) -> Result<Option<i64>> {
@@ -124,59 +128,102 @@ async fn end<T: Tx>(tx: &mut T, epoch: i64, by: &By, payload: Value) -> Result<(
     event::record(tx, fact).await
 }
 
-/// Whether somebody else than `kind` and `name` holds the role on exactly this path without any condition. A group counts
-/// while it has a member.
+/// A user or robot, or a group: kind and name.
+type Whom<'a> = (&'a str, &'a str);
+
+/// Whether somebody else than `whom` holds the role on exactly this path without any condition, when `leaving` is no longer
+/// there. Who is locked out does not count; a group counts while somebody is in it who does.
 async fn another_holds<T: Tx>(
     tx: &mut T,
     role: &str,
     namespace: &str,
-    kind: &str,
-    name: &str,
+    whom: Whom<'_>,
+    leaving: Whom<'_>,
 ) -> Result<bool> {
     let held = tx
         .row(
             "SELECT 1 FROM access_binding b WHERE b.role = $1 AND b.namespace = $2 AND b.networks = '' AND b.tags = '' \
-             AND b.sign_in = '' AND b.expires_at = 0 AND NOT (b.kind = $3 AND b.name = $4) AND (b.kind IN ('user', 'robot') \
-             OR b.kind = 'group' AND EXISTS (SELECT 1 FROM group_member m WHERE m.group_name = b.name)) LIMIT 1",
-            vals![role, namespace, kind, name],
+             AND b.sign_in = '' AND b.expires_at = 0 AND NOT (b.kind = $3 AND b.name = $4) AND NOT (b.kind = $5 AND b.name = \
+             $6) AND (b.kind IN ('user', 'robot') AND NOT EXISTS (SELECT 1 FROM principal p WHERE p.name = b.name AND \
+             p.disabled_at IS NOT NULL) OR b.kind = 'group' AND EXISTS (SELECT 1 FROM group_member m WHERE m.group_name = \
+             b.name AND NOT (m.kind = $5 AND m.name = $6) AND NOT EXISTS (SELECT 1 FROM principal p WHERE p.name = m.name \
+             AND p.disabled_at IS NOT NULL))) LIMIT 1",
+            vals![role, namespace, whom.0, whom.1, leaving.0, leaving.1],
         )
         .await?;
-    if held.is_some() || role != ADMIN || !namespace.is_empty() || (kind, name) == ("user", ADMIN) {
+    let born = ("user", ADMIN);
+    if held.is_some() || role != ADMIN || !namespace.is_empty() || whom == born || leaving == born {
         return Ok(held.is_some());
     }
     // Who was made at the first start holds it without a binding.
     let born = tx
         .row(
-            "SELECT 1 FROM principal WHERE name = $1 AND kind = 'user'",
+            "SELECT 1 FROM principal WHERE name = $1 AND kind = 'user' AND disabled_at IS NULL",
             vals![ADMIN],
         )
         .await?;
     Ok(born.is_some())
 }
 
-/// The first path that would have nobody left in a role that must not run out, if `kind` and `name` held nothing any more.
-/// Looks at bindings without conditions alone: what may end by itself keeps nothing.
-pub(crate) async fn would_orphan<T: Tx>(
+/// The first path that would have nobody left in a role that must not run out, if `whom` held nothing any more and `leaving`
+/// were gone. Looks at bindings without conditions alone: what may end by itself keeps nothing.
+async fn would_orphan<T: Tx>(
     tx: &mut T,
-    kind: &str,
-    name: &str,
+    whom: Whom<'_>,
+    leaving: Whom<'_>,
 ) -> Result<Option<String>> {
     for role in [OWNER, ADMIN] {
         let rows = tx
             .query(
                 "SELECT namespace FROM access_binding WHERE kind = $1 AND name = $2 AND role = $3 AND networks = '' \
                  AND tags = '' AND sign_in = '' AND expires_at = 0 ORDER BY namespace",
-                vals![kind, name, role],
+                vals![whom.0, whom.1, role],
             )
             .await?;
         for mut row in rows {
             let path = row.text(0)?;
-            if must_stay(role, &path) && !another_holds(tx, role, &path, kind, name).await? {
+            if must_stay(role, &path) && !another_holds(tx, role, &path, whom, leaving).await? {
                 return Ok(Some(path));
             }
         }
     }
     Ok(None)
+}
+
+/// The first path that would have nobody left if this user or robot were removed or locked out, by what it holds itself, by
+/// what its groups hold, and by birth. To be called with the epoch locked, so that of two who go together the second
+/// is seen to be the last.
+async fn needed<T: Tx>(tx: &mut T, who: Whom<'_>) -> Result<Option<String>> {
+    if who == ("user", ADMIN) && !another_holds(tx, ADMIN, "", who, who).await? {
+        return Ok(Some(String::new()));
+    }
+    if let Some(path) = would_orphan(tx, who, who).await? {
+        return Ok(Some(path));
+    }
+    let groups = tx
+        .query(
+            "SELECT m.group_name FROM group_member m WHERE m.kind = $1 AND m.name = $2 AND EXISTS (SELECT 1 FROM \
+             access_binding b WHERE b.kind = 'group' AND b.name = m.group_name AND b.role IN ('owner', 'admin')) ORDER BY \
+             m.group_name",
+            vals![who.0, who.1],
+        )
+        .await?;
+    for mut row in groups {
+        let group = row.text(0)?;
+        if group::is_last_member(tx, &group, who).await?
+            && let Some(path) = would_orphan(tx, (GROUP, &group), who).await?
+        {
+            return Ok(Some(path));
+        }
+    }
+    Ok(None)
+}
+
+/// Locks the epoch for a change that is none of rights, and gives the first path that would have nobody left without this user
+/// or robot.
+pub(super) async fn last_of<T: Tx>(tx: &mut T, kind: &str, name: &str) -> Result<Option<String>> {
+    lock(tx).await?;
+    needed(tx, (kind, name)).await
 }
 
 /// Whether the last one in this role on this path stays.

@@ -42,6 +42,11 @@ pub(super) struct Place {
 }
 
 impl Context {
+    /// Where the registry is.
+    pub(in crate::cli) fn url(&self) -> &str {
+        &self.url
+    }
+
     pub(super) fn place(&self) -> Result<Place, String> {
         place(&self.url)
     }

@@ -119,6 +119,22 @@ impl Client {
     }
 }
 
+/// A text of an answer.
+pub(super) fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}
+
+/// A moment of an answer, in milliseconds since 1970.
+pub(super) fn moment(value: &Value) -> Option<i64> {
+    let parsed = value.as_str().and_then(|text| text.parse().ok());
+    parsed.map(|at: jiff::Timestamp| at.as_millisecond())
+}
+
+/// What programs read.
+pub(super) fn as_json(value: &Value) -> String {
+    format!("{value:#}\n")
+}
+
 /// Through the socket of the registry that runs on the data folder; if none does, this process opens it for as long as it
 /// takes.
 fn local(config: &Config, ask: &Ask<'_>) -> Result<Answer, Failure> {

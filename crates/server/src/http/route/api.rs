@@ -34,6 +34,10 @@ pub struct ApiRoute {
 const GET: &[Method] = &[Method::GET, Method::HEAD];
 
 const GET_DELETE: &[Method] = &[Method::GET, Method::HEAD, Method::DELETE];
+const GET_POST: &[Method] = &[Method::GET, Method::HEAD, Method::POST];
+const GET_PATCH_DELETE: &[Method] = &[Method::GET, Method::HEAD, Method::PATCH, Method::DELETE];
+const PUT: &[Method] = &[Method::PUT];
+const DELETE: &[Method] = &[Method::DELETE];
 const POST: &[Method] = &[Method::POST];
 const PUT_DELETE: &[Method] = &[Method::PUT, Method::DELETE];
 const GET_POST_DELETE: &[Method] = &[Method::GET, Method::HEAD, Method::POST, Method::DELETE];
@@ -122,7 +126,39 @@ pub const RESOURCES: &[Resource] = &[
     ),
     resource("/api/v1/roles", GET, "/api/v1/roles"),
     resource("/api/v1/roles/{role}", PUT_DELETE, "/api/v1/roles/signer"),
-    resource("/api/v1/jobs", GET, "/api/v1/jobs"),
+    resource("/api/v1/users", GET_POST, "/api/v1/users"),
+    resource(
+        "/api/v1/users/{user}",
+        GET_PATCH_DELETE,
+        "/api/v1/users/alice",
+    ),
+    resource(
+        "/api/v1/users/{user}/password",
+        PUT,
+        "/api/v1/users/alice/password",
+    ),
+    resource(
+        "/api/v1/users/{user}/tokens",
+        GET_POST,
+        "/api/v1/users/alice/tokens",
+    ),
+    resource("/api/v1/robots", GET_POST, "/api/v1/robots"),
+    resource(
+        "/api/v1/robots/{name}",
+        GET_PATCH_DELETE,
+        "/api/v1/robots/team/app+ci",
+    ),
+    resource(
+        "/api/v1/robots/{name}/-/rotate",
+        POST,
+        "/api/v1/robots/team/app+ci/-/rotate",
+    ),
+    resource(
+        "/api/v1/credentials/{id}",
+        DELETE,
+        "/api/v1/credentials/0123456789abcdef",
+    ),
+    resource("/api/v1/jobs", GET_POST, "/api/v1/jobs"),
     resource(
         "/api/v1/jobs/{id}",
         GET,
