@@ -40,6 +40,9 @@ const STORM: u64 = 16;
 /// Time between two pulls beside a storm, and how long each half of a round of it takes.
 const PACE: Duration = Duration::from_millis(2);
 const HALF: Duration = Duration::from_secs(4);
+/// What a server that does nothing uses in a second, at most, and the time until it does nothing.
+const IDLE: Duration = Duration::from_millis(5);
+const PATIENCE: Duration = Duration::from_secs(120);
 /// Page cache for what is written to a store at rest.
 const CACHE_MIB: u32 = 1_024;
 
@@ -64,6 +67,7 @@ pub(super) fn all(folder: &Path, program: &Path, rounds: u64) -> Result<String> 
         }
         let ready = site.start(Rights::None)?;
         println!("{name}: ready after {ready:?}");
+        settle(&site)?;
         sites.push(site);
     }
     let [few, many] = &sites[..] else {
@@ -97,13 +101,28 @@ pub(super) fn all(folder: &Path, program: &Path, rounds: u64) -> Result<String> 
     Ok(table)
 }
 
+/// Waits until the server has done what it does after a start.
+fn settle(site: &Site) -> Result<()> {
+    let begun = Instant::now();
+    loop {
+        let before = site.processor_time()?;
+        std::thread::sleep(Duration::from_secs(1));
+        if site.processor_time()? - before < IDLE {
+            return Ok(());
+        }
+        ensure!(begun.elapsed() < PATIENCE, "the server never rests");
+    }
+}
+
 /// Gives the one user a binding, and others theirs: half to users, half to groups, at three depths.
 fn grant(database: &Path, many: bool) -> Result<()> {
     let mut bulk = Bulk::open(database, CACHE_MIB)?;
+    // Not long ago: old events would be cleared away while the server is measured.
+    let at = super::collect::now()?;
     let by = By {
         actor: "grow".into(),
         epoch: None,
-        at: 1,
+        at,
     };
     let bind = |bulk: &mut Bulk, kind: &str, name: String, namespace: String| -> Result<()> {
         let binding = Binding {
@@ -128,7 +147,7 @@ fn grant(database: &Path, many: bool) -> Result<()> {
                 name: format!("u{number}"),
                 kind: "user".into(),
                 secret_hash: None,
-                at: 1,
+                at,
             };
             if create.name != USER {
                 bulk.run(&create)?;
