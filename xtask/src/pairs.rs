@@ -13,6 +13,7 @@ pub(crate) const EVERY_PAIR: &[&str] = &[
     "error",
     "gc",
     "greedy",
+    "invitation",
     "legacy",
     "manifest",
     "manifest_push",
@@ -34,6 +35,7 @@ pub(crate) const EVERY_PAIR: &[&str] = &[
 #[cfg(test)]
 pub(crate) const FIRST_PAIR: &[&str] = &[
     "api",
+    "api_identity",
     "api_rights",
     "api_support",
     "api_table",

@@ -40,9 +40,9 @@ pub use look::{INSTALLATION, Known, Look};
 pub use meta::{Meta, Opened};
 pub use migration::SCHEMA;
 pub use ops::{
-    access, adopt, audit, blob, candidate, counter, credential, event, hold, job, manifest, mark,
-    multipart, principal, quarantine, referrer, refresh_token, replica, repository, restorable,
-    setting, signing_key, tag, upload, usage,
+    access, adopt, audit, blob, candidate, counter, credential, event, hold, invitation, job,
+    manifest, mark, multipart, principal, quarantine, referrer, refresh_token, replica, repository,
+    restorable, setting, signing_key, tag, upload, usage,
 };
 pub use stats::{Slow, Stats};
 pub use tx::{Counter, Op, ReadOp, Tx};

@@ -202,6 +202,34 @@ impl Access {
         held.try_for_each(|binding| changer.holds(&policy, binding.permissions, &binding.on))
     }
 
+    /// Whether whoever asks holds all that a group holds: who puts somebody in gives it.
+    pub(crate) fn gives_group(&self, changer: Changer<'_>, group: &str) -> Result<(), ChangeError> {
+        let policy = self.policy();
+        let group = Subject::Group(group.to_owned());
+        let held = policy.bindings().iter();
+        let mut held = held.filter(|binding| binding.subject == group);
+        held.try_for_each(|binding| changer.holds(&policy, binding.permissions, &binding.on))
+    }
+
+    /// Forgets grants that ended [`KEEP_ENDED`] ago; until then lists show them, so that whoever is missing a right finds out why.
+    pub(crate) async fn forget_ended(&self, now: i64) -> Result<(), ChangeError> {
+        let before = now - super::KEEP_ENDED;
+        let is_old = |binding: &Binding| {
+            let ended = binding.conditions.expires_at;
+            binding.origin.is_row() && ended.is_some_and(|end| end < before)
+        };
+        if !self.policy().bindings().iter().any(is_old) {
+            return Ok(());
+        }
+        let gone = self.change(Changer::Operator, now, |_, by| {
+            Ok(rows::binding::DeleteEnded { before, by })
+        });
+        match gone.await {
+            Ok(_) | Err(Failed::Unknown) => Ok(()),
+            Err(Failed::Other(error)) => Err(error),
+        }
+    }
+
     /// Makes a binding.
     pub async fn grant(
         &self,

@@ -20,6 +20,8 @@ pub(crate) enum SecretKind {
     Token,
     /// A secret of a robot.
     Robot,
+    /// What the link of an invitation says; nobody signs in with it.
+    Invitation,
 }
 
 impl SecretKind {
@@ -28,6 +30,7 @@ impl SecretKind {
         match self {
             Self::Token => "token",
             Self::Robot => "robot",
+            Self::Invitation => "invitation",
         }
     }
 }
@@ -61,7 +64,7 @@ pub(crate) enum Form {
 
 /// Tells by the form alone.
 pub(crate) fn form(text: &str) -> Form {
-    let kinds = [SecretKind::Token, SecretKind::Robot];
+    let kinds = [SecretKind::Token, SecretKind::Robot, SecretKind::Invitation];
     let ours = |kind: SecretKind| {
         let rest = text.strip_prefix("wharf_")?;
         rest.strip_prefix(kind.as_str())?.strip_prefix('_')
@@ -100,13 +103,13 @@ mod tests {
 
     #[test]
     fn a_secret_is_known_by_its_form_and_every_change_breaks_it() {
-        for kind in [SecretKind::Token, SecretKind::Robot] {
+        for kind in [SecretKind::Token, SecretKind::Robot, SecretKind::Invitation] {
             let secret = new_secret(kind);
             let text = secret.reveal();
             assert!(text.starts_with(&format!("wharf_{}_", kind.as_str())));
             assert_eq!(form(text), Form::Whole);
             assert_ne!(secret, new_secret(kind));
-            let start = "wharf_token_".len();
+            let start = format!("wharf_{}_", kind.as_str()).len();
             for at in start..text.len() {
                 let mut bytes = text.as_bytes().to_vec();
                 bytes[at] = if bytes[at] == b'a' { b'b' } else { b'a' };

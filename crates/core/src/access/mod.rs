@@ -72,7 +72,7 @@ use credential::Credentials;
 pub(crate) use credential::{ROBOT, write_scopes};
 use htpasswd::HtpasswdFile;
 use keys::Keyring;
-pub(crate) use machine_secret::{SecretKind, new_secret};
+pub(crate) use machine_secret::{Form, SecretKind, form, new_secret};
 pub(crate) use policy::check_user_name;
 pub(crate) use secret::{hash_secret, random_id};
 

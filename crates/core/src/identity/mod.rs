@@ -6,6 +6,7 @@
 //! Whoever asks over the network is let in by the server; here it is seen to that they get no secret of anybody who may more than
 //! what they came with ([`Access::stands_above`](crate::access::Access)), and that an API token makes no other.
 
+mod invitation;
 mod robot;
 #[cfg(test)]
 mod tests;
@@ -20,6 +21,10 @@ use crate::access::{SecretKind, hash_secret, new_secret, random_id};
 use crate::error::Error;
 use crate::registry::Registry;
 
+pub use self::invitation::{
+    Invited, NewInvitation, accept_invitation, forget_invitations, invite, list_invitations,
+    withdraw_invitation,
+};
 pub use self::robot::{
     LONGEST_OVERLAP_MS, MOST_BINDINGS, NewRobot, RobotBinding, RobotChange, change_robot,
     create_robot, get_robot, list_robots, remove_robot, rotate_robot,

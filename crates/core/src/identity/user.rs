@@ -42,7 +42,7 @@ pub async fn create_user(
 }
 
 /// Whether a local user may be called that.
-fn check_new_name(name: &str) -> Result<()> {
+pub(super) fn check_new_name(name: &str) -> Result<()> {
     check_user_name(name)
         .map_err(|reason| IdentityError::Wrong(format!("user {name:?}: {reason}")))?;
     if split_robot_name(name).is_some() {
@@ -158,7 +158,7 @@ fn good(name: &str, chosen: Option<Password>) -> Result<Password> {
 }
 
 /// Local users are for administrators of the registry as a whole.
-fn administers(registry: &Registry, changer: Changer<'_>) -> Result<()> {
+pub(super) fn administers(registry: &Registry, changer: Changer<'_>) -> Result<()> {
     let what = || "manage users".to_owned();
     Ok(registry
         .access
@@ -174,7 +174,10 @@ pub(super) fn by_own_password(changer: Changer<'_>, name: &str, what: &str) -> R
     if !own {
         return Ok(false);
     }
-    if caller.circumstances.sign_in != SignIn::Password || caller.scopes.is_some() {
+    if caller.circumstances.sign_in != SignIn::Password
+        || caller.scopes.is_some()
+        || caller.expired_since.is_some()
+    {
         return Err(IdentityError::ByPassword(format!(
             "to {what} of {name} over the network, sign in as {name} with the password itself, not with a token"
         )));
@@ -182,7 +185,7 @@ pub(super) fn by_own_password(changer: Changer<'_>, name: &str, what: &str) -> R
     Ok(true)
 }
 
-fn local(name: &str) -> Principal {
+pub(super) fn local(name: &str) -> Principal {
     Principal::User {
         name: name.into(),
         source: Source::Local,

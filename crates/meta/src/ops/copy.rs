@@ -99,6 +99,7 @@ pub(crate) static TABLES: &[Table] = &[
         "expires_at", "networks", "created_by"]),
     table("credential", 1, PAGE, &["id", "kind", "principal", "source", "name", "hash", "scopes", "expires_at", "created_at",
         "created_by"]),
+    table("invitation", 1, PAGE, &["name", "id", "hash", "expires_at", "created_at", "created_by"]),
     table("credential_use", 1, PAGE, &["id", "used_at", "address"]),
     table("signing_key", 1, PAGE, &["kid", "algorithm", "private_der", "created_at", "retired_at"]),
     table("refresh_token", 1, PAGE, &["hash", "subject", "credential", "created_at"]),

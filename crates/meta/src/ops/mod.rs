@@ -5,7 +5,7 @@
 //! decided above; but content is only ever found through the repository that holds it.
 //!
 //! Locks are taken in one order, so that no two operations wait for each other: the session of an upload, then its multipart
-//! uploads; the manifest that changes; manifests that it refers to; then blobs, each with its links, by digest; then tags by name. Of identities: the epoch of rights, the principal, then its
+//! uploads; the manifest that changes; manifests that it refers to; then blobs, each with its links, by digest; then tags by name. Of identities: the epoch of rights, an invitation, the principal, then its
 //! credentials. PostgreSQL sees a deadlock only after a second,
 //! and of many that wait in a row the last ones give up.
 
@@ -20,6 +20,7 @@ pub mod credential;
 pub mod event;
 mod garbage;
 pub mod hold;
+pub mod invitation;
 pub mod job;
 pub mod manifest;
 pub mod mark;

@@ -452,6 +452,29 @@ pub async fn who_is_locked_out_does_not_count(meta: Meta) {
     assert_eq!(write(&meta, lock_out("bob", true)).await, last("team"));
 }
 
+/// What ended before a time goes, and nothing else.
+pub async fn bindings_that_ended_are_forgotten(meta: Meta) {
+    let ends = |name: &str, expires_at: i64| Binding {
+        expires_at,
+        ..bound("user", name, "reader", "team")
+    };
+    for (name, end) in [("a", 0), ("b", NOW - 1), ("c", NOW), ("d", NOW + 1)] {
+        write(&meta, put(ends(name, end))).await;
+    }
+    let forget = || binding::DeleteEnded {
+        before: NOW,
+        by: by("operator"),
+    };
+    assert_eq!(write(&meta, forget()).await, Changed::Done);
+    assert_eq!(write(&meta, forget()).await, Changed::Same);
+    let left: Vec<_> = bindings(&meta)
+        .await
+        .into_iter()
+        .map(|one| one.name)
+        .collect();
+    assert_eq!(left, ["a", "c", "d"]);
+}
+
 /// Two owners, or two administrators, remove each other at once: one of them stays, each time.
 pub async fn two_who_remove_each_other(meta: Meta) {
     for round in 0..24 {

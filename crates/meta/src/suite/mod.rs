@@ -8,6 +8,7 @@ pub mod blob;
 pub mod collect;
 pub mod concurrent;
 pub mod credential;
+pub mod invitation;
 pub mod job;
 pub mod manifest;
 pub mod multipart;
@@ -350,9 +351,10 @@ macro_rules! meta_suite {
             small: [replicas, holds, marks, principals, signing_keys, refresh_tokens, settings, events_are_in_order,
                 consumers_see_every_event],
             credential: [local_users, a_change_is_meant_for_one_version, api_tokens, robots, uses, ends],
+            invitation: [each_is_good_once_and_for_a_time, two_accept_at_once],
             access: [bindings_are_kept, stale_decisions_are_refused, groups_and_roles, namespaces,
                 the_last_owner_stays, the_last_administrator_stays, who_is_locked_out_does_not_count,
-                two_who_remove_each_other,
+                two_who_remove_each_other, bindings_that_ended_are_forgotten,
                 an_owner_and_a_member_leave_at_once, large_groups_go_in_steps],
             pairs: [serially],
             concurrent: [one_tag, one_blob, unlink_against_put, mount_against_unlink, tags_against_delete,

@@ -14,8 +14,8 @@ use wharf_meta::suite::{
     NOW, digest, edge, events, publish, publish_key, push, push_blob, put, repo, tag,
 };
 use wharf_meta::{
-    Meta, Opened, SCHEMA, SqliteOptions, blob, principal, referrer, refresh_token, repository,
-    setting, signing_key, tag as tags, upload, usage,
+    Meta, Opened, SCHEMA, SqliteOptions, blob, invitation, principal, referrer, refresh_token,
+    repository, setting, signing_key, tag as tags, upload, usage,
 };
 use wharf_oci::EdgeKind;
 
@@ -233,6 +233,18 @@ async fn fill(meta: &Meta) {
         id,
         at: NOW,
         address,
+    })
+    .await
+    .unwrap();
+    meta.write(invitation::Put {
+        row: invitation::InvitationRow {
+            name: "carol".into(),
+            id: "invitation".into(),
+            hash: vec![5; 4],
+            expires_at: NOW + 3,
+            created_at: NOW,
+            created_by: "root".into(),
+        },
     })
     .await
     .unwrap();

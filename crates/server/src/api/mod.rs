@@ -18,6 +18,7 @@ mod document;
 mod explain;
 mod group;
 mod identity;
+mod invitation;
 mod job;
 mod me;
 mod namespace;
@@ -220,6 +221,9 @@ fn resources() -> OpenApiRouter<Arc<State>> {
         .routes(routes!(robot::get, robot::change, robot::remove))
         .routes(routes!(robot::rotate))
         .routes(routes!(identity::revoke))
+        .routes(routes!(invitation::list, invitation::invite))
+        .routes(routes!(invitation::accept))
+        .routes(routes!(invitation::withdraw))
         .routes(routes!(job::list, job::run))
         .routes(routes!(job::get))
         .routes(routes!(job::cancel))

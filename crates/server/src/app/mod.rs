@@ -232,6 +232,10 @@ impl Handler for App {
             Ok(Route::Root) => get_only(&request, |request| {
                 ui::welcome(request, self.authority.as_deref())
             }),
+            Ok(Route::Invitation) => match refuse_method(&request) {
+                Some(refusal) => refusal,
+                None => ui::invitation(request, &self.registry, self.authority.as_deref()).await,
+            },
             Ok(Route::Livez) => get_only(&request, |_| health::live()),
             Ok(Route::Startupz) => get_only(&request, |_| health::started()),
             Ok(Route::Readyz) => match refuse_method(&request) {

@@ -9,7 +9,7 @@ use wharf_blob::{Part, Stored};
 use wharf_core::clock::SharedClock;
 use wharf_core::job::{self, Kinds, Spec};
 use wharf_core::replica::{self, Me};
-use wharf_core::{Registry, event, gc, manifest, mark, scrub, upload, usage};
+use wharf_core::{Registry, event, gc, identity, manifest, mark, scrub, upload, usage};
 use wharf_meta::counter::{Fold, MAX_FOLD};
 
 /// Between two looks at files and keys.
@@ -24,6 +24,8 @@ const MARK: Duration = Duration::from_secs(60);
 const OFTEN: Duration = Duration::from_secs(10 * 60);
 /// Between two times that changes of counters and of what repositories take up are added up.
 const FOLD: Duration = Duration::from_secs(20);
+/// Between two looks for invitations and grants that have ended.
+const FORGET: Duration = Duration::from_secs(60 * 60);
 /// Between two rounds of things that nobody waits for.
 const DAILY: Duration = Duration::from_secs(86_400);
 /// When it is night for many: the walks over everything begin then.
@@ -67,6 +69,7 @@ pub(super) async fn run(
     tokio::join!(
         every(SHORT, &stop, || access(&registry)),
         every(FOLD, &stop, || fold(&registry)),
+        every(FORGET, &stop, || forget(&registry)),
         every(FOLLOW, &stop, || follow(&registry, shared.as_deref())),
         async {
             // The start did the first.
@@ -117,6 +120,13 @@ async fn access(registry: &Registry) {
     }
     if let Err(error) = mark::watch(registry).await {
         tracing::warn!(%error, "collection could not be paused; trying again");
+    }
+}
+
+/// Forgets invitations and grants that have ended.
+async fn forget(registry: &Registry) {
+    if let Err(error) = identity::forget_invitations(registry).await {
+        tracing::warn!(%error, "invitations and grants that have ended could not be forgotten; trying again");
     }
 }
 

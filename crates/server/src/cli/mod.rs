@@ -32,6 +32,9 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 pub use self::exit::{Exit, Failure, Outcome};
 use self::flags::{ConfigFlags, DataFlags};
 
+/// Set by the scripts of `wharf completions` when they ask what can follow.
+const COMPLETE: &str = "WHARF_COMPLETE";
+
 const EXAMPLES: &str = "\
 Examples:
   wharf serve                                  A registry at 127.0.0.1:5000, data in ./wharf-data
@@ -145,7 +148,8 @@ enum Command {
     Version,
     /// Print a completion script for a shell
     ///
-    /// For bash: wharf completions bash > /etc/bash_completion.d/wharf
+    /// It asks wharf itself for what can follow, so that names of contexts are completed too. For bash: wharf completions bash >
+    /// /etc/bash_completion.d/wharf
     Completions {
         /// For which shell
         shell: clap_complete::Shell,
@@ -304,6 +308,10 @@ struct TrustArgs {
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
+    // Ends here when a shell asks what can follow.
+    clap_complete::CompleteEnv::with_factory(Cli::command)
+        .var(COMPLETE)
+        .complete();
     run(std::env::args_os())
 }
 
@@ -387,8 +395,17 @@ fn dispatch(command: Command) -> Outcome {
         Command::Version => print(&format!("wharf {}\n", env!("CARGO_PKG_VERSION"))),
         Command::Completions { shell } => {
             let mut out = Vec::new();
-            clap_complete::generate(shell, &mut Cli::command(), "wharf", &mut out);
-            print(&String::from_utf8_lossy(&out))
+            let shells = clap_complete::env::Shells::builtins();
+            let written = shells.completer(&shell.to_string()).map(|completer| {
+                completer.write_registration(COMPLETE, "wharf", "wharf", "wharf", &mut out)
+            });
+            match written {
+                Some(Ok(())) => print(&String::from_utf8_lossy(&out)),
+                _ => Err(Failure::text(
+                    Exit::Failure,
+                    format!("there is no completion for {shell}"),
+                )),
+            }
         }
         Command::Reference => print(&page::reference()),
     }

@@ -134,11 +134,7 @@ fn is_pull_secret(robot: &Value) -> bool {
 
 /// How images name this registry: what a kubelet compares with.
 fn host_of(client: &Client, given: Option<&str>) -> Result<String, Failure> {
-    let known = match client {
-        Client::Remote(context) => Some(context.url().to_owned()),
-        Client::Local(config) => config.server.external_url.as_ref().map(ToString::to_string),
-    };
-    let host = given.map(str::to_owned).or(known);
+    let host = given.map(str::to_owned).or_else(|| client.url());
     let host = host.as_deref().map(|url| {
         let bare = url.split_once("://").map_or(url, |(_, rest)| rest);
         bare.split('/').next().unwrap_or_default().to_owned()

@@ -21,6 +21,8 @@ pub use self::api::{ApiRoute, RESOURCES, Resource};
 pub enum Route {
     /// `/`: the page that says what this is.
     Root,
+    /// `/invitation`: where an invited person chooses a password.
+    Invitation,
     /// `/livez`: the process runs (OPS-1).
     Livez,
     /// `/readyz`: requests are welcome.
@@ -175,6 +177,7 @@ fn parse_plain(path: &str) -> Result<Route, RouteError> {
     let Some(rest) = path.strip_prefix("/v2/") else {
         return match path {
             "/" => Ok(Route::Root),
+            "/invitation" => Ok(Route::Invitation),
             "/v2" => Ok(Route::Ping),
             "/token" => Ok(Route::Token),
             "/livez" => Ok(Route::Livez),
@@ -252,7 +255,7 @@ impl Route {
     /// The methods that this address knows; all others get 405 with these in `Allow` (API-4, PING-4).
     pub fn methods(&self) -> &'static [Method] {
         match self {
-            Self::Token => &[Method::GET, Method::HEAD, Method::POST],
+            Self::Token | Self::Invitation => &[Method::GET, Method::HEAD, Method::POST],
             Self::Blob { .. } => &[Method::GET, Method::HEAD, Method::DELETE],
             Self::Uploads { .. } => &[Method::POST],
             Self::Upload { .. } => &[
@@ -272,6 +275,7 @@ impl Route {
     pub fn label(&self) -> &'static str {
         match self {
             Self::Root => "/",
+            Self::Invitation => "/invitation",
             Self::Livez => "/livez",
             Self::Readyz => "/readyz",
             Self::Startupz => "/startupz",
@@ -296,6 +300,7 @@ impl Route {
     pub fn permission(&self, method: &Method) -> Option<Permission> {
         match self {
             Self::Root
+            | Self::Invitation
             | Self::Livez
             | Self::Readyz
             | Self::Startupz
@@ -351,6 +356,7 @@ impl Route {
     /// One path for each address, for tests that must not forget one. [`RESOURCES`] has those of the management API.
     pub const EXAMPLES: &'static [Example] = &[
         Example::new("/", "/"),
+        Example::new("/invitation", "/invitation"),
         Example::new("/livez", "/livez"),
         Example::new("/readyz", "/readyz"),
         Example::new("/startupz", "/startupz"),

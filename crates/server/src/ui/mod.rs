@@ -1,6 +1,10 @@
-//! Pages for people. One so far: what this is, and how to log in and push.
+//! Pages for people: what this is, and how to log in and push; where an invited person chooses a password.
 //!
-//! No script, nothing from elsewhere; the host that a page shows comes from the request, so it is always escaped.
+//! Nothing from elsewhere; the host that a page shows comes from the request, so it is always escaped.
+
+mod invitation;
+
+pub use self::invitation::invitation;
 
 use askama::Template;
 use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue};

@@ -1,16 +1,57 @@
 //! What tests of the management API begin with.
 
 use serde_json::Value;
+use wharf_core::access::Changer;
+use wharf_core::identity::{NewToken, create_token, revoke_token};
 use wharf_testkit::client::Response;
 use wharf_testkit::{Client, TestOptions, TestServer};
 
 /// Everybody whom the tests know: an htpasswd user with this role everywhere, whose password is `x`.
-pub(crate) const USERS: [(&str, &str); 4] = [
+pub(crate) const USERS: [(&str, &str); 7] = [
     ("stranger", "none"),
     ("reader", "reader"),
     ("writer", "writer"),
+    ("publisher", "publisher"),
     ("maintainer", "maintainer"),
+    ("owner", "owner"),
+    ("auditor", "auditor"),
 ];
+
+/// Credentials that are less than their user, the maintainer: an API token for reading, one that has ended, and one that was
+/// revoked; as the user's name, what to show in the place of the password, and the role that is left. `None`: nobody.
+pub(crate) async fn lesser(
+    server: &TestServer,
+) -> Vec<(&'static str, String, Option<&'static str>)> {
+    let registry = &server.app().registry;
+    let mut all = Vec::new();
+    for (name, left) in [
+        ("narrow", Some("reader")),
+        ("ended", None),
+        ("revoked", None),
+    ] {
+        let new = NewToken {
+            user: "maintainer".into(),
+            name: name.into(),
+            scopes: if left.is_some() {
+                vec!["reader".into()]
+            } else {
+                Vec::new()
+            },
+            lifetime: (name == "ended").then_some(1),
+        };
+        let made = create_token(registry, Changer::Operator, &new)
+            .await
+            .expect("a token");
+        if name == "revoked" {
+            revoke_token(registry, &made.id).await.expect("it is there");
+        }
+        while name == "ended" && registry.clock.now_ms() < made.expires_at {
+            tokio::task::yield_now().await;
+        }
+        all.push(("maintainer", made.secret.reveal().to_owned(), left));
+    }
+    all
+}
 
 /// A server that knows [`USERS`], and `guest`, who may pull below `team` alone.
 pub(crate) async fn start() -> TestServer {

@@ -2,10 +2,11 @@
 
 use http::Method;
 use wharf::http::route::RESOURCES;
+use wharf_core::access::{Permission, Role};
 use wharf_testkit::client::Response;
 use wharf_testkit::{Client, Image, Version};
 
-use crate::api_support::{USERS, start};
+use crate::api_support::{USERS, lesser, start};
 
 /// What an address asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,33 +17,56 @@ enum Needs {
     Credentials,
     /// The right to list.
     Catalog,
-    /// The right to pull from the repository that it names.
+    /// The right to pull from the repository that it names, or to be shown it in lists.
     Pull,
     /// The right to delete from it.
     Delete,
-    /// The right to run the registry.
-    Admin,
+    /// This right on the namespace that it names, or everywhere.
+    Right(Permission),
+    /// To be whom it names, which nobody here is.
+    Own,
 }
 
 /// Told apart from the code that knows it; what is missing here fails the test.
 fn needs(template: &str, method: &Method) -> Needs {
+    use Permission::{Admin, ManageBindings, ManageRobots, ManageSettings, ReadSettings};
+    let reads = matches!(*method, Method::GET | Method::HEAD);
     match (template, method.as_str()) {
-        ("/api/v1" | "/api/v1/openapi.json", _) => Needs::Nothing,
+        ("/api/v1" | "/api/v1/openapi.json" | "/api/v1/invitations/accept", _) => Needs::Nothing,
         ("/api/v1/me", _) => Needs::Credentials,
         ("/api/v1/repositories", _) => Needs::Catalog,
         ("/api/v1/namespaces" | "/api/v1/roles", _) => Needs::Credentials,
-        // Everywhere, as the arguments below have it: whoever administers.
+        ("/api/v1/namespaces/{name}", "PUT") => Needs::Right(ManageSettings),
+        ("/api/v1/bindings", _) if !reads => Needs::Right(ManageBindings),
+        ("/api/v1/bindings" | "/api/v1/explain", _) => Needs::Right(ReadSettings),
         (
-            "/api/v1/bindings"
-            | "/api/v1/explain"
-            | "/api/v1/groups"
+            "/api/v1/groups"
             | "/api/v1/groups/{group}"
             | "/api/v1/groups/{group}/members/{member}"
             | "/api/v1/namespaces/{name}"
             | "/api/v1/roles/{role}",
             _,
-        ) => Needs::Admin,
-        (path, "GET" | "HEAD") if path.contains("{name}") => Needs::Pull,
+        ) => Needs::Right(Admin),
+        ("/api/v1/invitations" | "/api/v1/invitations/{id}", _) => Needs::Right(Admin),
+        ("/api/v1/users/{user}/tokens", "POST") => Needs::Own,
+        ("/api/v1/users" | "/api/v1/users/{user}", _)
+        | ("/api/v1/users/{user}/password" | "/api/v1/users/{user}/tokens", _) => {
+            Needs::Right(Admin)
+        }
+        ("/api/v1/robots" | "/api/v1/robots/{name}", _) if reads => Needs::Right(ReadSettings),
+        ("/api/v1/robots" | "/api/v1/robots/{name}" | "/api/v1/robots/{name}/-/rotate", _) => {
+            Needs::Right(ManageRobots)
+        }
+        // Whose it is is looked up, so whoever it is not for is told that it is not there.
+        ("/api/v1/credentials/{id}", _) => Needs::Credentials,
+        (
+            "/api/v1/repositories/{name}"
+            | "/api/v1/repositories/{name}/-/history"
+            | "/api/v1/repositories/{name}/-/tags"
+            | "/api/v1/repositories/{name}/-/tags/{tag}"
+            | "/api/v1/repositories/{name}/-/tags/{tag}/history",
+            "GET" | "HEAD",
+        ) => Needs::Pull,
         (
             "/api/v1/repositories/{name}"
             | "/api/v1/repositories/{name}/-/tags/{tag}"
@@ -50,8 +74,8 @@ fn needs(template: &str, method: &Method) -> Needs {
             | "/api/v1/repositories/{name}/-/manifests/{digest}/restore",
             "DELETE" | "POST",
         ) => Needs::Delete,
-        ("/api/v1/status", _) => Needs::Admin,
-        (path, _) if path.starts_with("/api/v1/jobs") => Needs::Admin,
+        ("/api/v1/status", _) => Needs::Right(Admin),
+        (path, _) if path.starts_with("/api/v1/jobs") => Needs::Right(Admin),
         _ => panic!("{method} {template} is missing from the table"),
     }
 }
@@ -64,22 +88,35 @@ fn arguments(template: &str, method: &Method) -> (&'static str, &'static str) {
         ("/api/v1/explain", _) => ("?who=bob&permission=pull&repository=team/app", ""),
         ("/api/v1/namespaces/{name}", "PUT") => ("", r#"{"visibility":"private"}"#),
         ("/api/v1/roles/{role}", "PUT") => ("", r#"{"permissions":["pull"]}"#),
+        ("/api/v1/users", "POST") => ("", r#"{"name":"carol"}"#),
+        ("/api/v1/invitations", "POST") => ("", r#"{"name":"dora"}"#),
+        ("/api/v1/invitations/accept", _) => {
+            ("", r#"{"secret":"x","password":"a long enough one"}"#)
+        }
+        ("/api/v1/users/{user}", "PATCH") => ("", r#"{"disabled":false}"#),
+        ("/api/v1/users/{user}/tokens", "POST") => ("", r#"{"name":"laptop"}"#),
+        ("/api/v1/robots", "POST") => ("", r#"{"name":"team/app+ci"}"#),
+        ("/api/v1/robots/{name}", "PATCH") => ("", r#"{"disabled":false}"#),
+        ("/api/v1/jobs", "POST") => ("", r#"{"kind":"nothing"}"#),
         _ => ("", ""),
     }
 }
 
 /// How the caller is refused; `None` when they are let in, whatever the answer then is.
-fn refusal(user: &str, role: &str, needs: Needs) -> Option<u16> {
-    let reads = role != "none";
-    match (needs, user) {
-        (Needs::Nothing, _) => None,
-        (_, "") => Some(401),
-        (Needs::Credentials, _) => None,
-        (Needs::Catalog, _) => (!reads).then_some(403),
-        (Needs::Pull | Needs::Delete, _) if !reads => Some(404),
-        (Needs::Pull, _) => None,
-        (Needs::Delete, _) => (!matches!(role, "maintainer" | "admin")).then_some(403),
-        (Needs::Admin, _) => (role != "admin").then_some(403),
+fn refusal(role: Option<Role>, needs: Needs) -> Option<u16> {
+    let Some(role) = role else {
+        return (needs != Needs::Nothing).then_some(401);
+    };
+    let has = |permission: Permission| role.permissions().contains(permission);
+    let sees = has(Permission::Pull) || has(Permission::Catalog);
+    match needs {
+        Needs::Nothing | Needs::Credentials => None,
+        Needs::Catalog => (!has(Permission::Catalog)).then_some(403),
+        Needs::Pull | Needs::Delete if !sees => Some(404),
+        Needs::Pull => None,
+        Needs::Delete => (!has(Permission::Delete)).then_some(403),
+        Needs::Right(permission) => (!has(permission)).then_some(403),
+        Needs::Own => Some(403),
     }
 }
 
@@ -98,9 +135,20 @@ async fn the_table_of_the_management_api_holds_for_every_caller() {
     admin
         .push_image("team/app", "latest", &Image::random())
         .await;
-    let callers = [("", "none"), ("admin", "admin")];
-    for (user, role) in callers.into_iter().chain(USERS) {
-        let client = as_user(&admin, user);
+    let mut callers = vec![
+        (String::new(), as_user(&admin, ""), None),
+        ("admin".into(), admin.clone(), Some(Role::Admin)),
+    ];
+    for (user, role) in USERS {
+        callers.push((user.into(), as_user(&admin, user), role.parse().ok()));
+    }
+    for (user, secret, left) in lesser(&server).await {
+        let role = left.map(|role| role.parse().expect("a role"));
+        let name = format!("a token of {user} with {left:?}");
+        callers.push((name.clone(), admin.clone().with_basic(user, &secret), role));
+        callers.push((name, admin.clone().with_token(&secret), role));
+    }
+    for (user, client, role) in callers {
         for resource in RESOURCES {
             for method in [
                 Method::GET,
@@ -122,7 +170,7 @@ async fn the_table_of_the_management_api_holds_for_every_caller() {
                     assert_eq!(status, 405, "{user:?}: {answer}");
                     continue;
                 }
-                match refusal(user, role, needs(resource.template, &method)) {
+                match refusal(role, needs(resource.template, &method)) {
                     Some(refused) => assert_eq!(status, refused, "{user:?}: {answer}"),
                     // What the examples name need not be there, or be as the request wants it.
                     None => assert!(
@@ -196,7 +244,8 @@ async fn what_one_may_not_see_cannot_be_told_from_what_does_not_exist() {
                 }
                 for answer in &answers {
                     // That a namespace is not theirs to manage may be said: it is, of every name.
-                    let managed = resource.template.starts_with("/api/v1/namespaces");
+                    let managed = resource.template.starts_with("/api/v1/namespaces")
+                        || resource.template.starts_with("/api/v1/robots");
                     let refused = matches!(answer.0, 401 | 404) || managed && answer.0 == 403;
                     assert!(refused, "{answer:?}");
                     assert_eq!(

@@ -162,6 +162,55 @@ async fn one_signs_in_once_and_commands_talk_to_that_registry() {
     assert!(!kept.contains("horse"), "{kept}");
 }
 
+/// The script asks the program, which knows the contexts of whoever types.
+#[tokio::test]
+async fn names_of_contexts_are_completed() {
+    let desk = Desk::new();
+    let script = desk.run(&["completions", "bash"]).await;
+    assert!(script.contains("WHARF_COMPLETE"), "{script}");
+    let folder = desk.file().parent().unwrap().to_owned();
+    std::fs::create_dir_all(folder).unwrap();
+    let context = |name: &str| {
+        format!(
+            "[context.{name}]\nurl = \"https://reg.example\"\nuser = \"alice\"\npassword = \"hidden away\"\n"
+        )
+    };
+    std::fs::write(desk.file(), context("here") + &context("there")).unwrap();
+    let complete = |words: &'static [&'static str]| {
+        let mut command = Command::new(WHARF);
+        command
+            .arg("--")
+            .args(words)
+            .env("XDG_CONFIG_HOME", desk.0.path())
+            .env_remove("WHARF_CONTEXTS")
+            .env("WHARF_COMPLETE", "bash")
+            .env("_CLAP_COMPLETE_INDEX", (words.len() - 1).to_string())
+            .env("_CLAP_COMPLETE_COMP_TYPE", "9")
+            .env("_CLAP_COMPLETE_SPACE", "true")
+            .env("_CLAP_IFS", "\n");
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    for words in [
+        &["wharf", "user", "list", "--context", ""][..],
+        &["wharf", "context", "use", ""],
+        &["wharf", "logout", ""],
+    ] {
+        let told = complete(words);
+        assert!(
+            told.contains("here") && told.contains("there"),
+            "{words:?}: {told}"
+        );
+        assert!(!told.contains("hidden"), "{told}");
+    }
+    let told = complete(&["wharf", "user", "inv"]);
+    assert!(
+        told.contains("invite") && told.contains("invitations"),
+        "{told}"
+    );
+}
+
 #[tokio::test]
 async fn a_certificate_is_trusted_only_by_its_authority() {
     let server = start(TestOptions {
@@ -209,4 +258,159 @@ async fn on_the_machine_itself_no_password_is_asked_for() {
         .run(&["tag", "history", "team/app:1.1", "--data", data])
         .await;
     assert!(history.contains("by operator"), "{history}");
+}
+
+/// Everything about who can sign in and who may do what, from elsewhere with a context, and on the machine itself: the same
+/// words, and the same output but for who did it.
+#[tokio::test]
+async fn people_and_rights_are_managed_from_elsewhere_as_on_the_machine() {
+    let server = start(TestOptions::default()).await;
+    let admin = server.admin(Version::Http1);
+    admin.push_image("team/app", "1.0", &Image::random()).await;
+    let host = admin.authority().to_owned();
+    let data = server.folder().join("data");
+    let data = data.to_str().unwrap();
+    let desk = Desk::new();
+    let login = [
+        "login",
+        &host,
+        "-u",
+        "admin",
+        "--password-stdin",
+        "--context",
+        "here",
+    ];
+    expect(&desk.says(&login, "correct-horse-battery\n").await, 0);
+    let mut told = Vec::new();
+    for (at, who) in [
+        (["--context", "here"], "admin"),
+        (["--data", data], "operator"),
+    ] {
+        let says = async |words: &str| {
+            let mut args: Vec<&str> = words.split(' ').collect();
+            args.extend(at);
+            desk.run(&args).await
+        };
+        let password = says("user create alice").await;
+        let alice = admin.clone().with_basic("alice", password.trim_end());
+        alice.get("/api/v1/me").send().await.expect_status(200);
+        assert_eq!(says("grant alice maintainer on team").await, "Done.\n");
+        assert_eq!(
+            says("grant alice maintainer on team").await,
+            "It was so already.\n"
+        );
+        says("group create dev").await;
+        says("group add-member dev alice").await;
+        says("role set scanner pull,catalog").await;
+        says("namespace set library public").await;
+        let secret = says("robot create team/app+ci --role writer --expires 1d").await;
+        let robot = admin.clone().with_basic("team/app+ci", secret.trim_end());
+        robot.push_image("team/app", "2.0", &Image::random()).await;
+        let secret = says("robot rotate team/app+ci --overlap 0s").await;
+        robot
+            .get("/v2/team/app/tags/list")
+            .send()
+            .await
+            .expect_status(401);
+        let robot = admin.clone().with_basic("team/app+ci", secret.trim_end());
+        robot
+            .get("/v2/team/app/tags/list")
+            .send()
+            .await
+            .expect_status(200);
+        let manifest = says("pull-secret create --namespace team --host reg.example").await;
+        assert!(
+            manifest.contains("kubernetes.io/dockerconfigjson"),
+            "{manifest}"
+        );
+
+        let list = says("pull-secret list").await;
+        assert!(
+            list.contains("team+pull-cluster") && list.contains("good"),
+            "{list}"
+        );
+        let robots: serde_json::Value =
+            serde_json::from_str(&says("robot list --json").await).unwrap();
+        let names: Vec<_> = robots
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|one| &one["name"])
+            .collect();
+        assert_eq!(names, ["team+pull-cluster", "team/app+ci"]);
+        assert_eq!(robots[1]["created_by"], who);
+        let tokens = says("token list alice --json").await;
+        assert_eq!(tokens, "[]\n");
+        let jobs: serde_json::Value = serde_json::from_str(&says("job list --json").await).unwrap();
+        let collects = jobs
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|job| job["kind"] == "storage.sweep");
+        let id = collects.expect("a schedule")["id"]
+            .as_str()
+            .unwrap()
+            .to_owned();
+        assert!(says(&format!("job show {id}")).await.contains("payload:"));
+        let why = says("access explain team/app+ci push team/app").await;
+        assert!(
+            why.starts_with("Yes: team/app+ci may push to team/app."),
+            "{why}"
+        );
+        let lists = [
+            says("access list --repo team/app").await,
+            says("group list").await,
+            says("role list").await,
+            says("namespace list").await,
+            says("group list --json").await,
+        ];
+        told.push(lists.map(|text| text.replace(&format!("granted by {who}"), "granted by WHO")));
+
+        let mut args = vec!["robot", "create", "team+ci", "--expires", "400d"];
+        args.extend(at);
+        let refused = desk.fails(&args).await;
+        assert!(refused.contains("auth.longest_lifetime"), "{refused}");
+        says("revoke alice all on team").await;
+        for words in [
+            "user disable alice",
+            "user enable alice",
+            "user remove alice",
+            "robot disable team/app+ci",
+            "robot enable team/app+ci",
+            "robot remove team/app+ci",
+            "robot remove team+pull-cluster",
+            "group remove dev",
+            "role remove scanner",
+            "namespace remove library",
+        ] {
+            assert_eq!(says(words).await, "Done.\n", "{words}");
+        }
+        let users = says("user list").await;
+        assert!(
+            users.contains("admin") && !users.contains("alice"),
+            "{users}"
+        );
+    }
+    assert_eq!(told[0], told[1]);
+    assert!(told[0][0].contains("granted by WHO"), "{told:?}");
+    // Whose the context is decides what is done.
+    let make = ["user", "create", "bob", "--password-file", "-"];
+    expect(&desk.says(&make, "a password of bob\n").await, 0);
+    let login = [
+        "login",
+        &host,
+        "-u",
+        "bob",
+        "--password-stdin",
+        "--context",
+        "bob",
+    ];
+    expect(&desk.says(&login, "a password of bob\n").await, 0);
+    let refused = desk.fails(&["user", "list"]).await;
+    assert!(refused.contains("bob may not administer"), "{refused}");
+    let own = desk
+        .run(&["token", "create", "bob", "--name", "laptop"])
+        .await;
+    let own = admin.with_basic("bob", own.trim_end());
+    own.get("/api/v1/me").send().await.expect_status(200);
 }

@@ -333,3 +333,80 @@ async fn what_is_revoked_at_one_replica_ends_at_the_other() {
         heard.fetch_token(&EVERYTHING).await.expect_status(401);
     }
 }
+
+/// What docker does with identity tokens switched on: `docker login` trades the credential for a refresh token, and each pull
+/// trades that for an access token by POST.
+async fn refresh(client: &Client, refresh: &str, scope: &str) -> Response {
+    let body = format!(
+        "grant_type=refresh_token&service=wharf&client_id=docker&scope={}&refresh_token={}",
+        wharf_oci::percent::encode_query(scope),
+        wharf_oci::percent::encode_query(refresh)
+    );
+    let request = client.clone().anonymous().post("/token");
+    let request = request.header("content-type", "application/x-www-form-urlencoded");
+    request.body(body).send().await
+}
+
+async fn logged_in(client: &Client) -> String {
+    let answer = client.get("/token?service=wharf&offline_token=true&client_id=docker");
+    let answer = answer.send().await.expect_status(200).json();
+    answer["refresh_token"].as_str().expect("one").to_owned()
+}
+
+/// A refresh token is worth what the credential is worth with which it was bought, never rotates, and dies with it: replayed after
+/// that, by itself or by what it bought, it is refused.
+#[tokio::test]
+async fn attack_a_refresh_token_outlives_or_outgrows_its_credential() {
+    let options = TestOptions {
+        config: "[auth]\nidentity_tokens = true\n".into(),
+        ..options()
+    };
+    let server = Process::start(Path::new(WHARF), options).await;
+    let stock = stock(&server).await;
+    let client = server.admin(Version::Http1);
+    let scopes = EVERYTHING.join(" ");
+    for it in [robot(&server).await, token(&server, "writer:team/a").await] {
+        let name = it.name;
+        let basic = client.clone().with_basic(name, &it.secret);
+        let kept = logged_in(&basic).await;
+        let buy = async || {
+            let answer = refresh(&client, &kept, &scopes)
+                .await
+                .expect_status(200)
+                .json();
+            // Docker stores no other one while it pulls.
+            let other = answer["refresh_token"].as_str();
+            assert!(
+                other.is_none_or(|other| other == kept),
+                "{name}: it rotated"
+            );
+            let bought = answer["access_token"].as_str().expect("a token");
+            client.clone().with_token(bought)
+        };
+        let bought = buy().await;
+        keeps_to_its_own(name, &bought, &stock).await;
+        bought.push_image(OWN, "by-refresh", &Image::random()).await;
+        let again = buy().await;
+        let target = manifest(OWN, "v1");
+        assert_eq!(status(&again, &target).await, 200, "{name}");
+
+        wharf(&server, &it.revoke).await;
+        for client in [&bought, &again] {
+            assert_eq!(status(client, &target).await, 401, "{name}: replayed");
+        }
+        refresh(&client, &kept, &scopes).await.expect_status(401);
+        // Nor is it anything else.
+        assert_eq!(
+            status(&client.clone().with_token(&kept), &target).await,
+            401
+        );
+        assert_eq!(
+            status(&client.clone().with_basic(name, &kept), &target).await,
+            401
+        );
+    }
+    // By password it goes on, until the password is another.
+    let alice = client.clone().with_basic("alice", "a");
+    let kept = logged_in(&alice).await;
+    refresh(&client, &kept, &scopes).await.expect_status(200);
+}

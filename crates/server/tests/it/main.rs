@@ -2,6 +2,7 @@
 //! HTTP/1.1 and HTTP/2 unless it is about one of them; `http_*` test the transport with handlers of their own.
 
 mod api;
+mod api_identity;
 mod api_rights;
 mod api_support;
 mod api_table;
@@ -36,6 +37,7 @@ mod http_shutdown;
 mod http_smuggling;
 mod http_support;
 mod http_tls;
+mod invitation;
 mod legacy;
 mod linear;
 mod manifest;

@@ -336,7 +336,7 @@ async fn identity_tokens_are_given_only_when_switched_on_and_asked_for() {
 async fn identity_tokens_die_with_the_password_and_when_switched_off() {
     let it = Fixture::new(|options| options.identity_tokens = true).await;
     let refresh = it
-        .grant(password(ADMIN, "administrator"), "", true)
+        .grant(password(ADMIN, "administrator at home"), "", true)
         .await
         .unwrap()
         .refresh_token

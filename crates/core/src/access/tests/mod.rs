@@ -192,7 +192,7 @@ impl Secrets for Memory {
     }
 }
 
-/// A registry of access with `admin` (password "administrator") and, in the htpasswd file, `alice` ("wonderland") and
+/// A registry of access with `admin` (password "administrator at home") and, in the htpasswd file, `alice` ("wonderland") and
 /// `bob` ("builder").
 pub(super) struct Fixture {
     pub(super) access: Arc<Access>,
@@ -225,7 +225,7 @@ impl Fixture {
             memory,
             folder,
         };
-        let chosen = Password::new("administrator");
+        let chosen = Password::new("administrator at home");
         let made = fixture
             .access
             .bootstrap_admin(Some(chosen.clone()), NOW)

@@ -287,6 +287,45 @@ impl Op for DeleteOf {
     }
 }
 
+/// Removes bindings that ended before a time, [`STEP`] at most: they give nothing. Again while it gives [`Changed::More`]. Locks the
+/// epoch. Cost: their rows.
+#[derive(Clone, Debug)]
+pub struct DeleteEnded {
+    /// Milliseconds since 1970.
+    pub before: i64,
+    /// Who removes them.
+    pub by: By,
+}
+
+impl Op for DeleteEnded {
+    type Out = Changed;
+    const FREES: bool = true;
+
+    async fn run<T: Tx>(&self, tx: &mut T) -> Result<Changed> {
+        let epoch = match begin(tx, &self.by).await? {
+            Ok(epoch) => epoch,
+            Err(kept) => return Ok(kept),
+        };
+        let gone = tx
+            .exec(
+                "DELETE FROM access_binding WHERE (namespace, kind, name, role, networks, tags, sign_in, expires_at) IN (SELECT \
+                 namespace, kind, name, role, networks, tags, sign_in, expires_at FROM access_binding WHERE expires_at > 0 \
+                 AND expires_at < $1 ORDER BY expires_at LIMIT $2)",
+                vals![self.before, STEP],
+            )
+            .await?;
+        if gone == 0 {
+            return Ok(Changed::Same);
+        }
+        let payload = json!({"forgotten-ended": {"before": self.before, "count": gone}});
+        end(tx, epoch, &self.by, payload).await?;
+        Ok(match i64::try_from(gone).unwrap_or(STEP) >= STEP {
+            true => Changed::More,
+            false => Changed::Done,
+        })
+    }
+}
+
 /// Removes bindings of a subject, [`STEP`] at most.
 pub(super) async fn delete_some<T: Tx>(tx: &mut T, kind: &str, name: &str) -> Result<i64> {
     let gone = tx

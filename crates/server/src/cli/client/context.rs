@@ -8,11 +8,22 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
+use clap_complete::{ArgValueCandidates, CompletionCandidate};
 use serde::{Deserialize, Serialize};
 
 use super::Client;
 use crate::cli::exit::{Exit, Failure, Outcome};
 use crate::cli::print;
+
+/// The names of all contexts, for completions; a file that cannot be read has none.
+pub(super) fn candidates() -> Vec<CompletionCandidate> {
+    let contexts = Contexts::load().unwrap_or_default().context;
+    let about = |context: &Context| format!("{} at {}", context.user, context.url).into();
+    contexts
+        .iter()
+        .map(|(name, context)| CompletionCandidate::new(name).help(Some(about(context))))
+        .collect()
+}
 
 /// Names another file than the usual one.
 const FILE_VARIABLE: &str = "WHARF_CONTEXTS";
@@ -223,6 +234,7 @@ pub(in crate::cli) struct LoginArgs {
 #[derive(Debug, Args)]
 pub(in crate::cli) struct LogoutArgs {
     /// The context; the one in use if not given
+    #[arg(add = ArgValueCandidates::new(candidates))]
     context: Option<String>,
 }
 
@@ -238,6 +250,7 @@ pub(in crate::cli) enum ContextCommand {
     /// Let commands talk to another registry from now on
     Use {
         /// The context's name; `-` for none: commands then look for a data folder on this machine
+        #[arg(add = ArgValueCandidates::new(candidates))]
         name: String,
     },
 }

@@ -9,6 +9,7 @@ mod wire;
 use std::os::unix::net::UnixStream;
 
 use clap::Args;
+use clap_complete::ArgValueCandidates;
 use serde_json::Value;
 use wharf_oci::percent::encode_query;
 
@@ -30,7 +31,7 @@ pub(super) struct Where {
     ///
     /// Without it, and without --data or --config: the context in WHARF_CONTEXT, then the one in use, then the registry of the data
     /// folder that `wharf serve` would take, through its socket and without a password.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", add = ArgValueCandidates::new(context::candidates))]
     context: Option<String>,
     #[command(flatten)]
     pub(super) flags: DataFlags,
@@ -74,6 +75,14 @@ pub(super) enum Client {
 }
 
 impl Client {
+    /// The address of the registry as others reach it, if it is known.
+    pub(super) fn url(&self) -> Option<String> {
+        match self {
+            Self::Remote(context) => Some(context.url().to_owned()),
+            Self::Local(config) => config.server.external_url.as_ref().map(ToString::to_string),
+        }
+    }
+
     /// Asks for something to be read.
     pub(super) fn get(&self, path: &str) -> Result<Value, Failure> {
         self.send("GET", path, None)

@@ -6,12 +6,12 @@ use clap::Subcommand;
 use serde_json::{Value, json};
 use wharf_oci::percent::encode_query;
 
-use super::super::client::{Where, as_json, moment, text};
-use super::super::exit::{Failure, Outcome};
+use super::super::client::{Client, Where, as_json, moment, text};
+use super::super::exit::{Exit, Failure, Outcome};
 use super::super::gc::time;
 use super::super::print;
 use super::super::storage::read_password;
-use super::LISTED;
+use super::{LISTED, span};
 
 /// What can be done with local users.
 #[derive(Debug, Subcommand)]
@@ -25,6 +25,43 @@ pub(in crate::cli) enum UserCommand {
         /// File that holds the password; `-` reads it from standard input
         #[arg(long, value_name = "FILE")]
         password_file: Option<PathBuf>,
+        #[command(flatten)]
+        at: Where,
+    },
+    /// Invite somebody to become a local user, and print the link
+    ///
+    /// Whoever opens the link chooses a password, once; nobody else needs to know it. What --group and --role say is granted at once, and
+    /// taken back if the link is not used in time. A second invitation of the same name ends the first.
+    Invite {
+        /// What the user will be called
+        name: String,
+        /// A group in which the user shall be [may be repeated]
+        #[arg(long = "group", value_name = "GROUP")]
+        groups: Vec<String>,
+        /// A role everywhere, or with ROLE:PATH on a namespace [may be repeated]
+        #[arg(long = "role", value_name = "ROLE")]
+        roles: Vec<String>,
+        /// How long the link is good, such as 2d; 30d at most [default: 7d]
+        #[arg(long, value_name = "DURATION", value_parser = span)]
+        expires: Option<i64>,
+        /// Address of the registry as people open it; otherwise that of the context, or server.external_url
+        #[arg(long, value_name = "URL")]
+        url: Option<String>,
+        #[command(flatten)]
+        at: Where,
+    },
+    /// List invitations that were not used yet
+    Invitations {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        at: Where,
+    },
+    /// Take an invitation back, with what was granted to its name
+    Withdraw {
+        /// Its id, as `wharf user invitations` shows it
+        id: String,
         #[command(flatten)]
         at: Where,
     },
@@ -126,6 +163,47 @@ pub(super) fn run(command: &UserCommand) -> Outcome {
                 false => print(&people(&users)),
             }
         }
+        UserCommand::Invite {
+            name,
+            groups,
+            roles,
+            expires,
+            url,
+            at,
+        } => {
+            let client = at.client()?;
+            let url = address(&client, url.as_deref())?;
+            let bindings = roles.iter().map(|role| {
+                let (role, on) = role.split_once(':').unwrap_or((role, ""));
+                json!({ "role": role, "on": on })
+            });
+            let bindings: Vec<Value> = bindings.collect();
+            let body = json!({
+                "name": name,
+                "groups": groups,
+                "bindings": bindings,
+                "lifetime": expires,
+            });
+            let made = client.send("POST", "/api/v1/invitations", Some(&body))?;
+            eprintln!(
+                "The link for {name}, shown only now and good once until {} (its id: {}):",
+                moment(&made["expires_at"]).map_or_else(String::new, time),
+                text(&made["id"])
+            );
+            print(&format!("{url}/invitation#{}\n", text(&made["secret"])))
+        }
+        UserCommand::Invitations { json, at } => {
+            let all = at.client()?.list("/api/v1/invitations", LISTED)?;
+            match json {
+                true => print(&as_json(&Value::from(all))),
+                false => print(&invitations(&all)),
+            }
+        }
+        UserCommand::Withdraw { id, at } => {
+            let path = format!("/api/v1/invitations/{}", encode_query(id));
+            at.client()?.send("DELETE", &path, None)?;
+            print("Done.\n")
+        }
         UserCommand::Disable { name, at } => disable(at, name, true),
         UserCommand::Enable { name, at } => disable(at, name, false),
         UserCommand::Remove { name, at } => {
@@ -133,6 +211,34 @@ pub(super) fn run(command: &UserCommand) -> Outcome {
             print("Done.\n")
         }
     }
+}
+
+/// Where people open the registry, without a slash at its end.
+fn address(client: &Client, given: Option<&str>) -> Result<String, Failure> {
+    let known = given.map(str::to_owned).or_else(|| client.url());
+    let known = known.ok_or_else(|| {
+        let text = "a link needs the address of the registry: give --url https://registry.example.com, or set server.external_url";
+        Failure::text(Exit::Usage, text)
+    })?;
+    if !known.starts_with("https://") && !known.starts_with("http://") {
+        let text = format!("--url {known}: write it like https://registry.example.com");
+        return Err(Failure::text(Exit::Usage, text));
+    }
+    Ok(known.trim_end_matches('/').to_owned())
+}
+
+fn invitations(all: &[Value]) -> String {
+    let mut out = format!("{:<18}{:<32}{:<22}INVITED BY\n", "ID", "NAME", "ENDS");
+    for one in all {
+        out.push_str(&format!(
+            "{:<18}{:<32}{:<22}{}\n",
+            text(&one["id"]),
+            text(&one["name"]),
+            moment(&one["expires_at"]).map_or_else(String::new, time),
+            text(&one["created_by"])
+        ));
+    }
+    out
 }
 
 fn people(users: &[Value]) -> String {

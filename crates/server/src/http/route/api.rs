@@ -16,7 +16,7 @@ pub struct Resource {
     pub template: &'static str,
     /// What can be done there.
     pub methods: &'static [Method],
-    /// Whether it is shown to everybody, without asking who they are: it says nothing about this registry.
+    /// Whether it is there for everybody, without asking who they are.
     pub open: bool,
     /// A path that means it, for tests that must not forget one.
     pub example: &'static str,
@@ -157,6 +157,19 @@ pub const RESOURCES: &[Resource] = &[
         "/api/v1/credentials/{id}",
         DELETE,
         "/api/v1/credentials/0123456789abcdef",
+    ),
+    resource("/api/v1/invitations", GET_POST, "/api/v1/invitations"),
+    Resource {
+        template: "/api/v1/invitations/accept",
+        methods: POST,
+        // Whoever is invited has no credentials yet.
+        open: true,
+        example: "/api/v1/invitations/accept",
+    },
+    resource(
+        "/api/v1/invitations/{id}",
+        DELETE,
+        "/api/v1/invitations/0123456789abcdef",
     ),
     resource("/api/v1/jobs", GET_POST, "/api/v1/jobs"),
     resource(
