@@ -6,6 +6,7 @@
 mod access;
 mod banner;
 mod client;
+mod completions;
 mod config;
 mod exit;
 mod flags;
@@ -31,9 +32,6 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 pub use self::exit::{Exit, Failure, Outcome};
 use self::flags::{ConfigFlags, DataFlags};
-
-/// Set by the scripts of `wharf completions` when they ask what can follow.
-const COMPLETE: &str = "WHARF_COMPLETE";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -148,8 +146,7 @@ enum Command {
     Version,
     /// Print a completion script for a shell
     ///
-    /// It asks wharf itself for what can follow, so that names of contexts are completed too. For bash: wharf completions bash >
-    /// /etc/bash_completion.d/wharf
+    /// Names of contexts are completed too. For bash: wharf completions bash > /etc/bash_completion.d/wharf
     Completions {
         /// For which shell
         shell: clap_complete::Shell,
@@ -308,10 +305,6 @@ struct TrustArgs {
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
-    // Ends here when a shell asks what can follow.
-    clap_complete::CompleteEnv::with_factory(Cli::command)
-        .var(COMPLETE)
-        .complete();
     run(std::env::args_os())
 }
 
@@ -395,17 +388,9 @@ fn dispatch(command: Command) -> Outcome {
         Command::Version => print(&format!("wharf {}\n", env!("CARGO_PKG_VERSION"))),
         Command::Completions { shell } => {
             let mut out = Vec::new();
-            let shells = clap_complete::env::Shells::builtins();
-            let written = shells.completer(&shell.to_string()).map(|completer| {
-                completer.write_registration(COMPLETE, "wharf", "wharf", "wharf", &mut out)
-            });
-            match written {
-                Some(Ok(())) => print(&String::from_utf8_lossy(&out)),
-                _ => Err(Failure::text(
-                    Exit::Failure,
-                    format!("there is no completion for {shell}"),
-                )),
-            }
+            clap_complete::generate(shell, &mut Cli::command(), "wharf", &mut out);
+            let script = String::from_utf8_lossy(&out);
+            print(&completions::with_contexts(shell, &script))
         }
         Command::Reference => print(&page::reference()),
     }

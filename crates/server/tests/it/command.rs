@@ -650,6 +650,6 @@ fn completions_are_scripts() {
             .output()
             .unwrap();
         assert!(out.status.success());
-        assert!(text(&out.stdout).contains("WHARF_COMPLETE"), "{shell}");
+        assert!(text(&out.stdout).contains("reset-password"), "{shell}");
     }
 }

@@ -8,22 +8,11 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
-use clap_complete::{ArgValueCandidates, CompletionCandidate};
 use serde::{Deserialize, Serialize};
 
 use super::Client;
 use crate::cli::exit::{Exit, Failure, Outcome};
 use crate::cli::print;
-
-/// The names of all contexts, for completions; a file that cannot be read has none.
-pub(super) fn candidates() -> Vec<CompletionCandidate> {
-    let contexts = Contexts::load().unwrap_or_default().context;
-    let about = |context: &Context| format!("{} at {}", context.user, context.url).into();
-    contexts
-        .iter()
-        .map(|(name, context)| CompletionCandidate::new(name).help(Some(about(context))))
-        .collect()
-}
 
 /// Names another file than the usual one.
 const FILE_VARIABLE: &str = "WHARF_CONTEXTS";
@@ -234,7 +223,6 @@ pub(in crate::cli) struct LoginArgs {
 #[derive(Debug, Args)]
 pub(in crate::cli) struct LogoutArgs {
     /// The context; the one in use if not given
-    #[arg(add = ArgValueCandidates::new(candidates))]
     context: Option<String>,
 }
 
@@ -247,10 +235,12 @@ pub(in crate::cli) enum ContextCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Print the names of all contexts, for completions
+    #[command(hide = true)]
+    Names,
     /// Let commands talk to another registry from now on
     Use {
         /// The context's name; `-` for none: commands then look for a data folder on this machine
-        #[arg(add = ArgValueCandidates::new(candidates))]
         name: String,
     },
 }
@@ -341,6 +331,10 @@ pub(in crate::cli) fn run(command: &ContextCommand) -> Outcome {
                 format!("{star} {name:<32} {:<16} {}\n", context.user, context.url)
             });
             print(&rows.collect::<String>())
+        }
+        ContextCommand::Names => {
+            let names = contexts.context.keys().map(|name| format!("{name}\n"));
+            print(&names.collect::<String>())
         }
         ContextCommand::Use { name } if name == "-" => {
             contexts.current = None;

@@ -9,7 +9,6 @@ mod wire;
 use std::os::unix::net::UnixStream;
 
 use clap::Args;
-use clap_complete::ArgValueCandidates;
 use serde_json::Value;
 use wharf_oci::percent::encode_query;
 
@@ -31,7 +30,7 @@ pub(super) struct Where {
     ///
     /// Without it, and without --data or --config: the context in WHARF_CONTEXT, then the one in use, then the registry of the data
     /// folder that `wharf serve` would take, through its socket and without a password.
-    #[arg(long, value_name = "NAME", add = ArgValueCandidates::new(context::candidates))]
+    #[arg(long, value_name = "NAME")]
     context: Option<String>,
     #[command(flatten)]
     pub(super) flags: DataFlags,
