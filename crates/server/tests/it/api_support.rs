@@ -1,5 +1,7 @@
 //! What tests of the management API begin with.
 
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use serde_json::Value;
 use wharf_core::access::Changer;
 use wharf_core::identity::{NewToken, create_token, revoke_token};
@@ -23,6 +25,7 @@ pub(crate) async fn lesser(
     server: &TestServer,
 ) -> Vec<(&'static str, String, Option<&'static str>)> {
     let registry = &server.app().registry;
+    static MADE: AtomicU32 = AtomicU32::new(0);
     let mut all = Vec::new();
     for (name, left) in [
         ("narrow", Some("reader")),
@@ -31,7 +34,7 @@ pub(crate) async fn lesser(
     ] {
         let new = NewToken {
             user: "maintainer".into(),
-            name: name.into(),
+            name: format!("{name} {}", MADE.fetch_add(1, Ordering::Relaxed)),
             scopes: if left.is_some() {
                 vec!["reader".into()]
             } else {
