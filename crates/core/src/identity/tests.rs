@@ -7,7 +7,7 @@ use wharf_oci::{Authorization, RepositoryName, Scope};
 use super::*;
 use crate::access::{
     Access, AccessOptions, AuthFailure, Caller, Changer, Circumstances, Decision, Grant,
-    Permission, Principal, Proof, Rights, Role, SecretKeys, SignIn, TokenRequest, Who,
+    Permission, Principal, Proof, Rights, Role, SecretKeys, SignIn, Subject, TokenRequest, Who,
 };
 use crate::house::House;
 
