@@ -40,11 +40,21 @@ impl V2 {
             let authorization = read_authorization(headers.iter().map(HeaderValue::as_bytes))?;
             access.authenticate(authorization.as_ref(), came).await
         }
-        .await
-        .map_err(|failure| {
-            let scope = permission.and_then(|permission| scope_for(permission, repository));
-            self.unauthenticated(request, scope, failure)
-        })?;
+        .await;
+        let caller = match caller {
+            Ok(caller) => caller,
+            Err(failure) => {
+                let scope = permission.and_then(|permission| scope_for(permission, repository));
+                let refusal = self.unauthenticated(request, scope, failure);
+                request.count(access, &Caller::anonymous().under(came), None)?;
+                return Err(refusal);
+            }
+        };
+        // For such a caller something may be looked up before it is decided.
+        let early = caller.expired_since.is_some();
+        if early {
+            request.count(access, &caller, None)?;
+        }
 
         let decision = match (route, permission, repository) {
             (Route::Ping | Route::Extensions { name: None }, ..) => access.decide_ping(&caller),
@@ -61,6 +71,10 @@ impl V2 {
             }
             (_, None, _) => Decision::Allow,
         };
+        if !early {
+            let place = repository.filter(|_| decision == Decision::Allow);
+            request.count(access, &caller, place)?;
+        }
         match decision {
             Decision::Allow => Ok(caller),
             Decision::Challenge { scope, error } => {
@@ -118,11 +132,11 @@ impl V2 {
         failure: AuthFailure,
     ) -> ApiError {
         self.metrics.auth_failed(failure.reason());
+        if let Some(retry_after) = failure.retry_after() {
+            return ApiError::new(ErrorCode::TooManyRequests, failure.to_string())
+                .with_retry_after(retry_after);
+        }
         match failure {
-            AuthFailure::Busy { retry_after } | AuthFailure::Guessing { retry_after } => {
-                ApiError::new(ErrorCode::TooManyRequests, failure.to_string())
-                    .with_retry_after(retry_after)
-            }
             AuthFailure::Store(error) => error.into(),
             failure => {
                 let error = failure.challenge_error();
