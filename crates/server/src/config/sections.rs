@@ -157,7 +157,8 @@ section! {
         on: Option<String> = None => live;
         /// For whoever has at least the rights of this role there. Unset: for everybody.
         role: Option<Role> = None => live;
-        /// As in `[rate_limits]`; only without `on`, since one token can be for many repositories.
+        /// As in `[rate_limits]`. With `on` for whoever has the role there, or without `role` may pull there: a token can be for many
+        /// repositories.
         token: Option<RequestRate> = None => live;
         /// As in `[rate_limits]`.
         reads: Option<RequestRate> = None => live;

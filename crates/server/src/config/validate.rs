@@ -282,12 +282,6 @@ impl Check<'_> {
                     "give it `token`, `reads`, `writes` or `bytes`, such as reads = \"100/s burst 5000\"",
                 );
             }
-            if rule.token.is_some() && !on.is_empty() {
-                refuse(
-                    "has `token` and `on`, and a token can be for many repositories",
-                    "write `token` into an override with `role` alone",
-                );
-            }
             let bare = on.strip_suffix('/').unwrap_or(on);
             for key in set {
                 if !seen.insert((bare, rule.role, key)) {

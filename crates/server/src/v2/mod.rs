@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 use http::Method;
 use wharf_core::Registry;
-use wharf_core::access::{ANONYMOUS, Caller, Circumstances, Meter, Principal};
+use wharf_core::access::{Caller, Circumstances, Meter};
 use wharf_oci::ErrorCode;
 
 use crate::http::error::ApiError;
@@ -138,11 +138,7 @@ impl V2 {
         if !route.methods().contains(&request.method) {
             return Err(ApiError::method_not_allowed(route.methods()));
         }
-        let caller = self.admit(request, &route).await?;
-        facts.principal = Some(match &caller.principal {
-            Principal::Anonymous => Cow::Borrowed(ANONYMOUS),
-            known => Cow::Owned(known.name().to_owned()),
-        });
+        let caller = self.admit_noting(request, &route, facts).await?;
         *meter = self.registry.access.meter(&caller, route.repository());
         if let Some(meter) = meter {
             request.body.set_meter(meter.another());

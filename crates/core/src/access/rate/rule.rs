@@ -185,10 +185,17 @@ impl RateOverride {
 
     fn applies(
         &self,
+        kind: RateKind,
         policy: &Policy,
         caller: &Caller,
         repository: Option<&RepositoryName>,
     ) -> bool {
+        if kind == RateKind::Token && !self.on.is_empty() {
+            // A token is for any number of repositories: what one may do on this one counts.
+            let on = RepositoryName::parse(&self.on).ok();
+            let role = self.role.unwrap_or(Role::Reader);
+            return on.is_some() && holds(policy, caller, role, on.as_ref());
+        }
         let below = self.on.is_empty() || repository.is_some_and(|name| name.is_within(&self.on));
         below
             && self
@@ -295,7 +302,7 @@ impl RateRules {
     ) -> Option<(Rate, Option<&RateOverride>)> {
         let overrides = self.overrides.iter();
         let mut fitting = overrides.filter_map(|rule| Some((rule.of(kind)?, rule)));
-        match fitting.find(|(_, rule)| rule.applies(policy, caller, repository)) {
+        match fitting.find(|(_, rule)| rule.applies(kind, policy, caller, repository)) {
             Some((rate, rule)) => Some((rate?, Some(rule))),
             None => Some((self.plain(kind)?, None)),
         }

@@ -255,6 +255,33 @@ fn the_longest_prefix_decides_and_then_the_strongest_role() {
 }
 
 #[test]
+fn a_namespaces_rate_of_tokens_is_for_those_who_hold_something_there() {
+    let own = |on: &str, role, burst| RateOverride {
+        on: on.into(),
+        role,
+        token: Some(rate(1, burst)),
+        ..RateOverride::default()
+    };
+    let (rates, _) = rates(RateRules {
+        token: rate(1, 2),
+        overrides: vec![own("ci", None, 4), own("ci", Some(Role::Writer), 6)],
+        ..RateRules::OFF
+    });
+    let grant = |who: &str, role| Grant {
+        who: Who::User(who.into()),
+        role,
+        on: Some("ci".into()),
+    };
+    let grants = [grant("reader", Role::Reader), grant("writer", Role::Writer)];
+    let policy = Policy::new(Role::None, Role::None, &grants).unwrap();
+    for (who, burst) in [("stranger", 2), ("reader", 4), ("writer", 6), ("", 2)] {
+        let caller = from(who, "10.0.0.1");
+        let passed = pass(&rates, &policy, RateKind::Token, &caller, "", 20);
+        assert_eq!(passed, burst, "{who}");
+    }
+}
+
+#[test]
 fn bytes_that_have_passed_stop_the_next_request() {
     let (rates, clock) = rates(RateRules {
         bytes: rate(1 << 20, 8 << 20),
