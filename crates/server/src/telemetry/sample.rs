@@ -38,6 +38,8 @@ pub struct Sample {
     pub prefixes: Vec<Counted>,
     /// Caches: name, hits, misses.
     pub caches: Vec<(&'static str, u64, u64)>,
+    /// Requests that were refused by rates, by kind.
+    pub limited: Vec<(&'static str, u64)>,
 }
 
 /// Writes the sample that was taken last.
@@ -195,7 +197,12 @@ impl Collector for Latest {
             "Look-ups in memory, by cache and result",
             None,
             lookups,
-        )
+        )?;
+        let limited = sample.limited.iter();
+        let limited = limited.map(|&(kind, count)| ([("kind", kind)], count));
+        let help =
+            "Requests that rates refused, by kind; with its immediate retries each counts once";
+        out.counters("rate_limited", help, None, limited)
     }
 }
 
