@@ -68,6 +68,11 @@ pub(crate) const ALL: &[Migration] = &[
         name: "credentials",
         sql: include_str!("migrations/0009_credentials.sql"),
     },
+    Migration {
+        number: 10,
+        name: "audit",
+        sql: include_str!("migrations/0010_audit.sql"),
+    },
 ];
 
 /// The schema that this binary knows: the number of the last migration.

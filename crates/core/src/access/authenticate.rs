@@ -76,6 +76,19 @@ impl AuthFailure {
         }
     }
 
+    /// Why, in words that are the same each time, for the audit log.
+    pub fn told(&self) -> String {
+        match self {
+            Self::Busy { .. } => "too many sign-ins at once".to_owned(),
+            Self::Guessing { .. } => {
+                "too many wrong passwords for this user from this address".to_owned()
+            }
+            // What stands there is not ours.
+            Self::Scheme(_) => "the Authorization scheme is not supported".to_owned(),
+            other => other.to_string(),
+        }
+    }
+
     /// The `error` of the challenge: only a token can be invalid. A refused password gets a plain challenge (AUTH-6).
     pub fn challenge_error(&self) -> Option<&'static str> {
         matches!(self, Self::Token(_)).then_some(super::INVALID_TOKEN)
@@ -204,6 +217,7 @@ impl Access {
         };
         Ok(Some(Caller {
             narrow: credential.narrow.clone(),
+            credential: Some(credential.id.clone()),
             ..Caller::direct(user.principal()).under(Circumstances { sign_in, ..came })
         }))
     }

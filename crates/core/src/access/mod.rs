@@ -72,7 +72,7 @@ use credential::Credentials;
 pub(crate) use credential::{ROBOT, write_scopes};
 use htpasswd::HtpasswdFile;
 use keys::Keyring;
-pub(crate) use machine_secret::{SecretKind, new_secret};
+pub(crate) use machine_secret::{SecretKind, is_secret, new_secret};
 pub(crate) use policy::check_user_name;
 pub(crate) use secret::{hash_secret, random_id};
 
@@ -174,6 +174,7 @@ pub struct Access {
     backoff: Backoff,
     credentials: Credentials,
     tokens: Tokens,
+    pub(crate) log_keys: crate::audit::LogKeys,
     identity_tokens: bool,
     token_seconds: i64,
     push_token_seconds: i64,
@@ -217,6 +218,7 @@ impl Access {
         let overlap =
             ms(push_token_lifetime) + ms(options.upload_grace) + 2 * LEEWAY_SECONDS * 1_000;
         let rotation = ms(options.key_rotation).max(60_000);
+        let log_keys = crate::audit::LogKeys::new(sealing.of_log());
         let keys = Keyring::open(secrets.clone(), sealing, rotation, overlap, now).await?;
         Ok(Self {
             rights,
@@ -226,6 +228,7 @@ impl Access {
             secrets,
             passwords: Passwords::new(options.password_threads, options.password_attempts),
             tokens: Tokens::new(options.service, keys),
+            log_keys,
             identity_tokens: options.identity_tokens,
             token_seconds: ms(token_lifetime) / 1_000,
             push_token_seconds: ms(push_token_lifetime) / 1_000,

@@ -96,6 +96,7 @@ pub async fn rotate_robot(
     let extend = credential::Extend {
         name: name.into(),
         expires_at,
+        at: now,
     };
     let done = registry.meta.write(extend).await?
         && registry
@@ -128,7 +129,11 @@ pub async fn remove_robot(registry: &Registry, name: &str) -> Result<()> {
     registry.access.take_all(ROBOT, name, now).await?;
     let done = registry
         .meta
-        .write(credential::RemovePrincipal { name: owned, kind })
+        .write(credential::RemovePrincipal {
+            name: owned,
+            kind,
+            at: now,
+        })
         .await?;
     registry.access.forget(name);
     if done { Ok(()) } else { Err(unknown(name)) }

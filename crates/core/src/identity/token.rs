@@ -83,7 +83,8 @@ pub async fn list_tokens(registry: &Registry, user: &str) -> Result<Vec<Shown>> 
 
 /// Ends a token, or one secret of a robot, by its id; gives whose it was. What it bought ends with it.
 pub async fn revoke_token(registry: &Registry, id: &str) -> Result<String> {
-    let revoke = credential::Revoke { id: id.into() };
+    let at = registry.clock.now_ms();
+    let revoke = credential::Revoke { id: id.into(), at };
     let whose = registry.meta.write(revoke).await?;
     registry.access.forget(whose.as_deref().unwrap_or_default());
     whose.ok_or_else(|| {

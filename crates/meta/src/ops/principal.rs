@@ -2,6 +2,10 @@
 
 use std::fmt;
 
+use serde_json::{Value, json};
+use wharf_oci::RepositoryName;
+
+use super::event::{self, Fact, Kind};
 use crate::error::Result;
 use crate::tx::{Op, ReadOp, Tx};
 use crate::vals;
@@ -102,7 +106,31 @@ impl Op for Create {
                 vals![&self.name, &self.kind, self.secret_hash.as_deref(), self.at],
             )
             .await?;
-        Ok(made == 1)
+        if made == 0 {
+            return Ok(false);
+        }
+        let after = json!({"name": self.name, "kind": self.kind});
+        let payload = json!({"what": self.kind, "before": null, "after": after});
+        event::record(tx, fact(Kind::PrincipalCreate, None, self.at, payload)).await?;
+        Ok(true)
+    }
+}
+
+/// A fact about a principal; its namespace is that of a robot.
+pub(super) fn fact(
+    kind: Kind,
+    namespace: Option<&RepositoryName>,
+    at: i64,
+    payload: Value,
+) -> Fact<'_> {
+    Fact {
+        kind,
+        repository: namespace,
+        digest: None,
+        tag: None,
+        actor: "",
+        at,
+        payload,
     }
 }
 
@@ -162,26 +190,43 @@ pub struct Disable {
 
 impl Op for Disable {
     type Out = bool;
-    const SINGLE: bool = true;
 
     async fn run<T: Tx>(&self, tx: &mut T) -> Result<bool> {
         let (name, kind) = (&self.name, &self.kind);
-        let changed = if self.disabled {
+        let row = tx
+            .row(
+                "SELECT disabled_at FROM principal WHERE name = $1 AND kind = $2 FOR UPDATE",
+                vals![name, kind],
+            )
+            .await?;
+        let Some(mut row) = row else {
+            return Ok(false);
+        };
+        let before = row.opt_int(0)?;
+        if self.disabled {
             tx.exec(
                 "UPDATE principal SET disabled_at = COALESCE(disabled_at, $3), kept_hash = COALESCE(secret_hash, kept_hash), \
                  secret_hash = NULL WHERE name = $1 AND kind = $2",
                 vals![name, kind, self.at],
             )
-            .await?
+            .await?;
         } else {
             tx.exec(
                 "UPDATE principal SET disabled_at = NULL, secret_hash = COALESCE(secret_hash, kept_hash), kept_hash = NULL \
                  WHERE name = $1 AND kind = $2",
                 vals![name, kind],
             )
-            .await?
-        };
-        Ok(changed == 1)
+            .await?;
+        }
+        let payload = json!({
+            "what": kind,
+            "before": {"name": name, "disabled": before.is_some()},
+            "after": {"name": name, "disabled": self.disabled},
+        });
+        let namespace = event::namespace_of(kind, name);
+        let fact = fact(Kind::PrincipalChange, namespace.as_ref(), self.at, payload);
+        event::record(tx, fact).await?;
+        Ok(true)
     }
 }
 
@@ -199,17 +244,22 @@ pub struct SetSecret {
 
 impl Op for SetSecret {
     type Out = bool;
-    const SINGLE: bool = true;
 
     async fn run<T: Tx>(&self, tx: &mut T) -> Result<bool> {
-        let changed = tx
-            .exec(
+        let row = tx
+            .row(
                 "UPDATE principal SET secret_hash = CASE WHEN disabled_at IS NULL THEN $2 END, kept_hash = CASE WHEN disabled_at IS \
-                 NULL THEN NULL ELSE $2 END, changed_at = $3 WHERE name = $1",
+                 NULL THEN NULL ELSE $2 END, changed_at = $3 WHERE name = $1 RETURNING kind",
                 vals![&self.name, &self.hash, self.at],
             )
             .await?;
-        Ok(changed == 1)
+        let Some(mut row) = row else {
+            return Ok(false);
+        };
+        // What it was and is nobody is told.
+        let payload = json!({"what": row.text(0)?, "name": self.name, "changed": "password"});
+        event::record(tx, fact(Kind::PrincipalChange, None, self.at, payload)).await?;
+        Ok(true)
     }
 }
 

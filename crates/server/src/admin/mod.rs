@@ -5,6 +5,7 @@
 //! there are no credentials. `cli` is the client; nothing of this is reachable over the network.
 
 pub(crate) mod access;
+mod audit;
 mod client;
 mod identity;
 mod server;
@@ -20,9 +21,11 @@ use wharf_core::access::{AdminError, Password};
 use wharf_core::{Registry, backup, reindex, transfer, verify};
 use wharf_oci::RepositoryName;
 
+use crate::api::operator_origin;
 use crate::config::{self, Inputs};
 
 pub use self::access::{AccessCommand, AccessReply, BindingView, ExplanationView};
+pub use self::audit::{Asked, AuditCommand, AuditPage, AuditReply, Checked, EntryView, Found};
 pub use self::client::{CallError, call};
 pub use self::identity::{Identity, IdentityReply, PersonView, RobotView, SecretView};
 pub use self::server::{AdminServer, start};
@@ -67,6 +70,8 @@ pub enum Command {
     Upkeep(Upkeep),
     /// Who may do what.
     Access(AccessCommand),
+    /// Who did what.
+    Audit(AuditCommand),
     /// A look for bytes that no row names.
     StorageReindex {
         /// These are to hold them; without any, they are only listed.
@@ -90,6 +95,7 @@ impl Command {
             Self::Identity(_) => "identity",
             Self::Upkeep(_) => "upkeep",
             Self::Access(_) => "access",
+            Self::Audit(_) => "audit",
             Self::StorageCopy { .. } => "storage-copy",
             Self::StorageReindex { .. } => "storage-reindex",
         }
@@ -135,6 +141,8 @@ pub enum Reply {
     Upkeep(UpkeepReply),
     /// To [`Command::Access`].
     Access(AccessReply),
+    /// To [`Command::Audit`].
+    Audit(AuditReply),
     /// To [`Command::StorageReindex`].
     Reindexed(Reindexed),
 }
@@ -299,6 +307,23 @@ pub struct Operator {
 impl Operator {
     /// Does it. Backups and checks take as long as they take.
     pub async fn execute(&self, command: Command) -> Result<Reply, Refusal> {
+        self.execute_for(command, "").await
+    }
+
+    /// The same for a request of this id.
+    pub async fn execute_for(&self, command: Command, request: &str) -> Result<Reply, Refusal> {
+        let work = async {
+            if let Some((name, with)) = audit::noted(&command) {
+                wharf_core::audit::command(&self.registry, name, with)
+                    .await
+                    .map_err(Refusal::failed)?;
+            }
+            self.perform(command).await
+        };
+        Box::pin(operator_origin(request).scope(work)).await
+    }
+
+    async fn perform(&self, command: Command) -> Result<Reply, Refusal> {
         match command {
             Command::Status => Ok(Reply::Status {
                 process: std::process::id(),
@@ -325,6 +350,9 @@ impl Operator {
             Command::Access(command) => Ok(Reply::Access(
                 access::execute(&self.registry, command).await?,
             )),
+            Command::Audit(command) => {
+                Ok(Reply::Audit(audit::execute(&self.registry, command).await?))
+            }
             Command::StorageVerify { deep } => {
                 // Otherwise clients would be told that damaged blobs exist, and never push them again.
                 let depth = verify::Depth {

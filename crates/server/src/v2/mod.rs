@@ -3,6 +3,7 @@
 //! [`V2::handle`] is called by `app` for every `/v2/` route, after the transport has parsed it. The order is always
 //! the same: route, method, who, may they, then the noun; nothing is looked up before the right to know (AUTH-8).
 
+mod audit;
 mod blob;
 mod catalog;
 mod extension;
@@ -99,11 +100,12 @@ impl V2 {
         let address = request.peer.addr.map(|peer| peer.ip());
         let came = Circumstances::new(address, self.registry.clock.now_ms());
         let (mut response, who) = token::answer(&self.registry.access, came, &mut request).await;
-        if let Err(reason) = who {
-            self.metrics.auth_failed(reason);
+        audit::token(&self.registry, &request, came, &who);
+        if let Err(refused) = &who {
+            self.metrics.auth_failed(refused.word);
         }
         response.body_mut().set_facts(Facts {
-            principal: who.ok().map(Cow::Owned),
+            principal: who.ok().map(|asked| Cow::Owned(asked.principal)),
             ..Facts::default()
         });
         response
@@ -130,17 +132,37 @@ impl V2 {
             return Err(ApiError::method_not_allowed(route.methods()));
         }
         let caller = self.admit(request, &route).await?;
+        let origin = audit::origin(&self.registry, &caller, request, &route);
+        let work = self.act(&caller, request, &route, facts);
+        let answer = match origin {
+            Some(origin) => Box::pin(origin.scope(work)).await,
+            None => work.await,
+        };
+        if self.registry.rules.load().audit.reads && answer.is_ok() {
+            audit::read(&self.registry, &caller, request, &route);
+        }
+        answer
+    }
+
+    /// Does what the caller may.
+    async fn act(
+        &self,
+        caller: &Caller,
+        request: &mut Request,
+        route: &Route,
+        facts: &mut Facts,
+    ) -> Answer {
         facts.principal = Some(match &caller.principal {
             Principal::Anonymous => Cow::Borrowed(ANONYMOUS),
             known => Cow::Owned(known.name().to_owned()),
         });
         let call = Call {
             registry: &self.registry,
-            caller: &caller,
+            caller,
             base: &self.base,
             redirect: &self.redirect,
         };
-        match (&route, &request.method) {
+        match (route, &request.method) {
             (Route::Ping, _) => Ok(ping::get()),
             (Route::Catalog, _) => catalog::list(&call, request).await,
             (Route::Extensions { .. }, _) => Ok(extension::discover()),

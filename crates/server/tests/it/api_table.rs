@@ -35,6 +35,8 @@ fn needs(template: &str, method: &Method) -> Needs {
         (
             "/api/v1/bindings"
             | "/api/v1/explain"
+            | "/api/v1/audit"
+            | "/api/v1/audit/export"
             | "/api/v1/groups"
             | "/api/v1/groups/{group}"
             | "/api/v1/groups/{group}/members/{member}"
