@@ -32,6 +32,7 @@ use anyhow::{Context as _, Result, bail};
 
 pub(crate) use pipeline::{Args as PipelineArgs, main as pipeline};
 pub(crate) use profile::{Args as ProfileArgs, main as profile};
+pub(crate) use usage::anonymous;
 
 use crate::e2e::process::Watchdog;
 use crate::{run as program, workspace};

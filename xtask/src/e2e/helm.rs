@@ -101,7 +101,12 @@ fn security(site: &Site, args: &[&str]) -> Vec<String> {
     all
 }
 
-fn login(step: &mut Step, helm: &str, site: &Site, (name, password): User) -> Result<()> {
+pub(super) fn login(
+    step: &mut Step,
+    helm: &str,
+    site: &Site,
+    (name, password): User,
+) -> Result<()> {
     let args = security(
         site,
         &[
@@ -122,7 +127,7 @@ fn reference(site: &Site, prefix: &str, helm: &str, chart: &str) -> String {
 }
 
 /// Packs a small chart whose version has a `+`, which becomes `_` in the tag, and pushes it. Gives the file's name.
-fn push(step: &mut Step, helm: &str, site: &Site, prefix: &str) -> Result<String> {
+pub(super) fn push(step: &mut Step, helm: &str, site: &Site, prefix: &str) -> Result<String> {
     step.write(
         "demo/Chart.yaml",
         "apiVersion: v2\nname: demo\ndescription: a chart of the tests\nversion: 0.1.0+build.5\nappVersion: \"1\"\n",
@@ -141,7 +146,7 @@ fn push(step: &mut Step, helm: &str, site: &Site, prefix: &str) -> Result<String
     Ok(file.to_owned())
 }
 
-fn pull_and_render(
+pub(super) fn pull_and_render(
     step: &mut Step,
     helm: &str,
     site: &Site,

@@ -11,6 +11,7 @@ mod below;
 mod buildkit;
 mod containerd;
 mod crane;
+mod credential;
 mod curl;
 mod cutter;
 mod debian;
@@ -124,6 +125,14 @@ const CLIENTS: &[Client] = &[
             "skopeo",
         ],
         debian::run,
+    ),
+    (
+        "credential",
+        &[
+            "crane", "oras", "skopeo", "podman", "conmon", "runc", "dockerd", "docker", "helm3",
+            "helm4",
+        ],
+        credential::run,
     ),
     ("operator", &[], operator::run),
 ];

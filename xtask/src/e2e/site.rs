@@ -17,13 +17,13 @@ use super::step::Step;
 use crate::run;
 
 /// A user of the test registries: name and password.
-pub(crate) type User = (&'static str, &'static str);
+pub(crate) type User<'a> = (&'a str, &'a str);
 /// May pull, push and delete below `e2e` and `public`.
-pub(crate) const ALICE: User = ("alice", "alice-password");
+pub(crate) const ALICE: User<'static> = ("alice", "alice-password");
 /// May only pull below `e2e`.
-pub(crate) const RITA: User = ("rita", "rita-password");
+pub(crate) const RITA: User<'static> = ("rita", "rita-password");
 /// Has an account and no right at all.
-pub(crate) const PAUL: User = ("paul", "paul-password");
+pub(crate) const PAUL: User<'static> = ("paul", "paul-password");
 
 /// The three above, with the lowest cost of bcrypt: the tests are not about guessing passwords.
 const HTPASSWD: &str = "alice:$2b$06$WoO.MK1uPkME4iY2NmkYvOOdbTF5skRAt6VmVNimC2N9vdnlxsnOq
@@ -58,6 +58,11 @@ const BEHIND_PROXY: &str = "
 trusted_proxies = [\"127.0.0.1\"]
 ";
 
+const REFRESH_TOKENS: &str = "
+[auth]
+identity_tokens = true
+";
+
 const PUBLIC_GRANT: &str = r#"
 [[access.grant]]
 who = "anonymous"
@@ -76,6 +81,8 @@ pub(crate) enum Mode {
     Public,
     /// nginx with TLS in front of HTTP.
     Nginx,
+    /// HTTP with passwords, and refresh tokens for clients that ask for one.
+    RefreshTokens,
 }
 
 impl Mode {
@@ -86,6 +93,7 @@ impl Mode {
             Mode::Tls => "TLS",
             Mode::Public => "public prefix",
             Mode::Nginx => "nginx with TLS",
+            Mode::RefreshTokens => "refresh tokens",
         }
     }
 }
@@ -205,6 +213,11 @@ impl Site {
     /// The registry's data folder.
     pub(crate) fn data(&self) -> String {
         self.dir.join("data").to_string_lossy().into_owned()
+    }
+
+    /// The registry's configuration.
+    pub(crate) fn config(&self) -> String {
+        self.dir.join("wharf.toml").to_string_lossy().into_owned()
     }
 
     /// What the registry has logged so far.
@@ -381,6 +394,9 @@ fn wharf(
     }
     if mode == Mode::Nginx {
         config.push_str(BEHIND_PROXY);
+    }
+    if mode == Mode::RefreshTokens {
+        config.push_str(REFRESH_TOKENS);
     }
     std::fs::write(dir.join("wharf.toml"), config)?;
     let mut command = Command::new(binary);

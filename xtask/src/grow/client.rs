@@ -30,6 +30,8 @@ impl Answer {
 pub(super) struct Client {
     address: SocketAddr,
     stream: BufReader<TcpStream>,
+    /// Sent with each request, unless it is empty.
+    pub(super) authorization: String,
     /// The server said that it ends this connection: it serves a bounded number of requests on one.
     ends: bool,
 }
@@ -39,6 +41,7 @@ impl Client {
         Ok(Client {
             address,
             stream: open(address)?,
+            authorization: String::new(),
             ends: false,
         })
     }
@@ -56,6 +59,9 @@ impl Client {
         body: &[u8],
     ) -> Result<Answer> {
         let mut request = format!("{method} {path} HTTP/1.1\r\nHost: grow\r\n");
+        if !self.authorization.is_empty() {
+            request += &format!("Authorization: {}\r\n", self.authorization);
+        }
         if !kind.is_empty() {
             request += &format!("Content-Type: {kind}\r\n");
         }

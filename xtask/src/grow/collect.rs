@@ -75,7 +75,7 @@ pub(super) fn all(
     Ok(table)
 }
 
-fn now() -> Result<i64> {
+pub(super) fn now() -> Result<i64> {
     let since = SystemTime::now().duration_since(UNIX_EPOCH)?;
     Ok(i64::try_from(since.as_millis())?)
 }

@@ -6,6 +6,7 @@ mod fill;
 mod measure;
 mod report;
 mod requests;
+mod rights;
 mod shape;
 mod site;
 
@@ -30,7 +31,10 @@ pub(crate) struct Args {
     /// Measures pushes while so many dead blobs are collected, in a store below the folder
     #[arg(long, value_delimiter = ',', num_args = 1..)]
     collect: Option<Vec<u64>>,
-    /// Collections of each of these numbers, with pushes between them
+    /// Measures pulls beside many users, groups and bindings, in stores below the folder
+    #[arg(long, conflicts_with_all = ["collect", "measure"])]
+    rights: bool,
+    /// Collections of each of these numbers, with pushes between them; or rounds over both stores of --rights
     #[arg(long, default_value_t = 1)]
     rounds: u64,
     /// Where the server shows its metrics meanwhile
@@ -65,6 +69,10 @@ pub(crate) fn main(args: &Args) -> Result<()> {
             &args.metrics,
         )?;
         println!("{table}");
+        return Ok(());
+    }
+    if args.rights {
+        println!("{}", rights::all(&args.folder, &program, args.rounds)?);
         return Ok(());
     }
     if let Some(sizes) = &args.measure {

@@ -24,6 +24,8 @@ pub(super) enum Rights {
     All,
     /// [`SEEN`] of the further repositories, and nothing else.
     Few,
+    /// What the store says, and nothing else.
+    None,
 }
 
 /// A store, and the server over it while there is one.
@@ -72,6 +74,7 @@ impl Site {
         let mut config = "[log]\nlevel = \"warn\"\n\n[access]\n".to_owned();
         match rights {
             Rights::All => config += "anonymous = \"maintainer\"\n",
+            Rights::None => {}
             Rights::Few => {
                 let step = (self.shape.repositories / SEEN).max(1);
                 for number in (0..self.shape.repositories)
@@ -141,6 +144,37 @@ impl Site {
         }
         child.wait()?;
         Ok(())
+    }
+
+    /// Runs a command of an operator's.
+    pub(super) fn wharf(&self, args: &[&str]) -> Result<String> {
+        let mut command = Command::new(&self.program);
+        command.args(args).arg("--data").arg(self.data());
+        crate::run::read(&mut command)
+    }
+
+    /// What the running server has used of processors so far.
+    pub(super) fn processor_time(&self) -> Result<Duration> {
+        let mut sum = 0;
+        for task in std::fs::read_dir(format!("/proc/{}/task", self.id()?))? {
+            // A thread may end meanwhile.
+            let text = std::fs::read_to_string(task?.path().join("schedstat")).unwrap_or_default();
+            sum += text
+                .split(' ')
+                .next()
+                .and_then(|word| word.parse::<u64>().ok())
+                .unwrap_or(0);
+        }
+        Ok(Duration::from_nanos(sum))
+    }
+
+    /// Memory of the running server that no file stands behind, in MiB.
+    pub(super) fn anonymous_memory(&self) -> Result<f64> {
+        Ok(crate::bench::anonymous(self.id()?) as f64 / 1024.0 / 1024.0)
+    }
+
+    fn id(&self) -> Result<u32> {
+        Ok(self.server.as_ref().context("no server runs")?.id())
     }
 
     /// Backs the running server's store up; gives the time.

@@ -83,6 +83,8 @@ pub(crate) struct Rows {
 impl Rows {
     /// Reads all rows as of one epoch.
     pub(crate) async fn load(meta: &Meta) -> Result<Self> {
+        #[cfg(test)]
+        loads::LOADS.with(|loads| loads.set(loads.get() + 1));
         for _ in 0..ATTEMPTS {
             let epoch = meta.read(Epoch).await?;
             let rows = Self::pages(meta, epoch).await?;
@@ -225,6 +227,16 @@ fn conditions(key: &Key) -> Option<Conditions> {
             text => Some(sign_in(text)?),
         },
     })
+}
+
+/// Counts how often this thread reads all rows.
+#[cfg(test)]
+pub(super) mod loads {
+    use std::cell::Cell;
+
+    thread_local! {
+        pub(in super::super) static LOADS: Cell<usize> = const { Cell::new(0) };
+    }
 }
 
 /// The row of a binding; `None` for one that only configuration or birth can make.

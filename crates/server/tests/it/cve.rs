@@ -228,6 +228,49 @@ async fn harbor_22900_a_token_from_before_the_repository_opens_nothing() {
     }
 }
 
+/// Harbor's `authproxy` mode and several front ends take a user's name from a header. No header but one Authorization says
+/// anything here; and of two none wins, since a proxy may have looked at the other.
+///
+/// Spec: AUTH-1.
+#[tokio::test]
+async fn nobody_is_somebody_by_a_header_of_a_proxy() {
+    let server = server().await;
+    let admin = server.admin(Version::Http1);
+    admin
+        .push_image("secret/app", "v1", &Image::random())
+        .await;
+    let path = manifest("secret/app", "v1");
+    for name in [
+        "Remote-User",
+        "X-Remote-User",
+        "X-Forwarded-User",
+        "X-Forwarded-Preferred-Username",
+        "X-Auth-Request-User",
+        "X-WEBAUTH-USER",
+        "X-Authenticated-User",
+        "Proxy-Authorization",
+        "X-Harbor-Robot",
+        "Cookie",
+    ] {
+        for value in ["admin", "user=admin", "Basic YWRtaW46YWRtaW4="] {
+            let stranger = admin.clone().anonymous();
+            let answer = stranger.get(&path).header(name, value).send().await;
+            assert_eq!(answer.status.as_u16(), 401, "{name}: {value}: {answer}");
+            // Nor does one take away from who signed in.
+            let alice = admin.clone().with_basic("alice", "a");
+            let answer = alice.get(&path).header(name, value).send().await;
+            assert_eq!(answer.status.as_u16(), 403, "{name}: {value}: {answer}");
+        }
+    }
+    let good = admin.get(&path).send().await;
+    good.expect_status(200);
+    let other = "Basic YWxpY2U6YQ==";
+    for client in [admin.clone(), admin.clone().with_basic("alice", "a")] {
+        let answer = client.get(&path).header("Authorization", other).send().await;
+        assert!(matches!(answer.status.as_u16(), 400 | 401), "{answer}");
+    }
+}
+
 /// Harbor, CVE-2020-29662: the catalogue was open to everybody through another way in.
 ///
 /// Spec: CAT-2.

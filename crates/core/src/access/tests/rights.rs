@@ -88,6 +88,35 @@ fn user(name: &str) -> Caller {
     })
 }
 
+/// One that reads all rows does so for everybody who waits meanwhile.
+#[tokio::test]
+async fn many_changes_at_once_are_read_together() {
+    let hall = Hall::new(Rights::default()).await;
+    let other = Access::open(
+        AccessOptions::default(),
+        SecretKeys::of_tests(),
+        hall.meta.clone(),
+        NOW,
+    );
+    let other = std::sync::Arc::new(other.await.unwrap());
+    for n in 0..5 {
+        hall.grant(&format!("u{n} writer team/a")).await.unwrap();
+    }
+    let loads = || load::loads::LOADS.with(std::cell::Cell::get);
+    let before = loads();
+    let mut all = tokio::task::JoinSet::new();
+    for _ in 0..20 {
+        let other = other.clone();
+        all.spawn(async move { other.rights.refresh().await });
+    }
+    for outcome in all.join_all().await {
+        outcome.unwrap();
+    }
+    assert_eq!(loads() - before, 1);
+    let name = RepositoryName::parse("team/a/x").unwrap();
+    assert!(other.allow(&user("u4"), Permission::Push, Some(&name)));
+}
+
 #[tokio::test]
 async fn a_change_counts_when_it_is_acknowledged_and_outlives_the_process() {
     let hall = Hall::new(Rights::default()).await;
