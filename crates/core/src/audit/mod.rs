@@ -22,13 +22,13 @@ pub use self::chain::LogKeys;
 pub use self::cut::Cut;
 pub use self::gather::{Gatherer, MOST_KNOWN, Sight, WINDOW_MS};
 pub use self::query::{MOST_PAGE, MOST_SCANNED, Page, Query, page, read};
-pub use self::seal::seal;
+pub use self::seal::{seal, seal_if_possible};
 pub use self::verify::{Finding, Report, verify};
 pub use wharf_meta::audit::{EntryRow, Place};
 pub use wharf_meta::event::{Happened, Kind};
 
 use crate::access::Caller;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::registry::Registry;
 
 /// What is in the log, and for how long.
@@ -67,9 +67,9 @@ impl Caller {
     }
 }
 
-/// Records a command of whoever runs the registry, before it is done: whatever it acknowledges is in the log. On a full disk, where
-/// commands make room, it is written as soon as there is some.
-pub async fn command(registry: &Registry, name: &str, with: serde_json::Value) -> Result<()> {
+/// Records a command of whoever runs the registry, before it is done: whatever it acknowledges is in the log. Where nothing can be
+/// written, as on a full disk that the command is to make room on, it is written as soon as something can.
+pub async fn command(registry: &Registry, name: &str, with: serde_json::Value) {
     let origin = wharf_meta::origin::current();
     let origin = origin.map_or_else(Origin::default, |origin| Origin::clone(&origin));
     let mut payload = serde_json::json!({"command": name, "with": with});
@@ -85,12 +85,14 @@ pub async fn command(registry: &Registry, name: &str, with: serde_json::Value) -
         payload,
         origin,
     };
-    match record(registry, vec![one.clone()]).await {
-        Err(Error::NoSpace) => {
-            registry.audit.keep(one);
-            Ok(())
-        }
-        done => done,
+    record_or_keep(registry, one).await;
+}
+
+/// Records one now, or as soon as something can be written again.
+async fn record_or_keep(registry: &Registry, one: Happened) {
+    if let Err(error) = record(registry, vec![one.clone()]).await {
+        tracing::warn!(%error, "an entry of the audit log cannot be written now; trying again");
+        registry.audit.keep(one);
     }
 }
 

@@ -1,5 +1,7 @@
 //! Puts events into the log.
 
+use std::time::Duration;
+
 use serde_json::json;
 use wharf_meta::audit::{Append, BATCH, CONSUMER, Ends, EntryRow, Head, HeadRow};
 use wharf_meta::event::{EventRow, Next};
@@ -9,6 +11,8 @@ use super::chain::LogKeys;
 use crate::error::Result;
 use crate::registry::Registry;
 
+/// Between two batches, for those who write meanwhile.
+const BREATH: Duration = Duration::from_millis(2);
 /// What an entry says where the log was not as it had been left.
 pub(super) const BREAK: &str = "audit.break";
 
@@ -39,6 +43,15 @@ pub async fn seal(registry: &Registry) -> Result<u64> {
         if count < BATCH - 1 {
             return Ok(sealed);
         }
+        // After an update there are all events of the last weeks.
+        tokio::time::sleep(BREATH).await;
+    }
+}
+
+/// As [`seal`], for those who read: what is in the log can be read, and checked, where nothing can be written.
+pub async fn seal_if_possible(registry: &Registry) {
+    if let Err(error) = seal(registry).await {
+        tracing::warn!(%error, "the audit log could not be brought up to date");
     }
 }
 

@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 use utoipa::{IntoParams, ToSchema};
 use wharf_core::access::Permission;
 use wharf_core::audit::{self, Place, Query as Asked};
+use wharf_oci::RepositoryName;
 
 use super::Shared;
 use super::arguments::Query;
@@ -125,7 +126,7 @@ fn moment(field: &'static str, text: Option<&String>) -> Result<Option<i64>, Pro
     text.map(parse).transpose()
 }
 
-fn place(key: &str) -> Option<Place> {
+fn position(key: &str) -> Option<Place> {
     let (at, seq) = key.split_once(' ')?;
     Some((at.parse().ok()?, seq.parse().ok()?))
 }
@@ -140,9 +141,10 @@ fn query(
     let access = &state.registry.access;
     visitor.is_somebody(access)?;
     let within = visitor.prefixes(access, Permission::ReadAudit);
-    if within.as_ref().is_some_and(Vec::is_empty) {
-        visitor.may(access, Permission::ReadAudit)?;
-    }
+    // What the token was bought for is asked on a place where the right is held, if there is one.
+    let place = within.as_ref().and_then(|within| within.first());
+    let place = place.and_then(|on| RepositoryName::parse(on).ok());
+    visitor.may_on(access, Permission::ReadAudit, place.as_ref())?;
     let latest_first = match filter.order.as_deref() {
         None | Some("latest") => true,
         Some("oldest") => false,
@@ -150,7 +152,7 @@ fn query(
     };
     let after = match wanted.after()? {
         None => None,
-        Some(key) => Some(place(&key).ok_or_else(|| {
+        Some(key) => Some(position(&key).ok_or_else(|| {
             Problem::invalid(
                 "after",
                 "this cursor is of another list; take the `next` of this one",

@@ -147,7 +147,7 @@ pub(super) async fn cancel(
 ) -> Result<StatusCode, Problem> {
     visitor.may(&state.registry.access, Permission::Admin)?;
     let (id, at) = (which.parse()?, state.registry.clock.now_ms());
-    wharf_core::audit::command(&state.registry, "job.cancel", json!({"id": which.id})).await?;
+    wharf_core::audit::command(&state.registry, "job.cancel", json!({"id": which.id})).await;
     let done = state.registry.meta.write(rows::Cancel { id, at }).await?;
     did(&state, &which, done, "it is over already").await
 }
@@ -164,7 +164,7 @@ pub(super) async fn retry(
 ) -> Result<StatusCode, Problem> {
     visitor.may(&state.registry.access, Permission::Admin)?;
     let (id, at) = (which.parse()?, state.registry.clock.now_ms());
-    wharf_core::audit::command(&state.registry, "job.retry", json!({"id": which.id})).await?;
+    wharf_core::audit::command(&state.registry, "job.retry", json!({"id": which.id})).await;
     let done = state.registry.meta.write(rows::Retry { id, at }).await?;
     let why = "it is neither dead nor cancelled, or another one does the same now";
     did(&state, &which, done, why).await

@@ -191,7 +191,8 @@ impl Collector for Latest {
         let (noted, overflowed) = sample.audit;
         let help = "Sign-ins, refusals and reads that came to the audit log";
         out.counter("audit_noted", help, None, noted)?;
-        let help = "Those of them that were too many to be told apart, and are in the log as a number";
+        let help =
+            "Those of them that were too many to be told apart, and are in the log as a number";
         out.counter("audit_overflowed", help, None, overflowed)?;
         let lookups = sample.caches.iter().flat_map(|&(cache, hits, misses)| {
             [("hit", hits), ("miss", misses)]

@@ -318,7 +318,9 @@ mod tests {
                 status: parts.status.as_u16(),
                 headers: parts.headers,
                 json,
-                who,
+                who: who
+                    .map(|asked| asked.principal)
+                    .map_err(|refused| refused.word),
             }
         }
 

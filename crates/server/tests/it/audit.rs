@@ -344,6 +344,19 @@ async fn an_auditor_of_a_namespace_sees_what_is_below_it_alone() {
         400,
         "invalid",
     );
+    // A token that was bought for something else reads nothing, whoever has it.
+    for name in ["auditor", "team-auditor"] {
+        let answer = as_user(&server, name)
+            .fetch_token(&["repository:team/app:pull"])
+            .await;
+        let token = answer.json()["token"].as_str().unwrap().to_owned();
+        let bearer = server.admin(Version::Http1).with_token(&token);
+        problem(
+            bearer.get("/api/v1/audit").send().await,
+            401,
+            "unauthenticated",
+        );
+    }
     // Reading is in the log, and what was asked for.
     let reads = entries(
         &as_user(&server, "auditor"),
@@ -358,7 +371,7 @@ async fn an_auditor_of_a_namespace_sees_what_is_below_it_alone() {
 async fn the_log_is_paged_and_exported_as_json_lines() {
     let server = start().await;
     let admin = server.admin(Version::Http1);
-    for n in 0..7 {
+    for _ in 0..7 {
         admin.push_blob("team/app", &Content::random(20)).await;
     }
     let whole = entries(&admin, "&action=blob.push").await;
