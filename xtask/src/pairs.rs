@@ -68,6 +68,7 @@ pub(crate) const FIRST_PAIR: &[&str] = &[
     "postgres",
     "postgres_reach",
     "probes",
+    "rate",
     "rights",
     "s3",
     "secret",

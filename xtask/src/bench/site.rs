@@ -272,8 +272,11 @@ fn wharf(
     services: &Services,
 ) -> Result<Command> {
     let level = if setup.request_log { "info" } else { "warn" };
-    let mut config =
-        format!("[log]\nlevel = \"{level}\"\n\n[limits]\nconnections = 20000\n\n[access]\n");
+    // One client asks for more than any may, and rates have their cost all the same.
+    let rates = "token = \"1000000/s\"\nreads = \"1000000/s\"\nwrites = \"1000000/s\"";
+    let mut config = format!(
+        "[log]\nlevel = \"{level}\"\n\n[limits]\nconnections = 20000\n\n[rate_limits]\n{rates}\n\n[access]\n"
+    );
     if setup.credentials {
         std::fs::write(dir.join("htpasswd"), HTPASSWD)?;
         config += "anonymous = \"none\"\n\n[access.htpasswd]\nfile = \"htpasswd\"\nrole = \"maintainer\"\n";

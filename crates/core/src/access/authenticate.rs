@@ -10,6 +10,7 @@ use super::Access;
 use super::credential::{BOUGHT_WITH, Credential};
 use super::machine_secret::{Form, form};
 use super::principal::{Caller, Circumstances, SignIn};
+use super::rate::Limited;
 use super::token::TokenFault;
 use super::user::User;
 use crate::Error;
@@ -17,7 +18,7 @@ use crate::Error;
 /// When to come back after too many sign-ins at once.
 const COME_BACK: Duration = Duration::from_secs(2);
 
-/// Why credentials are not accepted. 401 but for the last two. Never says which half of a name and password is wrong.
+/// Why credentials are not accepted. 401 but for those that say otherwise. Never says which half of a name and password is wrong.
 #[derive(Debug, thiserror::Error)]
 pub enum AuthFailure {
     /// Unknown user or wrong password.
@@ -55,6 +56,9 @@ pub enum AuthFailure {
         /// When to ask again.
         retry_after: Duration,
     },
+    /// 429: too many passwords, or requests for tokens, from this client.
+    #[error("{0}")]
+    Limited(#[from] Limited),
     /// 503, or what else the error says: users cannot be looked up.
     #[error("{0}")]
     Store(#[from] Error),
@@ -72,6 +76,7 @@ impl AuthFailure {
             Self::Busy { .. } => "busy",
             Self::Secret => "secret",
             Self::Guessing { .. } => "guessing",
+            Self::Limited(_) => "limited",
             Self::Store(_) => "store",
         }
     }
@@ -83,9 +88,19 @@ impl AuthFailure {
             Self::Guessing { .. } => {
                 "too many wrong passwords for this user from this address".to_owned()
             }
+            Self::Limited(_) => "too many requests".to_owned(),
             // What stands there is not ours.
             Self::Scheme(_) => "the Authorization scheme is not supported".to_owned(),
             other => other.to_string(),
+        }
+    }
+
+    /// When to ask again, if it is too much and not wrong: 429.
+    pub const fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Busy { retry_after } | Self::Guessing { retry_after } => Some(*retry_after),
+            Self::Limited(limited) => Some(limited.retry_after),
+            _ => None,
         }
     }
 
@@ -163,6 +178,10 @@ impl Access {
             .backoff
             .begin(name, came.address, password, came.at)
             .map_err(|retry_after| AuthFailure::Guessing { retry_after })?;
+        if let Err(limited) = self.rates.sign_in(came.address) {
+            self.backoff.withdraw(&guess);
+            return Err(limited.into());
+        }
         let good = self
             .passwords
             .check(name, password, user.as_ref(), self.users.dummy(), came.at)

@@ -10,6 +10,7 @@ use super::authenticate::{AuthFailure, read_authorization};
 use super::decide::covers;
 use super::machine_secret::{Form, form};
 use super::principal::{Caller, Circumstances, Principal};
+use super::rate::RateKind;
 use super::role::Permission;
 use super::secret::{Password, is_refresh_token, new_refresh_token, stored_form};
 use super::store::RefreshTokenRow;
@@ -124,17 +125,12 @@ impl Access {
         if scopes.len() > MOST_SCOPES || length > LONGEST_SCOPES {
             return Err(TokenRefusal::TooManyScopes);
         }
-        let (caller, credential, held) = match &request.proof {
-            Proof::Nobody => (Caller::anonymous().under(came), String::new(), None),
-            Proof::Password { name, password } => {
-                let (caller, credential) = self.sign_in(name, password.reveal(), came).await?;
-                (caller, credential, None)
-            }
-            Proof::RefreshToken(token) => {
-                let (caller, credential) = self.redeem(token, came).await?;
-                (caller, credential, Some(token.clone()))
-            }
-        };
+        let proved = self.prove(&request.proof, came).await;
+        let nobody = Caller::anonymous().under(came);
+        let who = proved.as_ref().map_or(&nobody, |(caller, ..)| caller);
+        self.admit(RateKind::Token, who, None, &[])
+            .map_err(AuthFailure::from)?;
+        let (caller, credential, held) = proved?;
         let subject = if caller.principal.is_anonymous() {
             ""
         } else {
@@ -178,6 +174,25 @@ impl Access {
             refresh_token,
             credential: caller.origin("").credential,
             principal: caller.principal,
+        })
+    }
+
+    /// Who asks, by which credential, and the identity token that shows it.
+    async fn prove(
+        &self,
+        proof: &Proof,
+        came: Circumstances,
+    ) -> Result<(Caller, String, Option<Password>), AuthFailure> {
+        Ok(match proof {
+            Proof::Nobody => (Caller::anonymous().under(came), String::new(), None),
+            Proof::Password { name, password } => {
+                let (caller, credential) = self.sign_in(name, password.reveal(), came).await?;
+                (caller, credential, None)
+            }
+            Proof::RefreshToken(token) => {
+                let (caller, credential) = self.redeem(token, came).await?;
+                (caller, credential, Some(token.clone()))
+            }
         })
     }
 

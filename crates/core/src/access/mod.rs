@@ -25,6 +25,7 @@ mod password;
 mod password_rules;
 mod policy;
 mod principal;
+mod rate;
 mod role;
 mod seal;
 mod secret;
@@ -41,6 +42,8 @@ use std::time::Duration;
 
 use wharf_meta::Meta;
 use wharf_oci::RepositoryName;
+
+use crate::clock::{Clock, SystemClock};
 
 pub use admin::{AdminError, Bootstrap, PasswordTooShort};
 pub use authenticate::{AuthFailure, read_authorization};
@@ -61,6 +64,7 @@ pub use password::{PasswordCounts, REMEMBERED_MS};
 pub use password_rules::{LONGEST_PASSWORD, PasswordRule, check_password};
 pub use policy::{ADMIN, Grant, GrantError, Policy, Who, split_robot_name};
 pub use principal::{ANONYMOUS, Caller, Circumstances, Principal, SignIn, Source};
+pub use rate::{Limited, MOST_BUCKETS, Meter, Per, Rate, RateKind, RateOverride, RateRules};
 pub use role::{Permission, PermissionError, Permissions, Role, RoleError};
 pub use seal::{OtherKey, SecretKeys, SecretKeysError, forget as forget_secrets};
 pub use secret::{Password, SHORTEST_PASSWORD};
@@ -77,6 +81,7 @@ pub(crate) use policy::check_user_name;
 pub(crate) use secret::{hash_secret, random_id};
 
 use password::Passwords;
+use rate::Rates;
 use store::Secrets;
 use token::Tokens;
 use user::Users;
@@ -122,6 +127,10 @@ pub struct AccessOptions {
     pub password_threads: usize,
     /// How many password checks may be under way, waiting ones included; more are told to come back.
     pub password_attempts: usize,
+    /// How often clients may ask.
+    pub rates: RateRules,
+    /// Whose steady time rates go by.
+    pub clock: Arc<dyn Clock>,
 }
 
 impl Default for AccessOptions {
@@ -143,6 +152,8 @@ impl Default for AccessOptions {
             // Pulls must not wait for a storm of sign-ins.
             password_threads: (cores / 2).max(1),
             password_attempts: 64,
+            rates: RateRules::default(),
+            clock: Arc::new(SystemClock),
         }
     }
 }
@@ -173,6 +184,7 @@ pub struct Access {
     passwords: Passwords,
     backoff: Backoff,
     credentials: Credentials,
+    rates: Arc<Rates>,
     tokens: Tokens,
     pub(crate) log_keys: crate::audit::LogKeys,
     identity_tokens: bool,
@@ -225,6 +237,7 @@ impl Access {
             users: Users::new(secrets.clone(), htpasswd.map(Arc::new)),
             credentials: Credentials::new(secrets.clone()),
             backoff: Backoff::new(),
+            rates: Arc::new(Rates::new(options.rates, options.clock)),
             secrets,
             passwords: Passwords::new(options.password_threads, options.password_attempts),
             tokens: Tokens::new(options.service, keys),
@@ -241,6 +254,36 @@ impl Access {
     /// Puts other rights in force, from the next request on, for tokens already issued too.
     pub fn reload(&self, rights: &Rights) -> Result<(), GrantError> {
         self.rights.configure(rights)
+    }
+
+    /// Puts other rates in force, from the next request on.
+    pub fn limit(&self, rules: RateRules) {
+        self.rates.configure(rules);
+    }
+
+    /// Counts one request of a client, or refuses it; `request` are parts that tell it from others. To be called before anything
+    /// is looked up, and with the repository only if the caller may do there what it asks for: whether some rule is about a
+    /// repository is nothing to those who may not see it.
+    pub fn admit(
+        &self,
+        kind: RateKind,
+        caller: &Caller,
+        repository: Option<&RepositoryName>,
+        request: &[&[u8]],
+    ) -> Result<(), Limited> {
+        let policy = self.rights.load();
+        self.rates.take(kind, &policy, caller, repository, request)
+    }
+
+    /// What counts the bytes of a request that was let in; `None` if nobody asked for that.
+    pub fn meter(&self, caller: &Caller, repository: Option<&RepositoryName>) -> Option<Meter> {
+        let policy = self.rights.load();
+        self.rates.meter(&policy, caller, repository)
+    }
+
+    /// How many requests were refused by rates, by kind, for metrics.
+    pub fn limited_counts(&self) -> Vec<(&'static str, u64)> {
+        self.rates.refused()
     }
 
     /// The name of this registry in tokens and challenges.

@@ -276,7 +276,7 @@ async fn a_replaced_key_leaves_the_log_sound() {
             .push(format!("{}", house.clock.now_ms()).as_bytes())
             .await;
         seal(&house.registry).await.unwrap();
-        house.clock.advance(1_000 * 1);
+        house.clock.advance(1_000);
         let report = check(&house).await;
         assert!(report.is_sound(), "{report:?}");
     }

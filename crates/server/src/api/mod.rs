@@ -42,7 +42,7 @@ use tower_service::Service as _;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use wharf_core::Registry;
-use wharf_core::access::{AuthFailure, Circumstances};
+use wharf_core::access::{AuthFailure, Caller, Circumstances};
 use wharf_core::audit::{Kind, Sight, given};
 
 pub(crate) use self::audit::Entry;
@@ -144,10 +144,15 @@ impl Api {
         }
         let visitor = match (door, route.resource.open) {
             (Door::Socket, _) => Visitor::root(),
-            (Door::Network, true) => Visitor::nobody(),
+            (Door::Network, true) => {
+                self.count(&request, None)?;
+                Visitor::nobody()
+            }
             (Door::Network, false) => {
                 refuse_other_sites(&request)?;
-                self.authenticate(&request).await?
+                let found = self.authenticate(&request).await;
+                self.count(&request, found.as_ref().ok())?;
+                found?
             }
         };
         facts.principal = Some(Cow::Owned(visitor.actor().to_owned()));
@@ -224,6 +229,19 @@ impl Api {
             reason,
         };
         self.state.registry.audit.note(sight, came.at, id);
+    }
+
+    /// Counts a request for whoever sends it; `None`: it is not known who does.
+    fn count(&self, request: &Request, visitor: Option<&Visitor>) -> Result<(), Problem> {
+        let address = request.peer.addr.map(|peer| peer.ip());
+        let came = Circumstances::new(address, self.state.registry.clock.now_ms());
+        let nobody = Caller::anonymous().under(came);
+        let caller = match visitor {
+            Some(Visitor::Root) => return Ok(()),
+            Some(Visitor::Caller(caller)) => caller,
+            None => &nobody,
+        };
+        Ok(request.count(&self.state.registry.access, caller, None)?)
     }
 
     async fn authenticate(&self, request: &Request) -> Result<Visitor, Problem> {

@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 use utoipa::openapi::response::{Response as Documented, ResponseBuilder};
 use utoipa::openapi::{ContentBuilder, Ref, RefOr};
 use wharf_core::BodyError;
-use wharf_core::access::AuthFailure;
+use wharf_core::access::{AuthFailure, Limited};
 use wharf_oci::Challenge;
 
 use crate::http::body::Body;
@@ -214,12 +214,12 @@ impl Problem {
 
     /// Credentials are no good.
     pub(super) fn unauthenticated(failure: AuthFailure, service: &str) -> Self {
+        if let Some(retry_after) = failure.retry_after() {
+            let seconds = retry_after.as_secs().max(1);
+            return Self::new(Kind::TooMany, failure.to_string())
+                .with_header(RETRY_AFTER, HeaderValue::from(seconds));
+        }
         match failure {
-            AuthFailure::Busy { retry_after } | AuthFailure::Guessing { retry_after } => {
-                let seconds = retry_after.as_secs().max(1);
-                Self::new(Kind::TooMany, failure.to_string())
-                    .with_header(RETRY_AFTER, HeaderValue::from(seconds))
-            }
             AuthFailure::Store(error) => error.into(),
             failure => {
                 let error = failure.challenge_error();
@@ -311,6 +311,13 @@ impl From<wharf_core::Error> for Problem {
 impl From<wharf_meta::Error> for Problem {
     fn from(error: wharf_meta::Error) -> Self {
         wharf_core::Error::from(error).into()
+    }
+}
+
+impl From<Limited> for Problem {
+    fn from(limited: Limited) -> Self {
+        let problem = Self::from(ApiError::from(limited));
+        problem.with_cure("wait as long as Retry-After says; an administrator can allow more")
     }
 }
 

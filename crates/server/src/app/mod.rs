@@ -116,8 +116,11 @@ impl App {
             None => options.clock,
         };
         let now = clock.now_ms();
-        let access =
-            Access::open(options.access, data.secret_keys()?, data.meta.clone(), now).await?;
+        let access = AccessOptions {
+            clock: clock.clone(),
+            ..options.access
+        };
+        let access = Access::open(access, data.secret_keys()?, data.meta.clone(), now).await?;
         let challenges = Challenges {
             service: access.service().to_owned(),
             basic: options.basic_challenge,
@@ -311,6 +314,7 @@ impl App {
                 ("password", passwords.remembered, passwords.checked),
                 ("token", tokens.remembered, tokens.checked),
             ],
+            limited: access.limited_counts(),
         });
         let mut response = Response::new(Body::full(text));
         response.headers_mut().insert(

@@ -475,6 +475,7 @@ async fn reload(reloader: &Arc<Reloader>, parts: &Parts) {
         .content
         .store(Arc::new(config.content_rules()));
     parts.app.registry.rules.store(Arc::new(config.rules()));
+    parts.app.registry.access.limit(config.rate_rules());
     if let Err(error) = config
         .rights()
         .and_then(|rights| parts.app.registry.access.reload(&rights))

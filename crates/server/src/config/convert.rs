@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use wharf_blob::fs::Folder;
-use wharf_core::access::{self, AccessOptions, GrantError, Rights, Who};
+use wharf_core::access::{self, AccessOptions, GrantError, RateRules, Rights, Who};
 use wharf_core::gc::{Rules, Windows};
 use wharf_core::{Clock, ContentRule, ContentRules, Limits as CoreLimits};
 use wharf_meta::{PostgresOptions, Synchronous as MetaSynchronous};
@@ -92,7 +92,34 @@ impl Config {
                 .password_threads
                 .map_or(defaults.password_threads, |threads| threads as usize),
             password_attempts: self.limits.password_attempts as usize,
+            rates: self.rate_rules(),
+            clock: defaults.clock,
         })
+    }
+
+    /// How often clients may ask: live.
+    #[must_use]
+    pub fn rate_rules(&self) -> RateRules {
+        let rates = &self.rate_limits;
+        if !rates.enabled {
+            return RateRules::OFF;
+        }
+        let overrides = rates.overrides.iter().map(|rule| access::RateOverride {
+            on: bare(rule.on.as_deref().unwrap_or_default()).to_owned(),
+            role: rule.role,
+            token: rule.token.map(|rate| rate.0),
+            reads: rule.reads.map(|rate| rate.0),
+            writes: rule.writes.map(|rate| rate.0),
+            bytes: rule.bytes.map(|rate| rate.0),
+        });
+        RateRules {
+            sign_in: rates.sign_in.0,
+            token: rates.token.0,
+            reads: rates.reads.0,
+            writes: rates.writes.0,
+            bytes: rates.bytes.0,
+            overrides: overrides.collect(),
+        }
     }
 
     /// What manifests must satisfy: live.

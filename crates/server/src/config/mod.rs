@@ -8,6 +8,7 @@ pub mod load;
 mod nearest;
 mod object;
 pub mod problem;
+mod rate;
 pub mod reload;
 pub mod render;
 pub mod section;
@@ -19,5 +20,6 @@ pub mod value;
 
 pub use load::{FlagValue, Inputs, Loaded, Sources, load};
 pub use problem::{Problem, Problems, Source};
+pub use rate::{ByteRate, RequestRate};
 pub use sections::*;
 pub use value::{ExternalUrl, HttpUrl, ProxyUrl, RepositoryPrefix, Secret, Size, TrustedProxy};

@@ -7,8 +7,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use wharf_core::access::Role;
+use wharf_core::access::{RateRules, Role};
 
+use super::rate::{ByteRate, RequestRate};
 use super::section::section;
 use super::value::{
     ExternalUrl, HttpUrl, ProxyUrl, RepositoryPrefix, Secret, Size, TrustedProxy, choice,
@@ -21,6 +22,7 @@ section! {
         section server: Server;
         section tls: Tls;
         section limits: Limits;
+        section rate_limits: RateLimits;
         section access: Access;
         section auth: Auth;
         section content: Content;
@@ -124,6 +126,47 @@ section! {
         page: u32 = 1000 => restart;
         /// Password checks under way at the same time, waiting ones included; more are refused with 429.
         password_attempts: u32 = 64 => restart;
+    }
+}
+
+section! {
+    /// How often a client may ask. Requests are counted by principal and address together, so that a client which asks too
+    /// often slows down nobody else; each replica counts for itself. Above the rate clients get 429 and are told when to come back.
+    pub struct RateLimits {
+        /// Whether anything is limited at all.
+        enabled: bool = true => live;
+        /// Passwords to check from one address; those that were right a moment ago, robots' secrets and tokens are no part of it.
+        sign_in: RequestRate = RequestRate(RateRules::default().sign_in) => live;
+        /// Requests for tokens.
+        token: RequestRate = RequestRate(RateRules::default().token) => live;
+        /// Requests of `/v2` and `/api/v1` that change nothing.
+        reads: RequestRate = RequestRate(RateRules::default().reads) => live;
+        /// All others of them.
+        writes: RequestRate = RequestRate(RateRules::default().writes) => live;
+        /// Bytes of bodies, pushed and pulled. What is under way is never cut off: the next request is refused, until the rate has
+        /// caught up with what has passed.
+        bytes: ByteRate = ByteRate(RateRules::default().bytes) => live;
+        tables overrides = "override": RateOverride;
+    }
+}
+
+section! {
+    /// Other rates for some repositories, some roles, or both. Of several that set a key, the one with the longest prefix decides,
+    /// and then the one with the strongest role. What is counted for an override is counted apart from everything else.
+    pub struct RateOverride {
+        /// Prefix of repository names on `/` borders. Unset: wherever, `/api/v1` too.
+        on: Option<String> = None => live;
+        /// For whoever has at least the rights of this role there. Unset: for everybody.
+        role: Option<Role> = None => live;
+        /// As in `[rate_limits]`. With `on` for whoever has the role there, or without `role` may pull there: a token can be for many
+        /// repositories.
+        token: Option<RequestRate> = None => live;
+        /// As in `[rate_limits]`.
+        reads: Option<RequestRate> = None => live;
+        /// As in `[rate_limits]`.
+        writes: Option<RequestRate> = None => live;
+        /// As in `[rate_limits]`.
+        bytes: Option<ByteRate> = None => live;
     }
 }
 

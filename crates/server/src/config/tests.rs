@@ -422,6 +422,21 @@ fn what_cannot_be_together_is_refused() {
                 .to_owned(),
         ),
         (
+            "[[rate_limits.override]]\nreads = '1/s'\n[[rate_limits.override]]\nrole = 'none'\non = 'a'\n",
+            "wharf.toml:1: this `[[rate_limits.override]]` names neither `on` nor `role`\n  help: name a prefix, a role or both; \
+             for everybody, write the keys in [rate_limits]\n\
+             wharf.toml:3: this `[[rate_limits.override]]` is for role \"none\", which everybody has\n  help: leave `role` out, \
+             or name one that gives something, such as \"writer\"\n\
+             wharf.toml:3: this `[[rate_limits.override]]` sets no rate\n  help: give it `token`, `reads`, `writes` or `bytes`, \
+             such as reads = \"100/s burst 5000\""
+                .to_owned(),
+        ),
+        (
+            "[[rate_limits.override]]\non = 'a'\nreads = '1/s'\n[[rate_limits.override]]\non = 'a/'\nreads = 'off'\n",
+            "wharf.toml:4: this `[[rate_limits.override]]` sets `reads` again for the same `on` and `role`\n  help: keep one of them"
+                .to_owned(),
+        ),
+        (
             "[[content.override]]\non = 'Team'\n",
             "wharf.toml:1: `on` = \"Team\" in this `[[content.override]]` is no prefix of a repository name\n  help: \
              write it like \"team/a\": lower-case letters, digits, `.`, `_`, `-`, parts separated by `/`"

@@ -28,6 +28,7 @@ pub(super) fn validate(
     check.content(config);
     check.restore(config);
     check.limits(config);
+    check.rate_limits(config);
     check.log(config);
     check.storage(config);
     if passwords_in_the_open(config) {
@@ -239,6 +240,57 @@ impl Check<'_> {
                 );
             }
             self.prefix(&path, "restore.override", &rule.on);
+        }
+    }
+
+    fn rate_limits(&mut self, config: &Config) {
+        let table = "rate_limits.override";
+        let mut seen = std::collections::HashSet::new();
+        for (index, rule) in config.rate_limits.overrides.iter().enumerate() {
+            let path = format!("{table}[{index}]");
+            let on = rule.on.as_deref().unwrap_or_default();
+            self.prefix(&path, table, on);
+            let mut refuse = |what: &str, help: &str| {
+                self.refuse(&path, format!("this `[[{table}]]` {what}"), help);
+            };
+            if on.is_empty() && rule.role.is_none() {
+                refuse(
+                    "names neither `on` nor `role`",
+                    "name a prefix, a role or both; for everybody, write the keys in [rate_limits]",
+                );
+            }
+            if rule.role == Some(Role::None) {
+                refuse(
+                    "is for role \"none\", which everybody has",
+                    "leave `role` out, or name one that gives something, such as \"writer\"",
+                );
+            }
+            let set = [
+                ("token", rule.token.is_some()),
+                ("reads", rule.reads.is_some()),
+                ("writes", rule.writes.is_some()),
+                ("bytes", rule.bytes.is_some()),
+            ];
+            let set: Vec<&str> = set
+                .iter()
+                .filter(|(_, set)| *set)
+                .map(|(key, _)| *key)
+                .collect();
+            if set.is_empty() {
+                refuse(
+                    "sets no rate",
+                    "give it `token`, `reads`, `writes` or `bytes`, such as reads = \"100/s burst 5000\"",
+                );
+            }
+            let bare = on.strip_suffix('/').unwrap_or(on);
+            for key in set {
+                if !seen.insert((bare, rule.role, key)) {
+                    refuse(
+                        &format!("sets `{key}` again for the same `on` and `role`"),
+                        "keep one of them",
+                    );
+                }
+            }
         }
     }
 

@@ -17,6 +17,7 @@ use bytes::{Buf as _, Bytes};
 use futures_core::Stream;
 use http_body::{Frame, SizeHint};
 use wharf_blob::ByteStream;
+use wharf_core::access::Meter;
 use wharf_oci::{ErrorEntry, RepositoryName};
 
 use super::sendfile::{Lane, Piece};
@@ -69,6 +70,7 @@ impl Source {
 pub struct Body {
     kind: Kind,
     facts: Option<Box<Facts>>,
+    meter: Option<Box<Meter>>,
 }
 
 enum Kind {
@@ -113,7 +115,11 @@ impl ErrorDoc {
 
 impl Body {
     const fn of(kind: Kind) -> Self {
-        Self { kind, facts: None }
+        Self {
+            kind,
+            facts: None,
+            meter: None,
+        }
     }
 
     /// No bytes.
@@ -185,6 +191,15 @@ impl Body {
     /// Adds facts to a body that stands already.
     pub fn set_facts(&mut self, facts: Facts) {
         self.facts = Some(Box::new(facts));
+    }
+
+    /// Has the bytes counted that go out.
+    pub fn set_meter(&mut self, meter: Meter) {
+        self.meter = Some(Box::new(meter));
+    }
+
+    pub(super) fn take_meter(&mut self) -> Option<Box<Meter>> {
+        self.meter.take()
     }
 
     pub(super) fn take_facts(&mut self) -> Option<Box<Facts>> {

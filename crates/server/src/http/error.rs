@@ -6,6 +6,7 @@
 use http::header::{ALLOW, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
 use http::{Method, StatusCode};
 use wharf_core::BodyError;
+use wharf_core::access::Limited;
 use wharf_oci::{ErrorCode, ErrorEntry};
 
 use super::Response;
@@ -140,6 +141,13 @@ impl From<BodyError> for ApiError {
             BodyError::TooLarge => (ErrorCode::SizeInvalid, StatusCode::PAYLOAD_TOO_LARGE),
         };
         Self::new(code, error.to_string()).with_status(status)
+    }
+}
+
+impl From<Limited> for ApiError {
+    fn from(limited: Limited) -> Self {
+        Self::new(ErrorCode::TooManyRequests, limited.to_string())
+            .with_retry_after(limited.retry_after)
     }
 }
 

@@ -13,10 +13,13 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use http::header::{HeaderValue, RANGE};
 use http::{HeaderMap, Method, Uri, Version};
 use hyper::body::{Body as _, Incoming};
 use tokio::time::{Instant, Sleep};
 use wharf_core::BodyError;
+use wharf_core::access::{Access, Caller, Limited, Meter, RateKind};
+use wharf_oci::RepositoryName;
 
 use super::id::RequestId;
 use super::limits::Progress;
@@ -53,6 +56,28 @@ impl Request {
     /// The path as it came, percent-encoded.
     pub fn path(&self) -> &str {
         self.uri.path()
+    }
+
+    /// Counts this request for whoever sends it, or refuses it. The repository is named only to those who may do there what they
+    /// ask for.
+    pub fn count(
+        &self,
+        access: &Access,
+        caller: &Caller,
+        repository: Option<&RepositoryName>,
+    ) -> Result<(), Limited> {
+        let kind = match self.method {
+            Method::GET | Method::HEAD => RateKind::Reads,
+            _ => RateKind::Writes,
+        };
+        let range = self.headers.get(RANGE).map(HeaderValue::as_bytes);
+        let parts = [
+            self.method.as_str().as_bytes(),
+            self.path().as_bytes(),
+            self.query.as_bytes(),
+            range.unwrap_or_default(),
+        ];
+        access.admit(kind, caller, repository, &parts)
     }
 
     /// Whether the path lies below `/v2/`, where every error is OCI JSON.
@@ -117,6 +142,7 @@ impl Scheme {
 pub struct RequestBody {
     source: Source,
     len: Option<u64>,
+    meter: Option<Box<Meter>>,
 }
 
 #[derive(Debug)]
@@ -182,6 +208,7 @@ impl RequestBody {
         Self {
             source: Source::Empty,
             len: Some(0),
+            meter: None,
         }
     }
 
@@ -203,6 +230,7 @@ impl RequestBody {
         let body = Self {
             source: Source::Wire(Box::new(wire)),
             len,
+            meter: None,
         };
         (body, Some(shared))
     }
@@ -210,6 +238,11 @@ impl RequestBody {
     /// The announced length in bytes; `None` when it comes in chunks of unknown number (UP-14).
     pub fn len(&self) -> Option<u64> {
         self.len
+    }
+
+    /// Has the bytes counted that come in.
+    pub fn set_meter(&mut self, meter: Meter) {
+        self.meter = Some(Box::new(meter));
     }
 
     /// Whether the body is known to have no bytes.
@@ -228,6 +261,9 @@ impl RequestBody {
             }
             Source::Wire(wire) => std::future::poll_fn(|cx| wire.poll_chunk(cx)).await,
         };
+        if let (Some(meter), Some(Ok(bytes))) = (&mut self.meter, &item) {
+            meter.pass(bytes.len() as u64);
+        }
         if !matches!(item, Some(Ok(_))) {
             if let (Source::Wire(wire), Some(Err(_))) = (&self.source, &item) {
                 wire.shared.broken.store(true, Ordering::Relaxed);
@@ -268,6 +304,7 @@ impl From<Bytes> for RequestBody {
         Self {
             len: Some(bytes.len() as u64),
             source: Source::Memory(bytes),
+            meter: None,
         }
     }
 }

@@ -21,6 +21,7 @@ use http::header::{
 use http::{HeaderMap, Method, StatusCode, Version};
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
+use wharf_core::access::Meter;
 use wharf_oci::ErrorCode;
 
 use super::body::{Body, Facts, SendError};
@@ -245,6 +246,7 @@ async fn finish(
     ticket.status = Some(status);
     response.body_mut().render(ticket.id.as_str());
     ticket.facts = response.body_mut().take_facts();
+    ticket.meter = response.body_mut().take_meter();
     let len = response.body().remaining();
     let h2 = conn.protocol == Protocol::H2;
     let headers = response.headers_mut();
@@ -293,6 +295,9 @@ async fn finish(
         response.body().remaining()
     };
     ticket.complete = !streamed;
+    if let Some(meter) = &mut ticket.meter {
+        meter.pass(ticket.sent);
+    }
     response.map(|body| OutBody {
         body,
         lane: conn.lane.clone(),
@@ -348,6 +353,7 @@ struct Ticket {
     left: Option<Arc<request::Shared>>,
     status: Option<StatusCode>,
     facts: Option<Box<Facts>>,
+    meter: Option<Box<Meter>>,
     sent: u64,
     complete: bool,
     refused: bool,
@@ -376,6 +382,7 @@ impl Ticket {
             left,
             status: None,
             facts: None,
+            meter: None,
             sent: 0,
             complete: false,
             refused: false,
@@ -459,6 +466,9 @@ impl http_body::Body for OutBody {
                 }
                 if let Some(ticket) = &mut this.ticket {
                     ticket.sent += bytes as u64;
+                    if let Some(meter) = &mut ticket.meter {
+                        meter.pass(bytes as u64);
+                    }
                     ticket.complete = this.body.is_end_stream();
                 }
             }

@@ -305,6 +305,7 @@ mod tests {
                 ..wharf_blob::Figures::default()
             },
             caches: vec![("token", 5, 2)],
+            limited: vec![("reads", 3)],
             ..Sample::default()
         }
     }
@@ -319,6 +320,7 @@ mod tests {
             "wharf_blob_operations_total{operation=\"sync\"} 3",
             "wharf_blob_operation_seconds_total{operation=\"sync\"} 1.5",
             "wharf_cache_lookups_total{cache=\"token\",result=\"hit\"} 5",
+            "wharf_rate_limited_total{kind=\"reads\"} 3",
             "# TYPE process_cpu_seconds counter",
             "# TYPE process_resident_memory_bytes gauge",
         ] {

@@ -40,6 +40,8 @@ pub struct Sample {
     pub caches: Vec<(&'static str, u64, u64)>,
     /// Sign-ins, refusals and reads that came to the audit log, and those of them that were only counted together.
     pub audit: (u64, u64),
+    /// Requests that were refused by rates, by kind.
+    pub limited: Vec<(&'static str, u64)>,
 }
 
 /// Writes the sample that was taken last.
@@ -203,7 +205,12 @@ impl Collector for Latest {
             "Look-ups in memory, by cache and result",
             None,
             lookups,
-        )
+        )?;
+        let limited = sample.limited.iter();
+        let limited = limited.map(|&(kind, count)| ([("kind", kind)], count));
+        let help =
+            "Requests that rates refused, by kind; with its immediate retries each counts once";
+        out.counters("rate_limited", help, None, limited)
     }
 }
 

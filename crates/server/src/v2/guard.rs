@@ -3,11 +3,13 @@
 //! Decides on the name and the credentials alone, before anything is looked up, so that no answer depends on what
 //! exists (AUTH-8). Refusals carry the challenge that tells a client how to do better.
 
+use std::borrow::Cow;
+
 use http::StatusCode;
 use http::header::{AUTHORIZATION, HeaderValue, WWW_AUTHENTICATE};
 use wharf_core::access::{
-    AuthFailure, Caller, Circumstances, Decision, INSUFFICIENT_SCOPE, INVALID_TOKEN, Permission,
-    read_authorization, scope_for,
+    ANONYMOUS, AuthFailure, Caller, Circumstances, Decision, INSUFFICIENT_SCOPE, INVALID_TOKEN,
+    Permission, Principal, read_authorization, scope_for,
 };
 use wharf_core::upload;
 use wharf_oci::{Authorization, Challenge, ErrorCode, Scope};
@@ -15,7 +17,7 @@ use wharf_oci::{Authorization, Challenge, ErrorCode, Scope};
 use super::{V2, audit};
 use crate::http::error::ApiError;
 use crate::http::route::Route;
-use crate::http::{Request, Scheme};
+use crate::http::{Facts, Request, Scheme};
 
 /// How `/v2/` asks for credentials.
 #[derive(Debug, Clone)]
@@ -29,6 +31,17 @@ pub struct Challenges {
 impl V2 {
     /// Lets a request in, or says why not.
     pub(super) async fn admit(&self, request: &Request, route: &Route) -> Result<Caller, ApiError> {
+        self.admit_noting(request, route, &mut Facts::default())
+            .await
+    }
+
+    /// The same, and notes who asks, whether they are let in or not.
+    pub(super) async fn admit_noting(
+        &self,
+        request: &Request,
+        route: &Route,
+        facts: &mut Facts,
+    ) -> Result<Caller, ApiError> {
         let access = &self.registry.access;
         let permission = route.permission(&request.method);
         let repository = route.repository();
@@ -50,10 +63,24 @@ impl V2 {
             Err(failure) => (String::new(), Err(failure)),
         };
         audit::sign_in(&self.registry, request, came, name, &caller);
-        let caller = caller.map_err(|failure| {
-            let scope = permission.and_then(|permission| scope_for(permission, repository));
-            self.unauthenticated(request, scope, failure)
-        })?;
+        let caller = match caller {
+            Ok(caller) => caller,
+            Err(failure) => {
+                let scope = permission.and_then(|permission| scope_for(permission, repository));
+                let refusal = self.unauthenticated(request, scope, failure);
+                request.count(access, &Caller::anonymous().under(came), None)?;
+                return Err(refusal);
+            }
+        };
+        facts.principal = Some(match &caller.principal {
+            Principal::Anonymous => Cow::Borrowed(ANONYMOUS),
+            known => Cow::Owned(known.name().to_owned()),
+        });
+        // For such a caller something may be looked up before it is decided.
+        let early = caller.expired_since.is_some();
+        if early {
+            request.count(access, &caller, None)?;
+        }
 
         let decision = match (route, permission, repository) {
             (Route::Ping | Route::Extensions { name: None }, ..) => access.decide_ping(&caller),
@@ -70,6 +97,10 @@ impl V2 {
             }
             (_, None, _) => Decision::Allow,
         };
+        if !early {
+            let place = repository.filter(|_| decision == Decision::Allow);
+            request.count(access, &caller, place)?;
+        }
         match decision {
             Decision::Allow => Ok(caller),
             Decision::Challenge { scope, error } => {
@@ -135,11 +166,11 @@ impl V2 {
         failure: AuthFailure,
     ) -> ApiError {
         self.metrics.auth_failed(failure.reason());
+        if let Some(retry_after) = failure.retry_after() {
+            return ApiError::new(ErrorCode::TooManyRequests, failure.to_string())
+                .with_retry_after(retry_after);
+        }
         match failure {
-            AuthFailure::Busy { retry_after } | AuthFailure::Guessing { retry_after } => {
-                ApiError::new(ErrorCode::TooManyRequests, failure.to_string())
-                    .with_retry_after(retry_after)
-            }
             AuthFailure::Store(error) => error.into(),
             failure => {
                 let error = failure.challenge_error();

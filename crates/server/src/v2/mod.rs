@@ -22,7 +22,7 @@ use std::sync::Arc;
 
 use http::Method;
 use wharf_core::Registry;
-use wharf_core::access::{ANONYMOUS, Caller, Circumstances, Principal};
+use wharf_core::access::{Caller, Circumstances, Meter};
 use wharf_oci::ErrorCode;
 
 use crate::http::error::ApiError;
@@ -89,8 +89,12 @@ impl V2 {
                 .and_then(|route| route.repository().cloned()),
             ..Facts::default()
         };
-        let answer = self.answer(&mut request, &mut facts).await;
+        let mut meter = None;
+        let answer = self.answer(&mut request, &mut facts, &mut meter).await;
         let mut response = answer.unwrap_or_else(ApiError::into_response);
+        if let Some(meter) = meter {
+            response.body_mut().set_meter(meter);
+        }
         response.body_mut().set_facts(facts);
         response
     }
@@ -123,7 +127,12 @@ impl V2 {
         self.admit(request, &route).await.map(|_| ())
     }
 
-    async fn answer(&self, request: &mut Request, facts: &mut Facts) -> Answer {
+    async fn answer(
+        &self,
+        request: &mut Request,
+        facts: &mut Facts,
+        meter: &mut Option<Meter>,
+    ) -> Answer {
         let route = match &request.route {
             Ok(route) => route.clone(),
             Err(error) => return Err(ApiError::from(error.clone())),
@@ -131,9 +140,13 @@ impl V2 {
         if !route.methods().contains(&request.method) {
             return Err(ApiError::method_not_allowed(route.methods()));
         }
-        let caller = self.admit(request, &route).await?;
+        let caller = self.admit_noting(request, &route, facts).await?;
+        *meter = self.registry.access.meter(&caller, route.repository());
+        if let Some(meter) = meter {
+            request.body.set_meter(meter.another());
+        }
         let origin = audit::origin(&self.registry, &caller, request, &route);
-        let work = self.act(&caller, request, &route, facts);
+        let work = self.act(&caller, request, &route);
         let answer = match origin {
             Some(origin) => Box::pin(origin.scope(work)).await,
             None => work.await,
@@ -145,17 +158,7 @@ impl V2 {
     }
 
     /// Does what the caller may.
-    async fn act(
-        &self,
-        caller: &Caller,
-        request: &mut Request,
-        route: &Route,
-        facts: &mut Facts,
-    ) -> Answer {
-        facts.principal = Some(match &caller.principal {
-            Principal::Anonymous => Cow::Borrowed(ANONYMOUS),
-            known => Cow::Owned(known.name().to_owned()),
-        });
+    async fn act(&self, caller: &Caller, request: &mut Request, route: &Route) -> Answer {
         let call = Call {
             registry: &self.registry,
             caller,

@@ -203,13 +203,13 @@ fn success(grant: &TokenGrant, posted: bool) -> Response {
 /// 401 for credentials that are no good; the challenge is Basic, since that is what this address takes.
 fn refuse(access: &Access, failure: AuthFailure) -> Box<Refusal> {
     let (reason, told) = (failure.reason(), failure.told());
-    let error = match failure {
-        AuthFailure::Busy { retry_after } | AuthFailure::Guessing { retry_after } => {
+    let error = match (failure.retry_after(), failure) {
+        (Some(retry_after), failure) => {
             ApiError::new(ErrorCode::TooManyRequests, failure.to_string())
                 .with_retry_after(retry_after)
         }
-        AuthFailure::Store(error) => error.into(),
-        failure => {
+        (None, AuthFailure::Store(error)) => error.into(),
+        (None, failure) => {
             let challenge = Challenge {
                 scheme: "Basic".into(),
                 realm: access.service().into(),

@@ -455,6 +455,11 @@ async fn changes_of_the_configuration_are_noticed_and_broken_ones_change_nothing
     serve.wait_for_log("did you mean \\\"reader\\\"?").await;
     assert!(serve.log().contains("wharf.toml:2"), "{}", serve.log());
     stranger.get(list).send().await.expect_status(401);
+
+    std::fs::write(&file, "[rate_limits]\nreads = \"1/h\"\n").unwrap();
+    serve.wait_for_log("rate_limits.reads is now").await;
+    stranger.get(list).send().await.expect_status(401);
+    stranger.get(list).send().await.expect_status(429);
 }
 
 /// Spec: UP-10.

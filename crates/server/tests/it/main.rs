@@ -50,6 +50,7 @@ mod postgres;
 mod postgres_reach;
 mod probes;
 mod race;
+mod rate;
 mod referrer;
 mod replica;
 mod restart;

@@ -1,0 +1,255 @@
+//! How often a client may ask: token buckets by principal and address.
+//!
+//! [`Access::admit`](super::Access::admit) is called once for each request, when it is known who asks and whether they may, and
+//! before anything is looked up; [`Access`](super::Access) itself asks before it computes a password and before it makes a token.
+//! Principal and address together have a bucket, so that one node in a loop slows neither the other nodes that share its robot
+//! nor the others behind its gateway. Everything is in the memory of this process: see `docs/reference/limits.md`.
+
+mod bucket;
+mod rule;
+
+use std::hash::{BuildHasher as _, Hash, RandomState};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use wharf_oci::RepositoryName;
+
+pub use self::bucket::MOST_BUCKETS;
+pub use self::rule::{Per, Rate, RateKind, RateOverride, RateRules};
+
+use self::bucket::{Buckets, Refused};
+use super::policy::Policy;
+use super::principal::{Caller, Principal};
+use crate::clock::Clock;
+
+/// Clients that are refused together are told to come back within so many seconds of each other.
+const SPREAD: u64 = 3;
+/// So many bytes pass between two looks at the bucket.
+const STEP: u64 = 4 << 20;
+
+/// Too much was asked for.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("too many {}: {key} allows {rate}; try again in {} s", kind.what(), retry_after.as_secs())]
+pub struct Limited {
+    /// Of what.
+    pub kind: RateKind,
+    /// When to ask again, in whole seconds.
+    pub retry_after: Duration,
+    /// Where the rate stands in the configuration.
+    key: String,
+    rate: Rate,
+}
+
+/// All buckets of this process, and the rules by which they fill.
+pub(crate) struct Rates {
+    rules: ArcSwap<RateRules>,
+    buckets: Buckets,
+    /// Nobody outside can tell which clients share a set, or aim at another's bucket.
+    hasher: RandomState,
+    clock: Arc<dyn Clock>,
+    refused: [AtomicU64; RateKind::ALL.len()],
+}
+
+impl std::fmt::Debug for Rates {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Rates")
+            .field("rules", &self.rules)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Whose bucket it is.
+#[derive(Hash)]
+struct Key<'a> {
+    kind: RateKind,
+    rule: Option<(&'a str, Option<&'static str>)>,
+    principal: Option<&'a Principal>,
+    place: Option<(bool, u64)>,
+}
+
+impl Rates {
+    pub(crate) fn new(rules: RateRules, clock: Arc<dyn Clock>) -> Self {
+        Self {
+            rules: ArcSwap::from_pointee(rules.in_order()),
+            buckets: Buckets::new(),
+            hasher: RandomState::new(),
+            clock,
+            refused: Default::default(),
+        }
+    }
+
+    /// Puts other rules in force. What has been taken stays taken.
+    pub(crate) fn configure(&self, rules: RateRules) {
+        self.rules.store(Arc::new(rules.in_order()));
+    }
+
+    /// Requests that were refused, by kind; one that was repeated at once counts once.
+    pub(crate) fn refused(&self) -> Vec<(&'static str, u64)> {
+        let counts = RateKind::ALL.iter().zip(&self.refused);
+        counts
+            .map(|(kind, count)| (kind.as_str(), count.load(Ordering::Relaxed)))
+            .collect()
+    }
+
+    /// Takes one password to compute.
+    pub(crate) fn sign_in(&self, address: Option<IpAddr>) -> Result<(), Limited> {
+        let rules = self.rules.load();
+        let Some(rate) = rules.sign_in else {
+            return Ok(());
+        };
+        let kind = RateKind::SignIn;
+        let key = self.hasher.hash_one(Key {
+            kind,
+            rule: None,
+            principal: None,
+            place: place(address),
+        });
+        let taken = self
+            .buckets
+            .take(key, self.now(), rate.cost(1), rate.whole(), || 0);
+        taken.map_err(|refused| self.limited(kind, rate, RateRules::key(kind, None), refused, key))
+    }
+
+    /// Takes one request, unless as many bytes have passed as may. `request` tells requests apart.
+    pub(crate) fn take(
+        &self,
+        kind: RateKind,
+        policy: &Policy,
+        caller: &Caller,
+        repository: Option<&RepositoryName>,
+        request: &[&[u8]],
+    ) -> Result<(), Limited> {
+        let rules = self.rules.load();
+        let print = || self.hasher.hash_one(request) as u32;
+        let now = self.now();
+        let find = |kind| rules.find(kind, policy, caller, repository);
+        let passes_bytes = kind != RateKind::Token;
+        if passes_bytes && let Some((rate, rule)) = find(RateKind::Bytes) {
+            let key = self.key(RateKind::Bytes, rule, caller);
+            let whole = rate.cost(rate.burst());
+            let looked = self.buckets.look(key, now, whole, print);
+            looked.map_err(|refused| {
+                let named = RateRules::key(RateKind::Bytes, rule);
+                self.limited(RateKind::Bytes, rate, named, refused, key)
+            })?;
+        }
+        let Some((rate, rule)) = find(kind) else {
+            return Ok(());
+        };
+        let key = self.key(kind, rule, caller);
+        let taken = self
+            .buckets
+            .take(key, now, rate.cost(1), rate.whole(), print);
+        taken.map_err(|refused| self.limited(kind, rate, RateRules::key(kind, rule), refused, key))
+    }
+
+    /// What counts the bytes of a request, if they are limited.
+    pub(crate) fn meter(
+        self: &Arc<Self>,
+        policy: &Policy,
+        caller: &Caller,
+        repository: Option<&RepositoryName>,
+    ) -> Option<Meter> {
+        let rules = self.rules.load();
+        let (rate, rule) = rules.find(RateKind::Bytes, policy, caller, repository)?;
+        Some(Meter {
+            key: self.key(RateKind::Bytes, rule, caller),
+            rates: self.clone(),
+            rate,
+            passed: 0,
+        })
+    }
+
+    fn key(&self, kind: RateKind, rule: Option<&RateOverride>, caller: &Caller) -> u64 {
+        self.hasher.hash_one(Key {
+            kind,
+            rule: rule.map(|rule| (&*rule.on, rule.role.map(super::Role::as_str))),
+            principal: Some(&caller.principal),
+            place: place(caller.circumstances.address),
+        })
+    }
+
+    fn limited(
+        &self,
+        kind: RateKind,
+        rate: Rate,
+        key: String,
+        refused: Refused,
+        bucket: u64,
+    ) -> Limited {
+        if !refused.again {
+            self.refused[kind as usize].fetch_add(1, Ordering::Relaxed);
+        }
+        let seconds = refused.wait.unsigned_abs().div_ceil(1_000_000_000);
+        // Not all at once again; and the same for a client that asks again.
+        let later = (bucket >> 32) % SPREAD;
+        Limited {
+            kind,
+            retry_after: Duration::from_secs(seconds + later),
+            key,
+            rate,
+        }
+    }
+
+    fn now(&self) -> i64 {
+        self.clock.steady_ms().saturating_mul(1_000_000)
+    }
+}
+
+/// Counts the bytes of one body while they pass, and what is left when it is dropped.
+#[derive(Debug)]
+pub struct Meter {
+    rates: Arc<Rates>,
+    key: u64,
+    rate: Rate,
+    passed: u64,
+}
+
+impl Meter {
+    /// So many bytes have passed.
+    pub fn pass(&mut self, bytes: u64) {
+        self.passed = self.passed.saturating_add(bytes);
+        if self.passed >= STEP {
+            self.settle();
+        }
+    }
+
+    /// Another one for the other direction.
+    #[must_use]
+    pub fn another(&self) -> Self {
+        Self {
+            rates: self.rates.clone(),
+            key: self.key,
+            rate: self.rate,
+            passed: 0,
+        }
+    }
+
+    fn settle(&mut self) {
+        let bytes = std::mem::take(&mut self.passed);
+        if bytes > 0 {
+            let cost = self.rate.cost(bytes);
+            self.rates.buckets.charge(self.key, self.rates.now(), cost);
+        }
+    }
+}
+
+impl Drop for Meter {
+    fn drop(&mut self) {
+        self.settle();
+    }
+}
+
+/// What counts as one address: of IPv6 the 64 bits of a network, since its host can choose the rest for each request.
+fn place(address: Option<IpAddr>) -> Option<(bool, u64)> {
+    address.map(|address| match address.to_canonical() {
+        IpAddr::V4(address) => (false, address.to_bits().into()),
+        IpAddr::V6(address) => (true, (address.to_bits() >> 64) as u64),
+    })
+}
+
+#[cfg(test)]
+mod tests;
