@@ -40,6 +40,7 @@ pub(crate) const FIRST_PAIR: &[&str] = &[
     "api_support",
     "api_table",
     "api_tag",
+    "audit",
     "client",
     "clock",
     "command",

@@ -5,6 +5,7 @@
 //! `app`, they never import each other.
 
 pub mod access;
+pub mod audit;
 pub mod backup;
 pub mod blob;
 mod cache;

@@ -14,6 +14,7 @@ use wharf_meta::Meta;
 use wharf_oci::RepositoryName;
 
 use crate::access::Access;
+use crate::audit::Gatherer;
 use crate::cache::Manifests;
 use crate::clock::{Ages, Clock};
 use crate::gc;
@@ -40,6 +41,8 @@ pub struct Registry {
     pub freed: gc::Tally,
     /// Told when somebody here added a job or let one run: whoever takes jobs looks at once.
     pub jobs: Notify,
+    /// Sign-ins, refusals and reads on their way into the audit log.
+    pub audit: Gatherer,
     /// Backups that are running: bytes that were replaced stay until they are done.
     pub(crate) holds: AtomicUsize,
     /// Manifests that were asked for lately.
@@ -71,6 +74,7 @@ impl Registry {
             rules: ArcSwap::from_pointee(gc::Rules::default()),
             freed: gc::Tally::default(),
             jobs: Notify::new(),
+            audit: Gatherer::default(),
             holds: AtomicUsize::new(0),
             manifests: Manifests::default(),
             uploads: upload::Locks::default(),

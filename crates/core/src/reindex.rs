@@ -279,7 +279,7 @@ mod tests {
     async fn what_is_about_to_go_is_left_to_go() {
         let house = House::new().await;
         let (key, digest) = leave(&house, &[3; LARGE]).await;
-        let discard = wharf_meta::audit::Discard {
+        let discard = wharf_meta::recheck::Discard {
             keys: vec![(key.to_string(), digest.clone())],
             at: 2,
         };

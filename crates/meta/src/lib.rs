@@ -17,6 +17,7 @@ pub mod look;
 mod meta;
 mod migration;
 mod ops;
+pub mod origin;
 mod stats;
 mod tx;
 mod value;
@@ -41,9 +42,11 @@ pub use meta::{Meta, Opened};
 pub use migration::SCHEMA;
 pub use ops::{
     access, adopt, audit, blob, candidate, counter, credential, event, hold, invitation, job,
-    manifest, mark, multipart, principal, quarantine, referrer, refresh_token, replica, repository,
+    manifest, mark, multipart, principal, quarantine, recheck, referrer, refresh_token, replica,
+    repository,
     restorable, setting, signing_key, tag, upload, usage,
 };
+pub use origin::Origin;
 pub use stats::{Slow, Stats};
 pub use tx::{Counter, Op, ReadOp, Tx};
 pub use value::{Cell, Id, Row, Val};

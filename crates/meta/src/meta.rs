@@ -10,6 +10,7 @@ use crate::engine::postgres::{self, PostgresOptions};
 use crate::engine::sqlite::{self, SqliteOptions};
 use crate::error::{Error, Result};
 use crate::fresh::Stamp;
+use crate::origin;
 use crate::stats::Stats;
 use crate::tx::{Op, ReadOp};
 
@@ -81,7 +82,10 @@ impl Meta {
     }
 
     /// Runs an operation; when this gives `Ok`, it is durable. An operation whose future is dropped may still happen.
+    ///
+    /// What it records comes from where the caller is said to come from: [`crate::Origin::scope`].
     pub async fn write<O: Op>(&self, op: O) -> Result<O::Out> {
+        let op = origin::Carried::new(op);
         match &self.engine {
             Engine::Sqlite(engine) => engine.write(op).await,
             Engine::Postgres(engine) => Box::pin(engine.write(op)).await,

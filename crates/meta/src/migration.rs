@@ -70,8 +70,13 @@ pub(crate) const ALL: &[Migration] = &[
     },
     Migration {
         number: 10,
+        name: "audit",
+        sql: include_str!("migrations/0010_audit.sql"),
+    },
+    Migration {
+        number: 11,
         name: "invitations",
-        sql: include_str!("migrations/0010_invitations.sql"),
+        sql: include_str!("migrations/0011_invitations.sql"),
     },
 ];
 

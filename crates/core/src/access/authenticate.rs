@@ -81,6 +81,20 @@ impl AuthFailure {
         }
     }
 
+    /// Why, in words that are the same each time, for the audit log.
+    pub fn told(&self) -> String {
+        match self {
+            Self::Busy { .. } => "too many sign-ins at once".to_owned(),
+            Self::Guessing { .. } => {
+                "too many wrong passwords for this user from this address".to_owned()
+            }
+            Self::Limited(_) => "too many requests".to_owned(),
+            // What stands there is not ours.
+            Self::Scheme(_) => "the Authorization scheme is not supported".to_owned(),
+            other => other.to_string(),
+        }
+    }
+
     /// When to ask again, if it is too much and not wrong: 429.
     pub const fn retry_after(&self) -> Option<Duration> {
         match self {
@@ -222,6 +236,7 @@ impl Access {
         };
         Ok(Some(Caller {
             narrow: credential.narrow.clone(),
+            credential: Some(credential.id.clone()),
             ..Caller::direct(user.principal()).under(Circumstances { sign_in, ..came })
         }))
     }

@@ -12,6 +12,9 @@ use super::policy::{Policy, is_within, usual_tags};
 use super::principal::{Caller, Principal};
 use super::role::Permission;
 
+/// So many bindings are looked through at most for what allowed a change: a push must not get slower with every grant. Where there
+/// are more, an entry of the audit log names a rule only if it stands among the first.
+const MOST_RULES: usize = 2_000;
 /// Most names of those who could give a right.
 const MOST_GRANTORS: usize = 20;
 
@@ -125,5 +128,27 @@ impl Policy {
             (Subject::Group(group), _) => groups.contains(group.as_str()),
             _ => false,
         }
+    }
+}
+
+impl super::Access {
+    /// The binding that allows something, in words for the audit log; empty when none does.
+    pub fn rule(
+        &self,
+        caller: &Caller,
+        permission: Permission,
+        repository: Option<&RepositoryName>,
+    ) -> String {
+        let policy = self.policy();
+        let path = repository.map_or("", RepositoryName::as_str);
+        let tags = usual_tags(permission);
+        let mut reaching = policy.reaching_among(&caller.principal, path, MOST_RULES);
+        let by = reaching.find(|one| {
+            one.permissions.contains(permission)
+                && one.conditions.unmet(&caller.circumstances, tags).is_none()
+        });
+        by.map_or_else(String::new, |binding| {
+            format!("{binding} ({})", binding.origin)
+        })
     }
 }

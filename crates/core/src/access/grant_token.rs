@@ -85,6 +85,8 @@ pub struct TokenGrant {
     pub refresh_token: Option<Password>,
     /// To whom, for the log.
     pub principal: Principal,
+    /// The id of the credential that was proved, or how the principal signed in without one.
+    pub credential: String,
 }
 
 /// Why no token is given.
@@ -170,6 +172,7 @@ impl Access {
             issued_at: now - now.rem_euclid(1_000),
             granted: self.granted(&caller, &scopes),
             refresh_token,
+            credential: caller.origin("").credential,
             principal: caller.principal,
         })
     }

@@ -62,6 +62,11 @@ pub(crate) enum Form {
     Whole,
 }
 
+/// Whether the text is one of our secrets, whole or broken.
+pub(crate) fn is_secret(text: &str) -> bool {
+    form(text) != Form::Other
+}
+
 /// Tells by the form alone.
 pub(crate) fn form(text: &str) -> Form {
     let kinds = [SecretKind::Token, SecretKind::Robot, SecretKind::Invitation];

@@ -76,7 +76,7 @@ use credential::Credentials;
 pub(crate) use credential::{ROBOT, write_scopes};
 use htpasswd::HtpasswdFile;
 use keys::Keyring;
-pub(crate) use machine_secret::{Form, SecretKind, form, new_secret};
+pub(crate) use machine_secret::{Form, SecretKind, form, is_secret, new_secret};
 pub(crate) use policy::check_user_name;
 pub(crate) use secret::{hash_secret, random_id};
 
@@ -186,6 +186,7 @@ pub struct Access {
     credentials: Credentials,
     rates: Arc<Rates>,
     tokens: Tokens,
+    pub(crate) log_keys: crate::audit::LogKeys,
     identity_tokens: bool,
     token_seconds: i64,
     push_token_seconds: i64,
@@ -229,6 +230,7 @@ impl Access {
         let overlap =
             ms(push_token_lifetime) + ms(options.upload_grace) + 2 * LEEWAY_SECONDS * 1_000;
         let rotation = ms(options.key_rotation).max(60_000);
+        let log_keys = crate::audit::LogKeys::new(sealing.of_log());
         let keys = Keyring::open(secrets.clone(), sealing, rotation, overlap, now).await?;
         Ok(Self {
             rights,
@@ -239,6 +241,7 @@ impl Access {
             secrets,
             passwords: Passwords::new(options.password_threads, options.password_attempts),
             tokens: Tokens::new(options.service, keys),
+            log_keys,
             identity_tokens: options.identity_tokens,
             token_seconds: ms(token_lifetime) / 1_000,
             push_token_seconds: ms(push_token_lifetime) / 1_000,

@@ -474,9 +474,19 @@ impl Policy {
         principal: &Principal,
         path: &'a str,
     ) -> impl Iterator<Item = &'a Binding> {
+        self.reaching_among(principal, path, usize::MAX)
+    }
+
+    /// The same of the first so many bindings.
+    pub(super) fn reaching_among<'a>(
+        &'a self,
+        principal: &Principal,
+        path: &'a str,
+        most: usize,
+    ) -> impl Iterator<Item = &'a Binding> {
         let numbers = self.numbers(principal);
         let mine: BTreeSet<u32> = numbers.iter().collect();
-        self.bindings.iter().filter(move |binding| {
+        self.bindings.iter().take(most).filter(move |binding| {
             let number = match &binding.subject {
                 Subject::Anonymous => Some(ANYBODY),
                 Subject::SignedIn => Some(ANYBODY_SIGNED_IN),

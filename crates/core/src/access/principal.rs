@@ -146,6 +146,8 @@ pub struct Caller {
     pub expired_since: Option<i64>,
     /// What the credential leaves of the principal's rights; `None`: all of them.
     pub narrow: Option<Arc<Narrow>>,
+    /// The id of the robot's secret or API token, or of what the bearer token was bought with; `None`: it was none of these.
+    pub credential: Option<Arc<str>>,
     /// What conditions can ask for.
     pub circumstances: Circumstances,
 }
@@ -158,6 +160,7 @@ impl Caller {
             scopes: None,
             expired_since: None,
             narrow: None,
+            credential: None,
             circumstances: Circumstances::UNKNOWN,
         }
     }
@@ -169,6 +172,7 @@ impl Caller {
             scopes: None,
             expired_since: None,
             narrow: None,
+            credential: None,
             circumstances: Circumstances::UNKNOWN,
         }
     }

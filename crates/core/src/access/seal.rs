@@ -8,6 +8,7 @@
 use std::fmt;
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use aws_lc_rs::hmac;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest as _, Sha256};
@@ -29,6 +30,8 @@ const SETTING: &str = "secret_key";
 struct SecretKey {
     name: [u8; NAME],
     key: LessSafeKey,
+    /// Another key made of it, which authenticates the audit log and nothing else.
+    log: hmac::Key,
 }
 
 /// Keys from outside the metadata store; the first one seals.
@@ -94,9 +97,12 @@ impl SecretKey {
         let mut name = [0; NAME];
         name.copy_from_slice(&digest[..NAME]);
         let key = UnboundKey::new(&AES_256_GCM, &bytes).ok()?;
+        let log = hmac::Key::new(hmac::HMAC_SHA256, &bytes);
+        let log = hmac::sign(&log, b"wharf audit log 1");
         Some(Self {
             name,
             key: LessSafeKey::new(key),
+            log: hmac::Key::new(hmac::HMAC_SHA256, log.as_ref()),
         })
     }
 }
@@ -142,6 +148,11 @@ impl SecretKeys {
     /// The name of the key that seals: tells nothing about it.
     pub fn name(&self) -> String {
         hex(&self.0[0].name)
+    }
+
+    /// The keys of the audit log; the first one signs.
+    pub(crate) fn of_log(&self) -> Vec<hmac::Key> {
+        self.0.iter().map(|key| key.log.clone()).collect()
     }
 
     fn standing(&self, name: &str) -> Standing {

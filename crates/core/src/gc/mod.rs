@@ -2,27 +2,27 @@
 //!
 //! Nothing here walks over the store to find garbage: operations leave candidates when they remove the last reference of
 //! something, and a push or mount makes one from birth ([`wharf_meta::candidate`]). The jobs here wait until their grace is
-//! over, decide each in one transaction, and remove the bytes of the very key that the transaction marked. [`Audit`] and
+//! over, decide each in one transaction, and remove the bytes of the very key that the transaction marked. [`Recheck`] and
 //! [`Sweep`] are slow walks for what the ordinary way cannot know: rows of older versions, and files that never had a row.
 //!
 //! Called by the jobs of `app` and by `wharf gc`. Must never remove bytes that a row names, and nothing while
 //! [`paused`].
 
-mod audit;
 mod collect;
 mod plan;
 mod purge;
+mod recheck;
 mod rules;
 mod sweep;
 #[cfg(test)]
 mod tests;
 mod untagged;
 
-pub use self::audit::Audit;
 pub(crate) use self::collect::remove;
 pub use self::collect::{Collect, Freed, Tally, free_now};
 pub use self::plan::{Plan, Planned, plan};
 pub use self::purge::Purge;
+pub use self::recheck::Recheck;
 pub(crate) use self::rules::fading;
 pub use self::rules::{Rules, Windows};
 pub use self::sweep::Sweep;

@@ -2,6 +2,7 @@
 
 use wharf_oci::RepositoryName;
 
+use crate::audit;
 use crate::registry::Registry;
 
 /// The last part of a grace in which a candidate counts as absent is this long at most, in milliseconds...
@@ -42,6 +43,8 @@ pub struct Rules {
     pub scrub: i64,
     /// How long events are kept, in milliseconds.
     pub events: i64,
+    /// What is in the audit log, and for how long.
+    pub audit: audit::Rules,
 }
 
 impl Default for Rules {
@@ -56,6 +59,7 @@ impl Default for Rules {
             untagged: None,
             scrub: 30 * DAY,
             events: 30 * DAY,
+            audit: audit::Rules::default(),
         }
     }
 }

@@ -6,7 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 use wharf_blob::{Key, Part, Stored};
-use wharf_meta::{audit as rows, quarantine};
+use wharf_meta::{quarantine, recheck as rows};
 
 use super::paused;
 use crate::error::Result;

@@ -343,7 +343,7 @@ async fn nothing_goes_while_paused() {
     house.clock.advance(2 * DAY);
     collect(&house).await;
     house.run::<Sweep>().await;
-    house.run::<Audit>().await;
+    house.run::<Recheck>().await;
     assert_eq!(files(&house), 1);
     resume(&house.registry).await.unwrap();
     collect(&house).await;
@@ -368,12 +368,12 @@ async fn freeing_now_takes_all_that_nothing_needs_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn the_audit_leaves_what_is_needed() {
+async fn the_recheck_leaves_what_is_needed() {
     let house = House::new().await;
     house.push_image("v1", &noise(17, LARGE)).await;
     house.clock.advance(2 * DAY);
     collect(&house).await;
-    house.run::<Audit>().await;
+    house.run::<Recheck>().await;
     assert!(resolves(&house, "v1").await);
 }
 

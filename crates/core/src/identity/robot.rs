@@ -136,6 +136,7 @@ pub async fn rotate_robot(
     let extend = credential::Extend {
         name: name.into(),
         expires_at,
+        at: now,
     };
     let done = registry.meta.write(extend).await?
         && registry
@@ -206,7 +207,11 @@ async fn remove(registry: &Registry, name: &str) -> Result<()> {
     let (owned, kind) = (name.to_owned(), ROBOT.to_owned());
     let done = registry
         .meta
-        .write(credential::RemovePrincipal { name: owned, kind })
+        .write(credential::RemovePrincipal {
+            name: owned,
+            kind,
+            at: now,
+        })
         .await?;
     registry.access.forget(name);
     if done { Ok(()) } else { Err(unknown(name)) }

@@ -118,7 +118,8 @@ pub async fn owner_of(registry: &Registry, id: &str) -> Result<Option<Owner>> {
 /// Ends a token, or one secret of a robot, by its id; gives whose it was. What it bought ends with it. Who may do that is for the
 /// caller to know.
 pub async fn revoke_token(registry: &Registry, id: &str) -> Result<String> {
-    let revoke = credential::Revoke { id: id.into() };
+    let at = registry.clock.now_ms();
+    let revoke = credential::Revoke { id: id.into(), at };
     let whose = registry.meta.write(revoke).await?;
     registry.access.forget(whose.as_deref().unwrap_or_default());
     whose.ok_or_else(|| {

@@ -125,7 +125,11 @@ pub async fn remove_user(
     let (owned, kind) = (name.to_owned(), KIND.to_owned());
     let done = registry
         .meta
-        .write(credential::RemovePrincipal { name: owned, kind })
+        .write(credential::RemovePrincipal {
+            name: owned,
+            kind,
+            at: now,
+        })
         .await?;
     registry.access.forget(name);
     if done { Ok(()) } else { Err(unknown(name)) }

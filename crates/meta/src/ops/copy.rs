@@ -115,8 +115,11 @@ pub(crate) static TABLES: &[Table] = &[
     table("job_kind", 1, PAGE, &["kind"]),
     // A transaction of one server says nothing to another: what came with a copy is older than all that is written there.
     Table { fixed: Some(("transaction_id", "0")), ..table("event", 1, PAGE,
-        &["id", "at", "kind", "repository", "digest", "tag", "actor", "payload"]) },
+        &["id", "at", "kind", "repository", "digest", "tag", "actor", "payload", "credential", "address", "request"]) },
     Table { fixed: Some(("seen_transaction", "0")), ..table("event_cursor", 1, PAGE, &["consumer", "seen", "moved_at"]) },
+    table("audit_entry", 1, PAGE, &["seq", "at", "action", "principal", "credential", "address", "request", "repository", "digest",
+        "tag", "detail", "hash", "mac"]),
+    table("audit_head", 1, PAGE, &["id", "seq", "hash", "cut_seq", "cut_hash", "mac"]),
     table("counter", 1, PAGE, &["name", "value"]),
     table("counter_delta", 1, PAGE, &["id", "name", "delta"]),
 ];

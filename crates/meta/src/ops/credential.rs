@@ -4,6 +4,10 @@
 
 use std::fmt;
 
+use serde_json::{Value, json};
+
+use super::event::{self, Fact, Kind};
+use super::principal;
 use crate::error::Result;
 use crate::tx::{Op, ReadOp, Tx};
 use crate::vals;
@@ -79,6 +83,35 @@ async fn insert<T: Tx>(tx: &mut T, row: &CredentialRow) -> Result<()> {
     Ok(())
 }
 
+/// What the audit log says of one: all but the secret's hash.
+fn told(row: &CredentialRow) -> Value {
+    json!({
+        "id": row.id,
+        "kind": row.kind,
+        "principal": row.principal,
+        "name": row.name,
+        "scopes": row.scopes,
+        "expires_at": row.expires_at,
+    })
+}
+
+/// Records what became of a credential of a principal.
+async fn record<T: Tx>(
+    tx: &mut T,
+    kind: Kind,
+    of: &CredentialRow,
+    at: i64,
+    (before, after): (Value, Value),
+) -> Result<()> {
+    let namespace = event::namespace_of(&of.kind, &of.principal);
+    let payload = json!({"what": of.kind, "before": before, "after": after});
+    let fact = Fact {
+        actor: &of.created_by,
+        ..principal::fact(kind, namespace.as_ref(), at, payload)
+    };
+    event::record(tx, fact).await
+}
+
 async fn forget<T: Tx>(tx: &mut T, id: &str) -> Result<()> {
     tx.exec("DELETE FROM credential WHERE id = $1", vals![id])
         .await?;
@@ -143,6 +176,15 @@ impl Op for Add {
             }
         }
         insert(tx, &self.row).await?;
+        let change = (Value::Null, told(&self.row));
+        record(
+            tx,
+            Kind::CredentialCreate,
+            &self.row,
+            self.row.created_at,
+            change,
+        )
+        .await?;
         Ok(Added::Done)
     }
 }
@@ -170,11 +212,17 @@ impl Op for Rotate {
                 vals![&self.row.principal, 100_u32],
             )
             .await?;
+        let (mut ended, mut shortened) = (Vec::new(), None);
         for (at, mut row) in held.into_iter().enumerate() {
-            let id = row.text(0)?;
+            let (id, end) = (row.text(0)?, row.opt_int(1)?);
             if at > 0 {
                 forget(tx, &id).await?;
-            } else if row.opt_int(1)?.is_none_or(|end| end > self.until) {
+                ended.push(json!({"id": id, "expires_at": end}));
+            } else if end.is_none_or(|end| end > self.until) {
+                shortened = Some((
+                    json!({"id": id, "expires_at": end}),
+                    json!({"id": id, "expires_at": self.until}),
+                ));
                 tx.exec(
                     "UPDATE credential SET expires_at = $2 WHERE id = $1",
                     vals![&id, self.until],
@@ -183,6 +231,16 @@ impl Op for Rotate {
             }
         }
         insert(tx, &self.row).await?;
+        let at = self.row.created_at;
+        if !ended.is_empty() {
+            let change = (Value::from(ended), Value::Null);
+            record(tx, Kind::CredentialRemove, &self.row, at, change).await?;
+        }
+        if let Some(change) = shortened {
+            record(tx, Kind::CredentialChange, &self.row, at, change).await?;
+        }
+        let change = (Value::Null, told(&self.row));
+        record(tx, Kind::CredentialCreate, &self.row, at, change).await?;
         Ok(true)
     }
 }
@@ -278,6 +336,8 @@ impl Op for Of {
 pub struct Revoke {
     /// Its id.
     pub id: String,
+    /// Milliseconds since 1970.
+    pub at: i64,
 }
 
 impl Op for Revoke {
@@ -287,14 +347,20 @@ impl Op for Revoke {
     async fn run<T: Tx>(&self, tx: &mut T) -> Result<Self::Out> {
         let row = tx
             .row(
-                "DELETE FROM credential WHERE id = $1 RETURNING principal",
+                "DELETE FROM credential WHERE id = $1 RETURNING id, kind, principal, source, name, hash, scopes, expires_at, \
+                 created_at, created_by",
                 vals![&self.id],
             )
             .await?;
         let Some(mut row) = row else { return Ok(None) };
+        let mut gone = read(&mut row)?;
         tx.exec("DELETE FROM credential_use WHERE id = $1", vals![&self.id])
             .await?;
-        Ok(Some(row.text(0)?))
+        // Who made it need not be who ends it.
+        gone.created_by.clear();
+        let change = (told(&gone), Value::Null);
+        record(tx, Kind::CredentialRemove, &gone, self.at, change).await?;
+        Ok(Some(gone.principal))
     }
 }
 
@@ -361,6 +427,8 @@ pub struct RemovePrincipal {
     pub name: String,
     /// What it must be.
     pub kind: String,
+    /// Milliseconds since 1970.
+    pub at: i64,
 }
 
 impl Op for RemovePrincipal {
@@ -383,11 +451,18 @@ impl Op for RemovePrincipal {
                 vals![&self.name],
             )
             .await?;
+        let mut ids = Vec::with_capacity(rows.len());
         for mut row in rows {
             let id = row.text(0)?;
             tx.exec("DELETE FROM credential_use WHERE id = $1", vals![&id])
                 .await?;
+            ids.push(id);
         }
+        let before = json!({"name": self.name, "kind": self.kind, "credentials": ids});
+        let payload = json!({"what": self.kind, "before": before, "after": null});
+        let namespace = event::namespace_of(&self.kind, &self.name);
+        let fact = principal::fact(Kind::PrincipalRemove, namespace.as_ref(), self.at, payload);
+        event::record(tx, fact).await?;
         Ok(true)
     }
 }
@@ -425,30 +500,70 @@ impl Op for CreateRobot {
             return Ok(false);
         }
         insert(tx, secret).await?;
+        let namespace = event::namespace_of("robot", &secret.principal);
+        let after = json!({"name": secret.principal, "kind": "robot", "expires_at": self.expires_at, "networks": self.networks});
+        let payload = json!({"what": "robot", "before": null, "after": after});
+        let fact = Fact {
+            actor: &secret.created_by,
+            ..principal::fact(
+                Kind::PrincipalCreate,
+                namespace.as_ref(),
+                secret.created_at,
+                payload,
+            )
+        };
+        event::record(tx, fact).await?;
+        let change = (Value::Null, told(secret));
+        record(
+            tx,
+            Kind::CredentialCreate,
+            secret,
+            secret.created_at,
+            change,
+        )
+        .await?;
         Ok(true)
     }
 }
 
-/// Moves the end of a robot; false: there is none. Cost: one row.
+/// Moves the end of a robot; false: there is none. Cost: two rows.
 #[derive(Clone, Debug)]
 pub struct Extend {
     /// Its name.
     pub name: String,
     /// When it ends, in milliseconds since 1970.
     pub expires_at: i64,
+    /// Milliseconds since 1970.
+    pub at: i64,
 }
 
 impl Op for Extend {
     type Out = bool;
-    const SINGLE: bool = true;
 
     async fn run<T: Tx>(&self, tx: &mut T) -> Result<bool> {
-        let changed = tx
-            .exec(
-                "UPDATE principal SET expires_at = $2 WHERE name = $1 AND kind = 'robot'",
-                vals![&self.name, self.expires_at],
+        let row = tx
+            .row(
+                "SELECT expires_at FROM principal WHERE name = $1 AND kind = 'robot' FOR UPDATE",
+                vals![&self.name],
             )
             .await?;
-        Ok(changed == 1)
+        let Some(mut row) = row else {
+            return Ok(false);
+        };
+        let before = row.opt_int(0)?;
+        tx.exec(
+            "UPDATE principal SET expires_at = $2 WHERE name = $1 AND kind = 'robot'",
+            vals![&self.name, self.expires_at],
+        )
+        .await?;
+        let payload = json!({
+            "what": "robot",
+            "before": {"name": self.name, "expires_at": before},
+            "after": {"name": self.name, "expires_at": self.expires_at},
+        });
+        let namespace = event::namespace_of("robot", &self.name);
+        let fact = principal::fact(Kind::PrincipalChange, namespace.as_ref(), self.at, payload);
+        event::record(tx, fact).await?;
+        Ok(true)
     }
 }

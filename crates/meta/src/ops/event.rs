@@ -1,10 +1,13 @@
 //! The outbox: what happened, written by the operations that made it so.
 //!
-//! Everything reactive starts here. Nobody else writes events.
+//! Everything reactive starts here, the audit log included: [`record`] is the one place that an operation tells what it did, and
+//! notes with it where that came from. Nobody else writes events, but through [`Record`] what changed nothing.
 
+use serde_json::Value;
 use wharf_oci::{Digest, RepositoryName};
 
 use crate::error::Result;
+use crate::origin::{self, ITSELF, Origin};
 use crate::tx::{Op, ReadOp, Tx};
 use crate::vals;
 use crate::value::Row;
@@ -38,6 +41,32 @@ pub enum Kind {
     UploadExpire,
     /// A binding, group, role or namespace came, changed or went.
     AccessChange,
+    /// A user or robot was made.
+    PrincipalCreate,
+    /// A user or robot has another password or end, was locked out or let in again.
+    PrincipalChange,
+    /// A user or robot went.
+    PrincipalRemove,
+    /// A secret of a robot or an API token was made.
+    CredentialCreate,
+    /// A secret of a robot or an API token ends earlier than it would have.
+    CredentialChange,
+    /// A secret of a robot or an API token went.
+    CredentialRemove,
+    /// Somebody signed in.
+    SignIn,
+    /// Somebody was not let in, or may not do what was asked for.
+    Refuse,
+    /// Somebody read content.
+    Read,
+    /// Somebody read the audit log.
+    AuditRead,
+    /// Old entries of the audit log were cut off.
+    AuditCut,
+    /// Whoever runs the registry gave a command.
+    OperatorCommand,
+    /// More happened than could be noted one by one.
+    Overflow,
 }
 
 impl Kind {
@@ -57,6 +86,19 @@ impl Kind {
             Kind::TagDelete => "tag.delete",
             Kind::UploadExpire => "upload.expire",
             Kind::AccessChange => "access.change",
+            Kind::PrincipalCreate => "principal.create",
+            Kind::PrincipalChange => "principal.change",
+            Kind::PrincipalRemove => "principal.remove",
+            Kind::CredentialCreate => "credential.create",
+            Kind::CredentialChange => "credential.change",
+            Kind::CredentialRemove => "credential.remove",
+            Kind::SignIn => "sign-in",
+            Kind::Refuse => "refuse",
+            Kind::Read => "read",
+            Kind::AuditRead => "audit.read",
+            Kind::AuditCut => "audit.cut",
+            Kind::OperatorCommand => "operator.command",
+            Kind::Overflow => "audit.overflow",
         }
     }
 }
@@ -64,23 +106,138 @@ impl Kind {
 /// A fact to record.
 pub(crate) struct Fact<'a> {
     pub(crate) kind: Kind,
+    /// What it is about, or a namespace.
     pub(crate) repository: Option<&'a RepositoryName>,
     pub(crate) digest: Option<&'a Digest>,
     pub(crate) tag: Option<&'a str>,
+    /// Counts where nobody said whom the work under way comes from; `""` is the registry itself.
     pub(crate) actor: &'a str,
     pub(crate) at: i64,
-    pub(crate) payload: serde_json::Value,
+    /// An object. `before` and `after` in it are what the fact changed; no secret and no hash of one ever is.
+    pub(crate) payload: Value,
 }
 
-/// Writes one event row.
-pub(crate) async fn record<T: Tx>(tx: &mut T, fact: Fact<'_>) -> Result<()> {
-    let payload = fact.payload.to_string();
-    tx.exec(
-        "INSERT INTO event (at, kind, repository, digest, tag, actor, payload) VALUES ($1, $2, $3, $4, $5, $6, $7)",
-        vals![fact.at, fact.kind.as_str(), fact.repository, fact.digest, fact.tag, fact.actor, &payload],
-    )
-    .await?;
-    Ok(())
+/// Writes one event row, with where the work under way comes from.
+pub(crate) async fn record<T: Tx>(tx: &mut T, mut fact: Fact<'_>) -> Result<()> {
+    let origin = origin::current();
+    let origin = origin.as_deref();
+    if let (Some(origin), Some(payload)) = (origin, fact.payload.as_object_mut())
+        && !origin.rule().is_empty()
+    {
+        payload.insert("rule".to_owned(), Value::from(origin.rule()));
+    }
+    // What the registry does on somebody's behalf, it does as theirs.
+    let named = [origin.map_or("", |origin| &origin.actor), fact.actor];
+    let actor = named.into_iter().find(|name| !name.is_empty());
+    let came = |part: fn(&Origin) -> &str| origin.map_or("", part);
+    let note = Note {
+        kind: fact.kind,
+        at: fact.at,
+        repository: fact.repository.map(RepositoryName::as_str),
+        digest: fact.digest.map(Digest::as_str),
+        tag: fact.tag,
+        actor: actor.unwrap_or(ITSELF),
+        payload: &fact.payload.to_string(),
+        credential: came(|origin| &origin.credential),
+        address: came(|origin| &origin.address),
+        request: came(|origin| &origin.request),
+    };
+    note.write(tx).await
+}
+
+/// The namespace that a robot belongs to, from its name.
+pub(crate) fn namespace_of(kind: &str, name: &str) -> Option<RepositoryName> {
+    let (namespace, _) = name.split_once('+').filter(|_| kind == "robot")?;
+    RepositoryName::parse(namespace).ok()
+}
+
+/// A row to write.
+struct Note<'a> {
+    kind: Kind,
+    at: i64,
+    repository: Option<&'a str>,
+    digest: Option<&'a str>,
+    tag: Option<&'a str>,
+    actor: &'a str,
+    payload: &'a str,
+    credential: &'a str,
+    address: &'a str,
+    request: &'a str,
+}
+
+impl Note<'_> {
+    async fn write<T: Tx>(&self, tx: &mut T) -> Result<()> {
+        tx.exec(
+            "INSERT INTO event (at, kind, repository, digest, tag, actor, payload, credential, address, request) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+            vals![
+                self.at,
+                self.kind.as_str(),
+                self.repository,
+                self.digest,
+                self.tag,
+                self.actor,
+                self.payload,
+                self.credential,
+                self.address,
+                self.request
+            ],
+        )
+        .await?;
+        Ok(())
+    }
+}
+
+/// Something that happened without changing anything.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Happened {
+    /// What.
+    pub kind: Kind,
+    /// Milliseconds since 1970.
+    pub at: i64,
+    /// The repository or namespace, if it is about one.
+    pub repository: Option<String>,
+    /// The blob or manifest, if it is about one.
+    pub digest: Option<String>,
+    /// The tag, if it is about one.
+    pub tag: Option<String>,
+    /// The JSON object with what else is known.
+    pub payload: Value,
+    /// Who, and where it came from; its rule is not looked at.
+    pub origin: Origin,
+}
+
+/// Records what happened without changing anything: sign-ins, refusals, reads. Cost: a row for each of [`MOST_NOTES`].
+#[derive(Clone, Debug)]
+pub struct Record {
+    /// What; the rest is not written.
+    pub happened: Vec<Happened>,
+}
+
+/// So many rows [`Record`] writes at most.
+pub const MOST_NOTES: usize = 300;
+
+impl Op for Record {
+    type Out = ();
+
+    async fn run<T: Tx>(&self, tx: &mut T) -> Result<()> {
+        for one in self.happened.iter().take(MOST_NOTES) {
+            let note = Note {
+                kind: one.kind,
+                at: one.at,
+                repository: one.repository.as_deref(),
+                digest: one.digest.as_deref(),
+                tag: one.tag.as_deref(),
+                actor: &one.origin.actor,
+                payload: &one.payload.to_string(),
+                credential: &one.origin.credential,
+                address: &one.origin.address,
+                request: &one.origin.request,
+            };
+            note.write(tx).await?;
+        }
+        Ok(())
+    }
 }
 
 /// An event as stored.
@@ -102,6 +259,12 @@ pub struct EventRow {
     pub actor: String,
     /// JSON object with what else is known.
     pub payload: String,
+    /// The id of the credential, or how the principal signed in without one; empty: unknown.
+    pub credential: String,
+    /// The client's address; empty: unknown.
+    pub address: String,
+    /// The request's id; empty: no request.
+    pub request: String,
     /// Which transaction wrote it; 0 where one writer writes. Consumers go by this before they go by the id.
     pub transaction: i64,
 }
@@ -117,6 +280,9 @@ fn event(mut row: Row) -> Result<EventRow> {
         actor: row.text(6)?,
         payload: row.text(7)?,
         transaction: row.int(8)?,
+        credential: row.text(9)?,
+        address: row.text(10)?,
+        request: row.text(11)?,
     })
 }
 
@@ -137,8 +303,8 @@ impl Op for List {
     async fn run<T: Tx>(&self, tx: &mut T) -> Result<Self::Out> {
         let rows = tx
             .query(
-                "SELECT id, at, kind, repository, digest, tag, actor, payload, transaction_id FROM event WHERE id > $1 \
-                 ORDER BY id LIMIT $2",
+                "SELECT id, at, kind, repository, digest, tag, actor, payload, transaction_id, credential, address, \
+                 request FROM event WHERE id > $1 ORDER BY id LIMIT $2",
                 vals![self.after, self.limit],
             )
             .await?;
@@ -173,8 +339,8 @@ impl Op for Next {
         })?;
         let rows = tx
             .query(
-                "SELECT id, at, kind, repository, digest, tag, actor, payload, transaction_id FROM event \
-                 WHERE (transaction_id, id) > ($1, $2) AND transaction_id < $3 ORDER BY transaction_id, id LIMIT $4",
+                "SELECT id, at, kind, repository, digest, tag, actor, payload, transaction_id, credential, address, \
+                 request FROM event WHERE (transaction_id, id) > ($1, $2) AND transaction_id < $3 ORDER BY transaction_id, id LIMIT $4",
                 vals![transaction, id, before, self.limit],
             )
             .await?;

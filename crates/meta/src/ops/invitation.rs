@@ -2,6 +2,10 @@
 
 use std::fmt;
 
+use serde_json::json;
+
+use super::event::{self, Kind};
+use super::principal::fact;
 use crate::error::Result;
 use crate::tx::{Op, ReadOp, Tx};
 use crate::vals;
@@ -76,6 +80,10 @@ impl Op for Put {
             ],
         )
         .await?;
+        let after = json!({"name": row.name, "id": row.id, "expires_at": row.expires_at});
+        let payload = json!({"what": "invitation", "before": null, "after": after});
+        let made = Kind::CredentialCreate;
+        event::record(tx, fact(made, None, row.created_at, payload)).await?;
         Ok(true)
     }
 }
@@ -158,6 +166,8 @@ impl Op for Ended {
 pub struct Withdraw {
     /// Its id.
     pub id: String,
+    /// Milliseconds since 1970.
+    pub at: i64,
 }
 
 impl Op for Withdraw {
@@ -171,7 +181,14 @@ impl Op for Withdraw {
                 vals![&self.id],
             )
             .await?;
-        row.map(|mut row| row.text(0)).transpose()
+        let Some(mut row) = row else {
+            return Ok(None);
+        };
+        let name = row.text(0)?;
+        let before = json!({"name": name, "id": self.id});
+        let payload = json!({"what": "invitation", "before": before, "after": null});
+        event::record(tx, fact(Kind::CredentialRemove, None, self.at, payload)).await?;
+        Ok(Some(name))
     }
 }
 
@@ -218,9 +235,17 @@ impl Op for Accept {
                 vals![&name, &self.secret_hash, self.at, &by],
             )
             .await?;
-        Ok(match made {
-            1 => Accepted::Done(name),
-            _ => Accepted::Taken(name),
-        })
+        if made == 0 {
+            return Ok(Accepted::Taken(name));
+        }
+        // Nobody signed in: it is the doing of whoever is user now.
+        let after = json!({"name": name, "kind": "user", "invited_by": by});
+        let payload = json!({"what": "user", "before": null, "after": after});
+        let made = event::Fact {
+            actor: &name,
+            ..fact(Kind::PrincipalCreate, None, self.at, payload)
+        };
+        event::record(tx, made).await?;
+        Ok(Accepted::Done(name))
     }
 }

@@ -27,6 +27,7 @@ pub mod mark;
 pub mod multipart;
 pub mod principal;
 pub mod quarantine;
+pub mod recheck;
 pub mod referrer;
 pub mod refresh_token;
 pub mod replica;

@@ -2,6 +2,10 @@
 
 use std::fmt;
 
+use serde_json::{Value, json};
+use wharf_oci::RepositoryName;
+
+use super::event::{self, Fact, Kind};
 use crate::error::Result;
 use crate::tx::{Op, ReadOp, Tx};
 use crate::vals;
@@ -123,7 +127,36 @@ impl Op for Create {
                 vals![&self.name, &self.kind, self.secret_hash.as_deref(), self.at],
             )
             .await?;
-        Ok(made == 1)
+        if made == 0 {
+            return Ok(false);
+        }
+        let after = json!({"name": self.name, "kind": self.kind});
+        let payload = json!({"what": self.kind, "before": null, "after": after});
+        event::record(tx, fact(Kind::PrincipalCreate, None, self.at, payload)).await?;
+        Ok(true)
+    }
+}
+
+/// A principal, as the audit log shows it.
+fn told(name: &str, disabled: bool, expires_at: Option<i64>, networks: &str) -> Value {
+    json!({"name": name, "disabled": disabled, "expires_at": expires_at, "networks": networks})
+}
+
+/// A fact about a principal; its namespace is that of a robot.
+pub(super) fn fact(
+    kind: Kind,
+    namespace: Option<&RepositoryName>,
+    at: i64,
+    payload: Value,
+) -> Fact<'_> {
+    Fact {
+        kind,
+        repository: namespace,
+        digest: None,
+        tag: None,
+        actor: "",
+        at,
+        payload,
     }
 }
 
@@ -254,6 +287,20 @@ impl Op for Change {
             )
             .await?;
         }
+        let disabled = self.disabled.unwrap_or(row.disabled_at.is_some());
+        let payload = json!({
+            "what": kind,
+            "before": told(name, row.disabled_at.is_some(), row.expires_at, &row.networks),
+            "after": told(
+                name,
+                disabled,
+                self.expires_at.or(row.expires_at),
+                self.networks.as_ref().unwrap_or(&row.networks),
+            ),
+        });
+        let namespace = event::namespace_of(kind, name);
+        let fact = fact(Kind::PrincipalChange, namespace.as_ref(), self.at, payload);
+        event::record(tx, fact).await?;
         Ok(Changed::Done)
     }
 }
@@ -272,17 +319,22 @@ pub struct SetSecret {
 
 impl Op for SetSecret {
     type Out = bool;
-    const SINGLE: bool = true;
 
     async fn run<T: Tx>(&self, tx: &mut T) -> Result<bool> {
-        let changed = tx
-            .exec(
+        let row = tx
+            .row(
                 "UPDATE principal SET secret_hash = CASE WHEN disabled_at IS NULL THEN $2 END, kept_hash = CASE WHEN disabled_at IS \
-                 NULL THEN NULL ELSE $2 END, changed_at = $3 WHERE name = $1",
+                 NULL THEN NULL ELSE $2 END, changed_at = $3 WHERE name = $1 RETURNING kind",
                 vals![&self.name, &self.hash, self.at],
             )
             .await?;
-        Ok(changed == 1)
+        let Some(mut row) = row else {
+            return Ok(false);
+        };
+        // What it was and is nobody is told.
+        let payload = json!({"what": row.text(0)?, "name": self.name, "changed": "password"});
+        event::record(tx, fact(Kind::PrincipalChange, None, self.at, payload)).await?;
+        Ok(true)
     }
 }
 

@@ -206,7 +206,14 @@ pub async fn api_tokens(meta: Meta) {
     assert_eq!(meta.read(ByHash { hash }).await.unwrap(), None);
     assert!(!format!("{narrow:?}").contains("hash"), "nothing is shown");
 
-    let revoke = async |id: &str| meta.write(Revoke { id: id.into() }).await.unwrap();
+    let revoke = async |id: &str| {
+        meta.write(Revoke {
+            id: id.into(),
+            at: NOW,
+        })
+        .await
+        .unwrap()
+    };
     assert_eq!(revoke("a.2").await.as_deref(), Some("a"));
     assert_eq!(revoke("a.2").await, None);
     let left: Vec<_> = ids(&meta, "a")
@@ -217,7 +224,13 @@ pub async fn api_tokens(meta: Meta) {
     assert_eq!(left, ["a.1", "a.3"]);
     let remove = async |kind: &str| {
         let (name, kind) = ("a".into(), kind.into());
-        meta.write(RemovePrincipal { name, kind }).await.unwrap()
+        meta.write(RemovePrincipal {
+            name,
+            kind,
+            at: NOW,
+        })
+        .await
+        .unwrap()
     };
     assert!(!remove("robot").await);
     assert_eq!(ids(&meta, "a").await.len(), 2);
@@ -264,7 +277,13 @@ pub async fn robots(meta: Meta) {
     assert!(!meta.write(none).await.unwrap());
     let extend = async |name: &str| {
         let (name, expires_at) = (name.into(), NOW + 60_000);
-        meta.write(Extend { name, expires_at }).await.unwrap()
+        meta.write(Extend {
+            name,
+            expires_at,
+            at: NOW,
+        })
+        .await
+        .unwrap()
     };
     assert!(extend("team+ci").await && !extend("team+none").await);
 }
@@ -288,7 +307,7 @@ pub async fn uses(meta: Meta) {
         assert_eq!(used().await, Some((NOW + 5, "10.0.0.5".into())));
     }
     let id = "a.1".to_owned();
-    meta.write(Revoke { id }).await.unwrap();
+    meta.write(Revoke { id, at: NOW }).await.unwrap();
     let (row, local, most) = (secret("a", 1), true, 9);
     meta.write(Add { row, local, most }).await.unwrap();
     assert_eq!(used().await, None);

@@ -4,6 +4,7 @@
 //! test the query plans of all statements that it ran are checked, so that no operation reads more than it gives.
 
 pub mod access;
+pub mod audit;
 pub mod blob;
 pub mod collect;
 pub mod concurrent;
@@ -107,6 +108,11 @@ pub const ALLOWED: &[Allowed] = &[
         step: "SCAN replica",
         statement: "FROM replica",
         reason: "the processes over this store",
+    },
+    Allowed {
+        step: "SCAN o",
+        statement: "FROM (SELECT 1 AS id) o",
+        reason: "one row that stands in the statement",
     },
     Allowed {
         step: "SCAN signing_key",
@@ -356,6 +362,8 @@ macro_rules! meta_suite {
                 the_last_owner_stays, the_last_administrator_stays, who_is_locked_out_does_not_count,
                 two_who_remove_each_other, bindings_that_ended_are_forgotten,
                 an_owner_and_a_member_leave_at_once, large_groups_go_in_steps],
+            audit: [places_are_given_once, of_many_one_appends, the_oldest_are_cut_off, pages_by_time,
+                origins_travel_with_operations],
             pairs: [serially],
             concurrent: [one_tag, one_blob, unlink_against_put, mount_against_unlink, tags_against_delete,
                 claims_of_one_upload],

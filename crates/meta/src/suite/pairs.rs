@@ -409,7 +409,7 @@ pairs! {
         told(meta, principal::Create { name: label, kind: "b".into(), secret_hash: None, at: NOW });
     "give a user a token, remove the user": |meta, label| local_user(&meta, &label).await;
         told(meta, credential::Add { row: secret(&label, 1), local: true, most: 9 });
-        told(meta, credential::RemovePrincipal { name: label, kind: "user".into() });
+        told(meta, credential::RemovePrincipal { name: label, kind: "user".into(), at: NOW });
     "give a user a token, give one of the same name": |meta, label| local_user(&meta, &label).await;
         told(meta, credential::Add { row: secret(&label, 1), local: true, most: 9 });
         told(meta, credential::Add { row: CredentialRow { name: "1".into(), ..secret(&label, 2) }, local: true, most: 9 });
@@ -418,7 +418,7 @@ pairs! {
         told(meta, credential::Rotate { row: secret(&label, 3), until: NOW + 5 });
     "give a robot a new secret, remove it": |meta, label| robot(&meta, &label).await;
         told(meta, credential::Rotate { row: secret(&label, 2), until: NOW + 5 });
-        told(meta, credential::RemovePrincipal { name: label, kind: "robot".into() });
+        told(meta, credential::RemovePrincipal { name: label, kind: "robot".into(), at: NOW });
     "lock a user out, set the password": |meta, label| local_user(&meta, &label).await;
         told(meta, lock_out(&label));
         told(meta, principal::SetSecret { name: label, hash: "new".into(), at: NOW });

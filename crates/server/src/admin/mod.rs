@@ -4,6 +4,7 @@
 //! The socket speaks HTTP/1.1 with JSON: `POST /admin/<command>`, and the management API (`crate::api`). Whoever can open it (mode 0600) may do everything, so
 //! there are no credentials. `cli` is the client; nothing of this is reachable over the network.
 
+mod audit;
 mod client;
 mod server;
 pub(crate) mod status;
@@ -18,8 +19,10 @@ use wharf_core::access::{AdminError, Password};
 use wharf_core::{Registry, backup, reindex, transfer, verify};
 use wharf_oci::RepositoryName;
 
+use crate::api::operator_origin;
 use crate::config::{self, Inputs};
 
+pub use self::audit::{Asked, AuditCommand, AuditPage, AuditReply, Checked, EntryView, Found};
 pub use self::client::{CallError, call};
 pub use self::server::{AdminServer, start};
 pub use self::status::{Health, ReplicaView};
@@ -59,6 +62,8 @@ pub enum Command {
     },
     /// Jobs, collection, undelete.
     Upkeep(Upkeep),
+    /// Who did what.
+    Audit(AuditCommand),
     /// A look for bytes that no row names.
     StorageReindex {
         /// These are to hold them; without any, they are only listed.
@@ -80,6 +85,7 @@ impl Command {
             Self::BackupCreate { .. } => "backup-create",
             Self::StorageVerify { .. } => "storage-verify",
             Self::Upkeep(_) => "upkeep",
+            Self::Audit(_) => "audit",
             Self::StorageCopy { .. } => "storage-copy",
             Self::StorageReindex { .. } => "storage-reindex",
         }
@@ -121,6 +127,8 @@ pub enum Reply {
     Verified(Verified),
     /// To [`Command::Upkeep`].
     Upkeep(UpkeepReply),
+    /// To [`Command::Audit`].
+    Audit(AuditReply),
     /// To [`Command::StorageReindex`].
     Reindexed(Reindexed),
 }
@@ -285,6 +293,21 @@ pub struct Operator {
 impl Operator {
     /// Does it. Backups and checks take as long as they take.
     pub async fn execute(&self, command: Command) -> Result<Reply, Refusal> {
+        self.execute_for(command, "").await
+    }
+
+    /// The same for a request of this id.
+    pub async fn execute_for(&self, command: Command, request: &str) -> Result<Reply, Refusal> {
+        let work = async {
+            if let Some((name, with)) = audit::noted(&command) {
+                wharf_core::audit::command(&self.registry, name, with).await;
+            }
+            self.perform(command).await
+        };
+        Box::pin(operator_origin(request).scope(work)).await
+    }
+
+    async fn perform(&self, command: Command) -> Result<Reply, Refusal> {
         match command {
             Command::Status => Ok(Reply::Status {
                 process: std::process::id(),
@@ -305,6 +328,9 @@ impl Operator {
             Command::Upkeep(upkeep) => Ok(Reply::Upkeep(
                 upkeep::execute(&self.registry, upkeep).await?,
             )),
+            Command::Audit(command) => {
+                Ok(Reply::Audit(audit::execute(&self.registry, command).await?))
+            }
             Command::StorageVerify { deep } => {
                 // Otherwise clients would be told that damaged blobs exist, and never push them again.
                 let depth = verify::Depth {

@@ -101,7 +101,8 @@ impl Handler for Admin {
                 );
             }
         };
-        match self.operator.execute(command).await {
+        let id = request.id.as_str();
+        match self.operator.execute_for(command, id).await {
             Ok(reply) => json(StatusCode::OK, &reply),
             Err(refusal @ Refusal::Wrong(_)) => {
                 refuse(StatusCode::BAD_REQUEST, &refusal.to_string())

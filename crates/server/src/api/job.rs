@@ -3,6 +3,7 @@
 use axum::Json;
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use utoipa::{IntoParams, ToSchema};
 use wharf_core::access::Permission;
 use wharf_meta::{Id, job as rows};
@@ -195,6 +196,7 @@ pub(super) async fn cancel(
 ) -> Result<StatusCode, Problem> {
     visitor.may(&state.registry.access, Permission::Admin)?;
     let (id, at) = (which.parse()?, state.registry.clock.now_ms());
+    wharf_core::audit::command(&state.registry, "job.cancel", json!({"id": which.id})).await;
     let done = state.registry.meta.write(rows::Cancel { id, at }).await?;
     did(&state, &which, done, "it is over already").await
 }
@@ -211,6 +213,7 @@ pub(super) async fn retry(
 ) -> Result<StatusCode, Problem> {
     visitor.may(&state.registry.access, Permission::Admin)?;
     let (id, at) = (which.parse()?, state.registry.clock.now_ms());
+    wharf_core::audit::command(&state.registry, "job.retry", json!({"id": which.id})).await;
     let done = state.registry.meta.write(rows::Retry { id, at }).await?;
     let why = "it is neither dead nor cancelled, or another one does the same now";
     did(&state, &which, done, why).await

@@ -12,6 +12,7 @@
 
 mod access;
 mod arguments;
+mod audit;
 mod binding;
 mod condition;
 mod document;
@@ -45,10 +46,13 @@ use tower_service::Service as _;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use wharf_core::Registry;
-use wharf_core::access::{Caller, Circumstances};
+use wharf_core::access::{AuthFailure, Caller, Circumstances};
+use wharf_core::audit::{Kind, Sight, given};
 
+pub(crate) use self::audit::Entry;
 use self::problem::Problem;
 use self::visitor::Visitor;
+pub(crate) use self::visitor::operator_origin;
 use crate::http::route::{ApiRoute, Route, RouteError};
 use crate::http::{Facts, Request, Response};
 use crate::telemetry::Metrics;
@@ -101,7 +105,16 @@ impl Api {
     pub async fn handle(&self, request: Request, door: Door) -> Response {
         let id = request.id.as_str().to_owned();
         let mut facts = Facts::default();
-        let answer = self.answer(request, door, &mut facts).await;
+        let came = (request.method.clone(), request.path().to_owned());
+        let mut visitor = None;
+        let answer = self.answer(request, door, &mut facts, &mut visitor).await;
+        let refusal = match &answer {
+            Ok(response) => Problem::within(response),
+            Err(problem) => Some(problem),
+        };
+        if let (Some(problem), Some(visitor)) = (refusal, &visitor) {
+            self.note_refusal(problem, visitor, &came, &id);
+        }
         let mut response = match answer {
             Ok(response) => problem::settle(response, &id).await,
             Err(problem) => problem.answer(&id),
@@ -120,6 +133,7 @@ impl Api {
         mut request: Request,
         door: Door,
         facts: &mut Facts,
+        known: &mut Option<Visitor>,
     ) -> Result<axum::response::Response, Problem> {
         let route = match request.route.clone() {
             Ok(Route::Api(route)) => route,
@@ -146,10 +160,79 @@ impl Api {
             }
         };
         facts.principal = Some(Cow::Owned(visitor.actor().to_owned()));
+        *known = Some(visitor.clone());
         let body = request.body.collect(LARGEST).await?;
+        let origin = visitor.origin(request.id.as_str());
         let request = self.translate(request, &route, visitor, body)?;
-        let Ok(response) = self.router.clone().call(request).await;
+        let Ok(response) = origin.scope(self.router.clone().call(request)).await;
         Ok(response)
+    }
+
+    /// Notes for the audit log that somebody was refused, who is not merely asked to sign in.
+    fn note_refusal(
+        &self,
+        problem: &Problem,
+        visitor: &Visitor,
+        (method, path): &(Method, String),
+        id: &str,
+    ) {
+        let Visitor::Caller(caller) = visitor else {
+            return;
+        };
+        if !problem.is_refusal() || caller.came_without_credentials() && !problem.is_forbidden() {
+            return;
+        }
+        let came = caller.circumstances;
+        let origin = caller.origin("");
+        let sight = Sight {
+            kind: Kind::Refuse,
+            principal: origin.actor,
+            credential: origin.credential,
+            address: came.address,
+            repository: None,
+            digest: None,
+            tag: None,
+            asked: format!("{method} {path}"),
+            reason: problem.detail().to_owned(),
+        };
+        self.state.registry.audit.note(sight, came.at, id);
+    }
+
+    /// Notes for the audit log that somebody signed in, or did not.
+    fn note_sign_in(
+        &self,
+        came: Circumstances,
+        id: &str,
+        who: Result<&Visitor, &AuthFailure>,
+        name: &str,
+    ) {
+        let (kind, principal, credential, reason) = match who {
+            Ok(Visitor::Caller(caller))
+                if caller.scopes.is_none() && !caller.principal.is_anonymous() =>
+            {
+                let origin = caller.origin("");
+                (Kind::SignIn, origin.actor, origin.credential, String::new())
+            }
+            Ok(_) | Err(AuthFailure::Store(_)) => return,
+            Err(failure) => (Kind::Refuse, given(name), String::new(), failure.told()),
+        };
+        let sight = Sight {
+            kind,
+            principal,
+            credential,
+            address: came.address,
+            repository: None,
+            digest: None,
+            tag: None,
+            asked: if kind == Kind::SignIn {
+                "/api/"
+            } else {
+                "sign-in"
+            }
+            .to_owned(),
+            reason,
+        };
+        self.state.registry.audit.note(sight, came.at, id);
     }
 
     /// Counts a request for whoever sends it; `None`: it is not known who does.
@@ -169,14 +252,14 @@ impl Api {
         let access = &self.state.registry.access;
         let address = request.peer.addr.map(|peer| peer.ip());
         let came = Circumstances::new(address, self.state.registry.clock.now_ms());
-        visitor::authenticate(access, &request.headers, came)
-            .await
-            .map_err(|failure| {
-                if let Some(metrics) = &self.metrics {
-                    metrics.auth_failed(failure.reason());
-                }
-                Problem::unauthenticated(failure, access.service())
-            })
+        let (name, who) = visitor::authenticate(access, &request.headers, came).await;
+        self.note_sign_in(came, request.id.as_str(), who.as_ref(), &name);
+        who.map_err(|failure| {
+            if let Some(metrics) = &self.metrics {
+                metrics.auth_failed(failure.reason());
+            }
+            Problem::unauthenticated(failure, access.service())
+        })
     }
 
     /// The request as axum takes it.
@@ -221,6 +304,8 @@ fn resources() -> OpenApiRouter<Arc<State>> {
         .routes(routes!(restore::manifest))
         .routes(routes!(binding::bindings, binding::grant, binding::revoke))
         .routes(routes!(explain::explain))
+        .routes(routes!(audit::list))
+        .routes(routes!(audit::export))
         .routes(routes!(group::groups))
         .routes(routes!(group::make_group, group::remove_group))
         .routes(routes!(group::add_member, group::remove_member))

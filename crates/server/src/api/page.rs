@@ -77,13 +77,23 @@ pub(super) struct Page<T> {
     next: Option<String>,
 }
 
+/// A key in its coat.
+pub(super) fn cursor(key: &str) -> String {
+    URL_SAFE_NO_PAD.encode(key)
+}
+
 impl<T> Page<T> {
+    /// A page whose follower is known.
+    pub(super) fn new(items: Vec<T>, next: Option<String>) -> Self {
+        Self { items, next }
+    }
+
     /// Cuts a list that was asked for one entry more than the page holds; `key` gives an entry's key.
     pub(super) fn cut(mut items: Vec<T>, limit: u32, key: impl Fn(&T) -> String) -> Self {
         let more = items.len() > limit as usize;
         items.truncate(limit as usize);
         let last = items.last().filter(|_| more);
-        let next = last.map(|last| URL_SAFE_NO_PAD.encode(key(last)));
+        let next = last.map(|last| cursor(&key(last)));
         Self { items, next }
     }
 

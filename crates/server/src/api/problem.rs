@@ -101,6 +101,8 @@ pub(super) struct Problem {
     cure: Option<String>,
     field: Option<String>,
     headers: Box<HeaderMap>,
+    /// The caller may not, and the answer does not say so.
+    refused: bool,
 }
 
 impl Problem {
@@ -112,7 +114,35 @@ impl Problem {
             cure: None,
             field: None,
             headers: Box::default(),
+            refused: false,
         }
+    }
+
+    /// The same for somebody who may not know whether it is there.
+    #[must_use]
+    pub(super) fn refused(mut self) -> Self {
+        self.refused = true;
+        self
+    }
+
+    /// The problem in an answer, if it is one.
+    pub(super) fn within(response: &AxumResponse) -> Option<&Self> {
+        response.extensions().get::<Self>()
+    }
+
+    /// Whether somebody may not do what was asked for, whatever the answer says of it.
+    pub(super) fn is_refusal(&self) -> bool {
+        self.refused || self.is_forbidden() || self.kind.status() == StatusCode::UNAUTHORIZED
+    }
+
+    /// Whether the answer says so.
+    pub(super) fn is_forbidden(&self) -> bool {
+        self.kind.status() == StatusCode::FORBIDDEN
+    }
+
+    /// What is wrong.
+    pub(super) fn detail(&self) -> &str {
+        &self.detail
     }
 
     /// The same with what to do about it.

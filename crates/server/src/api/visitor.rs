@@ -15,7 +15,8 @@ use wharf_core::access::{
     Access, AuthFailure, Caller, Circumstances, Decision, INVALID_TOKEN, Permission,
     read_authorization,
 };
-use wharf_oci::RepositoryName;
+use wharf_meta::Origin;
+use wharf_oci::{Authorization, RepositoryName};
 
 use super::problem::{Kind, Problem};
 
@@ -31,16 +32,36 @@ pub(super) enum Visitor {
     Caller(Arc<Caller>),
 }
 
-/// Reads who asks from the `Authorization` header.
+/// Reads who asks from the `Authorization` header, and the name that was given where nobody was let in.
 pub(super) async fn authenticate(
     access: &Access,
     headers: &HeaderMap,
     came: Circumstances,
-) -> Result<Visitor, AuthFailure> {
+) -> (String, Result<Visitor, AuthFailure>) {
     let values = headers.get_all(AUTHORIZATION);
-    let authorization = read_authorization(values.iter().map(HeaderValue::as_bytes))?;
-    let caller = access.authenticate(authorization.as_ref(), came).await?;
-    Ok(Visitor::Caller(Arc::new(caller)))
+    let authorization = match read_authorization(values.iter().map(HeaderValue::as_bytes)) {
+        Ok(authorization) => authorization,
+        Err(failure) => return (String::new(), Err(failure)),
+    };
+    let caller = access.authenticate(authorization.as_ref(), came).await;
+    let name = match (authorization, &caller) {
+        (Some(Authorization::Basic { user, .. }), Err(_)) => user,
+        _ => String::new(),
+    };
+    (name, caller.map(|caller| Visitor::Caller(Arc::new(caller))))
+}
+
+/// Where what comes through the admin socket comes from.
+pub(crate) fn operator_origin(request: &str) -> Origin {
+    Origin {
+        actor: OPERATOR.to_owned(),
+        credential: "admin socket".to_owned(),
+        request: request.to_owned(),
+        rule: "whoever can open the admin socket may do everything"
+            .to_owned()
+            .into(),
+        ..Origin::default()
+    }
 }
 
 impl Visitor {
@@ -62,6 +83,14 @@ impl Visitor {
         }
     }
 
+    /// Where what they do comes from.
+    pub(super) fn origin(&self, request: &str) -> Origin {
+        match self {
+            Self::Root => operator_origin(request),
+            Self::Caller(caller) => caller.origin(request),
+        }
+    }
+
     fn decide(
         &self,
         access: &Access,
@@ -70,7 +99,13 @@ impl Visitor {
     ) -> Decision {
         match self {
             Self::Root => Decision::Allow,
-            Self::Caller(caller) => access.decide(caller, permission, repository),
+            Self::Caller(caller) => {
+                let decision = access.decide(caller, permission, repository);
+                if decision == Decision::Allow {
+                    Origin::allowed(|| access.rule(caller, permission, repository));
+                }
+                decision
+            }
         }
     }
 
@@ -116,7 +151,7 @@ impl Visitor {
             Decision::Allow => Ok(repository),
             _ if catalog == Decision::Allow => Ok(repository),
             Decision::Challenge { error, .. } => Err(challenge(access, error)),
-            Decision::Denied => Err(unseen(&repository)),
+            Decision::Denied => Err(unseen(&repository).refused()),
         }
     }
 

@@ -19,7 +19,7 @@ use wharf_core::clock::SharedClock;
 use wharf_core::gc::{self, Rules};
 use wharf_core::job::{self, Kinds};
 use wharf_core::replica::{self, Me};
-use wharf_core::{Clock, ContentRules, Limits, Registry, mark};
+use wharf_core::{Clock, ContentRules, Limits, Registry, audit, mark};
 
 pub use self::check::{Report, check};
 pub use self::copy::{CopyError, Place, copy};
@@ -215,6 +215,11 @@ impl App {
             // What a job had not kept is done again.
             jobs.abort();
         }
+        // What is still being counted is told now.
+        let flushed = self.registry.audit.flush(&self.registry, true).await;
+        if let Err(error) = flushed.and(audit::seal(&self.registry).await) {
+            tracing::warn!(%error, "the last sign-ins and refusals could not be written to the audit log");
+        }
         if let Some(me) = self.me.get() {
             // Else the others forget it by themselves.
             let _ = tokio::time::timeout(LEAVE, replica::leave(&self.registry, me)).await;
@@ -308,6 +313,7 @@ impl App {
             freed: self.registry.freed.read(),
             quarantined: quarantined.unwrap_or_default(),
             prefixes,
+            audit: self.registry.audit.counts(),
             caches: vec![
                 ("password", passwords.remembered, passwords.checked),
                 ("token", tokens.remembered, tokens.checked),

@@ -9,7 +9,9 @@ use wharf_blob::{Part, Stored};
 use wharf_core::clock::SharedClock;
 use wharf_core::job::{self, Kinds, Spec};
 use wharf_core::replica::{self, Me};
-use wharf_core::{Registry, event, gc, identity, manifest, mark, scrub, upload, usage};
+use wharf_core::{
+    Registry, audit, event, gc, identity, manifest, mark, scrub, upload, usage,
+};
 use wharf_meta::counter::{Fold, MAX_FOLD};
 
 /// Between two looks at files and keys.
@@ -52,8 +54,9 @@ pub(super) fn kinds(upkeep: Option<Upkeep>) -> Kinds {
         .with::<scrub::Settle>(Spec::every(OFTEN))
         .with::<job::Reclaim>(Spec::every(OFTEN))
         .with::<event::Trim>(Spec::every(DAILY))
+        .with::<audit::Cut>(Spec::every(OFTEN))
         .with::<job::Trim>(Spec::every(DAILY))
-        .with::<gc::Audit>(Spec::every(WEEKLY).at(NIGHT).after(OFTEN))
+        .with::<gc::Recheck>(Spec::every(WEEKLY).at(NIGHT).after(OFTEN))
         .with::<usage::Recount>(Spec::every(WEEKLY).at(NIGHT).after(OFTEN))
         .with::<gc::Sweep>(Spec::every(DAILY).after(DAILY).at(NIGHT))
         .with::<scrub::Scrub>(Spec::every(DAILY).after(OFTEN))
@@ -68,6 +71,7 @@ pub(super) async fn run(
 ) {
     tokio::join!(
         every(SHORT, &stop, || access(&registry)),
+        every(SHORT, &stop, || log(&registry)),
         every(FOLD, &stop, || fold(&registry)),
         every(FORGET, &stop, || forget(&registry)),
         every(FOLLOW, &stop, || follow(&registry, shared.as_deref())),
@@ -127,6 +131,16 @@ async fn access(registry: &Registry) {
 async fn forget(registry: &Registry) {
     if let Err(error) = identity::forget_invitations(registry).await {
         tracing::warn!(%error, "invitations and grants that have ended could not be forgotten; trying again");
+    }
+}
+
+/// Brings what happened into the audit log.
+async fn log(registry: &Registry) {
+    if let Err(error) = registry.audit.flush(registry, false).await {
+        tracing::warn!(%error, "sign-ins and refusals could not be written to the audit log; trying again");
+    }
+    if let Err(error) = audit::seal(registry).await {
+        tracing::warn!(%error, "the audit log could not be brought up to date; trying again");
     }
 }
 

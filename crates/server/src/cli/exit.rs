@@ -16,7 +16,7 @@ pub enum Exit {
     Usage = 2,
     /// The data folder was refused: in use, foreign, damaged, from a newer version, not writable.
     Data = 3,
-    /// A check found damage: `storage verify`, `backup verify`, or a backup that lacks bytes.
+    /// A check found damage: `storage verify`, `backup verify`, `audit verify`, or a backup that lacks bytes.
     Damage = 4,
     /// An address cannot be listened on.
     Listen = 5,
@@ -39,7 +39,7 @@ impl Exit {
         ),
         (
             Self::Damage,
-            "a check found damage, or a backup lacks bytes that the registry has lost",
+            "a check found damage, somebody tampered with the audit log, or a backup lacks bytes that the registry has lost",
         ),
         (Self::Listen, "an address cannot be listened on"),
     ];

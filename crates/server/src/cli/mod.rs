@@ -4,6 +4,7 @@
 //! `app` and `wharf_core`.
 
 mod access;
+mod audit;
 mod banner;
 mod client;
 mod completions;
@@ -82,6 +83,9 @@ enum Command {
     /// Ask who may do what, and why
     #[command(subcommand)]
     Access(access::RightsCommand),
+    /// Read and check the audit log: who did what, and what was refused
+    #[command(subcommand)]
+    Audit(audit::AuditCommand),
     /// Manage groups of users and robots
     #[command(subcommand)]
     Group(access::GroupCommand),
@@ -362,6 +366,7 @@ fn dispatch(command: Command) -> Outcome {
         Command::Grant(args) => access::grant(&args),
         Command::Revoke(args) => access::revoke(&args),
         Command::Access(command) => access::rights(&command),
+        Command::Audit(command) => audit::run(&command),
         Command::Group(command) => access::group(&command),
         Command::Namespace(command) => access::namespace(&command),
         Command::Role(command) => access::role(&command),

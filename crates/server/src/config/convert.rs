@@ -158,6 +158,10 @@ impl Config {
             untagged: self.gc.untagged.map(millis),
             scrub: millis(self.scrub.period),
             events: millis(self.events.keep),
+            audit: wharf_core::audit::Rules {
+                keep: millis(self.audit.keep),
+                reads: self.audit.reads,
+            },
         }
     }
 

@@ -31,6 +31,7 @@ section! {
         section restore: Restore;
         section scrub: Scrub;
         section events: Events;
+        section audit: Audit;
         section metadata: Metadata;
         section data: Data;
         section log: Log;
@@ -471,6 +472,16 @@ section! {
     pub struct Events {
         /// Time for which events are kept. A reader that is late keeps them for as long again.
         keep: Duration = Duration::from_secs(30 * 86_400) => live;
+    }
+}
+
+section! {
+    /// The audit log: every change, sign-in and refusal, in a chain that shows when somebody tampered with it.
+    pub struct Audit {
+        /// Time for which entries are kept; `0s`: for good.
+        keep: Duration = Duration::from_secs(400 * 86_400) => live;
+        /// Record reading, too: each manifest and blob that somebody gets. Equal ones within a minute are counted in one entry.
+        reads: bool = false => live;
     }
 }
 

@@ -38,6 +38,8 @@ pub struct Sample {
     pub prefixes: Vec<Counted>,
     /// Caches: name, hits, misses.
     pub caches: Vec<(&'static str, u64, u64)>,
+    /// Sign-ins, refusals and reads that came to the audit log, and those of them that were only counted together.
+    pub audit: (u64, u64),
     /// Requests that were refused by rates, by kind.
     pub limited: Vec<(&'static str, u64)>,
 }
@@ -188,6 +190,12 @@ impl Collector for Latest {
         let help = "1 while the object store is left alone because it failed again and again";
         let open = u64::from(sample.blob.open_circuit);
         out.gauge("blob_circuit_open", help, None, open)?;
+        let (noted, overflowed) = sample.audit;
+        let help = "Sign-ins, refusals and reads that came to the audit log";
+        out.counter("audit_noted", help, None, noted)?;
+        let help =
+            "Those of them that were too many to be told apart, and are in the log as a number";
+        out.counter("audit_overflowed", help, None, overflowed)?;
         let lookups = sample.caches.iter().flat_map(|&(cache, hits, misses)| {
             [("hit", hits), ("miss", misses)]
                 .map(|(result, count)| ([("cache", cache), ("result", result)], count))

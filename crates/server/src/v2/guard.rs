@@ -12,9 +12,9 @@ use wharf_core::access::{
     Permission, Principal, read_authorization, scope_for,
 };
 use wharf_core::upload;
-use wharf_oci::{Challenge, ErrorCode, Scope};
+use wharf_oci::{Authorization, Challenge, ErrorCode, Scope};
 
-use super::V2;
+use super::{V2, audit};
 use crate::http::error::ApiError;
 use crate::http::route::Route;
 use crate::http::{Facts, Request, Scheme};
@@ -48,12 +48,21 @@ impl V2 {
 
         let address = request.peer.addr.map(|peer| peer.ip());
         let came = Circumstances::new(address, self.registry.clock.now_ms());
-        let caller = async {
-            let headers = request.headers.get_all(AUTHORIZATION);
-            let authorization = read_authorization(headers.iter().map(HeaderValue::as_bytes))?;
-            access.authenticate(authorization.as_ref(), came).await
-        }
-        .await;
+        let headers = request.headers.get_all(AUTHORIZATION);
+        let authorization = read_authorization(headers.iter().map(HeaderValue::as_bytes));
+        let (name, caller) = match authorization {
+            Ok(authorization) => {
+                let caller = access.authenticate(authorization.as_ref(), came).await;
+                // A password that was refused is not kept for longer than this.
+                let name = match (authorization, &caller) {
+                    (Some(Authorization::Basic { user, .. }), Err(_)) => user,
+                    _ => String::new(),
+                };
+                (name, caller)
+            }
+            Err(failure) => (String::new(), Err(failure)),
+        };
+        audit::sign_in(&self.registry, request, came, name, &caller);
         let caller = match caller {
             Ok(caller) => caller,
             Err(failure) => {
@@ -95,10 +104,18 @@ impl V2 {
         match decision {
             Decision::Allow => Ok(caller),
             Decision::Challenge { scope, error } => {
+                if !caller.came_without_credentials() {
+                    let reason = advice(&caller, error);
+                    audit::refused(&self.registry, &caller, request, route, permission, reason);
+                }
                 let scope = scope.map(|scope| with_source(scope, request, route));
                 Err(self.challenge(request, scope, error, advice(&caller, error)))
             }
-            Decision::Denied => Err(denied(&caller, route, permission)),
+            Decision::Denied => {
+                let reason = "the principal or its token lacks the permission";
+                audit::refused(&self.registry, &caller, request, route, permission, reason);
+                Err(denied(&caller, route, permission))
+            }
         }
     }
 

@@ -3,6 +3,7 @@
 //! [`V2::handle`] is called by `app` for every `/v2/` route, after the transport has parsed it. The order is always
 //! the same: route, method, who, may they, then the noun; nothing is looked up before the right to know (AUTH-8).
 
+mod audit;
 mod blob;
 mod catalog;
 mod extension;
@@ -103,11 +104,12 @@ impl V2 {
         let address = request.peer.addr.map(|peer| peer.ip());
         let came = Circumstances::new(address, self.registry.clock.now_ms());
         let (mut response, who) = token::answer(&self.registry.access, came, &mut request).await;
-        if let Err(reason) = who {
-            self.metrics.auth_failed(reason);
+        audit::token(&self.registry, &request, came, &who);
+        if let Err(refused) = &who {
+            self.metrics.auth_failed(refused.word);
         }
         response.body_mut().set_facts(Facts {
-            principal: who.ok().map(Cow::Owned),
+            principal: who.ok().map(|asked| Cow::Owned(asked.principal)),
             ..Facts::default()
         });
         response
@@ -143,13 +145,27 @@ impl V2 {
         if let Some(meter) = meter {
             request.body.set_meter(meter.another());
         }
+        let origin = audit::origin(&self.registry, &caller, request, &route);
+        let work = self.act(&caller, request, &route);
+        let answer = match origin {
+            Some(origin) => Box::pin(origin.scope(work)).await,
+            None => work.await,
+        };
+        if self.registry.rules.load().audit.reads && answer.is_ok() {
+            audit::read(&self.registry, &caller, request, &route);
+        }
+        answer
+    }
+
+    /// Does what the caller may.
+    async fn act(&self, caller: &Caller, request: &mut Request, route: &Route) -> Answer {
         let call = Call {
             registry: &self.registry,
-            caller: &caller,
+            caller,
             base: &self.base,
             redirect: &self.redirect,
         };
-        match (&route, &request.method) {
+        match (route, &request.method) {
             (Route::Ping, _) => Ok(ping::get()),
             (Route::Catalog, _) => catalog::list(&call, request).await,
             (Route::Extensions { .. }, _) => Ok(extension::discover()),

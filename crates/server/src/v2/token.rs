@@ -19,21 +19,50 @@ use crate::http::{Body, Request, Response};
 /// Largest form, in bytes: a password, a user, and more scopes than a token can carry.
 const LARGEST_FORM: u64 = 64 << 10;
 
-/// Why no token was given, and a word for it in metrics.
-type Refusal = (ApiError, &'static str);
+/// Why no token was given, and a word for it in metrics, and words for the audit log.
+type Refusal = (ApiError, &'static str, String);
 
-/// Answers one request that came so. Also tells who asked, or the reason for metrics why there is no token.
+/// Who was given a token.
+pub(super) struct Asked {
+    /// The principal's name.
+    pub(super) principal: String,
+    /// It was nobody in particular.
+    pub(super) anonymous: bool,
+    /// The id of the credential that was proved, or how the principal signed in.
+    pub(super) credential: String,
+}
+
+/// Who was not.
+pub(super) struct Refused {
+    /// The reason, for metrics.
+    pub(super) word: &'static str,
+    /// The name that was given.
+    pub(super) name: String,
+    /// The reason, for people.
+    pub(super) reason: String,
+}
+
+/// Answers one request that came so. Also tells who asked, or why there is no token.
 pub(super) async fn answer(
     access: &Access,
     came: Circumstances,
     request: &mut Request,
-) -> (Response, Result<String, &'static str>) {
-    let (mut response, who) = match grant(access, came, request).await {
+) -> (Response, Result<Asked, Refused>) {
+    let mut name = String::new();
+    let (mut response, who) = match grant(access, came, request, &mut name).await {
         Ok(grant) => {
-            let who = grant.principal.name().to_owned();
-            (success(&grant, request.method == Method::POST), Ok(who))
+            let asked = Asked {
+                principal: grant.principal.name().to_owned(),
+                anonymous: grant.principal.is_anonymous(),
+                credential: grant.credential.clone(),
+            };
+            (success(&grant, request.method == Method::POST), Ok(asked))
         }
-        Err(refusal) => (refusal.0.into_response(), Err(refusal.1)),
+        Err(refusal) => {
+            let (error, word, reason) = *refusal;
+            let refused = Refused { word, name, reason };
+            (error.into_response(), Err(refused))
+        }
     };
     response
         .headers_mut()
@@ -45,6 +74,7 @@ async fn grant(
     access: &Access,
     came: Circumstances,
     request: &mut Request,
+    name: &mut String,
 ) -> Result<TokenGrant, Box<Refusal>> {
     let asked = match request.method {
         Method::GET | Method::HEAD => {
@@ -55,6 +85,9 @@ async fn grant(
             Route::Token.methods(),
         ))),
     }?;
+    if let Proof::Password { name: given, .. } = &asked.proof {
+        name.clone_from(given);
+    }
     access
         .grant_token(asked, came)
         .await
@@ -65,7 +98,7 @@ async fn grant(
 }
 
 fn malformed(error: ApiError) -> Box<Refusal> {
-    Box::new((error, "request"))
+    Box::new((error, "request", String::new()))
 }
 
 /// GET: credentials in the header, everything else in the query. `service`, `account` and `client_id` change nothing
@@ -169,7 +202,7 @@ fn success(grant: &TokenGrant, posted: bool) -> Response {
 
 /// 401 for credentials that are no good; the challenge is Basic, since that is what this address takes.
 fn refuse(access: &Access, failure: AuthFailure) -> Box<Refusal> {
-    let reason = failure.reason();
+    let (reason, told) = (failure.reason(), failure.told());
     let error = match (failure.retry_after(), failure) {
         (Some(retry_after), failure) => {
             ApiError::new(ErrorCode::TooManyRequests, failure.to_string())
@@ -189,7 +222,7 @@ fn refuse(access: &Access, failure: AuthFailure) -> Box<Refusal> {
             }
         }
     };
-    Box::new((error, reason))
+    Box::new((error, reason, told))
 }
 
 fn bad_request(message: impl Into<String>) -> ApiError {
@@ -285,7 +318,9 @@ mod tests {
                 status: parts.status.as_u16(),
                 headers: parts.headers,
                 json,
-                who,
+                who: who
+                    .map(|asked| asked.principal)
+                    .map_err(|refused| refused.word),
             }
         }
 

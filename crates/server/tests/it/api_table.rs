@@ -29,7 +29,9 @@ enum Needs {
 
 /// Told apart from the code that knows it; what is missing here fails the test.
 fn needs(template: &str, method: &Method) -> Needs {
-    use Permission::{Admin, ManageBindings, ManageRobots, ManageSettings, ReadSettings};
+    use Permission::{
+        Admin, ManageBindings, ManageRobots, ManageSettings, ReadAudit, ReadSettings,
+    };
     let reads = matches!(*method, Method::GET | Method::HEAD);
     match (template, method.as_str()) {
         ("/api/v1" | "/api/v1/openapi.json" | "/api/v1/invitations/accept", _) => Needs::Nothing,
@@ -39,6 +41,7 @@ fn needs(template: &str, method: &Method) -> Needs {
         ("/api/v1/namespaces/{name}", "PUT") => Needs::Right(ManageSettings),
         ("/api/v1/bindings", _) if !reads => Needs::Right(ManageBindings),
         ("/api/v1/bindings" | "/api/v1/explain", _) => Needs::Right(ReadSettings),
+        ("/api/v1/audit" | "/api/v1/audit/export", _) => Needs::Right(ReadAudit),
         (
             "/api/v1/groups"
             | "/api/v1/groups/{group}"

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use wharf_core::gc;
 use wharf_core::job::Job as _;
-use wharf_meta::{audit, blob as rows, candidate, restorable};
+use wharf_meta::{blob as rows, candidate, recheck, restorable};
 use wharf_testkit::client::with_query;
 use wharf_testkit::content::{ImageSpec, seeded_bytes};
 use wharf_testkit::{Client, Content, Image, Process, TestOptions, TestServer, Version};
@@ -119,7 +119,7 @@ async fn differences(server: &TestServer, needed: &[(String, Content)]) -> Vec<S
     let live = meta.scan(page).await.unwrap();
     let there = live.iter().map(|row| row.digest.to_string()).collect();
     compare("the row of the blob", there, digests().collect());
-    let page = audit::Links {
+    let page = recheck::Links {
         after: None,
         limit: ALL,
     };

@@ -1,9 +1,11 @@
 //! Bindings: who has which role on which namespace, under what conditions.
 
-use serde_json::json;
+use serde_json::{Value, json};
+use wharf_oci::RepositoryName;
 
 use super::{By, Changed, GROUP, STEP, another_holds, begin, end, must_stay, needed};
 use crate::error::Result;
+use crate::ops::event;
 use crate::tx::{Op, ReadOp, Tx};
 use crate::vals;
 use crate::value::Row;
@@ -37,18 +39,16 @@ impl Binding {
             && self.expires_at == 0
     }
 
-    fn told(&self, what: &str) -> serde_json::Value {
+    fn told(&self) -> Value {
         json!({
-            what: {
-                "namespace": self.namespace,
-                "kind": self.kind,
-                "name": self.name,
-                "role": self.role,
-                "networks": self.networks,
-                "tags": self.tags,
-                "sign_in": self.sign_in,
-                "expires_at": self.expires_at,
-            }
+            "namespace": self.namespace,
+            "kind": self.kind,
+            "name": self.name,
+            "role": self.role,
+            "networks": self.networks,
+            "tags": self.tags,
+            "sign_in": self.sign_in,
+            "expires_at": self.expires_at,
         })
     }
 }
@@ -170,7 +170,8 @@ impl Op for Put {
         if made == 0 {
             return Ok(Changed::Same);
         }
-        end(tx, epoch, &self.by, it.told("granted")).await?;
+        let payload = json!({"what": "binding", "before": null, "after": it.told()});
+        end(tx, epoch, &self.by, &it.namespace, payload).await?;
         Ok(Changed::Done)
     }
 }
@@ -226,7 +227,8 @@ impl Op for Delete {
             key,
         )
         .await?;
-        end(tx, epoch, &self.by, it.told("revoked")).await?;
+        let payload = json!({"what": "binding", "before": it.told(), "after": null});
+        end(tx, epoch, &self.by, &it.namespace, payload).await?;
         Ok(Changed::Done)
     }
 }
@@ -275,12 +277,16 @@ impl Op for DeleteOf {
             .await?;
         }
         let gone = delete_some(tx, kind, name).await?;
-        if left.is_empty() && gone == 0 {
+        if left.is_empty() && gone.is_empty() {
             return Ok(Changed::Same);
         }
-        let payload = json!({"revoked-all": {"kind": kind, "name": name}});
-        end(tx, epoch, &self.by, payload).await?;
-        Ok(match left.len() as i64 + gone >= STEP {
+        let all = left.len() + gone.len();
+        let before = json!({"kind": kind, "name": name, "groups": left, "bindings": gone});
+        let payload = json!({"what": "all of a principal", "before": before, "after": null});
+        let namespace = event::namespace_of(kind, name);
+        let on = namespace.as_ref().map_or("", RepositoryName::as_str);
+        end(tx, epoch, &self.by, on, payload).await?;
+        Ok(match all as i64 >= STEP {
             true => Changed::More,
             false => Changed::Done,
         })
@@ -306,35 +312,43 @@ impl Op for DeleteEnded {
             Ok(epoch) => epoch,
             Err(kept) => return Ok(kept),
         };
-        let gone = tx
-            .exec(
+        let rows = tx
+            .query(
                 "DELETE FROM access_binding WHERE (namespace, kind, name, role, networks, tags, sign_in, expires_at) IN (SELECT \
                  namespace, kind, name, role, networks, tags, sign_in, expires_at FROM access_binding WHERE expires_at > 0 \
-                 AND expires_at < $1 ORDER BY expires_at LIMIT $2)",
+                 AND expires_at < $1 ORDER BY expires_at LIMIT $2) RETURNING namespace, kind, name, role, networks, tags, sign_in, \
+                 expires_at",
                 vals![self.before, STEP],
             )
             .await?;
-        if gone == 0 {
+        if rows.is_empty() {
             return Ok(Changed::Same);
         }
-        let payload = json!({"forgotten-ended": {"before": self.before, "count": gone}});
-        end(tx, epoch, &self.by, payload).await?;
-        Ok(match i64::try_from(gone).unwrap_or(STEP) >= STEP {
+        let more = rows.len() as i64 >= STEP;
+        let payload = json!({"what": "bindings that have ended", "before": told(rows)?, "after": null});
+        end(tx, epoch, &self.by, "", payload).await?;
+        Ok(match more {
             true => Changed::More,
             false => Changed::Done,
         })
     }
 }
 
-/// Removes bindings of a subject, [`STEP`] at most.
-pub(super) async fn delete_some<T: Tx>(tx: &mut T, kind: &str, name: &str) -> Result<i64> {
-    let gone = tx
-        .exec(
+/// Removes bindings of a subject, [`STEP`] at most; tells of each the role and where.
+pub(super) async fn delete_some<T: Tx>(tx: &mut T, kind: &str, name: &str) -> Result<Vec<Value>> {
+    let rows = tx
+        .query(
             "DELETE FROM access_binding WHERE (namespace, kind, name, role, networks, tags, sign_in, expires_at) IN (SELECT \
              namespace, kind, name, role, networks, tags, sign_in, expires_at FROM access_binding WHERE kind = $1 \
-             AND name = $2 LIMIT $3)",
+             AND name = $2 LIMIT $3) RETURNING namespace, kind, name, role, networks, tags, sign_in, expires_at",
             vals![kind, name, STEP],
         )
         .await?;
-    Ok(i64::try_from(gone).unwrap_or(STEP))
+    told(rows)
+}
+
+/// Rows of bindings, as the audit log shows them.
+pub(super) fn told(rows: Vec<Row>) -> Result<Vec<Value>> {
+    let rows = rows.into_iter();
+    rows.map(|mut row| Ok(binding(&mut row)?.told())).collect()
 }

@@ -1,6 +1,6 @@
 //! Groups of users and robots.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{By, Changed, GROUP, STEP, begin, binding, end, would_orphan};
 use crate::error::Result;
@@ -126,13 +126,8 @@ impl Op for Create {
         if made == 0 {
             return Ok(Changed::Same);
         }
-        end(
-            tx,
-            epoch,
-            &self.by,
-            json!({"group-made": {"name": self.name}}),
-        )
-        .await?;
+        let payload = json!({"what": "group", "before": null, "after": {"name": self.name}});
+        end(tx, epoch, &self.by, "", payload).await?;
         Ok(Changed::Done)
     }
 }
@@ -169,14 +164,18 @@ impl Op for Delete {
             return Ok(Changed::Last(path));
         }
         let gone = binding::delete_some(tx, GROUP, &self.name).await?;
-        let left = tx
-            .exec(
+        let rows = tx
+            .query(
                 "DELETE FROM group_member WHERE (group_name, kind, name) IN (SELECT group_name, kind, name \
-                 FROM group_member WHERE group_name = $1 LIMIT $2)",
+                 FROM group_member WHERE group_name = $1 LIMIT $2) RETURNING kind, name",
                 vals![&self.name, STEP],
             )
             .await?;
-        let more = gone.max(i64::try_from(left).unwrap_or(STEP)) >= STEP;
+        let mut left = Vec::with_capacity(rows.len());
+        for mut row in rows {
+            left.push(format!("{} {}", row.text(0)?, row.text(1)?));
+        }
+        let more = gone.len().max(left.len()) as i64 >= STEP;
         if !more {
             tx.exec(
                 "DELETE FROM access_group WHERE name = $1",
@@ -184,8 +183,9 @@ impl Op for Delete {
             )
             .await?;
         }
-        let payload = json!({"group-removed": {"name": self.name}});
-        end(tx, epoch, &self.by, payload).await?;
+        let before = json!({"name": self.name, "members": left, "bindings": gone});
+        let payload = json!({"what": "group", "before": before, "after": null});
+        end(tx, epoch, &self.by, "", payload).await?;
         Ok(if more { Changed::More } else { Changed::Done })
     }
 }
@@ -224,8 +224,8 @@ impl Op for Add {
         if made == 0 {
             return Ok(Changed::Same);
         }
-        let payload = json!({"member-added": {"group": group, "kind": kind, "name": name}});
-        end(tx, epoch, &self.by, payload).await?;
+        let payload = json!({"what": "member", "before": null, "after": member(group, kind, name)});
+        end(tx, epoch, &self.by, "", payload).await?;
         Ok(Changed::Done)
     }
 }
@@ -269,10 +269,14 @@ impl Op for Remove {
             vals![group, kind, name],
         )
         .await?;
-        let payload = json!({"member-removed": {"group": group, "kind": kind, "name": name}});
-        end(tx, epoch, &self.by, payload).await?;
+        let payload = json!({"what": "member", "before": member(group, kind, name), "after": null});
+        end(tx, epoch, &self.by, "", payload).await?;
         Ok(Changed::Done)
     }
+}
+
+fn member(group: &str, kind: &str, name: &str) -> Value {
+    json!({"group": group, "kind": kind, "name": name})
 }
 
 /// Whether nobody else in the group counts: who is locked out does not.

@@ -10,6 +10,7 @@ pub mod namespace;
 pub mod role;
 
 use serde_json::Value;
+use wharf_oci::RepositoryName;
 
 use super::event::{self, Fact, Kind};
 use crate::error::Result;
@@ -109,16 +110,17 @@ async fn locked<T: Tx>(tx: &mut T) -> Result<Option<i64>> {
     Ok(value.map(|value| value.parse().unwrap_or(0)))
 }
 
-/// Counts the epoch up, and records what changed.
-async fn end<T: Tx>(tx: &mut T, epoch: i64, by: &By, payload: Value) -> Result<()> {
+/// Counts the epoch up, and records what changed, and on which path: `""` is everywhere.
+async fn end<T: Tx>(tx: &mut T, epoch: i64, by: &By, on: &str, payload: Value) -> Result<()> {
     tx.exec(
         "UPDATE setting SET value = $2 WHERE key = $1",
         vals![EPOCH, &(epoch + 1).to_string()],
     )
     .await?;
+    let on = RepositoryName::parse(on).ok();
     let fact = Fact {
         kind: Kind::AccessChange,
-        repository: None,
+        repository: on.as_ref(),
         digest: None,
         tag: None,
         actor: &by.actor,

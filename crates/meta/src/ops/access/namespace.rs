@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{By, Changed, STEP, begin, end};
+use super::{By, Changed, STEP, begin, binding, end};
 use crate::error::Result;
 use crate::tx::{Op, ReadOp, Tx};
 use crate::vals;
@@ -90,9 +90,11 @@ impl Op for Put {
         )
         .await?;
         let payload = json!({
-            "namespace": {"path": self.path, "before": before, "visibility": self.visibility}
+            "what": "namespace",
+            "before": before.map(|visibility| json!({"visibility": visibility})),
+            "after": {"visibility": self.visibility},
         });
-        end(tx, epoch, &self.by, payload).await?;
+        end(tx, epoch, &self.by, &self.path, payload).await?;
         Ok(Changed::Done)
     }
 }
@@ -120,22 +122,29 @@ impl Op for Delete {
             return Ok(Changed::Unknown);
         }
         let settings = tx
-            .exec("DELETE FROM namespace WHERE path = $1", vals![&self.path])
+            .row(
+                "DELETE FROM namespace WHERE path = $1 RETURNING visibility",
+                vals![&self.path],
+            )
             .await?;
+        let visibility = settings.map(|mut row| row.text(0)).transpose()?;
         let gone = tx
-            .exec(
+            .query(
                 "DELETE FROM access_binding WHERE (namespace, kind, name, role, networks, tags, sign_in, expires_at) IN \
                  (SELECT namespace, kind, name, role, networks, tags, sign_in, expires_at FROM access_binding \
-                 WHERE namespace = $1 LIMIT $2)",
+                 WHERE namespace = $1 LIMIT $2) RETURNING namespace, kind, name, role, networks, tags, sign_in, expires_at",
                 vals![&self.path, STEP],
             )
             .await?;
-        if settings == 0 && gone == 0 {
+        if visibility.is_none() && gone.is_empty() {
             return Ok(Changed::Unknown);
         }
-        let payload = json!({"namespace-removed": {"path": self.path, "bindings": gone}});
-        end(tx, epoch, &self.by, payload).await?;
-        Ok(match i64::try_from(gone).unwrap_or(STEP) >= STEP {
+        let gone = binding::told(gone)?;
+        let all = gone.len();
+        let before = json!({"visibility": visibility, "bindings": gone});
+        let payload = json!({"what": "namespace", "before": before, "after": null});
+        end(tx, epoch, &self.by, &self.path, payload).await?;
+        Ok(match all as i64 >= STEP {
             true => Changed::More,
             false => Changed::Done,
         })

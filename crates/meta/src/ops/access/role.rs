@@ -90,9 +90,11 @@ impl Op for Put {
         )
         .await?;
         let payload = json!({
-            "role": {"name": self.name, "before": before, "permissions": self.permissions}
+            "what": "role",
+            "before": before.map(|permissions| json!({"name": self.name, "permissions": permissions})),
+            "after": {"name": self.name, "permissions": self.permissions},
         });
-        end(tx, epoch, &self.by, payload).await?;
+        end(tx, epoch, &self.by, "", payload).await?;
         Ok(Changed::Done)
     }
 }
@@ -125,13 +127,17 @@ impl Op for Delete {
             return Ok(Changed::InUse);
         }
         let gone = tx
-            .exec("DELETE FROM access_role WHERE name = $1", vals![&self.name])
+            .row(
+                "DELETE FROM access_role WHERE name = $1 RETURNING permissions",
+                vals![&self.name],
+            )
             .await?;
-        if gone == 0 {
+        let Some(mut gone) = gone else {
             return Ok(Changed::Unknown);
-        }
-        let payload = json!({"role-removed": {"name": self.name}});
-        end(tx, epoch, &self.by, payload).await?;
+        };
+        let before = json!({"name": self.name, "permissions": gone.text(0)?});
+        let payload = json!({"what": "role", "before": before, "after": null});
+        end(tx, epoch, &self.by, "", payload).await?;
         Ok(Changed::Done)
     }
 }

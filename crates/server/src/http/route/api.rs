@@ -107,6 +107,8 @@ pub const RESOURCES: &[Resource] = &[
     ),
     resource("/api/v1/bindings", GET_POST_DELETE, "/api/v1/bindings"),
     resource("/api/v1/explain", GET, "/api/v1/explain"),
+    resource("/api/v1/audit", GET, "/api/v1/audit"),
+    resource("/api/v1/audit/export", GET, "/api/v1/audit/export"),
     resource("/api/v1/groups", GET, "/api/v1/groups"),
     resource(
         "/api/v1/groups/{group}",

@@ -1,7 +1,7 @@
 //! A slow walk over all rows, once in a while: finds what the ordinary way of a candidate missed.
 
 use serde::{Deserialize, Serialize};
-use wharf_meta::{Id, audit as rows, blob};
+use wharf_meta::{Id, blob, recheck as rows};
 use wharf_oci::Digest;
 
 use super::paused;
@@ -14,7 +14,7 @@ const PAGE: u32 = 200;
 
 /// The walk. Begins anew after a restart.
 #[derive(Debug, Default, Serialize, Deserialize)]
-pub struct Audit {
+pub struct Recheck {
     #[serde(skip)]
     stage: Stage,
     #[serde(skip)]
@@ -35,7 +35,8 @@ impl Default for Stage {
     }
 }
 
-impl Job for Audit {
+impl Job for Recheck {
+    // Its first name: rows hold it.
     const KIND: &'static str = "gc.audit";
 
     async fn step(&mut self, registry: &Registry) -> Result<Step> {
@@ -95,7 +96,10 @@ impl Job for Audit {
             }
             Stage::Done => {
                 if self.found > 0 {
-                    tracing::info!(found = self.found, "the audit found what nothing refers to");
+                    tracing::info!(
+                        found = self.found,
+                        "the recheck found what nothing refers to"
+                    );
                 }
                 return Ok(Step::Done);
             }
