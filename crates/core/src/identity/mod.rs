@@ -18,8 +18,8 @@ use crate::error::Error;
 use crate::registry::Registry;
 
 pub use self::robot::{
-    LONGEST_OVERLAP_MS, NewRobot, create_robot, disable_robot, list_robots, remove_robot,
-    rotate_robot,
+    LONGEST_OVERLAP_MS, NewRobot, check_robot, create_robot, disable_robot, list_robots,
+    remove_robot, rotate_robot,
 };
 pub use self::token::{MOST_TOKENS, NewToken, create_token, list_tokens, revoke_token};
 pub use self::user::{create_user, disable_user, list_users, remove_user, set_password};

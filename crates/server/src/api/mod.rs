@@ -11,6 +11,7 @@
 #![allow(unused_qualifications)]
 
 mod access;
+mod apply;
 mod arguments;
 mod binding;
 mod condition;
@@ -216,6 +217,7 @@ fn resources() -> OpenApiRouter<Arc<State>> {
         .routes(routes!(restore::tag))
         .routes(routes!(restore::manifest))
         .routes(routes!(binding::bindings, binding::grant, binding::revoke))
+        .routes(routes!(apply::apply, apply::exported))
         .routes(routes!(explain::explain))
         .routes(routes!(group::groups))
         .routes(routes!(group::make_group, group::remove_group))

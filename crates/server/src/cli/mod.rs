@@ -4,6 +4,7 @@
 //! `app` and `wharf_core`.
 
 mod access;
+mod apply;
 mod banner;
 mod client;
 mod config;
@@ -81,6 +82,7 @@ enum Command {
     /// Ask who may do what, and why
     #[command(subcommand)]
     Access(access::RightsCommand),
+    Apply(apply::ApplyArgs),
     /// Manage groups of users and robots
     #[command(subcommand)]
     Group(access::GroupCommand),
@@ -361,6 +363,7 @@ fn dispatch(command: Command) -> Outcome {
         Command::Grant(args) => access::grant(&args),
         Command::Revoke(args) => access::revoke(&args),
         Command::Access(command) => access::rights(&command),
+        Command::Apply(args) => apply::run(&args),
         Command::Group(command) => access::group(&command),
         Command::Namespace(command) => access::namespace(&command),
         Command::Role(command) => access::role(&command),

@@ -33,7 +33,8 @@ fn needs(template: &str, method: &Method) -> Needs {
         ("/api/v1/namespaces" | "/api/v1/roles", _) => Needs::Credentials,
         // Everywhere, as the arguments below have it: whoever administers.
         (
-            "/api/v1/bindings"
+            "/api/v1/apply"
+            | "/api/v1/bindings"
             | "/api/v1/explain"
             | "/api/v1/groups"
             | "/api/v1/groups/{group}"
@@ -60,6 +61,10 @@ fn needs(template: &str, method: &Method) -> Needs {
 fn arguments(template: &str, method: &Method) -> (&'static str, &'static str) {
     match (template, method.as_str()) {
         ("/api/v1/bindings", "POST") => ("", r#"{"who":"bob","role":"reader","on":"team"}"#),
+        ("/api/v1/apply", "POST") => (
+            "",
+            r#"{"bindings":[{"who":"bob","role":"reader","on":"team"}],"dry_run":true}"#,
+        ),
         ("/api/v1/bindings", "DELETE") => ("?who=bob&role=reader&on=team", ""),
         ("/api/v1/explain", _) => ("?who=bob&permission=pull&repository=team/app", ""),
         ("/api/v1/namespaces/{name}", "PUT") => ("", r#"{"visibility":"private"}"#),

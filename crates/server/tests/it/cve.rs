@@ -236,9 +236,7 @@ async fn harbor_22900_a_token_from_before_the_repository_opens_nothing() {
 async fn nobody_is_somebody_by_a_header_of_a_proxy() {
     let server = server().await;
     let admin = server.admin(Version::Http1);
-    admin
-        .push_image("secret/app", "v1", &Image::random())
-        .await;
+    admin.push_image("secret/app", "v1", &Image::random()).await;
     let path = manifest("secret/app", "v1");
     for name in [
         "Remote-User",
@@ -266,7 +264,11 @@ async fn nobody_is_somebody_by_a_header_of_a_proxy() {
     good.expect_status(200);
     let other = "Basic YWxpY2U6YQ==";
     for client in [admin.clone(), admin.clone().with_basic("alice", "a")] {
-        let answer = client.get(&path).header("Authorization", other).send().await;
+        let answer = client
+            .get(&path)
+            .header("Authorization", other)
+            .send()
+            .await;
         assert!(matches!(answer.status.as_u16(), 400 | 401), "{answer}");
     }
 }

@@ -6,6 +6,7 @@ mod api_rights;
 mod api_support;
 mod api_table;
 mod api_tag;
+mod apply;
 mod blob;
 mod catalog;
 mod chunk;
