@@ -92,6 +92,7 @@ pub(super) fn all(folder: &Path, program: &Path, rounds: u64) -> Result<String> 
         "| a grant until its answer | {a:.1} ms | {b:.1} ms | {:.1} |\n",
         b / a
     );
+    settle(many)?;
     let [a, b] = [few.anonymous_memory()?, many.anonymous_memory()?];
     table += &format!(
         "| memory afterwards | {a:.1} MiB | {b:.1} MiB | {:.1} |\n",
