@@ -204,6 +204,45 @@ async fn secrets_are_written_where_they_are_wanted_and_mistakes_name_their_line(
     assert!(nothing.contains("none.toml: "), "{nothing}");
 }
 
+#[tokio::test]
+async fn with_a_context_the_file_is_applied_elsewhere() {
+    let server = Process::start(Path::new(WHARF), TestOptions::default()).await;
+    let home = tempfile::tempdir().unwrap();
+    let says = async |arguments: &[&str], input: &'static str| {
+        let mut command = std::process::Command::new(WHARF);
+        command
+            .args(arguments)
+            .current_dir(home.path())
+            .env("XDG_CONFIG_HOME", home.path())
+            .env_remove("WHARF_CONTEXT")
+            .env_remove("WHARF_CONTEXTS")
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::piped());
+        let run = move || {
+            use std::io::Write as _;
+            let mut child = command.spawn().unwrap();
+            let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+            child.wait_with_output().unwrap()
+        };
+        good(&tokio::task::spawn_blocking(run).await.unwrap())
+    };
+    let host = server.admin(Version::Http1).authority().to_owned();
+    let login = ["login", &host, "-u", "admin", "--password-stdin"];
+    says(
+        &[&login[..], &["--context", "there"]].concat(),
+        "correct-horse-battery\n",
+    )
+    .await;
+    // From standard input.
+    let apply = ["apply", "-f", "-", "--context", "there"];
+    let done = says(&apply, TEAM).await;
+    assert!(done.contains("Done: 6 added.\n"), "{done}");
+    assert_eq!(says(&apply, TEAM).await, "Nothing to do.\n");
+    let groups = get(&server.admin(Version::Http1), "/api/v1/groups").await;
+    assert!(groups.to_string().contains("developers"), "{groups}");
+}
+
 /// What is wanted, with more.
 async fn ask(client: &Client, body: Value) -> wharf_testkit::client::Response {
     let request = client.post("/api/v1/apply");
