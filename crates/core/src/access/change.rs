@@ -128,7 +128,7 @@ impl Changer<'_> {
     }
 
     /// Whether this one may, by the rights of this policy.
-    fn needs(
+    pub(crate) fn needs(
         &self,
         policy: &Policy,
         permission: Permission,
@@ -152,7 +152,12 @@ impl Changer<'_> {
 
     /// Whether this one holds all of it there, whatever the circumstances: what ends, or counts at home only, cannot be
     /// handed on for good and for everywhere.
-    fn holds(&self, policy: &Policy, given: Permissions, on: &str) -> Result<(), ChangeError> {
+    pub(crate) fn holds(
+        &self,
+        policy: &Policy,
+        given: Permissions,
+        on: &str,
+    ) -> Result<(), ChangeError> {
         let Self::Caller(caller) = self else {
             return Ok(());
         };
@@ -263,7 +268,7 @@ impl Access {
     }
 
     /// The binding that is asked for, as it would be in the rows.
-    fn meant(
+    pub(crate) fn meant(
         &self,
         changer: Changer<'_>,
         granting: &Granting,
@@ -388,6 +393,27 @@ impl Access {
             )));
         }
         Ok(gone)
+    }
+
+    /// Removes exactly this binding, whatever others of the same role there are.
+    pub(crate) async fn revoke_one(
+        &self,
+        changer: Changer<'_>,
+        binding: &Binding,
+        at: i64,
+    ) -> Result<Change, ChangeError> {
+        let key = key(binding).ok_or_else(|| ChangeError::ReadOnly(binding.to_string()))?;
+        self.change(changer, at, |policy, by| {
+            let what = || format!("revoke rights {}", place(&binding.on));
+            changer.needs(policy, Permission::ManageBindings, &binding.on, what)?;
+            changer.holds(policy, binding.permissions, &binding.on)?;
+            Ok(rows::binding::Delete {
+                binding: key.clone(),
+                by,
+            })
+        })
+        .await
+        .map_err(|failed| failed.or(|| format!("{binding} is no more")))
     }
 
     /// Makes a group, or removes it with its bindings. For administrators.

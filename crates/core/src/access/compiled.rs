@@ -71,6 +71,13 @@ impl Compiled {
         self.policy.policy.load_full()
     }
 
+    /// The policy with the rows that it was compiled from.
+    pub(crate) fn both(&self) -> (Arc<Policy>, Arc<Rows>) {
+        let sources = self.policy.sources.lock();
+        let sources = sources.unwrap_or_else(PoisonError::into_inner);
+        (self.policy.policy.load_full(), sources.1.clone())
+    }
+
     /// The rows as of this moment.
     pub(crate) fn rows(&self) -> Arc<Rows> {
         let sources = self.policy.sources.lock();

@@ -229,16 +229,6 @@ fn conditions(key: &Key) -> Option<Conditions> {
     })
 }
 
-/// Counts how often this thread reads all rows.
-#[cfg(test)]
-pub(super) mod loads {
-    use std::cell::Cell;
-
-    thread_local! {
-        pub(in super::super) static LOADS: Cell<usize> = const { Cell::new(0) };
-    }
-}
-
 /// The row of a binding; `None` for one that only configuration or birth can make.
 pub(crate) fn key(binding: &Binding) -> Option<Key> {
     let (kind, name) = binding.subject.row()?;
@@ -263,4 +253,14 @@ pub(crate) fn key(binding: &Binding) -> Option<Key> {
         sign_in: conditions.sign_in.map_or("", SignIn::as_str).into(),
         expires_at: conditions.expires_at.unwrap_or(0),
     })
+}
+
+/// Counts how often this thread reads all rows.
+#[cfg(test)]
+pub(super) mod loads {
+    use std::cell::Cell;
+
+    thread_local! {
+        pub(in super::super) static LOADS: Cell<usize> = const { Cell::new(0) };
+    }
 }

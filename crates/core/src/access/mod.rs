@@ -6,6 +6,7 @@
 //! `docs/explanation/access.md` tells the whole model.
 
 mod admin;
+mod apply;
 mod authenticate;
 mod backoff;
 mod binding;
@@ -46,6 +47,9 @@ use wharf_oci::RepositoryName;
 use crate::clock::{Clock, SystemClock};
 
 pub use admin::{AdminError, Bootstrap};
+pub use apply::{
+    Act, Applied, ApplyError, MOST_STEPS, Plan, Step, Wanted, carry_out, export, plan,
+};
 pub use authenticate::{AuthFailure, read_authorization};
 pub use binding::{
     Binding, Conditions, MOST_NETWORKS, Origin, PatternError, SIGNED_IN, Subject, SubjectError,

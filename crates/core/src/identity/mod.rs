@@ -27,7 +27,7 @@ pub use self::invitation::{
 };
 pub use self::robot::{
     LONGEST_OVERLAP_MS, MOST_BINDINGS, NewRobot, RobotBinding, RobotChange, change_robot,
-    create_robot, get_robot, list_robots, remove_robot, rotate_robot,
+    check_robot, create_robot, get_robot, list_robots, remove_robot, rotate_robot,
 };
 pub use self::token::{
     MOST_TOKENS, NewToken, Owner, create_token, list_tokens, owner_of, revoke_token,

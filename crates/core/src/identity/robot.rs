@@ -109,6 +109,14 @@ pub async fn create_robot(
     Ok(made)
 }
 
+/// Whether such a robot could be made, if its name is free.
+pub fn check_robot(registry: &Registry, new: &NewRobot) -> Result<()> {
+    check(&new.name)?;
+    new.networks.parse::<Networks>()?;
+    end(registry, new.lifetime, USUAL, registry.clock.now_ms())?;
+    Ok(())
+}
+
 /// Gives a robot another secret, and a new life as long as asked for. The secret that it had stays good for `overlap` ms, but
 /// no longer than it would have been; older ones end at once.
 pub async fn rotate_robot(

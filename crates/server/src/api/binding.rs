@@ -168,7 +168,7 @@ impl When {
 }
 
 /// A grant
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Debug, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Grant {
     /// A user's name, a robot's (`team/a+ci`), `group:NAME`, `anonymous` or `signed-in`
@@ -181,6 +181,7 @@ pub(super) struct Grant {
     #[schema(example = "team/a")]
     on: String,
     /// It ends then
+    #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Time>)]
     expires_at: Option<String>,
     /// Only from one of these networks
@@ -188,10 +189,51 @@ pub(super) struct Grant {
     #[schema(example = json!(["10.0.0.0/8"]))]
     networks: Vec<String>,
     /// Only for tags of this pattern
+    #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = "v*")]
     tags: Option<String>,
     /// Only for who signed in that way: `password`, `api-token` or `robot-secret`
+    #[serde(skip_serializing_if = "Option::is_none")]
     sign_in: Option<String>,
+}
+
+impl Grant {
+    /// As it is asked for.
+    pub(super) fn granting(self) -> Result<Granting, Problem> {
+        let when = When {
+            expires_at: self.expires_at,
+            networks: self.networks,
+            tags: self.tags,
+            sign_in: self.sign_in,
+        };
+        let conditions = when.read()?;
+        Ok(Granting {
+            subject: self.who.parse().map_err(|error| wrong("who")(&error))?,
+            role: self.role,
+            on: self.on,
+            conditions,
+        })
+    }
+}
+
+impl From<Granting> for Grant {
+    fn from(granting: Granting) -> Self {
+        let conditions = granting.conditions;
+        let ends = |end| jiff::Timestamp::from_millisecond(end).unwrap_or(jiff::Timestamp::MAX);
+        Self {
+            who: granting.subject.to_string(),
+            role: granting.role,
+            on: granting.on,
+            expires_at: conditions.expires_at.map(|end| ends(end).to_string()),
+            networks: conditions
+                .networks
+                .iter()
+                .map(ToString::to_string)
+                .collect(),
+            tags: conditions.tags.map(|pattern| pattern.to_string()),
+            sign_in: conditions.sign_in.map(|way| way.as_str().to_owned()),
+        }
+    }
 }
 
 /// Grant a role
@@ -209,19 +251,7 @@ pub(super) async fn grant(
     let registry = &state.registry;
     let on = place(&grant.on)?;
     visitor.may_on(&registry.access, Permission::ManageBindings, on.as_ref())?;
-    let when = When {
-        expires_at: grant.expires_at,
-        networks: grant.networks,
-        tags: grant.tags,
-        sign_in: grant.sign_in,
-    };
-    let conditions = when.read()?;
-    let granting = Granting {
-        subject: grant.who.parse().map_err(|error| wrong("who")(&error))?,
-        role: grant.role,
-        on: grant.on,
-        conditions,
-    };
+    let granting = grant.granting()?;
     let now = registry.clock.now_ms();
     let change = registry
         .access

@@ -11,6 +11,7 @@
 #![allow(unused_qualifications)]
 
 mod access;
+mod apply;
 mod arguments;
 mod audit;
 mod binding;
@@ -303,6 +304,7 @@ fn resources() -> OpenApiRouter<Arc<State>> {
         .routes(routes!(restore::tag))
         .routes(routes!(restore::manifest))
         .routes(routes!(binding::bindings, binding::grant, binding::revoke))
+        .routes(routes!(apply::apply, apply::exported))
         .routes(routes!(explain::explain))
         .routes(routes!(audit::list))
         .routes(routes!(audit::export))

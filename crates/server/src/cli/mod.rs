@@ -4,6 +4,7 @@
 //! `app` and `wharf_core`.
 
 mod access;
+mod apply;
 mod audit;
 mod banner;
 mod client;
@@ -83,6 +84,7 @@ enum Command {
     /// Ask who may do what, and why
     #[command(subcommand)]
     Access(access::RightsCommand),
+    Apply(apply::ApplyArgs),
     /// Read and check the audit log: who did what, and what was refused
     #[command(subcommand)]
     Audit(audit::AuditCommand),
@@ -366,6 +368,7 @@ fn dispatch(command: Command) -> Outcome {
         Command::Grant(args) => access::grant(&args),
         Command::Revoke(args) => access::revoke(&args),
         Command::Access(command) => access::rights(&command),
+        Command::Apply(args) => apply::run(&args),
         Command::Audit(command) => audit::run(&command),
         Command::Group(command) => access::group(&command),
         Command::Namespace(command) => access::namespace(&command),

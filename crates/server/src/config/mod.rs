@@ -5,7 +5,7 @@
 
 mod convert;
 pub mod load;
-mod nearest;
+pub(crate) mod nearest;
 mod object;
 pub mod problem;
 mod rate;

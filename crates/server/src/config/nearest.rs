@@ -1,7 +1,7 @@
 //! Finds the name that somebody probably meant.
 
 /// The candidate that differs least from `text`, if it is near enough to be a slip of the pen.
-pub(super) fn nearest<'a>(
+pub(crate) fn nearest<'a>(
     text: &str,
     candidates: impl IntoIterator<Item = &'a str>,
 ) -> Option<&'a str> {

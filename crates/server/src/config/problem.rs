@@ -25,7 +25,7 @@ pub enum Source {
 
 impl Source {
     /// The line, if it is in a file.
-    pub(super) fn line(&self) -> Option<usize> {
+    pub(crate) fn line(&self) -> Option<usize> {
         match self {
             Self::File { line, .. } => Some(*line),
             _ => None,
@@ -100,7 +100,7 @@ pub(super) fn line_of(text: &str, position: usize) -> usize {
 
 /// A position in a file.
 #[must_use]
-pub(super) fn in_file(path: &Path, text: &str, position: usize) -> Source {
+pub(crate) fn in_file(path: &Path, text: &str, position: usize) -> Source {
     Source::File {
         path: path.to_owned(),
         line: line_of(text, position),

@@ -39,6 +39,7 @@ fn needs(template: &str, method: &Method) -> Needs {
         ("/api/v1/repositories", _) => Needs::Catalog,
         ("/api/v1/namespaces" | "/api/v1/roles", _) => Needs::Credentials,
         ("/api/v1/namespaces/{name}", "PUT") => Needs::Right(ManageSettings),
+        ("/api/v1/apply", _) => Needs::Right(ManageBindings),
         ("/api/v1/bindings", _) if !reads => Needs::Right(ManageBindings),
         ("/api/v1/bindings" | "/api/v1/explain", _) => Needs::Right(ReadSettings),
         ("/api/v1/audit" | "/api/v1/audit/export", _) => Needs::Right(ReadAudit),
@@ -87,6 +88,10 @@ fn needs(template: &str, method: &Method) -> Needs {
 fn arguments(template: &str, method: &Method) -> (&'static str, &'static str) {
     match (template, method.as_str()) {
         ("/api/v1/bindings", "POST") => ("", r#"{"who":"bob","role":"reader","on":"team"}"#),
+        ("/api/v1/apply", "POST") => (
+            "",
+            r#"{"bindings":[{"who":"bob","role":"reader","on":"team"}],"dry_run":true}"#,
+        ),
         ("/api/v1/bindings", "DELETE") => ("?who=bob&role=reader&on=team", ""),
         ("/api/v1/explain", _) => ("?who=bob&permission=pull&repository=team/app", ""),
         ("/api/v1/namespaces/{name}", "PUT") => ("", r#"{"visibility":"private"}"#),

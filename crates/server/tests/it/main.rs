@@ -7,6 +7,7 @@ mod api_rights;
 mod api_support;
 mod api_table;
 mod api_tag;
+mod apply;
 mod audit;
 mod blob;
 mod catalog;

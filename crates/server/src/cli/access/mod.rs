@@ -104,6 +104,13 @@ pub(super) enum RightsCommand {
         #[command(flatten)]
         at: Where,
     },
+    /// Write down namespaces, groups, robots and grants, as `wharf apply` reads them
+    ///
+    /// What the configuration grants is no part of it, and neither are secrets.
+    Export {
+        #[command(flatten)]
+        at: Where,
+    },
     /// List grants, with where each comes from
     List {
         /// Those that reach this repository or namespace, or lie below it
@@ -156,21 +163,21 @@ fn end(text: &str) -> Result<i64, Failure> {
         let span = i64::try_from(span.as_millis()).unwrap_or(i64::MAX);
         return Ok(now.saturating_add(span));
     }
+    moment(text).ok_or_else(|| {
+        wrong(format!(
+            "--expires {text}: write a span such as 30d or 12h, or a day such as 2027-01-31"
+        ))
+    })
+}
+
+/// A moment, or the end of a day in UTC, in ms since 1970.
+pub(super) fn moment(text: &str) -> Option<i64> {
     if let Ok(at) = text.parse::<jiff::Timestamp>() {
-        return Ok(at.as_millisecond());
+        return Some(at.as_millisecond());
     }
-    let day = text.parse::<jiff::civil::Date>();
-    let after = day.ok().and_then(|day| {
-        let next = day.tomorrow().ok()?;
-        next.to_zoned(jiff::tz::TimeZone::UTC).ok()
-    });
-    after
-        .map(|after| after.timestamp().as_millisecond())
-        .ok_or_else(|| {
-            wrong(format!(
-                "--expires {text}: write a span such as 30d or 12h, or a day such as 2027-01-31"
-            ))
-        })
+    let day = text.parse::<jiff::civil::Date>().ok()?;
+    let after = day.tomorrow().ok()?.to_zoned(jiff::tz::TimeZone::UTC);
+    Some(after.ok()?.timestamp().as_millisecond())
 }
 
 /// Makes a change, and says whether it was one.
@@ -221,6 +228,7 @@ pub(super) fn revoke(args: &RevokeArgs) -> Outcome {
 
 pub(super) fn rights(command: &RightsCommand) -> Outcome {
     match command {
+        RightsCommand::Export { at } => super::apply::export(at),
         RightsCommand::Explain {
             who,
             permission,

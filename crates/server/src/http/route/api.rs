@@ -40,6 +40,7 @@ const PUT: &[Method] = &[Method::PUT];
 const DELETE: &[Method] = &[Method::DELETE];
 const POST: &[Method] = &[Method::POST];
 const PUT_DELETE: &[Method] = &[Method::PUT, Method::DELETE];
+const GET_POST: &[Method] = &[Method::GET, Method::HEAD, Method::POST];
 const GET_POST_DELETE: &[Method] = &[Method::GET, Method::HEAD, Method::POST, Method::DELETE];
 
 const fn resource(
@@ -106,6 +107,7 @@ pub const RESOURCES: &[Resource] = &[
         "/api/v1/repositories/team/app/-/manifests/sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855/restore",
     ),
     resource("/api/v1/bindings", GET_POST_DELETE, "/api/v1/bindings"),
+    resource("/api/v1/apply", GET_POST, "/api/v1/apply"),
     resource("/api/v1/explain", GET, "/api/v1/explain"),
     resource("/api/v1/audit", GET, "/api/v1/audit"),
     resource("/api/v1/audit/export", GET, "/api/v1/audit/export"),

@@ -1,0 +1,202 @@
+//! One change of a plan: how it is told, and how it is made.
+
+use std::fmt;
+
+use super::super::binding::{Binding, Subject};
+use super::super::change::{Changer, Granting};
+use super::super::load::Visibility;
+use super::super::role::Permission;
+use super::{ApplyError, home};
+use crate::identity::{self, Made, NewRobot};
+use crate::registry::Registry;
+
+/// What a step does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Act {
+    /// Something goes.
+    Remove,
+    /// Something becomes another thing.
+    Change,
+    /// Something is made.
+    Add,
+}
+
+impl Act {
+    /// The word.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Remove => "remove",
+            Self::Change => "change",
+            Self::Add => "add",
+        }
+    }
+}
+
+/// One change. `Display` tells what it is about.
+#[derive(Debug, Clone)]
+pub enum Step {
+    /// A namespace, or its visibility.
+    SetNamespace {
+        /// Its path.
+        path: String,
+        /// As it is; `None`: it has no settings.
+        from: Option<Visibility>,
+        /// As it shall be.
+        to: Visibility,
+    },
+    /// A group.
+    MakeGroup(String),
+    /// A robot, with a secret.
+    MakeRobot(NewRobot),
+    /// Somebody comes into a group.
+    AddMember {
+        /// The group.
+        group: String,
+        /// Who.
+        who: Subject,
+    },
+    /// A binding.
+    Grant(Binding),
+    /// Exactly this binding goes.
+    Revoke(Binding),
+    /// Somebody leaves a group.
+    RemoveMember {
+        /// The group.
+        group: String,
+        /// Who.
+        who: Subject,
+    },
+    /// A group goes, with who is in it.
+    RemoveGroup(String),
+    /// A namespace goes, with the bindings on exactly its path.
+    RemoveNamespace {
+        /// Its path.
+        path: String,
+        /// These.
+        bindings: Vec<Binding>,
+    },
+    /// A robot goes, with its secrets.
+    RemoveRobot(String),
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::SetNamespace { path, from, to } => match from {
+                None => write!(out, "namespace {path}: {}", to.as_str()),
+                Some(from) => write!(out, "namespace {path}: {} → {}", from.as_str(), to.as_str()),
+            },
+            Self::MakeGroup(name) | Self::RemoveGroup(name) => write!(out, "group {name}"),
+            Self::MakeRobot(new) => write!(out, "robot {}", new.name),
+            Self::RemoveRobot(name) => write!(out, "robot {name}, with its secrets"),
+            Self::AddMember { group, who } | Self::RemoveMember { group, who } => {
+                write!(out, "{who} in group {group}")
+            }
+            Self::Grant(binding) | Self::Revoke(binding) => binding.fmt(out),
+            Self::RemoveNamespace { path, bindings } => {
+                write!(out, "settings of namespace {path}")?;
+                bindings
+                    .iter()
+                    .try_for_each(|binding| write!(out, ", and {binding}"))
+            }
+        }
+    }
+}
+
+impl Step {
+    /// What it does.
+    pub const fn act(&self) -> Act {
+        match self {
+            Self::SetNamespace { from: Some(_), .. } => Act::Change,
+            Self::SetNamespace { .. }
+            | Self::MakeGroup(_)
+            | Self::MakeRobot(_)
+            | Self::AddMember { .. }
+            | Self::Grant(_) => Act::Add,
+            Self::Revoke(_)
+            | Self::RemoveMember { .. }
+            | Self::RemoveGroup(_)
+            | Self::RemoveNamespace { .. }
+            | Self::RemoveRobot(_) => Act::Remove,
+        }
+    }
+
+    /// What it is about.
+    pub const fn sort(&self) -> &'static str {
+        match self {
+            Self::SetNamespace { .. } | Self::RemoveNamespace { .. } => "namespace",
+            Self::MakeGroup(_) | Self::RemoveGroup(_) => "group",
+            Self::MakeRobot(_) | Self::RemoveRobot(_) => "robot",
+            Self::AddMember { .. } | Self::RemoveMember { .. } => "member",
+            Self::Grant(_) | Self::Revoke(_) => "binding",
+        }
+    }
+
+    /// Whether it counts the epoch up by one, or not at all; the others may take several transactions.
+    pub(super) const fn is_one_change(&self) -> bool {
+        !matches!(
+            self,
+            Self::RemoveGroup(_) | Self::RemoveNamespace { .. } | Self::RemoveRobot(_)
+        )
+    }
+
+    /// Makes it so, if it is allowed; gives the secret of a robot that was made.
+    pub(super) async fn take(
+        &self,
+        registry: &Registry,
+        changer: Changer<'_>,
+    ) -> Result<Option<Made>, ApplyError> {
+        let access = &registry.access;
+        let now = registry.clock.now_ms();
+        match self {
+            Self::SetNamespace { path, to, .. } => {
+                access.set_namespace(changer, path, *to, now).await?;
+            }
+            Self::MakeGroup(name) => {
+                access.set_group(changer, name, true, now).await?;
+            }
+            Self::MakeRobot(new) => {
+                manages(registry, changer, &new.name)?;
+                let made = identity::create_robot(registry, new, changer.name()).await?;
+                return Ok(Some(made));
+            }
+            Self::AddMember { group, who } => {
+                access.set_member(changer, group, who, true, now).await?;
+            }
+            Self::Grant(binding) => {
+                let granting = Granting {
+                    subject: binding.subject.clone(),
+                    role: binding.role.clone(),
+                    on: binding.on.clone(),
+                    conditions: binding.conditions.clone(),
+                };
+                access.grant(changer, &granting, now).await?;
+            }
+            Self::Revoke(binding) => {
+                access.revoke_one(changer, binding, now).await?;
+            }
+            Self::RemoveMember { group, who } => {
+                access.set_member(changer, group, who, false, now).await?;
+            }
+            Self::RemoveGroup(name) => {
+                access.set_group(changer, name, false, now).await?;
+            }
+            Self::RemoveNamespace { path, .. } => {
+                access.remove_namespace(changer, path, now).await?;
+            }
+            Self::RemoveRobot(name) => {
+                manages(registry, changer, name)?;
+                identity::remove_robot(registry, name).await?;
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// Rights may have gone since the plan was made.
+fn manages(registry: &Registry, changer: Changer<'_>, robot: &str) -> Result<(), ApplyError> {
+    let on = home(robot);
+    let policy = registry.access.policy();
+    let what = || format!("manage robots of {on}");
+    Ok(changer.needs(&policy, Permission::ManageRobots, on, what)?)
+}

@@ -1,0 +1,511 @@
+//! Plans over real rows: what they say, that doing them twice does nothing, and who may.
+
+use std::collections::BTreeSet;
+
+use proptest::prelude::*;
+
+use super::super::{Caller, Conditions, Principal, Source};
+use super::*;
+use crate::house::House;
+
+/// As the house has it.
+const NOW: i64 = 1_000;
+
+struct Hall(House);
+
+impl std::ops::Deref for Hall {
+    type Target = House;
+
+    fn deref(&self) -> &House {
+        &self.0
+    }
+}
+
+impl Hall {
+    async fn new() -> Self {
+        Self(House::new().await)
+    }
+
+    async fn plan(&self, wanted: &Wanted, prune: bool) -> Result<Plan, ApplyError> {
+        plan(&self.registry, Changer::Operator, wanted, prune).await
+    }
+
+    /// Makes it so, and gives what was done, a line each.
+    async fn apply(&self, wanted: &Wanted, prune: bool) -> Vec<String> {
+        let plan = self.plan(wanted, prune).await.unwrap();
+        let applied = carry_out(&self.registry, Changer::Operator, &plan).await;
+        assert!(applied.stopped.is_none(), "{:?}", applied.stopped);
+        assert_eq!(applied.done, plan.steps.len());
+        told(&plan)
+    }
+
+    async fn grant(&self, line: &str) {
+        let (access, granting) = (&self.registry.access, granting(line));
+        let granted = access.grant(Changer::Operator, &granting, NOW);
+        granted.await.unwrap();
+    }
+}
+
+fn told(plan: &Plan) -> Vec<String> {
+    let line = |step: &Step| format!("{} {step}", step.act().as_str());
+    plan.steps.iter().map(line).collect()
+}
+
+/// `WHO ROLE PATH`, an empty path being everywhere.
+fn granting(line: &str) -> Granting {
+    let mut words = line.split(' ');
+    let mut word = || words.next().unwrap_or_default().to_owned();
+    Granting {
+        subject: word().parse().unwrap(),
+        role: word(),
+        on: word(),
+        conditions: Conditions::default(),
+    }
+}
+
+fn robot(name: &str) -> NewRobot {
+    NewRobot {
+        name: name.into(),
+        ..NewRobot::default()
+    }
+}
+
+fn caller(name: &str) -> Caller {
+    Caller::direct(Principal::User {
+        name: name.into(),
+        source: Source::Local,
+    })
+}
+
+fn team() -> Wanted {
+    Wanted {
+        namespaces: vec![("team/a".into(), Visibility::Internal)],
+        groups: vec![(
+            "devs".into(),
+            vec!["alice".parse().unwrap(), "team/a+ci".parse().unwrap()],
+        )],
+        robots: vec![robot("team/a+ci")],
+        bindings: vec![
+            granting("group:devs writer team/a"),
+            granting("olga owner team/a"),
+        ],
+    }
+}
+
+#[tokio::test]
+async fn what_is_missing_is_made_once_and_secrets_stay() {
+    let hall = Hall::new().await;
+    let plan = hall.plan(&team(), false).await.unwrap();
+    let expected = [
+        "add namespace team/a: internal",
+        "add group devs",
+        "add robot team/a+ci",
+        "add alice in group devs",
+        "add team/a+ci in group devs",
+        "add group:devs is writer on team/a",
+        "add olga is owner on team/a",
+    ];
+    assert_eq!(told(&plan), expected);
+    // A plan does nothing.
+    assert_eq!(told(&hall.plan(&team(), false).await.unwrap()), expected);
+    let applied = carry_out(&hall.registry, Changer::Operator, &plan).await;
+    assert!(applied.stopped.is_none() && applied.done == 7);
+    assert_eq!(applied.made.len(), 1);
+    let name = wharf_oci::RepositoryName::parse("team/a/app").unwrap();
+    let allowed = |who: &str| {
+        let caller = caller(who);
+        let access = &hall.registry.access;
+        access.allow(&caller, Permission::Push, Some(&name))
+    };
+    assert!(allowed("alice") && allowed("olga") && !allowed("bob"));
+    // Twice is once.
+    for prune in [false, true] {
+        assert_eq!(hall.apply(&team(), prune).await, Vec::<String>::new());
+    }
+    let auth = wharf_oci::Authorization::Basic {
+        user: "team/a+ci".into(),
+        password: applied.made[0].secret.reveal().into(),
+    };
+    let signed_in = hall.registry.access.authenticate(Some(&auth), NOW).await;
+    assert!(signed_in.is_ok(), "the secret was touched");
+}
+
+#[tokio::test]
+async fn what_is_not_named_stays_and_goes_only_when_that_is_asked_for() {
+    let hall = Hall::new().await;
+    hall.apply(&team(), false).await;
+    hall.grant("bob reader team/a").await;
+    hall.grant("bob owner team/b").await;
+    hall.grant("carol reader").await;
+    let more = Wanted {
+        namespaces: vec![("team/c".into(), Visibility::Public)],
+        groups: vec![("others".into(), vec!["dave".parse().unwrap()])],
+        robots: vec![robot("team/b+bot")],
+        bindings: vec![
+            granting("team/b+bot reader team/b"),
+            granting("group:others reader team/c"),
+        ],
+    };
+    hall.apply(&more, false).await;
+    let mut wanted = team();
+    wanted.groups[0].1.remove(0);
+    assert_eq!(hall.apply(&wanted, false).await, Vec::<String>::new());
+    let gone = hall.apply(&wanted, true).await;
+    assert_eq!(
+        gone,
+        [
+            "remove carol is reader everywhere",
+            "remove bob is reader on team/a",
+            "remove settings of namespace team/b, and team/b+bot is reader on team/b, and bob is owner on team/b",
+            "remove settings of namespace team/c, and group:others is reader on team/c",
+            "remove alice in group devs",
+            "remove group others",
+            "remove robot team/b+bot, with its secrets",
+        ]
+    );
+    assert_eq!(hall.apply(&wanted, true).await, Vec::<String>::new());
+    let left = export(&hall.registry).await.unwrap();
+    assert_eq!(left.bindings.len(), 2);
+    assert_eq!(
+        (left.groups.len(), left.robots.len(), left.namespaces.len()),
+        (1, 1, 1)
+    );
+}
+
+#[tokio::test]
+async fn an_owner_is_replaced_and_the_last_one_stays() {
+    let hall = Hall::new().await;
+    hall.grant("olga owner team/a").await;
+    let wanted = Wanted {
+        bindings: vec![granting("alice owner team/a")],
+        ..Wanted::default()
+    };
+    assert_eq!(
+        hall.apply(&wanted, true).await,
+        [
+            "add alice is owner on team/a",
+            "remove olga is owner on team/a"
+        ]
+    );
+    // Something on the namespace is named, so it is not given up, and somebody has to own it.
+    let wanted = Wanted {
+        bindings: vec![granting("bob reader team/a"), granting("bob reader team/b")],
+        ..Wanted::default()
+    };
+    let plan = hall.plan(&wanted, true).await.unwrap();
+    let applied = carry_out(&hall.registry, Changer::Operator, &plan).await;
+    assert_eq!(applied.done, 2);
+    let stopped = applied.stopped.unwrap().to_string();
+    assert!(stopped.contains("the last owner of team/a"), "{stopped}");
+    // What was done stays, and is not done again.
+    assert_eq!(
+        told(&hall.plan(&wanted, true).await.unwrap()),
+        ["remove alice is owner on team/a"]
+    );
+}
+
+#[tokio::test]
+async fn exactly_the_binding_that_is_not_named_goes() {
+    let hall = Hall::new().await;
+    let limited = |tags: Option<&str>| Granting {
+        conditions: Conditions {
+            tags: tags.map(|tags| tags.parse().unwrap()),
+            ..Conditions::default()
+        },
+        ..granting("alice writer team/a")
+    };
+    let wanted = |bindings| Wanted {
+        bindings,
+        ..Wanted::default()
+    };
+    let all = wanted(vec![
+        limited(None),
+        limited(Some("v*")),
+        limited(Some("w*")),
+    ]);
+    assert_eq!(hall.apply(&all, false).await.len(), 3);
+    let one = wanted(vec![limited(Some("v*"))]);
+    assert_eq!(
+        hall.apply(&one, true).await,
+        [
+            "remove alice is writer on team/a",
+            "remove alice is writer on team/a (tags w*)"
+        ]
+    );
+    assert_eq!(hall.apply(&one, true).await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_grant_that_is_over_is_neither_made_nor_a_mistake() {
+    let hall = Hall::new().await;
+    let wanted = Wanted {
+        bindings: vec![Granting {
+            conditions: Conditions {
+                expires_at: Some(NOW + 1_000),
+                ..Conditions::default()
+            },
+            ..granting("alice reader team/a")
+        }],
+        ..Wanted::default()
+    };
+    let first = hall.plan(&wanted, false).await.unwrap();
+    assert_eq!(first.steps.len(), 1);
+    hall.clock.advance(2_000);
+    assert_eq!(hall.apply(&wanted, true).await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn whoever_changes_rights_meanwhile_stops_it() {
+    let hall = Hall::new().await;
+    let plan = hall.plan(&team(), false).await.unwrap();
+    hall.grant("bob reader team/z").await;
+    let applied = carry_out(&hall.registry, Changer::Operator, &plan).await;
+    assert_eq!(applied.done, 0);
+    let stopped = applied.stopped.unwrap();
+    assert!(matches!(stopped, ApplyError::Changed));
+    assert!(stopped.to_string().contains("run it again"));
+    assert_eq!(hall.apply(&team(), false).await.len(), 7);
+}
+
+#[tokio::test]
+async fn nobody_applies_what_they_may_not_do_by_hand() {
+    let hall = Hall::new().await;
+    hall.grant("olga owner team/a").await;
+    hall.grant("carol admin team/b").await;
+    hall.apply(&team(), false).await;
+    let olga = caller("olga");
+    let ask = async |wanted: Wanted, prune| {
+        let plan = plan(&hall.registry, Changer::Caller(&olga), &wanted, prune).await;
+        plan.map(|plan| told(&plan))
+            .map_err(|error| error.to_string())
+    };
+    let one = |line: &str| Wanted {
+        bindings: vec![granting(line)],
+        ..Wanted::default()
+    };
+    assert_eq!(
+        ask(one("bob writer team/a"), false).await.unwrap(),
+        ["add bob is writer on team/a"]
+    );
+    for (wanted, part) in [
+        // What is there is judged, too: nobody learns of it here.
+        (one("carol admin team/b"), "may not grant rights on team/b"),
+        (one("bob reader team/x"), "may not grant rights on team/x"),
+        (one("bob admin team/a"), "cannot give"),
+        (one("bob reader"), "may not"),
+        (
+            Wanted {
+                groups: vec![("devs".into(), vec![])],
+                ..Wanted::default()
+            },
+            "may not make groups",
+        ),
+        (
+            Wanted {
+                robots: vec![robot("team/b+bot")],
+                ..Wanted::default()
+            },
+            "may not make robots of team/b",
+        ),
+        (
+            Wanted {
+                namespaces: vec![("team/b".into(), Visibility::Private)],
+                ..Wanted::default()
+            },
+            "may not change the settings of team/b",
+        ),
+    ] {
+        let error = ask(wanted, false).await.unwrap_err();
+        assert!(error.contains(part), "{error}");
+    }
+    // Pruning reaches as far as they manage, and no further.
+    let kept = Wanted {
+        bindings: vec![granting("olga owner team/a")],
+        ..Wanted::default()
+    };
+    assert_eq!(
+        ask(kept, true).await.unwrap(),
+        [
+            "remove group:devs is writer on team/a",
+            "change namespace team/a: internal → private",
+            "remove robot team/a+ci, with its secrets"
+        ]
+    );
+}
+
+#[tokio::test]
+async fn mistakes_are_told_before_anything_is_done() {
+    let hall = Hall::new().await;
+    hall.grant("dave reader team/a").await;
+    let twice = |mut wanted: Wanted| {
+        let also = wanted.clone();
+        wanted.namespaces.extend(also.namespaces);
+        wanted.groups.extend(also.groups);
+        wanted.robots.extend(also.robots);
+        wanted
+    };
+    let just = |change: fn(&mut Wanted)| {
+        let mut wanted = Wanted::default();
+        change(&mut wanted);
+        wanted
+    };
+    for (wanted, part) in [
+        (
+            twice(just(|w| w.namespaces = team().namespaces)),
+            "namespace team/a is named twice",
+        ),
+        (
+            twice(just(|w| w.groups = team().groups)),
+            "group devs is named twice",
+        ),
+        (
+            twice(just(|w| w.robots = team().robots)),
+            "robot team/a+ci is named twice",
+        ),
+        (
+            just(|w| w.bindings = vec![granting("group:none reader a")]),
+            "there is no group none",
+        ),
+        (
+            just(|w| w.bindings = vec![granting("alice raeder a")]),
+            "there is no role \"raeder\"",
+        ),
+        (
+            just(|w| w.bindings = vec![granting("team/a+ci reader b")]),
+            "belongs to team/a",
+        ),
+        (
+            just(|w| w.bindings = vec![granting("anonymous admin")]),
+            "cannot be admin",
+        ),
+        (just(|w| w.bindings = vec![granting("alice reader A")]), "A"),
+        (
+            just(|w| w.groups = vec![("G".into(), vec![])]),
+            "group \"G\"",
+        ),
+        (
+            just(|w| w.groups = vec![("g".into(), vec!["group:h".parse().unwrap()])]),
+            "cannot be in group g",
+        ),
+        (
+            just(|w| w.namespaces = vec![(String::new(), Visibility::Public)]),
+            "needs a path",
+        ),
+        (
+            just(|w| {
+                w.robots = vec![NewRobot {
+                    lifetime: Some(0),
+                    ..robot("a+b")
+                }]
+            }),
+            "must be longer than nothing",
+        ),
+        (
+            just(|w| {
+                w.bindings = (0..=MOST_STEPS)
+                    .map(|n| granting(&format!("u{n} reader a")))
+                    .collect()
+            }),
+            "split the file",
+        ),
+    ] {
+        let error = hall.plan(&wanted, false).await.unwrap_err().to_string();
+        assert!(error.contains(part), "{part}: {error}");
+    }
+}
+
+fn anything() -> impl Strategy<Value = Wanted> {
+    let path = || prop::sample::select(vec!["a", "a/b", "c"]);
+    let visibility = prop::sample::select(&Visibility::ALL[..]);
+    let group = || prop::sample::select(vec!["g", "h"]);
+    let user = || prop::sample::select(vec!["alice", "bob"]);
+    let role = prop::sample::select(vec!["reader", "writer", "maintainer"]);
+    let tags = prop::option::of(prop::sample::select(vec!["v*", "w*"]));
+    let who = prop_oneof![
+        user().prop_map(str::to_owned),
+        Just("signed-in".to_owned()),
+        Just("group:g".to_owned())
+    ];
+    let binding = (who, role, prop_oneof![path(), Just("")], tags);
+    (
+        proptest::collection::btree_map(path(), visibility, 0..3),
+        proptest::collection::btree_map(
+            group(),
+            proptest::collection::btree_set(user(), 0..3),
+            0..3,
+        ),
+        proptest::collection::btree_set(prop::sample::select(vec!["a+ci", "a/b+ci"]), 0..3),
+        proptest::collection::vec(binding, 0..6),
+    )
+        .prop_map(|(namespaces, groups, robots, bindings)| {
+            let mut groups: Vec<(String, Vec<Subject>)> = (groups.into_iter())
+                .map(|(name, members)| {
+                    let members = members.iter().map(|who| who.parse().unwrap());
+                    (name.to_owned(), members.collect())
+                })
+                .collect();
+            if !groups.iter().any(|(name, _)| name == "g") {
+                groups.push(("g".into(), Vec::new()));
+            }
+            let namespaces = namespaces.into_iter();
+            Wanted {
+                namespaces: namespaces.map(|(path, to)| (path.to_owned(), to)).collect(),
+                groups,
+                robots: robots.into_iter().map(robot).collect(),
+                bindings: (bindings.into_iter())
+                    .map(|(who, role, on, tags)| Granting {
+                        conditions: Conditions {
+                            tags: tags.map(|tags| tags.parse().unwrap()),
+                            ..Conditions::default()
+                        },
+                        ..granting(&format!("{who} {role} {on}"))
+                    })
+                    .collect(),
+            }
+        })
+}
+
+/// What a state says, without order.
+fn said(wanted: &Wanted) -> BTreeSet<String> {
+    // One without an entry is private.
+    let open = |(_, visibility): &&(String, Visibility)| *visibility != Visibility::Private;
+    let namespaces = wanted.namespaces.iter().filter(open);
+    let namespaces = namespaces.map(|one| format!("{one:?}"));
+    let members = wanted.groups.iter().flat_map(|(group, members)| {
+        let member = move |who: &Subject| format!("{who} in {group}");
+        std::iter::once(format!("group {group}")).chain(members.iter().map(member))
+    });
+    let robots = wanted.robots.iter().map(|robot| robot.name.clone());
+    let bindings = wanted.bindings.iter().map(|one| format!("{one:?}"));
+    namespaces
+        .chain(members)
+        .chain(robots)
+        .chain(bindings)
+        .collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(16))]
+
+    #[test]
+    fn applied_twice_is_applied_once_and_what_is_exported_is_there(first in anything(), then in anything()) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let hall = Hall::new().await;
+            for wanted in [&first, &then] {
+                hall.apply(wanted, false).await;
+                assert_eq!(hall.apply(wanted, false).await, Vec::<String>::new());
+            }
+            let both = said(&export(&hall.registry).await.unwrap());
+            assert!(said(&then).is_subset(&both), "{both:?}");
+            // Pruned, exactly what is wanted is left.
+            hall.apply(&then, true).await;
+            assert_eq!(hall.apply(&then, true).await, Vec::<String>::new());
+            let state = export(&hall.registry).await.unwrap();
+            assert_eq!(said(&state), said(&then));
+            for prune in [false, true] {
+                assert_eq!(hall.apply(&state, prune).await, Vec::<String>::new());
+            }
+        });
+    }
+}
