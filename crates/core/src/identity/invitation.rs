@@ -226,7 +226,10 @@ pub async fn withdraw_invitation(
     id: &str,
 ) -> Result<String> {
     administers(registry, changer)?;
-    let withdraw = invitation::Withdraw { id: id.into() };
+    let withdraw = invitation::Withdraw {
+        id: id.into(),
+        at: registry.clock.now_ms(),
+    };
     let Some(name) = registry.meta.write(withdraw).await? else {
         return Err(IdentityError::Unknown(format!(
             "there is no invitation {id:?}; `wharf user invitations` shows all that were not used"

@@ -89,7 +89,10 @@ pub async fn each_is_good_once_and_for_a_time(meta: Meta) {
     let ended = |before: i64| Ended { before, limit: 9 };
     assert!(meta.read(ended(NOW + 100)).await.unwrap().is_empty());
     assert_eq!(meta.read(ended(NOW + 101)).await.unwrap(), ["c.1"]);
-    let withdraw = || Withdraw { id: "c.1".into() };
+    let withdraw = || Withdraw {
+        id: "c.1".into(),
+        at: NOW,
+    };
     assert_eq!(meta.write(withdraw()).await.unwrap().as_deref(), Some("c"));
     assert_eq!(meta.write(withdraw()).await.unwrap(), None);
     assert_eq!(accepted(&invitation("c", 1), NOW).await, Accepted::Gone);
