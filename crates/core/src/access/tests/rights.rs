@@ -98,7 +98,7 @@ async fn many_changes_at_once_are_read_together() {
         hall.meta.clone(),
         NOW,
     );
-    let other = std::sync::Arc::new(other.await.unwrap());
+    let other = Arc::new(other.await.unwrap());
     for n in 0..5 {
         hall.grant(&format!("u{n} writer team/a")).await.unwrap();
     }
