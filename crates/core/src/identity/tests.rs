@@ -922,7 +922,7 @@ async fn an_invitation_is_good_once_and_while_its_maker_stands() {
     let weak = accept(&made, "Password1").await;
     assert!(matches!(weak, Err(IdentityError::Password(_))), "{weak:?}");
     let text = gone(accept_invitation(registry, &Password::new("guess"), chosen()).await);
-    let other = crate::access::new_secret(SecretKind::Invitation);
+    let other = new_secret(SecretKind::Invitation);
     assert_eq!(
         gone(accept_invitation(registry, &other, chosen()).await),
         text
