@@ -60,7 +60,7 @@ async fn logged() -> House {
     let house = House::new().await;
     for name in ["ann", "ben", "cat", "dan", "eve"] {
         let password = Some(Password::new("wonderland looks"));
-        identity::create_user(&house.registry, name, password)
+        identity::create_user(&house.registry, Changer::Operator, name, password)
             .await
             .unwrap();
     }
@@ -373,7 +373,7 @@ async fn changes_say_who_from_where_by_which_rule_and_what_was_before() {
             .await
             .unwrap();
         let password = Some(Password::new("wonderland looks"));
-        identity::create_user(registry, "bob", password)
+        identity::create_user(registry, Changer::Operator, "bob", password)
             .await
             .unwrap();
         let token = identity::NewToken {
@@ -382,11 +382,13 @@ async fn changes_say_who_from_where_by_which_rule_and_what_was_before() {
             scopes: vec!["reader:team/a".into()],
             lifetime: None,
         };
-        let made = identity::create_token(registry, &token, "alice")
+        let made = identity::create_token(registry, Changer::Operator, &token)
             .await
             .unwrap();
         identity::revoke_token(registry, &made.id).await.unwrap();
-        identity::disable_user(registry, "bob", true).await.unwrap();
+        identity::disable_user(registry, Changer::Operator, "bob", true, None)
+            .await
+            .unwrap();
         let subject = granting("writer").subject;
         registry
             .access

@@ -239,15 +239,10 @@ pub(super) fn noted(command: &Command) -> Option<(&'static str, Value)> {
         Command::StorageCopy { to } => Some(("storage.copy", json!({"to": to}))),
         Command::Audit(AuditCommand::Verify { .. }) => Some(("audit.verify", json!({}))),
         Command::Upkeep(upkeep) => match upkeep {
-            Upkeep::JobRun { kind, .. } => Some(("job.run", json!({"kind": kind}))),
-            Upkeep::JobCancel { id } => Some(("job.cancel", json!({"id": id}))),
-            Upkeep::JobRetry { id } => Some(("job.retry", json!({"id": id}))),
             Upkeep::GcRun { all } => Some(("gc.run", json!({"all": all}))),
             Upkeep::GcPause { reason } => Some(("gc.pause", json!({"reason": reason}))),
             Upkeep::GcResume => Some(("gc.resume", json!({}))),
-            Upkeep::JobList
-            | Upkeep::JobShow { .. }
-            | Upkeep::GcPlan
+            Upkeep::GcPlan
             | Upkeep::RepoList { .. }
             | Upkeep::PrefixList
             | Upkeep::History { .. }
@@ -255,10 +250,8 @@ pub(super) fn noted(command: &Command) -> Option<(&'static str, Value)> {
             | Upkeep::ManifestRestore { .. }
             | Upkeep::Damaged => None,
         },
-        Command::Status
-        | Command::ResetPassword { .. }
-        | Command::Identity(_)
-        | Command::Access(_)
-        | Command::Audit(AuditCommand::Read(_)) => None,
+        Command::Status | Command::ResetPassword { .. } | Command::Audit(AuditCommand::Read(_)) => {
+            None
+        }
     }
 }

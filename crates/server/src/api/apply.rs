@@ -188,7 +188,7 @@ impl Asked {
             name: one.name,
             lifetime: one.lifetime.map(|seconds| seconds.saturating_mul(1_000)),
             networks: one.networks.join(","),
-            reads: None,
+            ..NewRobot::default()
         };
         Ok(Wanted {
             namespaces: (self.namespaces.into_iter().map(namespace)).collect::<Result<_, _>>()?,

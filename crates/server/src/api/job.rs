@@ -154,6 +154,7 @@ pub(super) async fn run(
     let run_at = at.map(moment).transpose()?;
     let at = state.registry.clock.now_ms();
     let kind_of = kind.clone();
+    wharf_core::audit::command(&state.registry, "job.run", json!({"kind": kind})).await;
     let run = rows::RunNow { kind, run_at, at };
     if state.registry.meta.write(run).await? {
         state.registry.jobs.notify_waiters();

@@ -9,9 +9,7 @@ use wharf_blob::{Part, Stored};
 use wharf_core::clock::SharedClock;
 use wharf_core::job::{self, Kinds, Spec};
 use wharf_core::replica::{self, Me};
-use wharf_core::{
-    Registry, audit, event, gc, identity, manifest, mark, scrub, upload, usage,
-};
+use wharf_core::{Registry, audit, event, gc, identity, manifest, mark, scrub, upload, usage};
 use wharf_meta::counter::{Fold, MAX_FOLD};
 
 /// Between two looks at files and keys.

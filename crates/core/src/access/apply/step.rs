@@ -5,8 +5,7 @@ use std::fmt;
 use super::super::binding::{Binding, Subject};
 use super::super::change::{Changer, Granting};
 use super::super::load::Visibility;
-use super::super::role::Permission;
-use super::{ApplyError, home};
+use super::ApplyError;
 use crate::identity::{self, Made, NewRobot};
 use crate::registry::Registry;
 
@@ -156,8 +155,7 @@ impl Step {
                 access.set_group(changer, name, true, now).await?;
             }
             Self::MakeRobot(new) => {
-                manages(registry, changer, &new.name)?;
-                let made = identity::create_robot(registry, new, changer.name()).await?;
+                let made = identity::create_robot(registry, changer, new).await?;
                 return Ok(Some(made));
             }
             Self::AddMember { group, who } => {
@@ -185,18 +183,9 @@ impl Step {
                 access.remove_namespace(changer, path, now).await?;
             }
             Self::RemoveRobot(name) => {
-                manages(registry, changer, name)?;
-                identity::remove_robot(registry, name).await?;
+                identity::remove_robot(registry, changer, name, None).await?;
             }
         }
         Ok(None)
     }
-}
-
-/// Rights may have gone since the plan was made.
-fn manages(registry: &Registry, changer: Changer<'_>, robot: &str) -> Result<(), ApplyError> {
-    let on = home(robot);
-    let policy = registry.access.policy();
-    let what = || format!("manage robots of {on}");
-    Ok(changer.needs(&policy, Permission::ManageRobots, on, what)?)
 }

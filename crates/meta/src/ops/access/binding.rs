@@ -325,7 +325,8 @@ impl Op for DeleteEnded {
             return Ok(Changed::Same);
         }
         let more = rows.len() as i64 >= STEP;
-        let payload = json!({"what": "bindings that have ended", "before": told(rows)?, "after": null});
+        let payload =
+            json!({"what": "bindings that have ended", "before": told(rows)?, "after": null});
         end(tx, epoch, &self.by, "", payload).await?;
         Ok(match more {
             true => Changed::More,

@@ -40,7 +40,6 @@ const PUT: &[Method] = &[Method::PUT];
 const DELETE: &[Method] = &[Method::DELETE];
 const POST: &[Method] = &[Method::POST];
 const PUT_DELETE: &[Method] = &[Method::PUT, Method::DELETE];
-const GET_POST: &[Method] = &[Method::GET, Method::HEAD, Method::POST];
 const GET_POST_DELETE: &[Method] = &[Method::GET, Method::HEAD, Method::POST, Method::DELETE];
 
 const fn resource(
