@@ -12,7 +12,7 @@ use crate::clock::Clock as _;
 use crate::house::House;
 use crate::identity;
 
-/// A statement, as somebody who has the database would run it.
+/// A statement, as somebody who has the database would run it: an attack, and marked as one.
 struct Sql(&'static str);
 
 impl Op for Sql {
@@ -106,16 +106,16 @@ async fn an_empty_log_is_sound() {
 #[tokio::test]
 async fn an_altered_entry_is_named() {
     for sql in [
-        "UPDATE audit_entry SET principal = 'mallory' WHERE seq = 3",
-        "UPDATE audit_entry SET at = at + 1 WHERE seq = 3",
-        "UPDATE audit_entry SET action = 'tag.move' WHERE seq = 3",
-        "UPDATE audit_entry SET detail = '{}' WHERE seq = 3",
-        "UPDATE audit_entry SET address = '10.0.0.1' WHERE seq = 3",
-        "UPDATE audit_entry SET credential = 'x' WHERE seq = 3",
-        "UPDATE audit_entry SET request = 'x' WHERE seq = 3",
-        "UPDATE audit_entry SET repository = 'a' WHERE seq = 3",
-        "UPDATE audit_entry SET tag = '' WHERE seq = 3",
-        "UPDATE audit_entry SET digest = 'sha256:0' WHERE seq = 3",
+        "/* tampering */ UPDATE audit_entry SET principal = 'mallory' WHERE seq = 3",
+        "/* tampering */ UPDATE audit_entry SET at = at + 1 WHERE seq = 3",
+        "/* tampering */ UPDATE audit_entry SET action = 'tag.move' WHERE seq = 3",
+        "/* tampering */ UPDATE audit_entry SET detail = '{}' WHERE seq = 3",
+        "/* tampering */ UPDATE audit_entry SET address = '10.0.0.1' WHERE seq = 3",
+        "/* tampering */ UPDATE audit_entry SET credential = 'x' WHERE seq = 3",
+        "/* tampering */ UPDATE audit_entry SET request = 'x' WHERE seq = 3",
+        "/* tampering */ UPDATE audit_entry SET repository = 'a' WHERE seq = 3",
+        "/* tampering */ UPDATE audit_entry SET tag = '' WHERE seq = 3",
+        "/* tampering */ UPDATE audit_entry SET digest = 'sha256:0' WHERE seq = 3",
     ] {
         let house = logged().await;
         tamper(&house, sql).await;
@@ -130,18 +130,34 @@ async fn an_altered_entry_is_named() {
 #[tokio::test]
 async fn what_was_deleted_is_named_in_the_middle_at_the_beginning_and_at_the_end() {
     let house = logged().await;
-    tamper(&house, "DELETE FROM audit_entry WHERE seq = 3").await;
+    tamper(
+        &house,
+        "/* tampering */ DELETE FROM audit_entry WHERE seq = 3",
+    )
+    .await;
     assert_eq!(findings(&house).await, [(3, "is missing".to_owned())]);
-    tamper(&house, "DELETE FROM audit_entry WHERE seq = 2").await;
+    tamper(
+        &house,
+        "/* tampering */ DELETE FROM audit_entry WHERE seq = 2",
+    )
+    .await;
     assert_eq!(
         findings(&house).await,
         [(2, "is missing, with all up to 3".to_owned())]
     );
     let house = logged().await;
-    tamper(&house, "DELETE FROM audit_entry WHERE seq = 1").await;
+    tamper(
+        &house,
+        "/* tampering */ DELETE FROM audit_entry WHERE seq = 1",
+    )
+    .await;
     assert_eq!(findings(&house).await, [(1, "is missing".to_owned())]);
     let house = logged().await;
-    tamper(&house, "DELETE FROM audit_entry WHERE seq > 3").await;
+    tamper(
+        &house,
+        "/* tampering */ DELETE FROM audit_entry WHERE seq > 3",
+    )
+    .await;
     let cut = "is missing, with all up to 5: the end of the log was cut off";
     assert_eq!(findings(&house).await, [(4, cut.to_owned())]);
     // What comes later hides nothing.
@@ -158,10 +174,14 @@ async fn what_was_deleted_is_named_in_the_middle_at_the_beginning_and_at_the_end
 #[tokio::test]
 async fn the_end_cannot_be_cut_off_with_its_head() {
     let house = logged().await;
-    tamper(&house, "DELETE FROM audit_entry WHERE seq > 3").await;
     tamper(
         &house,
-        "UPDATE audit_head SET seq = 3, hash = (SELECT hash FROM audit_entry WHERE seq = 3)",
+        "/* tampering */ DELETE FROM audit_entry WHERE seq > 3",
+    )
+    .await;
+    tamper(
+        &house,
+        "/* tampering */ UPDATE audit_head SET seq = 3, hash = (SELECT hash FROM audit_entry WHERE seq = 3)",
     )
     .await;
     let found = findings(&house).await;
@@ -170,7 +190,7 @@ async fn the_end_cannot_be_cut_off_with_its_head() {
         "{found:?}"
     );
     let house = logged().await;
-    tamper(&house, "DELETE FROM audit_head").await;
+    tamper(&house, "/* tampering */ DELETE FROM audit_head").await;
     let found = findings(&house).await;
     assert!(
         found
@@ -184,9 +204,9 @@ async fn the_end_cannot_be_cut_off_with_its_head() {
 async fn entries_that_changed_places_are_named() {
     let house = logged().await;
     for sql in [
-        "UPDATE audit_entry SET seq = 99 WHERE seq = 2",
-        "UPDATE audit_entry SET seq = 2 WHERE seq = 4",
-        "UPDATE audit_entry SET seq = 4 WHERE seq = 99",
+        "/* tampering */ UPDATE audit_entry SET seq = 99 WHERE seq = 2",
+        "/* tampering */ UPDATE audit_entry SET seq = 2 WHERE seq = 4",
+        "/* tampering */ UPDATE audit_entry SET seq = 4 WHERE seq = 99",
     ] {
         tamper(&house, sql).await;
     }
@@ -202,7 +222,7 @@ async fn what_was_put_behind_the_end_is_named() {
     let house = logged().await;
     tamper(
         &house,
-        "INSERT INTO audit_entry SELECT 6, at, action, principal, credential, address, request, repository, digest, tag, detail, \
+        "/* tampering */ INSERT INTO audit_entry SELECT 6, at, action, principal, credential, address, request, repository, digest, tag, detail, \
          hash, mac FROM audit_entry WHERE seq = 5",
     )
     .await;
@@ -226,11 +246,15 @@ async fn a_chain_that_was_made_anew_without_the_key_is_found_where_it_begins() {
         strangers.close(row, &before);
         before.clone_from(&row.hash);
     }
-    tamper(&house, "DELETE FROM audit_entry WHERE seq > 2").await;
+    tamper(
+        &house,
+        "/* tampering */ DELETE FROM audit_entry WHERE seq > 2",
+    )
+    .await;
     for row in rows.drain(2..) {
         let text = |bytes: &[u8]| verify::hex(bytes);
         let sql = format!(
-            "INSERT INTO audit_entry (seq, at, action, principal, credential, address, request, detail, hash, mac) VALUES \
+            "/* tampering */ INSERT INTO audit_entry (seq, at, action, principal, credential, address, request, detail, hash, mac) VALUES \
              ({}, {}, '{}', '{}', '{}', '{}', '{}', '{}', x'{}', x'{}')",
             row.seq,
             row.at,
@@ -284,7 +308,7 @@ async fn a_replaced_key_leaves_the_log_sound() {
     // An entry of the old key is not free to be changed.
     tamper(
         &house,
-        "UPDATE audit_entry SET principal = 'mallory' WHERE seq = 2",
+        "/* tampering */ UPDATE audit_entry SET principal = 'mallory' WHERE seq = 2",
     )
     .await;
     assert_eq!(findings(&house).await, [(2, "was changed".to_owned())]);
@@ -312,8 +336,12 @@ async fn what_is_cut_off_for_its_age_leaves_a_log_that_can_be_checked() {
     let report = check(&house).await;
     assert!(report.is_sound() && report.first == 6, "{report:?}");
     // The cut itself cannot be moved.
-    tamper(&house, "DELETE FROM audit_entry WHERE seq = 6").await;
-    tamper(&house, "UPDATE audit_head SET cut_seq = 6").await;
+    tamper(
+        &house,
+        "/* tampering */ DELETE FROM audit_entry WHERE seq = 6",
+    )
+    .await;
+    tamper(&house, "/* tampering */ UPDATE audit_head SET cut_seq = 6").await;
     assert!(!check(&house).await.is_sound());
     let before = entries(&house).await.len();
     house.clock.advance(1_000 * 86_400);

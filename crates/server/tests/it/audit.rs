@@ -507,11 +507,11 @@ async fn commands_read_export_and_check_the_log_of_a_running_and_a_stopped_regis
     server.terminate().await;
     let database = server.folder().join("data").join("wharf.db");
     let (meta, _) = Meta::open(SqliteOptions::new(database)).unwrap();
-    meta.write(Sql("DELETE FROM audit_entry WHERE seq = 3"))
+    meta.write(Sql("/* tampering */ DELETE FROM audit_entry WHERE seq = 3"))
         .await
         .unwrap();
     meta.write(Sql(
-        "UPDATE audit_entry SET principal = 'mallory' WHERE seq = 5",
+        "/* tampering */ UPDATE audit_entry SET principal = 'mallory' WHERE seq = 5",
     ))
     .await
     .unwrap();
