@@ -164,7 +164,7 @@ pub(super) async fn run(
         Kind::Conflict,
         format!("{kind_of:?} is no schedule that waits"),
     )
-    .with_cure("it runs already, or the list of jobs has another name for it"))
+    .with_cure("it runs already, or the list of jobs (`wharf job list`) has another name for it"))
 }
 
 /// Show a job

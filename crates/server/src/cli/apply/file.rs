@@ -154,7 +154,7 @@ fn robot(text: &str) -> Result<Value, String> {
 }
 
 fn lifetime(text: &str) -> Result<Value, String> {
-    span(text).map(|span| (span / 1_000).into())
+    span(text).map(Value::from)
 }
 
 fn network(text: &str) -> Result<Value, String> {
