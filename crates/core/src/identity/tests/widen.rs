@@ -1,0 +1,293 @@
+//! Whoever holds a credential makes others by it, and none that may more.
+
+use super::*;
+
+/// Somebody over the network who signed in with a password, or with a credential that leaves this.
+async fn as_whom(it: &It, secret: &str) -> Caller {
+    it.basic("alice", secret).await.unwrap()
+}
+
+/// No credential makes one that may more, or lives on as a password: not by making, rotating, changing or resetting.
+#[tokio::test]
+async fn attack_a_credential_widens_itself() {
+    let it = It::new().await;
+    let registry = it.registry();
+    let grant = |who: &str, role, on: &str| Grant {
+        who: Who::parse(who).unwrap(),
+        role,
+        on: Some(on.into()),
+    };
+    let rights = Rights {
+        grants: vec![
+            grant("alice", Role::Admin, ""),
+            grant("team+ci", Role::Writer, "team/a"),
+            grant("carol", Role::Maintainer, "team"),
+            grant("team+waiting", Role::Maintainer, "team"),
+            grant("mia", Role::Owner, "team"),
+        ],
+        ..Rights::default()
+    };
+    registry.access.reload(&rights).unwrap();
+    let password = as_whom(&it, "wonderland looks").await;
+    let narrow = it
+        .token("narrow", &["manage-robots,manage-bindings:team"])
+        .await;
+    let narrow = as_whom(&it, narrow.secret.reveal()).await;
+    let whole = it.token("whole", &[]).await;
+    let whole = as_whom(&it, whole.secret.reveal()).await;
+    let refused = |error: IdentityError| {
+        let kept = matches!(
+            error,
+            IdentityError::Rights(ChangeError::NotHeld { .. } | ChangeError::Denied { .. })
+                | IdentityError::ByPassword(_)
+        );
+        assert!(kept, "{error}");
+    };
+    let of_alice = || NewToken {
+        user: "alice".into(),
+        name: "another".into(),
+        ..NewToken::default()
+    };
+    let named = |name: &str| NewRobot {
+        name: name.into(),
+        ..NewRobot::default()
+    };
+    for token in [&narrow, &whole] {
+        let by = Changer::Caller(token);
+        // No token makes a token, or becomes a password.
+        refused(create_token(registry, by, &of_alice()).await.unwrap_err());
+        refused(set_password(registry, by, "alice", None).await.unwrap_err());
+    }
+    let by = Changer::Caller(&narrow);
+    // Grants can be older than whom they are for, and be more than the token.
+    refused(create_user(registry, by, "carol", None).await.unwrap_err());
+    refused(
+        create_robot(registry, by, &named("team+waiting"))
+            .await
+            .unwrap_err(),
+    );
+    refused(
+        rotate_robot(registry, by, "team+ci", 0, None)
+            .await
+            .unwrap_err(),
+    );
+    let open = RobotChange {
+        networks: Some(String::new()),
+        ..RobotChange::default()
+    };
+    refused(
+        change_robot(registry, by, "team+ci", open, None)
+            .await
+            .unwrap_err(),
+    );
+    let writes = NewRobot {
+        bindings: vec![RobotBinding {
+            role: "writer".into(),
+            on: "team/b".into(),
+            conditions: crate::access::Conditions::default(),
+        }],
+        ..named("team+b")
+    };
+    refused(create_robot(registry, by, &writes).await.unwrap_err());
+    assert!(
+        get_robot(registry, "team+b").await.is_err(),
+        "nothing is left of it"
+    );
+    // Elsewhere than its scope, not even an empty one.
+    refused(
+        create_robot(registry, by, &named("other+x"))
+            .await
+            .unwrap_err(),
+    );
+    // What adds nothing is done.
+    create_robot(registry, by, &named("team+empty"))
+        .await
+        .unwrap();
+    refused(create_user(registry, by, "dave", None).await.unwrap_err());
+    let by = Changer::Caller(&whole);
+    create_user(registry, by, "dave", None).await.unwrap();
+    refused(
+        create_token(
+            registry,
+            by,
+            &NewToken {
+                user: "dave".into(),
+                name: "x".into(),
+                ..NewToken::default()
+            },
+        )
+        .await
+        .unwrap_err(),
+    );
+    // The same by password, or by a token that leaves all.
+    for able in [&password, &whole] {
+        let by = Changer::Caller(able);
+        rotate_robot(registry, by, "team+ci", 0, None)
+            .await
+            .unwrap();
+        set_password(registry, by, "dave", None).await.unwrap();
+    }
+    let by = Changer::Caller(&password);
+    create_token(registry, by, &of_alice()).await.unwrap();
+    set_password(registry, by, "alice", None).await.unwrap();
+    // Who signed in with the old password may go on until told otherwise by the next request, and no longer.
+    assert!(it.basic("alice", "wonderland looks").await.is_err());
+}
+
+/// What was bought at the token endpoint is no password either, and one that has ended makes nothing.
+#[tokio::test]
+async fn attack_a_bought_token_makes_credentials() {
+    let it = It::new().await;
+    let registry = it.registry();
+    let secret = Password::new("wonderland looks");
+    let (bought, ..) = it.buy(proof("alice", &secret)).await.unwrap();
+    let caller = it.bearer(&bought).await.unwrap();
+    let ended = Caller {
+        expired_since: Some(0),
+        ..Caller::direct(caller.principal.clone()).under(caller.circumstances)
+    };
+    let new = NewToken {
+        user: "alice".into(),
+        name: "x".into(),
+        ..NewToken::default()
+    };
+    for caller in [&caller, &ended] {
+        let by = Changer::Caller(caller);
+        let made = create_token(registry, by, &new).await;
+        assert!(
+            matches!(made, Err(IdentityError::ByPassword(_))),
+            "{made:?}"
+        );
+        let set = set_password(registry, by, "alice", None).await;
+        assert!(matches!(set, Err(IdentityError::ByPassword(_))), "{set:?}");
+        let robot = NewRobot {
+            name: "team+x".into(),
+            ..NewRobot::default()
+        };
+        assert!(create_robot(registry, by, &robot).await.is_err());
+    }
+}
+
+/// An invitation is good once, for a time, for a password that will do, and while whoever invited may still do so.
+#[tokio::test]
+async fn an_invitation_is_good_once_and_while_its_maker_stands() {
+    let it = It::new().await;
+    let registry = it.registry();
+    let grant = |who: &str, role, on: &str| Grant {
+        who: Who::parse(who).unwrap(),
+        role,
+        on: Some(on.into()),
+    };
+    let rights = Rights {
+        grants: vec![grant("alice", Role::Admin, "")],
+        ..Rights::default()
+    };
+    registry.access.reload(&rights).unwrap();
+    let alice = as_whom(&it, "wonderland looks").await;
+    let by = Changer::Caller(&alice);
+    let new = |name: &str| NewInvitation {
+        name: name.into(),
+        bindings: vec![("writer".into(), "team/a".into())],
+        ..NewInvitation::default()
+    };
+    let chosen = || Password::new("a looking glass");
+    let accept = async |made: &Made, password: &str| {
+        accept_invitation(registry, &made.secret, Password::new(password)).await
+    };
+    let gone = |outcome: Result<String>| match outcome {
+        Err(IdentityError::Unknown(text)) => text,
+        other => panic!("{other:?}"),
+    };
+    let made = invite(registry, by, &new("bob")).await.unwrap();
+    // It is no password and no token, and what is made up is answered like what was used.
+    assert!(it.basic("bob", made.secret.reveal()).await.is_err());
+    assert!(it.bearer(made.secret.reveal()).await.is_err());
+    let weak = accept(&made, "Password1").await;
+    assert!(matches!(weak, Err(IdentityError::Password(_))), "{weak:?}");
+    let text = gone(accept_invitation(registry, &Password::new("guess"), chosen()).await);
+    let other = new_secret(SecretKind::Invitation);
+    assert_eq!(
+        gone(accept_invitation(registry, &other, chosen()).await),
+        text
+    );
+    assert_eq!(accept(&made, "a looking glass").await.unwrap(), "bob");
+    assert_eq!(gone(accept(&made, "another glass").await), text, "replayed");
+    let bob = it.basic("bob", "a looking glass").await.unwrap();
+    assert!(it.may(&bob, Permission::Push, "team/a/x"));
+    let taken = invite(registry, by, &new("bob")).await;
+    assert!(matches!(taken, Err(IdentityError::Taken(_))), "{taken:?}");
+
+    // A second one ends the first.
+    let first = invite(registry, by, &new("carol")).await.unwrap();
+    let second = invite(registry, by, &new("carol")).await.unwrap();
+    assert_eq!(gone(accept(&first, "a looking glass").await), text);
+    let listed = list_invitations(registry, "", 9).await.unwrap();
+    let names: Vec<_> = listed.iter().map(|one| one.name.as_str()).collect();
+    assert_eq!(names, ["carol"]);
+
+    // Whoever invited is locked out, then let in, then no administrator any more.
+    let root = create_user(registry, Changer::Operator, "root", None);
+    root.await.unwrap();
+    registry.access.bootstrap_admin(None, 0).await.unwrap();
+    let lock = async |disabled: bool| {
+        disable_user(registry, Changer::Operator, "alice", disabled, None)
+            .await
+            .unwrap();
+    };
+    lock(true).await;
+    assert_eq!(gone(accept(&second, "a looking glass").await), text);
+    lock(false).await;
+    registry.access.reload(&Rights::default()).unwrap();
+    assert_eq!(gone(accept(&second, "a looking glass").await), text);
+    registry.access.reload(&rights).unwrap();
+
+    // Two at once: one of them is carol.
+    let (one, two) = tokio::join!(
+        accept(&second, "the first password"),
+        accept(&second, "the second password")
+    );
+    let won = [&one, &two].map(Result::is_ok);
+    assert_ne!(won[0], won[1], "{one:?} {two:?}");
+    let first = it.basic("carol", "the first password").await.is_ok();
+    let other = it.basic("carol", "the second password").await.is_ok();
+    assert_eq!([first, other], won);
+
+    // Taken back, or ended: with what was granted to a name that nobody has.
+    let holds = |name: &str| {
+        let policy = registry.access.policy();
+        let subject = Subject::User(name.into());
+        policy.bindings().iter().any(|one| one.subject == subject)
+    };
+    let made = invite(registry, by, &new("dave")).await.unwrap();
+    assert!(holds("dave"));
+    withdraw_invitation(registry, by, &made.id).await.unwrap();
+    assert!(!holds("dave"));
+    assert_eq!(gone(accept(&made, "a looking glass").await), text);
+    let made = invite(registry, by, &new("erin")).await.unwrap();
+    it.house.clock.advance(7 * 24 * HOUR);
+    assert_eq!(
+        gone(accept(&made, "a looking glass").await),
+        text,
+        "it has ended"
+    );
+    it.house.clock.advance(1);
+    forget_invitations(registry).await.unwrap();
+    assert!(!holds("erin") && holds("bob"));
+    assert!(list_invitations(registry, "", 9).await.unwrap().is_empty());
+
+    // Nobody invites to more than they have, and then nothing is left.
+    let narrow = it.token("narrow", &["admin:team"]).await;
+    let narrow = as_whom(&it, narrow.secret.reveal()).await;
+    let refused = invite(registry, Changer::Caller(&narrow), &new("finn")).await;
+    assert!(
+        matches!(refused, Err(IdentityError::Rights(_))),
+        "{refused:?}"
+    );
+    let unknown = NewInvitation {
+        groups: vec!["nobodys".into()],
+        ..new("finn")
+    };
+    assert!(invite(registry, by, &unknown).await.is_err());
+    assert!(list_invitations(registry, "", 9).await.unwrap().is_empty());
+    assert!(!holds("finn"));
+}
