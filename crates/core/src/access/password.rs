@@ -21,6 +21,8 @@ use super::user::User;
 
 /// How long a success is remembered, in ms.
 pub const REMEMBERED_MS: i64 = 60_000;
+/// By how much the threads that check are nicer than all others.
+const NICENESS: i32 = 10;
 /// How many successes are remembered.
 const REMEMBERED: usize = 4_096;
 
@@ -261,8 +263,7 @@ impl Passwords {
                 .counters
                 .checked
                 .fetch_add(1, Ordering::Relaxed);
-            let matched =
-                tokio::task::spawn_blocking(move || stored.matches(password.reveal())).await;
+            let matched = aside(move || stored.matches(password.reveal())).await;
             let good = matched.unwrap_or(false) && known;
             if good {
                 let (key, credential) = landing.flight.clone();
@@ -282,13 +283,12 @@ impl Passwords {
     pub(crate) async fn hash(&self, password: &Password) -> crate::Result<String> {
         let _turn = self.running.clone().acquire_owned().await;
         let password = password.clone();
-        let hashed = tokio::task::spawn_blocking(move || hash(password.reveal())).await;
-        hashed
-            .map_err(|error| error.to_string())
-            .and_then(|hashed| hashed.map_err(|error| error.to_string()))
-            .map_err(|error| {
-                crate::Error::Internal(format!("a password could not be hashed: {error}"))
-            })
+        let failed = |error: String| {
+            crate::Error::Internal(format!("a password could not be hashed: {error}"))
+        };
+        let hashed = aside(move || hash(password.reveal())).await;
+        let hashed = hashed.ok_or_else(|| failed("its thread ended early".to_owned()))?;
+        hashed.map_err(|error| failed(error.to_string()))
     }
 
     /// Lets every check wait until the guard is dropped.
@@ -325,9 +325,36 @@ impl Drop for Landing {
     }
 }
 
+/// Does long computations in a thread of their own that steps back for all others, so that pulls do not notice sign-ins: a thread's
+/// niceness cannot be taken back, so it is none of the runtime's. `None`: the thread could not begin, or panicked.
+async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    let (sender, done) = tokio::sync::oneshot::channel();
+    let thread = std::thread::Builder::new().name("password".to_owned());
+    let begun = thread.spawn(move || {
+        // On Linux this is the thread's own. Without it everything works, only not as smoothly.
+        let _ = rustix::process::nice(NICENESS);
+        let _ = sender.send(work());
+    });
+    begun.ok()?;
+    done.await.ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn checks_step_back_and_nothing_else_does() {
+        let niceness = || rustix::process::getpriority_process(None).unwrap();
+        let before = niceness();
+        let aside = aside(niceness).await.unwrap();
+        assert_eq!(aside, (before + NICENESS).min(19));
+        assert_eq!(niceness(), before);
+        assert_eq!(
+            super::aside(|| -> u8 { panic!("for this test") }).await,
+            None
+        );
+    }
 
     #[test]
     fn a_dummy_does_the_whole_work_and_matches_nothing() {
