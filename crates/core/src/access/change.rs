@@ -216,7 +216,7 @@ impl Access {
         held.try_for_each(|binding| changer.holds(&policy, binding.permissions, &binding.on))
     }
 
-    /// Forgets grants that ended [`KEEP_ENDED`] ago; until then lists show them, so that whoever is missing a right finds out why.
+    /// Forgets grants that ended `KEEP_ENDED` ago; until then lists show them, so that whoever is missing a right finds out why.
     pub(crate) async fn forget_ended(&self, now: i64) -> Result<(), ChangeError> {
         let before = now - super::KEEP_ENDED;
         let is_old = |binding: &Binding| {

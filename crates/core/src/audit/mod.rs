@@ -1,9 +1,9 @@
 //! The audit log: who did what, when, from where, allowed or refused by what; in a chain that shows when somebody tampered with it.
 //!
 //! Changes come in as events, which operations write in the very transaction that makes the change (`meta/ops/event.rs`). Sign-ins,
-//! refusals and reads are gathered and counted in memory ([`Gatherer`]) and become events each second. [`seal`] gives events their
+//! refusals and reads are gathered and counted in memory ([`Gatherer`]) and become events each second. [`seal()`] gives events their
 //! places in the log: one row without gaps, each entry hashed over the one before, with a head that is signed by a key outside the
-//! database. [`verify`] checks all of it; [`page`] reads; [`Cut`] lets go what is old. Nothing here writes for a request.
+//! database. [`verify()`] checks all of it; [`page`] reads; [`Cut`] lets go what is old. Nothing here writes for a request.
 
 mod chain;
 mod cut;

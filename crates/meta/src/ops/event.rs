@@ -1,6 +1,6 @@
 //! The outbox: what happened, written by the operations that made it so.
 //!
-//! Everything reactive starts here, the audit log included: [`record`] is the one place that an operation tells what it did, and
+//! Everything reactive starts here, the audit log included: `record` is the one place that an operation tells what it did, and
 //! notes with it where that came from. Nobody else writes events, but through [`Record`] what changed nothing.
 
 use serde_json::Value;
