@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::exit::{Exit, Failure, Outcome};
 use super::flags::DataFlags;
@@ -279,6 +279,10 @@ fn told(entry: &EntryView) -> String {
             text.push_str(&format!(" {word}"));
         }
     }
+    let change = change(&entry.before, &entry.after);
+    if !change.is_empty() {
+        text.push_str(&format!(" ({change})"));
+    }
     if let Some(reason) = said("reason") {
         text.push_str(&format!(": {reason}"));
     }
@@ -289,6 +293,55 @@ fn told(entry: &EntryView) -> String {
         text.push_str(&format!(", {} times", entry.count));
     }
     text + "\n"
+}
+
+/// What a change made, took, or made of what was before.
+fn change(before: &Value, after: &Value) -> String {
+    let all = |fields: &Map<String, Value>| {
+        let said = fields.iter().filter(|(_, value)| !is_nothing(value));
+        let said: Vec<_> = said
+            .map(|(key, value)| format!("{key} {}", short(value)))
+            .collect();
+        said.join(", ")
+    };
+    match (before.as_object(), after.as_object()) {
+        (None, None) => String::new(),
+        (None, Some(after)) => all(after),
+        (Some(before), None) => format!("was {}", all(before)),
+        (Some(before), Some(after)) => {
+            let was = |key: &String| before.get(key).unwrap_or(&Value::Null);
+            let other = after.iter().filter(|(key, value)| was(key) != *value);
+            let other =
+                other.map(|(key, value)| format!("{key} {} → {}", short(was(key)), short(value)));
+            let name = after
+                .get("name")
+                .map(|name| format!("name {}", short(name)));
+            name.into_iter().chain(other).collect::<Vec<_>>().join(", ")
+        }
+    }
+}
+
+/// What a list for people leaves out.
+fn is_nothing(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Bool(is) => !is,
+        Value::Number(number) => number.as_i64() == Some(0),
+        Value::String(text) => text.is_empty(),
+        Value::Array(list) => list.is_empty(),
+        Value::Object(fields) => fields.is_empty(),
+    }
+}
+
+fn short(value: &Value) -> String {
+    match value {
+        Value::String(text) if !text.is_empty() && !text.chars().any(char::is_control) => {
+            text.clone()
+        }
+        Value::Array(list) if list.len() > 3 => format!("{} of them", list.len()),
+        Value::Null => "nothing".to_owned(),
+        other => other.to_string(),
+    }
 }
 
 fn verify(inputs: &Inputs, expect: Option<(i64, String)>) -> Outcome {
@@ -336,6 +389,26 @@ fn verify(inputs: &Inputs, expect: Option<(i64, String)>) -> Outcome {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_change_is_told_by_what_it_made_took_or_made_of_it() {
+        let json = |text: &str| serde_json::from_str::<Value>(text).unwrap();
+        let none = Value::Null;
+        let made = json(r#"{"name":"alice","kind":"user","networks":"","expires_at":0}"#);
+        assert_eq!(change(&none, &made), "kind user, name alice");
+        assert_eq!(change(&made, &none), "was kind user, name alice");
+        let (before, after) = (
+            json(r#"{"name":"a","disabled":false,"networks":""}"#),
+            json(r#"{"name":"a","disabled":true,"networks":"10.0.0.0/8"}"#),
+        );
+        assert_eq!(
+            change(&before, &after),
+            "name a, disabled false → true, networks \"\" → 10.0.0.0/8"
+        );
+        let many = json(r#"{"bindings":[1,2,3,4],"name":"a\nb"}"#);
+        assert_eq!(change(&none, &many), r#"bindings 4 of them, name "a\nb""#);
+        assert_eq!(change(&none, &none), "");
+    }
 
     #[test]
     fn moments_are_days_times_and_how_long_ago() {
