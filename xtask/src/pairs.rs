@@ -28,6 +28,7 @@ pub(crate) const EVERY_PAIR: &[&str] = &[
     "scrub",
     "tag",
     "upload",
+    "workload",
     "wire",
 ];
 

@@ -33,6 +33,7 @@ pub mod upload;
 pub mod usage;
 pub mod verify;
 mod walk;
+pub mod workload;
 
 pub use clock::Clock;
 pub use error::{BodyError, Error, Result};

@@ -6,6 +6,7 @@
 pub mod ca;
 pub mod client;
 pub mod content;
+pub mod issuer;
 pub mod options;
 pub mod process;
 pub mod raw;
@@ -15,6 +16,7 @@ pub mod server;
 pub use ca::Ca;
 pub use client::{Client, Connection, Request, Response, Version};
 pub use content::{Content, Image, ImageSpec};
+pub use issuer::{Manner, TokenIssuer, TokenKey};
 pub use options::{TestOptions, on_postgres};
 pub use process::Process;
 pub use s3::S3;

@@ -9,12 +9,15 @@ use wharf_oci::auth::AuthorizationError;
 use super::Access;
 use super::credential::{BOUGHT_WITH, Credential};
 use super::machine_secret::{Form, form};
-use super::principal::{Caller, Circumstances, SignIn};
+use super::principal::{Caller, Circumstances, Principal, SignIn};
 use super::rate::Limited;
 use super::token::TokenFault;
 use super::user::User;
 use crate::Error;
+use crate::workload::{Jwt, Workload, WorkloadFault, is_jwt};
 
+/// What stands before the rules where a token names a workload.
+pub(super) const BY_WORKLOAD: &str = "workload.";
 /// When to come back after too many sign-ins at once.
 const COME_BACK: Duration = Duration::from_secs(2);
 
@@ -50,6 +53,9 @@ pub enum AuthFailure {
         "this API token or robot secret is cut, unknown, revoked or expired, belongs to another name, or may not be used from this address"
     )]
     Secret,
+    /// A token of an issuer, trusted here or not.
+    #[error("{0}")]
+    Workload(#[from] WorkloadFault),
     /// 429: too many different wrong passwords for this user came from this address.
     #[error("too many wrong passwords for this user from your address; try again in {} s", retry_after.as_secs().max(1))]
     Guessing {
@@ -75,6 +81,7 @@ impl AuthFailure {
             Self::Scheme(_) => "scheme",
             Self::Busy { .. } => "busy",
             Self::Secret => "secret",
+            Self::Workload(_) => "workload",
             Self::Guessing { .. } => "guessing",
             Self::Limited(_) => "limited",
             Self::Store(_) => "store",
@@ -89,6 +96,7 @@ impl AuthFailure {
                 "too many wrong passwords for this user from this address".to_owned()
             }
             Self::Limited(_) => "too many requests".to_owned(),
+            Self::Workload(fault) => fault.told(),
             // What stands there is not ours.
             Self::Scheme(_) => "the Authorization scheme is not supported".to_owned(),
             other => other.to_string(),
@@ -106,7 +114,7 @@ impl AuthFailure {
 
     /// The `error` of the challenge: only a token can be invalid. A refused password gets a plain challenge (AUTH-6).
     pub fn challenge_error(&self) -> Option<&'static str> {
-        matches!(self, Self::Token(_)).then_some(super::INVALID_TOKEN)
+        matches!(self, Self::Token(_) | Self::Workload(_)).then_some(super::INVALID_TOKEN)
     }
 }
 
@@ -166,6 +174,10 @@ impl Access {
             }
             Form::Broken => return Err(AuthFailure::Secret),
             Form::Other => {}
+        }
+        // Whatever name stands before it: who it is, the token says (K8SCRED-5, OIDC-3).
+        if is_jwt(password) && self.workloads.any() {
+            return self.by_workload(password, came).await;
         }
         let found = self.users.find(name).await?;
         let user = found.filter(|user| user.signs_in() && user.stands(came));
@@ -251,7 +263,12 @@ impl Access {
             Form::Other => {}
         }
         let now = came.at;
-        let token = self.tokens.verify(token, now).await?;
+        let token = match self.tokens.verify(token, now).await {
+            Err(AuthFailure::Token(_)) if self.is_foreign(token) => {
+                return Ok(self.by_workload(token, came).await?.0);
+            }
+            verified => verified?,
+        };
         let expired_since = token.standing(now)?;
         if expired_since.is_some_and(|since| now.saturating_sub(since) >= self.upload_grace) {
             return Err(TokenFault::Expired.into());
@@ -270,6 +287,32 @@ impl Access {
         })
     }
 
+    /// Whether a bearer token that is not ours says so itself.
+    fn is_foreign(&self, token: &str) -> bool {
+        self.workloads.any()
+            && is_jwt(token)
+            && Jwt::read(token).is_ok_and(|jwt| jwt.issuer() != Some(self.service()))
+    }
+
+    /// Who has this token of another issuer, and the credential that was proved.
+    pub(super) async fn by_workload(
+        &self,
+        token: &str,
+        came: Circumstances,
+    ) -> Result<(Caller, String), AuthFailure> {
+        let admitted = match self.workloads.remembered(token, came.at) {
+            Some(admitted) => admitted,
+            None => {
+                // What has to be computed for strangers is counted.
+                self.rates.sign_in(came.address)?;
+                self.workloads.verify(token, came.at).await?
+            }
+        };
+        let credential = format!("{BY_WORKLOAD}{}", admitted.credential);
+        let caller = by_token(admitted.workload, came);
+        Ok((caller, credential))
+    }
+
     /// Whoever has that name as a caller, as long as the credential is good: a password, a robot's secret or an API token.
     pub(super) async fn with_credential(
         &self,
@@ -277,6 +320,10 @@ impl Access {
         credential: &str,
         came: Circumstances,
     ) -> Result<Option<Caller>, Error> {
+        if let Some(credential) = credential.strip_prefix(BY_WORKLOAD) {
+            let workload = self.workloads.by_credential(name, credential);
+            return Ok(workload.map(|workload| by_token(workload, came)));
+        }
         if let Some(id) = credential.strip_prefix(BOUGHT_WITH) {
             let found = self.credentials.by_id(id).await?;
             return match found.filter(|found| *found.principal == *name) {
@@ -296,6 +343,17 @@ impl Access {
 fn by_password(user: &User, came: Circumstances) -> Caller {
     let sign_in = SignIn::Password;
     Caller::direct(user.principal()).under(Circumstances { sign_in, ..came })
+}
+
+/// A machine that showed a token of its issuer, now or for a token of ours. The log names the rules by which it was let in.
+fn by_token(Workload { name, rules }: Workload, came: Circumstances) -> Caller {
+    let sign_in = SignIn::Workload;
+    let credential = format!("{BY_WORKLOAD}{}", rules.join(","));
+    Caller {
+        credential: Some(credential.into()),
+        ..Caller::direct(Principal::Workload { name, rules })
+            .under(Circumstances { sign_in, ..came })
+    }
 }
 
 #[cfg(test)]

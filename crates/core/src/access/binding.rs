@@ -6,6 +6,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use wharf_meta::access::workload::WORKLOAD;
+
 use super::network::Network;
 use super::policy::{ADMIN, check_user_name, split_robot_name};
 use super::principal::{ANONYMOUS, Circumstances, SignIn};
@@ -33,12 +35,14 @@ pub enum Subject {
     Robot(String),
     /// Whoever is in a group.
     Group(String),
+    /// Whoever has a token that a rule on workloads matches.
+    Workload(String),
 }
 
 /// A word that names nobody.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{who:?}: {reason}; write a user's name, a robot's (team/a+ci), group:NAME, anonymous or signed-in"
+    "{who:?}: {reason}; write a user's name, a robot's (team/a+ci), group:NAME, workload:RULE, anonymous or signed-in"
 )]
 pub struct SubjectError {
     who: String,
@@ -54,6 +58,7 @@ impl Subject {
             Self::User(name) => Some(("user", name)),
             Self::Robot(name) => Some(("robot", name)),
             Self::Group(name) => Some(("group", name)),
+            Self::Workload(rule) => Some((WORKLOAD, rule)),
             Self::HtpasswdUsers | Self::LocalAdmin => None,
         }
     }
@@ -66,6 +71,7 @@ impl Subject {
             "user" => Self::User(name.into()),
             "robot" => Self::Robot(name.into()),
             "group" => Self::Group(name.into()),
+            WORKLOAD => Self::Workload(name.into()),
             _ => return None,
         })
     }
@@ -83,6 +89,10 @@ impl FromStr for Subject {
             Some(("group", name)) => {
                 check_word(name).map_err(wrong)?;
                 return Ok(Self::Group(name.into()));
+            }
+            Some((WORKLOAD, rule)) => {
+                check_word(rule).map_err(wrong)?;
+                return Ok(Self::Workload(rule.into()));
             }
             Some(("user", name)) => {
                 check_user_name(name).map_err(wrong)?;
@@ -114,6 +124,7 @@ impl fmt::Display for Subject {
             Self::User(name) if name == SIGNED_IN => write!(f, "user:{name}"),
             Self::User(name) | Self::Robot(name) => f.write_str(name),
             Self::Group(name) => write!(f, "group:{name}"),
+            Self::Workload(rule) => write!(f, "{WORKLOAD}:{rule}"),
         }
     }
 }

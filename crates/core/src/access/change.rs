@@ -60,6 +60,15 @@ pub enum ChangeError {
     /// It cannot be meant.
     #[error("{0}")]
     Wrong(String),
+    /// A field cannot be meant.
+    #[error("{0}: {1}")]
+    Field(&'static str, String),
+    /// It is in the way of something else.
+    #[error("{0}")]
+    Conflict(String),
+    /// It is no longer the version that the change is meant for.
+    #[error("it is no longer what the change was meant for: somebody changed it meanwhile")]
+    Differs,
     /// The caller may not make changes there.
     #[error("{who} may not {what}; it needs the permission {permission} there")]
     Denied {
@@ -267,6 +276,18 @@ impl Access {
         })
     }
 
+    /// A rule that is granted something has to be there: it goes with all that it has.
+    fn knows(&self, subject: &Subject) -> Result<(), ChangeError> {
+        match subject {
+            Subject::Workload(rule) if !self.workloads.trust().rules.contains_key(&**rule) => {
+                Err(ChangeError::Unknown(format!(
+                    "there is no rule {rule} on workloads; `wharf workload list` shows those that there are"
+                )))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// The binding that is asked for, as it would be in the rows.
     pub(crate) fn meant(
         &self,
@@ -276,6 +297,7 @@ impl Access {
     ) -> Result<Binding, ChangeError> {
         let wrong = |text: String| Err(ChangeError::Wrong(text));
         let on = path(&granting.on)?;
+        self.knows(&granting.subject)?;
         let Some(permissions) = self.rights.rows().role(&granting.role) else {
             return Err(ChangeError::Unknown(format!(
                 "there is no role {:?}; the built-in ones are {}, and `wharf role list` shows the others",
@@ -454,12 +476,16 @@ impl Access {
         at: i64,
     ) -> Result<Change, ChangeError> {
         word("group", group)?;
-        let (Subject::User(_) | Subject::Robot(_), Some((kind, name))) = (subject, subject.row())
+        let (Subject::User(_) | Subject::Robot(_) | Subject::Workload(_), Some((kind, name))) =
+            (subject, subject.row())
         else {
             return Err(ChangeError::Wrong(format!(
-                "{subject} cannot be in a group; users and robots can"
+                "{subject} cannot be in a group; users, robots and rules on workloads can"
             )));
         };
+        if within {
+            self.knows(subject)?;
+        }
         let member = Member {
             group: group.to_owned(),
             kind: kind.to_owned(),
@@ -602,7 +628,6 @@ impl Access {
         .map_err(|failed| failed.or(|| format!("there is no namespace {on}, and no grant on it")))
     }
 
-    /// Runs a change under the rights that its maker has, and puts what came of it in force.
     /// Takes everything from a user or robot that is about to be removed: whoever gets the name later begins with nothing.
     pub(crate) async fn take_all(
         &self,
@@ -623,7 +648,8 @@ impl Access {
         }
     }
 
-    async fn change<O: Op<Out = Changed>>(
+    /// Runs a change under the rights that its maker has, and puts what came of it in force.
+    pub(crate) async fn change<O: Op<Out = Changed>>(
         &self,
         changer: Changer<'_>,
         at: i64,
@@ -666,9 +692,15 @@ impl Access {
             Changed::Unknown if made => Ok(Change::Made),
             Changed::Unknown => Err(Failed::Unknown),
             Changed::Stale => Err(ChangeError::Busy.into()),
+            Changed::Differs => Err(ChangeError::Differs.into()),
             Changed::InUse => Err(ChangeError::InUse(String::new()).into()),
             Changed::Last(path) => Err(ChangeError::Last(path).into()),
         }
+    }
+
+    /// Where rights can be changed.
+    pub(crate) fn meta(&self) -> crate::Result<&wharf_meta::Meta> {
+        self.rights.meta()
     }
 
     async fn refresh(&self) -> Result<(), Failed> {
@@ -678,13 +710,13 @@ impl Access {
 }
 
 /// Why a change was not made, before the caller says what is unknown.
-enum Failed {
+pub(crate) enum Failed {
     Unknown,
     Other(ChangeError),
 }
 
 impl Failed {
-    fn or(self, unknown: impl FnOnce() -> String) -> ChangeError {
+    pub(crate) fn or(self, unknown: impl FnOnce() -> String) -> ChangeError {
         match self {
             Self::Unknown => ChangeError::Unknown(unknown()),
             Self::Other(error) => error,

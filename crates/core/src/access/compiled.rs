@@ -12,6 +12,7 @@ use super::load::Rows;
 use super::policy::{GrantError, Policy};
 use super::{Rights, blocking};
 use crate::error::{Error, Result};
+use crate::workload::Workloads;
 
 /// Both sources of rights, and what they make together.
 #[derive(Debug)]
@@ -19,6 +20,8 @@ pub(crate) struct Compiled {
     policy: Arc<Inner>,
     /// `None`: rights are in the configuration alone.
     meta: Option<Meta>,
+    /// Whose tokens are trusted; read with the rows.
+    workloads: Option<Arc<Workloads>>,
     /// One at a time reads the rows, so that older ones never take the place of newer ones.
     reading: tokio::sync::Mutex<()>,
 }
@@ -52,13 +55,15 @@ impl Compiled {
                 sources: Mutex::new((rights.clone(), rows)),
             }),
             meta: None,
+            workloads: None,
             reading: tokio::sync::Mutex::default(),
         })
     }
 
     /// Rights are rows there, too; they come with the first [`Compiled::refresh`].
-    pub(crate) fn keep_in(&mut self, meta: Meta) {
+    pub(crate) fn keep_in(&mut self, meta: Meta, workloads: Arc<Workloads>) {
         self.meta = Some(meta);
+        self.workloads = Some(workloads);
     }
 
     /// The policy as of this moment, for one question.
@@ -104,6 +109,9 @@ impl Compiled {
         // Whoever was before this caller may have read its change, too.
         if meta.read(Epoch).await? == self.load().epoch() {
             return Ok(());
+        }
+        if let Some(workloads) = &self.workloads {
+            workloads.refresh(meta).await?;
         }
         let rows = Arc::new(Rows::load(meta).await?);
         let inner = self.policy.clone();

@@ -125,6 +125,9 @@ impl Policy {
             }
             (Subject::User(mine), Principal::User { name, .. })
             | (Subject::Robot(mine), Principal::Robot { name }) => **mine == **name,
+            (Subject::Workload(mine), Principal::Workload { rules, .. }) => {
+                rules.iter().any(|rule| **rule == **mine)
+            }
             (Subject::Group(group), _) => groups.contains(group.as_str()),
             _ => false,
         }

@@ -6,7 +6,7 @@ use wharf_oci::auth::AuthorizationError;
 use wharf_oci::{Authorization, RepositoryName, Scope};
 
 use super::Access;
-use super::authenticate::{AuthFailure, read_authorization};
+use super::authenticate::{AuthFailure, BY_WORKLOAD, read_authorization};
 use super::decide::covers;
 use super::machine_secret::{Form, form};
 use super::principal::{Caller, Circumstances, Principal};
@@ -36,6 +36,8 @@ pub enum Proof {
     },
     /// An identity token that this endpoint gave out before.
     RefreshToken(Password),
+    /// A token of another issuer, to be exchanged for one of ours (RFC 8693).
+    Workload(Password),
 }
 
 impl Proof {
@@ -102,6 +104,16 @@ pub enum TokenRefusal {
     TooManyScopes,
 }
 
+/// Who asks for a token.
+struct Proved {
+    caller: Caller,
+    credential: String,
+    /// The identity token that showed it.
+    held: Option<Password>,
+    /// How long a token may stand for it at most, in seconds.
+    session: i64,
+}
+
 impl From<crate::Error> for TokenRefusal {
     fn from(error: crate::Error) -> Self {
         Self::Auth(error.into())
@@ -127,10 +139,15 @@ impl Access {
         }
         let proved = self.prove(&request.proof, came).await;
         let nobody = Caller::anonymous().under(came);
-        let who = proved.as_ref().map_or(&nobody, |(caller, ..)| caller);
+        let who = proved.as_ref().map_or(&nobody, |proved| &proved.caller);
         self.admit(RateKind::Token, who, None, &[])
             .map_err(AuthFailure::from)?;
-        let (caller, credential, held) = proved?;
+        let Proved {
+            caller,
+            credential,
+            held,
+            session,
+        } = proved?;
         let subject = if caller.principal.is_anonymous() {
             ""
         } else {
@@ -144,13 +161,16 @@ impl Access {
         } else {
             self.token_seconds
         };
+        // The client's token may end long before: that is what pushes that take their time are for (OIDC-3).
+        let seconds = seconds.min(session);
+        let workload = matches!(caller.principal, Principal::Workload { .. });
         let token = self
             .tokens
             .issue(subject, &credential, &scopes, now, seconds)?;
         let refresh_token = match held {
             // Never another one: clients do not store a second one while pulling.
             Some(held) => request.offline.then_some(held),
-            None if request.offline && self.identity_tokens && !subject.is_empty() => {
+            None if request.offline && self.identity_tokens && !subject.is_empty() && !workload => {
                 let made = new_refresh_token();
                 let row = RefreshTokenRow {
                     subject: subject.into(),
@@ -177,13 +197,8 @@ impl Access {
         })
     }
 
-    /// Who asks, by which credential, and the identity token that shows it.
-    async fn prove(
-        &self,
-        proof: &Proof,
-        came: Circumstances,
-    ) -> Result<(Caller, String, Option<Password>), AuthFailure> {
-        Ok(match proof {
+    async fn prove(&self, proof: &Proof, came: Circumstances) -> Result<Proved, AuthFailure> {
+        let (caller, credential, held) = match proof {
             Proof::Nobody => (Caller::anonymous().under(came), String::new(), None),
             Proof::Password { name, password } => {
                 let (caller, credential) = self.sign_in(name, password.reveal(), came).await?;
@@ -193,6 +208,18 @@ impl Access {
                 let (caller, credential) = self.redeem(token, came).await?;
                 (caller, credential, Some(token.clone()))
             }
+            Proof::Workload(token) => {
+                let (caller, credential) = self.by_workload(token.reveal(), came).await?;
+                (caller, credential, None)
+            }
+        };
+        let session = credential.strip_prefix(BY_WORKLOAD);
+        let session = session.and_then(|credential| self.workloads.session(credential));
+        Ok(Proved {
+            caller,
+            credential,
+            held,
+            session: session.unwrap_or(i64::MAX),
         })
     }
 

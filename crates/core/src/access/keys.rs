@@ -41,7 +41,7 @@ struct Ring {
 /// Our keys.
 pub(crate) struct Keyring {
     secrets: Arc<dyn Secrets>,
-    sealing: SecretKeys,
+    sealing: Arc<SecretKeys>,
     /// After how many ms another key takes over.
     rotation: i64,
     /// How many ms a retired key is trusted: as long as a token that it signed can be of use.
@@ -62,7 +62,7 @@ impl Keyring {
     /// Takes the keys from the store and makes the first one if there is none.
     pub(crate) async fn open(
         secrets: Arc<dyn Secrets>,
-        sealing: SecretKeys,
+        sealing: Arc<SecretKeys>,
         rotation: i64,
         overlap: i64,
         now: i64,

@@ -45,6 +45,7 @@ use wharf_meta::Meta;
 use wharf_oci::RepositoryName;
 
 use crate::clock::{Clock, SystemClock};
+use crate::workload::{Fetch, NoFetch, Workloads};
 
 pub use admin::{AdminError, Bootstrap};
 pub use apply::{
@@ -75,6 +76,7 @@ pub use secret::{Password, SHORTEST_PASSWORD};
 pub use token::{LEEWAY_SECONDS, LONGEST_TOKEN, TokenCounts, TokenFault, key_name};
 
 use backoff::Backoff;
+pub(crate) use binding::check_word;
 use compiled::Compiled;
 use credential::Credentials;
 pub(crate) use credential::{ROBOT, write_scopes};
@@ -135,6 +137,8 @@ pub struct AccessOptions {
     pub rates: RateRules,
     /// Whose steady time rates go by.
     pub clock: Arc<dyn Clock>,
+    /// What gets the keys of issuers whose tokens machines sign in with.
+    pub fetch: Arc<dyn Fetch>,
 }
 
 impl Default for AccessOptions {
@@ -158,6 +162,7 @@ impl Default for AccessOptions {
             password_attempts: 64,
             rates: RateRules::default(),
             clock: Arc::new(SystemClock),
+            fetch: Arc::new(NoFetch),
         }
     }
 }
@@ -190,6 +195,7 @@ pub struct Access {
     credentials: Credentials,
     rates: Arc<Rates>,
     tokens: Tokens,
+    pub(crate) workloads: Arc<Workloads>,
     pub(crate) log_keys: crate::audit::LogKeys,
     identity_tokens: bool,
     token_seconds: i64,
@@ -212,7 +218,7 @@ impl Access {
     ) -> Result<Self, AccessError> {
         seal::settle(&meta, &keys).await?;
         let mut access = Self::with_secrets(options, keys, Arc::new(meta.clone()), now).await?;
-        access.rights.keep_in(meta);
+        access.rights.keep_in(meta, access.workloads.clone());
         access.rights.refresh().await?;
         Ok(access)
     }
@@ -235,6 +241,8 @@ impl Access {
             ms(push_token_lifetime) + ms(options.upload_grace) + 2 * LEEWAY_SECONDS * 1_000;
         let rotation = ms(options.key_rotation).max(60_000);
         let log_keys = crate::audit::LogKeys::new(sealing.of_log());
+        let sealing = Arc::new(sealing);
+        let workloads = Workloads::new(sealing.clone(), options.fetch);
         let keys = Keyring::open(secrets.clone(), sealing, rotation, overlap, now).await?;
         Ok(Self {
             rights,
@@ -245,6 +253,7 @@ impl Access {
             secrets,
             passwords: Passwords::new(options.password_threads, options.password_attempts),
             tokens: Tokens::new(options.service, keys),
+            workloads: Arc::new(workloads),
             log_keys,
             identity_tokens: options.identity_tokens,
             token_seconds: ms(token_lifetime) / 1_000,
@@ -440,6 +449,11 @@ impl Access {
     /// How checking passwords went, for metrics.
     pub fn password_counts(&self) -> PasswordCounts {
         self.passwords.counts()
+    }
+
+    /// Whose tokens machines sign in with, and how.
+    pub fn workloads(&self) -> &Workloads {
+        &self.workloads
     }
 
     /// How reading tokens went, for metrics.

@@ -138,6 +138,8 @@ pub struct Policy {
     /// A user's own number first, then those of their groups.
     users: HashMap<Box<str>, Vec<u32>>,
     robots: HashMap<Box<str>, Vec<u32>>,
+    /// Of rules on workloads, as of users.
+    workloads: HashMap<Box<str>, Vec<u32>>,
     groups: HashMap<Box<str>, u32>,
     /// The last number that was given away.
     next: u32,
@@ -149,11 +151,18 @@ struct Numbers<'a> {
     /// May hold one several times.
     common: [u32; 3],
     own: &'a [u32],
+    /// Of whoever is several things at once, as a workload that several rules match; usually none.
+    more: Vec<&'a [u32]>,
 }
 
 impl Numbers<'_> {
     fn iter(&self) -> impl Iterator<Item = u32> {
-        self.common.iter().chain(self.own).copied()
+        let more = self.more.iter().copied().flatten();
+        self.common.iter().chain(self.own).chain(more).copied()
+    }
+
+    fn has(&self, number: u32) -> bool {
+        self.own.contains(&number) || self.more.iter().any(|more| more.contains(&number))
     }
 }
 
@@ -183,6 +192,9 @@ impl Policy {
             match subject {
                 Subject::User(name) => numbers(&mut policy.users, name, next).push(group),
                 Subject::Robot(name) => numbers(&mut policy.robots, name, next).push(group),
+                Subject::Workload(rule) => {
+                    numbers(&mut policy.workloads, rule, next).push(group);
+                }
                 _ => {}
             }
         }
@@ -276,12 +288,20 @@ impl Policy {
                 .or_insert_with(|| take(next)),
             Subject::User(name) => numbers(&mut self.users, name, next)[0],
             Subject::Robot(name) => numbers(&mut self.robots, name, next)[0],
+            Subject::Workload(rule) => numbers(&mut self.workloads, rule, next)[0],
         }
     }
 
     fn numbers(&self, principal: &Principal) -> Numbers<'_> {
+        let mut more = Vec::new();
         let (common, own) = match principal {
             Principal::Anonymous => ([ANYBODY; 3], None),
+            Principal::Workload { rules, .. } => {
+                let mut held = rules.iter().filter_map(|rule| self.workloads.get(&**rule));
+                let own = held.next();
+                more.extend(held.map(Vec::as_slice));
+                ([ANYBODY, ANYBODY_SIGNED_IN, ANYBODY], own)
+            }
             Principal::Robot { name } => (
                 [ANYBODY, ANYBODY_SIGNED_IN, ANYBODY],
                 self.robots.get(&**name),
@@ -299,6 +319,7 @@ impl Policy {
         Numbers {
             common,
             own: own.map_or(&[], Vec::as_slice),
+            more,
         }
     }
 
@@ -329,10 +350,10 @@ impl Policy {
 
     /// The groups that a principal is in.
     pub(crate) fn groups_of(&self, principal: &Principal) -> BTreeSet<&str> {
-        let own = self.numbers(principal).own;
+        let own = self.numbers(principal);
         let groups = self.groups.iter();
         groups
-            .filter(|(_, number)| own.contains(number))
+            .filter(|(_, number)| own.has(**number))
             .map(|(name, _)| &**name)
             .collect()
     }
@@ -495,6 +516,7 @@ impl Policy {
                 Subject::Group(name) => self.groups.get(&**name).copied(),
                 Subject::User(name) => self.users.get(&**name).map(|numbers| numbers[0]),
                 Subject::Robot(name) => self.robots.get(&**name).map(|numbers| numbers[0]),
+                Subject::Workload(rule) => self.workloads.get(&**rule).map(|numbers| numbers[0]),
             };
             number.is_some_and(|number| mine.contains(&number)) && is_within(path, &binding.on)
         })

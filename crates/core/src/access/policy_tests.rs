@@ -185,7 +185,7 @@ fn model(
             name,
             source: Source::Local,
         } if &**name == "admin" => roles.push(Role::Admin),
-        Principal::User { .. } | Principal::Robot { .. } => {}
+        Principal::User { .. } | Principal::Robot { .. } | Principal::Workload { .. } => {}
     }
     for grant in grants {
         let name = principal.name().to_owned();

@@ -46,6 +46,13 @@ pub enum Principal {
         /// `<namespace>+<name>`.
         name: Arc<str>,
     },
+    /// A machine that showed a token of an issuer which is trusted here.
+    Workload {
+        /// `<issuer>:<what the token says>`: no user and no robot can have a colon.
+        name: Arc<str>,
+        /// The rules that its token matches.
+        rules: Arc<[Arc<str>]>,
+    },
 }
 
 impl Principal {
@@ -53,7 +60,7 @@ impl Principal {
     pub fn name(&self) -> &str {
         match self {
             Self::Anonymous => ANONYMOUS,
-            Self::User { name, .. } | Self::Robot { name } => name,
+            Self::User { name, .. } | Self::Robot { name } | Self::Workload { name, .. } => name,
         }
     }
 
@@ -75,15 +82,18 @@ pub enum SignIn {
     ApiToken,
     /// With the secret of a robot.
     RobotSecret,
+    /// With a token of an issuer that is trusted here.
+    Workload,
 }
 
 impl SignIn {
     /// Every way, for tables.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 5] = [
         Self::Nobody,
         Self::Password,
         Self::ApiToken,
         Self::RobotSecret,
+        Self::Workload,
     ];
 
     /// The word for conditions and messages.
@@ -93,6 +103,7 @@ impl SignIn {
             Self::Password => "password",
             Self::ApiToken => "api-token",
             Self::RobotSecret => "robot-secret",
+            Self::Workload => "workload",
         }
     }
 }

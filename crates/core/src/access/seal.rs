@@ -12,6 +12,7 @@ use aws_lc_rs::hmac;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest as _, Sha256};
+use wharf_meta::access::workload;
 use wharf_meta::{Meta, setting, signing_key};
 
 use super::secret::random_bytes;
@@ -268,7 +269,34 @@ async fn reseal(meta: &Meta, keys: &SecretKeys) -> Result<()> {
             Err(closed) => tracing::debug!(kid = row.kid, %closed, "a signing key stays closed"),
         }
     }
+    for row in issuers(meta).await? {
+        let Some(secret) = row.secret.filter(|secret| !keys.is_sealed_now(secret)) else {
+            continue;
+        };
+        let purpose = crate::workload::purpose(&row.name);
+        if let Ok(value) = keys.open(&purpose, &secret) {
+            let reseal = workload::Reseal {
+                name: row.name,
+                to: Some(keys.seal(&purpose, &value)?),
+                from: secret,
+            };
+            meta.write(reseal).await?;
+        }
+    }
     Ok(())
+}
+
+/// All issuers of tokens of workloads.
+async fn issuers(meta: &Meta) -> Result<Vec<workload::IssuerRow>> {
+    let mut all: Vec<workload::IssuerRow> = Vec::new();
+    loop {
+        let after = all.last().map_or_else(String::new, |row| row.name.clone());
+        let page = meta.scan(workload::Issuers { after, limit: 100 }).await?;
+        if page.is_empty() {
+            return Ok(all);
+        }
+        all.extend(page);
+    }
 }
 
 /// Forgets every sealed secret and the key that they were sealed with. Tokens that were signed end with it.
@@ -276,6 +304,12 @@ pub async fn forget(meta: &Meta) -> Result<()> {
     for row in meta.read(signing_key::List).await? {
         if row.private_der.starts_with(MAGIC) {
             meta.write(signing_key::Remove { kid: row.kid }).await?;
+        }
+    }
+    for row in issuers(meta).await? {
+        if let Some(from) = row.secret.filter(|secret| secret.starts_with(MAGIC)) {
+            let (name, to) = (row.name, None);
+            meta.write(workload::Reseal { name, from, to }).await?;
         }
     }
     meta.write(setting::Remove {

@@ -110,6 +110,8 @@ pub(crate) static TABLES: &[Table] = &[
     table("access_role", 1, PAGE, &["name", "permissions", "created_at", "created_by"]),
     table("access_binding", 8, PAGE, &["namespace", "kind", "name", "role", "networks", "tags", "sign_in", "expires_at",
         "created_at", "created_by"]),
+    table("workload_issuer", 1, PAGE, &["name", "settings", "secret", "version", "created_at", "created_by"]),
+    table("workload_rule", 1, PAGE, &["name", "issuer", "conditions", "version", "created_at", "created_by"]),
     table("job", 1, PAGE_WIDE, &["id", "kind", "unique_key", "payload", "state", "priority", "run_at", "every", "attempts",
         "max_attempts", "fence", "lease_until", "worker", "last_error", "created_at", "changed_at", "phase"]),
     table("job_kind", 1, PAGE, &["kind"]),

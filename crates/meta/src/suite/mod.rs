@@ -20,6 +20,7 @@ pub mod small;
 pub mod tag;
 pub mod upload;
 pub mod usage;
+pub mod workload;
 
 use std::any::Any;
 use std::future::Future;
@@ -369,6 +370,8 @@ macro_rules! meta_suite {
                 claims_of_one_upload],
             collect: [births, deaths, undelete, large, broken_push, fading, races, last_references],
             job: [leases, order, begins, ends],
+            workload: [issuers_and_rules_are_kept, a_change_is_meant_for_one_version_of_them,
+                a_rule_takes_what_it_had_along, rules_keep_no_namespace],
             usage: [sums_are_what_a_walk_finds, many_at_once, counting_again, corrections],
         }
     };

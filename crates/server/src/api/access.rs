@@ -29,10 +29,15 @@ impl From<Change> for Changed {
 
 pub(super) fn refused(error: ChangeError) -> Problem {
     let kind = match &error {
+        ChangeError::Field(field, reason) => return Problem::invalid(*field, reason.clone()),
+        ChangeError::Differs => return super::condition::changed(),
         ChangeError::Wrong(_) => Kind::Invalid,
         ChangeError::Denied { .. } | ChangeError::NotHeld { .. } => Kind::Forbidden,
         ChangeError::Unknown(_) => Kind::NotFound,
-        ChangeError::ReadOnly(_) | ChangeError::InUse(_) | ChangeError::Last(_) => Kind::Conflict,
+        ChangeError::ReadOnly(_)
+        | ChangeError::InUse(_)
+        | ChangeError::Conflict(_)
+        | ChangeError::Last(_) => Kind::Conflict,
         ChangeError::Busy => Kind::Unavailable,
         ChangeError::Store(_) => {
             let ChangeError::Store(error) = error else {

@@ -31,6 +31,7 @@ pub(super) fn frame() -> Document {
             (name = "tags", description = "Names that move, and where they stood"),
             (name = "identities", description = "Who can sign in: users, robots, API tokens"),
             (name = "rights", description = "Who may do what, and why"),
+            (name = "workloads", description = "Machines that sign in with tokens of their cluster or CI service"),
             (name = "registry", description = "How it is, and its work in the background"),
             (name = "description", description = "The API's own description"),
         )

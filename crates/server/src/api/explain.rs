@@ -182,6 +182,15 @@ pub(super) async fn caller(access: &Access, who: &str) -> Result<(Caller, String
             let name = name.into();
             (Principal::User { name, source }, SignIn::Password, kind)
         }
+        Subject::Workload(rule) => {
+            let rules = [rule.as_str().into()].into();
+            let name = format!("workload:{rule}").into();
+            (
+                Principal::Workload { name, rules },
+                SignIn::Workload,
+                "whoever has a token that this rule matches",
+            )
+        }
         other => {
             let text =
                 format!("{other} is nobody in particular; name a user, a robot or anonymous");

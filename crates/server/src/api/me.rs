@@ -43,6 +43,7 @@ pub(super) async fn get(state: Shared, visitor: Visitor) -> Result<Json<Me>, Pro
             Principal::Anonymous => ("nobody", None),
             Principal::User { source, .. } => ("user", Some(source.as_str())),
             Principal::Robot { .. } => ("robot", None),
+            Principal::Workload { .. } => ("workload", None),
         },
     };
     Ok(Json(Me {

@@ -35,6 +35,7 @@ mod tag;
 mod time;
 mod user;
 mod visitor;
+mod workload;
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -329,6 +330,19 @@ fn resources() -> OpenApiRouter<Arc<State>> {
         .routes(routes!(invitation::list, invitation::invite))
         .routes(routes!(invitation::accept))
         .routes(routes!(invitation::withdraw))
+        .routes(routes!(workload::issuers))
+        .routes(routes!(
+            workload::issuer,
+            workload::set_issuer,
+            workload::remove_issuer
+        ))
+        .routes(routes!(workload::rules))
+        .routes(routes!(
+            workload::rule,
+            workload::set_rule,
+            workload::remove_rule
+        ))
+        .routes(routes!(workload::test))
         .routes(routes!(job::list, job::run))
         .routes(routes!(job::get))
         .routes(routes!(job::cancel))

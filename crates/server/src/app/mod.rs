@@ -4,6 +4,7 @@
 mod check;
 mod copy;
 mod data;
+mod fetch;
 pub(crate) mod health;
 mod secret;
 mod upkeep;
@@ -118,6 +119,7 @@ impl App {
         let now = clock.now_ms();
         let access = AccessOptions {
             clock: clock.clone(),
+            fetch: Arc::new(fetch::Web::default()),
             ..options.access
         };
         let access = Access::open(access, data.secret_keys()?, data.meta.clone(), now).await?;

@@ -25,6 +25,7 @@ mod serve;
 mod status;
 mod storage;
 mod trust;
+mod workload;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -103,6 +104,9 @@ enum Command {
     /// Make, rotate and remove robots: names and secrets for programs
     #[command(subcommand)]
     Robot(identity::RobotCommand),
+    /// Let machines sign in with the tokens that their cluster or CI service gives them
+    #[command(subcommand)]
+    Workload(workload::WorkloadCommand),
     /// Give users API tokens, and end them
     #[command(subcommand)]
     Token(identity::TokenCommand),
@@ -346,6 +350,7 @@ fn dispatch(command: Command) -> Outcome {
         Command::User(command) => identity::user(&command),
         Command::Robot(command) => identity::robot(&command),
         Command::Token(command) => identity::token(&command),
+        Command::Workload(command) => workload::run(&command),
         Command::PullSecret(command) => pull_secret::run(&command),
         Command::Admin(AdminCommand::ForgetSecrets(flags)) => {
             storage::forget_secrets(&flags.inputs())

@@ -94,6 +94,7 @@ impl Config {
             password_attempts: self.limits.password_attempts as usize,
             rates: self.rate_rules(),
             clock: defaults.clock,
+            fetch: defaults.fetch,
         })
     }
 

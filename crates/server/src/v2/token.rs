@@ -19,6 +19,17 @@ use crate::http::{Body, Request, Response};
 /// Largest form, in bytes: a password, a user, and more scopes than a token can carry.
 const LARGEST_FORM: u64 = 64 << 10;
 
+/// The exchange of a token of another issuer for one of ours (RFC 8693).
+const EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
+/// What such a token can be called; they are the same here.
+const JWT_TYPES: [&str; 3] = [
+    "urn:ietf:params:oauth:token-type:jwt",
+    "urn:ietf:params:oauth:token-type:id_token",
+    ACCESS_TOKEN,
+];
+/// What ours is called.
+const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
+
 /// Why no token was given, and a word for it in metrics, and words for the audit log.
 type Refusal = (ApiError, &'static str, String);
 
@@ -49,14 +60,21 @@ pub(super) async fn answer(
     request: &mut Request,
 ) -> (Response, Result<Asked, Refused>) {
     let mut name = String::new();
-    let (mut response, who) = match grant(access, came, request, &mut name).await {
+    let mut exchanged = false;
+    let granted = grant(access, came, request, &mut name, &mut exchanged).await;
+    let (mut response, who) = match granted {
         Ok(grant) => {
             let asked = Asked {
                 principal: grant.principal.name().to_owned(),
                 anonymous: grant.principal.is_anonymous(),
                 credential: grant.credential.clone(),
             };
-            (success(&grant, request.method == Method::POST), Ok(asked))
+            let how = match (request.method == Method::POST, exchanged) {
+                (true, true) => How::Exchanged,
+                (true, false) => How::Posted,
+                (false, _) => How::Asked,
+            };
+            (success(&grant, how), Ok(asked))
         }
         Err(refusal) => {
             let (error, word, reason) = *refusal;
@@ -75,6 +93,7 @@ async fn grant(
     came: Circumstances,
     request: &mut Request,
     name: &mut String,
+    exchanged: &mut bool,
 ) -> Result<TokenGrant, Box<Refusal>> {
     let asked = match request.method {
         Method::GET | Method::HEAD => {
@@ -88,6 +107,7 @@ async fn grant(
     if let Proof::Password { name: given, .. } = &asked.proof {
         name.clone_from(given);
     }
+    *exchanged = matches!(asked.proof, Proof::Workload(_));
     access
         .grant_token(asked, came)
         .await
@@ -138,6 +158,8 @@ async fn from_form(request: &mut Request) -> Result<TokenRequest, ApiError> {
     let form = request.body.collect(LARGEST_FORM).await?;
     let form = std::str::from_utf8(&form).map_err(|_| bad_request("the form is not UTF-8"))?;
     let (mut grant_type, mut name, mut password, mut refresh_token) = (None, None, None, None);
+    let (mut subject_token, mut subject_token_type) = (None, None);
+    let (mut requested_token_type, mut actor_token) = (None, None);
     let (mut scopes, mut offline) = (Vec::new(), false);
     for (key, value) in percent::query_pairs(form) {
         let field = match &*key {
@@ -145,6 +167,10 @@ async fn from_form(request: &mut Request) -> Result<TokenRequest, ApiError> {
             "username" => &mut name,
             "password" => &mut password,
             "refresh_token" => &mut refresh_token,
+            "subject_token" => &mut subject_token,
+            "subject_token_type" => &mut subject_token_type,
+            "requested_token_type" => &mut requested_token_type,
+            "actor_token" => &mut actor_token,
             "scope" => {
                 scopes.extend(Scope::parse_list(&value));
                 continue;
@@ -166,7 +192,35 @@ async fn from_form(request: &mut Request) -> Result<TokenRequest, ApiError> {
             password: secret(password),
         },
         Some("refresh_token") => Proof::RefreshToken(secret(refresh_token)),
-        _ => return Err(bad_request("grant_type must be password or refresh_token")),
+        Some(EXCHANGE) => {
+            if actor_token.is_some() {
+                return Err(bad_request(
+                    "actor_token: nobody acts for others here; leave it out",
+                ));
+            }
+            let kind = subject_token_type.as_deref();
+            if !kind.is_some_and(|kind| JWT_TYPES.contains(&kind)) {
+                let all = JWT_TYPES.join(" or ");
+                return Err(bad_request(format!("subject_token_type must be {all}")));
+            }
+            let wanted = requested_token_type.as_deref();
+            if !wanted.is_none_or(|kind| kind == ACCESS_TOKEN) {
+                return Err(bad_request(format!(
+                    "requested_token_type can only be {ACCESS_TOKEN}"
+                )));
+            }
+            if subject_token.as_ref().is_none_or(String::is_empty) {
+                return Err(bad_request("subject_token is missing"));
+            }
+            // Nobody gets a refresh token for one.
+            offline = false;
+            Proof::Workload(secret(subject_token))
+        }
+        _ => {
+            return Err(bad_request(format!(
+                "grant_type must be password, refresh_token or {EXCHANGE}"
+            )));
+        }
     };
     Ok(TokenRequest {
         proof,
@@ -175,8 +229,19 @@ async fn from_form(request: &mut Request) -> Result<TokenRequest, ApiError> {
     })
 }
 
+/// How a token was asked for.
+#[derive(Clone, Copy, PartialEq)]
+enum How {
+    /// By GET.
+    Asked,
+    /// By the form of OAuth2.
+    Posted,
+    /// By the form of RFC 8693.
+    Exchanged,
+}
+
 /// The names are those of the specification; a POST is answered as OAuth2 wants it.
-fn success(grant: &TokenGrant, posted: bool) -> Response {
+fn success(grant: &TokenGrant, how: How) -> Response {
     // A clock beyond the year 9999 is the machine's mistake and no reason to refuse.
     let issued_at = jiff::Timestamp::from_millisecond(grant.issued_at).unwrap_or_default();
     let mut body = json!({
@@ -188,7 +253,10 @@ fn success(grant: &TokenGrant, posted: bool) -> Response {
     if let Some(refresh_token) = &grant.refresh_token {
         body["refresh_token"] = refresh_token.reveal().into();
     }
-    if posted {
+    if how == How::Exchanged {
+        body["issued_token_type"] = ACCESS_TOKEN.into();
+    }
+    if how != How::Asked {
         let granted: Vec<_> = grant.granted.iter().map(Scope::to_string).collect();
         body["scope"] = granted.join(" ").into();
         body["token_type"] = "Bearer".into();

@@ -80,6 +80,7 @@ fn needs(template: &str, method: &Method) -> Needs {
             "DELETE" | "POST",
         ) => Needs::Delete,
         ("/api/v1/status", _) => Needs::Right(Admin),
+        (path, _) if path.starts_with("/api/v1/workload") => Needs::Right(Admin),
         (path, _) if path.starts_with("/api/v1/jobs") => Needs::Right(Admin),
         _ => panic!("{method} {template} is missing from the table"),
     }
@@ -106,6 +107,15 @@ fn arguments(template: &str, method: &Method) -> (&'static str, &'static str) {
         ("/api/v1/users/{user}/tokens", "POST") => ("", r#"{"name":"laptop"}"#),
         ("/api/v1/robots", "POST") => ("", r#"{"name":"team/app+ci"}"#),
         ("/api/v1/robots/{name}", "PATCH") => ("", r#"{"disabled":false}"#),
+        ("/api/v1/workload/issuers/{issuer}", "PUT") => (
+            "",
+            r#"{"kind":"oidc","issuer":"https://ci.example"}"#,
+        ),
+        ("/api/v1/workload/rules/{rule}", "PUT") => (
+            "",
+            r#"{"issuer":"prod","conditions":[{"claim":"sub","in":["a"]}]}"#,
+        ),
+        ("/api/v1/workload/test", "POST") => ("", r#"{"token":"x"}"#),
         ("/api/v1/jobs", "POST") => ("", r#"{"kind":"nothing"}"#),
         _ => ("", ""),
     }

@@ -68,3 +68,4 @@ mod support;
 mod tag;
 mod upload;
 mod wire;
+mod workload;

@@ -262,8 +262,13 @@ fn members(
     let there: BTreeSet<&(String, Subject)> = rows.members.iter().collect();
     for (group, members) in &wanted.groups {
         for who in members {
-            if !matches!(who, Subject::User(_) | Subject::Robot(_)) {
-                let text = format!("{who} cannot be in group {group}; users and robots can");
+            if !matches!(
+                who,
+                Subject::User(_) | Subject::Robot(_) | Subject::Workload(_)
+            ) {
+                let text = format!(
+                    "{who} cannot be in group {group}; users, robots and rules on workloads can"
+                );
                 return Err(wrong(text));
             }
             named.subject(who);

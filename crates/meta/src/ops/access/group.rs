@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::workload::WORKLOAD;
 use super::{By, Changed, GROUP, STEP, begin, binding, end, would_orphan};
 use crate::error::Result;
 use crate::tx::{Op, ReadOp, Tx};
@@ -259,7 +260,9 @@ impl Op for Remove {
         if there.is_none() {
             return Ok(Changed::Unknown);
         }
-        if is_last_member(tx, group, (kind, name)).await?
+        // A rule is nobody who could look after anything, so it keeps nothing.
+        if kind != WORKLOAD
+            && is_last_member(tx, group, (kind, name)).await?
             && let Some(path) = would_orphan(tx, (GROUP, group), ("", "")).await?
         {
             return Ok(Changed::Last(path));
@@ -287,7 +290,7 @@ pub(super) async fn is_last_member<T: Tx>(
 ) -> Result<bool> {
     let other = tx
         .row(
-            "SELECT 1 FROM group_member m WHERE m.group_name = $1 AND NOT (m.kind = $2 AND m.name = $3) AND NOT EXISTS (SELECT \
+            "SELECT 1 FROM group_member m WHERE m.group_name = $1 AND m.kind <> 'workload' AND NOT (m.kind = $2 AND m.name = $3) AND NOT EXISTS (SELECT \
              1 FROM principal p WHERE p.name = m.name AND p.disabled_at IS NOT NULL) LIMIT 1",
             vals![group, who.0, who.1],
         )

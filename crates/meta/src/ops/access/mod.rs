@@ -8,6 +8,7 @@ pub mod binding;
 pub mod group;
 pub mod namespace;
 pub mod role;
+pub mod workload;
 
 use serde_json::Value;
 use wharf_oci::RepositoryName;
@@ -71,8 +72,10 @@ pub enum Changed {
     Stale,
     /// There is no such thing. Nothing was done.
     Unknown,
-    /// The role is still bound somewhere. Nothing was done.
+    /// The role is still bound somewhere, the issuer still has rules. Nothing was done.
     InUse,
+    /// It is no longer the version that the change is meant for. Nothing was done.
+    Differs,
     /// A namespace would be left without owner, or with `""` the registry without administrator. Nothing was done.
     Last(String),
 }
@@ -148,7 +151,7 @@ async fn another_holds<T: Tx>(
              AND b.sign_in = '' AND b.expires_at = 0 AND NOT (b.kind = $3 AND b.name = $4) AND NOT (b.kind = $5 AND b.name = \
              $6) AND (b.kind IN ('user', 'robot') AND NOT EXISTS (SELECT 1 FROM principal p WHERE p.name = b.name AND \
              p.disabled_at IS NOT NULL) OR b.kind = 'group' AND EXISTS (SELECT 1 FROM group_member m WHERE m.group_name = \
-             b.name AND NOT (m.kind = $5 AND m.name = $6) AND NOT EXISTS (SELECT 1 FROM principal p WHERE p.name = m.name \
+             b.name AND m.kind <> 'workload' AND NOT (m.kind = $5 AND m.name = $6) AND NOT EXISTS (SELECT 1 FROM principal p WHERE p.name = m.name \
              AND p.disabled_at IS NOT NULL))) LIMIT 1",
             vals![role, namespace, whom.0, whom.1, leaving.0, leaving.1],
         )

@@ -24,7 +24,7 @@ const LISTED: usize = 100_000;
 
 /// Give somebody a role on a namespace
 ///
-/// WHO is a user, a robot (team/a+ci), group:NAME, anonymous or signed-in. The role holds on the namespace and everything below
+/// WHO is a user, a robot (team/a+ci), group:NAME, workload:RULE, anonymous or signed-in. The role holds on the namespace and everything below
 /// it; without `on NAMESPACE`, everywhere. Roles: reader, publisher (makes tags, never moves one), writer, maintainer, owner,
 /// auditor, admin, and those of `wharf role list`. It counts at once, and within five seconds on other replicas, for
 /// tokens already issued too. Grants add up; nothing takes away but `wharf revoke`.
@@ -50,7 +50,7 @@ pub(super) struct GrantArgs {
     /// Only for tags of this pattern, as in 'v*'
     #[arg(long, value_name = "PATTERN")]
     tags: Option<String>,
-    /// Only for who signed in that way: password, api-token or robot-secret
+    /// Only for who signed in that way: password, api-token, robot-secret or workload
     #[arg(long, value_name = "WAY")]
     sign_in: Option<String>,
     #[command(flatten)]
@@ -95,7 +95,7 @@ pub(super) enum RightsCommand {
         /// From this address
         #[arg(long, value_name = "ADDRESS")]
         from: Option<String>,
-        /// Signed in that way: password, api-token or robot-secret
+        /// Signed in that way: password, api-token, robot-secret or workload
         #[arg(long, value_name = "WAY")]
         sign_in: Option<String>,
         /// As JSON
@@ -144,7 +144,7 @@ fn wrong(text: String) -> Failure {
 }
 
 /// `on team/a`, or nothing for everywhere.
-fn place(words: &[String]) -> Result<String, Failure> {
+pub(super) fn place(words: &[String]) -> Result<String, Failure> {
     match words {
         [] => Ok(String::new()),
         [on, path] if on == "on" => Ok(path.clone()),
@@ -302,7 +302,7 @@ fn row(binding: &Value) -> [String; 5] {
 }
 
 /// Columns as wide as they need to be.
-fn columns<const N: usize>(head: [&str; N], rows: &[[String; N]]) -> String {
+pub(super) fn columns<const N: usize>(head: [&str; N], rows: &[[String; N]]) -> String {
     let width = |at: usize| {
         let cells = rows.iter().map(|row| row[at].chars().count());
         cells.max().unwrap_or(0).max(head[at].len())

@@ -136,7 +136,7 @@ fn word(text: &str) -> Result<Value, String> {
 
 fn member(text: &str) -> Result<Value, String> {
     match text.parse::<Subject>() {
-        Ok(Subject::User(_) | Subject::Robot(_)) => Ok(text.into()),
+        Ok(Subject::User(_) | Subject::Robot(_) | Subject::Workload(_)) => Ok(text.into()),
         Ok(other) => Err(format!(
             "{other} cannot be in a group; users and robots can"
         )),

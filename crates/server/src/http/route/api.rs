@@ -35,6 +35,7 @@ const GET: &[Method] = &[Method::GET, Method::HEAD];
 
 const GET_DELETE: &[Method] = &[Method::GET, Method::HEAD, Method::DELETE];
 const GET_POST: &[Method] = &[Method::GET, Method::HEAD, Method::POST];
+const GET_PUT_DELETE: &[Method] = &[Method::GET, Method::HEAD, Method::PUT, Method::DELETE];
 const GET_PATCH_DELETE: &[Method] = &[Method::GET, Method::HEAD, Method::PATCH, Method::DELETE];
 const PUT: &[Method] = &[Method::PUT];
 const DELETE: &[Method] = &[Method::DELETE];
@@ -129,6 +130,19 @@ pub const RESOURCES: &[Resource] = &[
     ),
     resource("/api/v1/roles", GET, "/api/v1/roles"),
     resource("/api/v1/roles/{role}", PUT_DELETE, "/api/v1/roles/signer"),
+    resource("/api/v1/workload/issuers", GET, "/api/v1/workload/issuers"),
+    resource(
+        "/api/v1/workload/issuers/{issuer}",
+        GET_PUT_DELETE,
+        "/api/v1/workload/issuers/prod",
+    ),
+    resource("/api/v1/workload/rules", GET, "/api/v1/workload/rules"),
+    resource(
+        "/api/v1/workload/rules/{rule}",
+        GET_PUT_DELETE,
+        "/api/v1/workload/rules/prod-default",
+    ),
+    resource("/api/v1/workload/test", POST, "/api/v1/workload/test"),
     resource("/api/v1/users", GET_POST, "/api/v1/users"),
     resource(
         "/api/v1/users/{user}",

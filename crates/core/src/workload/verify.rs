@@ -1,0 +1,372 @@
+//! From a token to a [`Workload`], or why not. In this order: form, issuer, signature, audience, times, rules; so that nothing is
+//! told of a token that nobody signed.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+
+use super::claim::{self, Claims};
+use super::issuer::{Algorithm, Kind};
+use super::jwt::Jwt;
+use super::keys::Missing;
+use super::{Issuer, MOST_MATCHES, Trust, Workload, Workloads};
+
+/// Why a token is not accepted.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Fault {
+    /// No token in form.
+    #[error("{0}")]
+    Malformed(&'static str),
+    /// From nobody who is trusted here.
+    #[error("its issuer is not trusted here")]
+    Issuer,
+    /// With an algorithm that its issuer must not use; `none` and shared secrets among them.
+    #[error("it is signed with an algorithm that is not allowed for its issuer")]
+    Algorithm,
+    /// With a key that the issuer does not publish, or not for this.
+    #[error("it is signed with a key that its issuer does not publish")]
+    Key,
+    /// The issuer's keys are not there.
+    #[error("the keys of its issuer cannot be fetched now; try again soon")]
+    Unreachable(String),
+    /// The signature does not fit.
+    #[error("its signature is wrong")]
+    Signature,
+    /// For another service.
+    #[error(
+        "it is for another audience; ask its issuer for one with an audience that is accepted here"
+    )]
+    Audience,
+    /// For several audiences, on behalf of another one.
+    #[error("it is for several audiences, and was issued to another one (azp)")]
+    Party,
+    /// Without end.
+    #[error("it has no end (exp), or no beginning (iat); long-lived tokens are not accepted")]
+    Unbound,
+    /// Longer than its issuer's tokens may live.
+    #[error("it lives longer than tokens of its issuer may")]
+    Long,
+    /// Over.
+    #[error("it has expired; ask its issuer for a new one")]
+    Expired,
+    /// Not yet valid.
+    #[error("it is not valid yet; is the clock of a machine wrong?")]
+    Early,
+    /// A cluster's token that is bound to nothing.
+    #[error("it is no bound token of a service account; legacy tokens are not accepted")]
+    Legacy,
+    /// The principal has no name.
+    #[error("no name can be made of it: {0}")]
+    Name(String),
+    /// No rule matches.
+    #[error("no rule matches it; `wharf workload test` says why")]
+    Rule,
+}
+
+/// Why a token is not accepted, and whose it seems to be. Never quotes the token.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the workload token is not accepted: {fault}")]
+pub struct WorkloadFault {
+    /// What is wrong.
+    pub fault: Fault,
+    /// The issuer's name here, and the principal's as far as it is proved.
+    pub of: Option<String>,
+}
+
+impl WorkloadFault {
+    /// In words for the audit log.
+    pub fn told(&self) -> String {
+        let of = self
+            .of
+            .as_ref()
+            .map(|of| format!(" ({of})"))
+            .unwrap_or_default();
+        let why = match &self.fault {
+            Fault::Unreachable(why) => format!(": {why}"),
+            _ => String::new(),
+        };
+        format!("{self}{of}{why}")
+    }
+}
+
+/// A token that was accepted once.
+#[derive(Debug)]
+pub(crate) struct Verified {
+    workload: Workload,
+    issuer: Arc<Issuer>,
+    trust: i64,
+    generation: u64,
+    /// In seconds, with the leeway.
+    not_before: i64,
+    expires: i64,
+}
+
+/// When a token counts, in seconds, with the leeway.
+struct Times {
+    not_before: i64,
+    expires: i64,
+}
+
+/// Whoever was let in, and for how long a token of ours may stand for that.
+#[derive(Debug, Clone)]
+pub(crate) struct Admitted {
+    pub(crate) workload: Workload,
+    /// What a token of ours names: it dies with its issuer and rules.
+    pub(crate) credential: String,
+}
+
+impl Workloads {
+    /// Whether there is anybody whose tokens could be accepted.
+    pub(crate) fn any(&self) -> bool {
+        !self.trust.load().issuers.is_empty()
+    }
+
+    /// Whether such a token was accepted and still is, without computing anything.
+    pub(crate) fn remembered(&self, token: &str, now: i64) -> Option<Admitted> {
+        let id: [u8; 32] = Sha256::digest(token).into();
+        let known = self.known.get(&id)?;
+        let trust = self.trust.load();
+        let seconds = now.div_euclid(1_000);
+        let generation = known
+            .issuer
+            .ring
+            .generation(now, &self.fetch, &self.fetches);
+        let stands = known.trust == trust.version
+            && generation == Some(known.generation)
+            && (known.not_before..known.expires).contains(&seconds);
+        if !stands {
+            return None;
+        }
+        self.hits.fetch_add(1, Ordering::Relaxed);
+        Some(admitted(&trust, &known.workload, &known.issuer))
+    }
+
+    /// Who has this token.
+    pub(crate) async fn verify(&self, token: &str, now: i64) -> Result<Admitted, WorkloadFault> {
+        let nobody = |fault| WorkloadFault { fault, of: None };
+        let jwt = Jwt::read(token).map_err(nobody)?;
+        let trust = self.trust();
+        let issuers = trusted(&trust, &jwt);
+        let mut fault = nobody(Fault::Issuer);
+        for issuer in issuers {
+            match self.by(&trust, &issuer, &jwt, now).await {
+                Ok(verified) => {
+                    let id: [u8; 32] = Sha256::digest(token).into();
+                    let admitted = admitted(&trust, &verified.workload, &issuer);
+                    self.known.insert(id, Arc::new(verified));
+                    return Ok(admitted);
+                }
+                // Clusters often have one address: it is the other's token then.
+                Err(other) if matches!(other.fault, Fault::Key | Fault::Signature) => {
+                    if fault.fault == Fault::Issuer {
+                        fault = other;
+                    }
+                }
+                Err(other) => fault = other,
+            }
+        }
+        Err(fault)
+    }
+
+    async fn by(
+        &self,
+        trust: &Trust,
+        issuer: &Arc<Issuer>,
+        jwt: &Jwt<'_>,
+        now: i64,
+    ) -> Result<Verified, WorkloadFault> {
+        let of = |fault| WorkloadFault {
+            fault,
+            of: Some(format!("issuer {}", issuer.name)),
+        };
+        let generation = self.signed(issuer, jwt, now).await.map_err(of)?;
+        let times = stands(issuer, jwt, now).map_err(of)?;
+        let name = name(issuer, &jwt.claims).map_err(of)?;
+        let rules = trust.rules_of(&issuer.name);
+        let kind = issuer.settings.kind;
+        let matching = rules.filter(|rule| rule.settings.unmet(kind, &jwt.claims).is_empty());
+        let rules: Vec<Arc<str>> = matching
+            .take(MOST_MATCHES)
+            .map(|rule| rule.name.clone())
+            .collect();
+        if rules.is_empty() {
+            return Err(WorkloadFault {
+                fault: Fault::Rule,
+                of: Some(name),
+            });
+        }
+        Ok(Verified {
+            workload: Workload {
+                name: name.into(),
+                rules: rules.into(),
+            },
+            issuer: issuer.clone(),
+            trust: trust.version,
+            generation,
+            not_before: times.not_before,
+            expires: times.expires,
+        })
+    }
+
+    /// Whether the issuer signed it; the number of the keys by which that is so.
+    pub(super) async fn signed(
+        &self,
+        issuer: &Issuer,
+        jwt: &Jwt<'_>,
+        now: i64,
+    ) -> Result<u64, Fault> {
+        let algorithm: Algorithm = jwt.algorithm.parse().map_err(|_| Fault::Algorithm)?;
+        if !issuer.settings.algorithms.contains(&algorithm) {
+            return Err(Fault::Algorithm);
+        }
+        let kid = jwt.kid.as_deref();
+        let found = issuer.ring.find(kid, now, &self.fetch, &self.fetches).await;
+        let (keys, generation) = found.map_err(|missing| match missing {
+            Missing::Unknown => Fault::Key,
+            Missing::Unreachable(why) => Fault::Unreachable(why),
+        })?;
+        let key = keys
+            .find(kid)
+            .filter(|key| key.fits(algorithm))
+            .ok_or(Fault::Key)?;
+        self.misses.fetch_add(1, Ordering::Relaxed);
+        let good = jsonwebtoken::crypto::verify(
+            jwt.signature,
+            jwt.message.as_bytes(),
+            &key.key,
+            algorithm.of_library(),
+        );
+        match good {
+            Ok(true) => Ok(generation),
+            _ => Err(Fault::Signature),
+        }
+    }
+
+    /// How many seconds a token of ours may stand for this at most.
+    pub(crate) fn session(&self, credential: &str) -> Option<i64> {
+        let issuer = credential.split(['=', ';']).next()?;
+        let trust = self.trust.load();
+        trust
+            .issuers
+            .get(issuer)
+            .map(|issuer| issuer.settings.session.into())
+    }
+
+    /// Whoever bought a token of ours with one of theirs, as long as that issuer and a rule by which it was let in are as they were.
+    pub(crate) fn by_credential(&self, name: &str, credential: &str) -> Option<Workload> {
+        let trust = self.trust.load();
+        let mut parts = credential.split(';').map(|part| part.split_once('='));
+        let (issuer, print) = parts.next()??;
+        let issuer = trust
+            .issuers
+            .get(issuer)
+            .filter(|issuer| issuer.print == print)?;
+        let stands = |(rule, print): (&str, &str)| {
+            let rule = trust.rules.get(rule)?;
+            (rule.print == print && rule.issuer == issuer.name).then(|| rule.name.clone())
+        };
+        let rules: Vec<Arc<str>> = parts
+            .take(MOST_MATCHES)
+            .flatten()
+            .filter_map(stands)
+            .collect();
+        (!rules.is_empty()).then(|| Workload {
+            name: name.into(),
+            rules: rules.into(),
+        })
+    }
+}
+
+/// The issuers who say exactly what the token says.
+pub(super) fn trusted(trust: &Trust, jwt: &Jwt<'_>) -> Vec<Arc<Issuer>> {
+    let named = jwt.issuer();
+    let all = trust.issuers.values();
+    let same = all.filter(|issuer| Some(&*issuer.settings.issuer) == named);
+    same.cloned().collect()
+}
+
+fn admitted(trust: &Trust, workload: &Workload, issuer: &Issuer) -> Admitted {
+    let mut credential = format!("{}={}", issuer.name, issuer.print);
+    for rule in workload
+        .rules
+        .iter()
+        .filter_map(|rule| trust.rules.get(rule))
+    {
+        credential.push_str(&format!(";{}={}", rule.name, rule.print));
+    }
+    Admitted {
+        workload: workload.clone(),
+        credential,
+    }
+}
+
+/// Whether a token that the issuer signed is for us, now, and of the form that is asked for.
+fn stands(issuer: &Issuer, jwt: &Jwt<'_>, now: i64) -> Result<Times, Fault> {
+    audience(issuer, jwt)?;
+    let times = times(issuer, jwt, now)?;
+    if issuer.settings.kind == Kind::Kubernetes {
+        bound(&jwt.claims)?;
+    }
+    Ok(times)
+}
+
+pub(super) fn audience(issuer: &Issuer, jwt: &Jwt<'_>) -> Result<(), Fault> {
+    let ours = |one: &str| issuer.settings.audiences.iter().any(|our| our == one);
+    let named = jwt.audiences();
+    if !named.iter().any(|one| ours(one)) {
+        return Err(Fault::Audience);
+    }
+    // Clusters issue to pods and know no parties.
+    let party = match jwt.claims.get("azp") {
+        None => issuer.settings.kind == Kind::Kubernetes,
+        Some(party) => party.as_str().is_some_and(ours),
+    };
+    match named.len() > 1 && !party {
+        true => Err(Fault::Party),
+        false => Ok(()),
+    }
+}
+
+pub(super) fn check_times(issuer: &Issuer, jwt: &Jwt<'_>, now: i64) -> Result<(), Fault> {
+    times(issuer, jwt, now).map(|_| ())
+}
+
+fn times(issuer: &Issuer, jwt: &Jwt<'_>, now: i64) -> Result<Times, Fault> {
+    let now = now.div_euclid(1_000);
+    let leeway = i64::from(issuer.settings.leeway);
+    let (Some(end), Some(issued)) = (jwt.time("exp")?, jwt.time("iat")?) else {
+        return Err(Fault::Unbound);
+    };
+    let begin = jwt.time("nbf")?.unwrap_or(issued).max(issued);
+    let times = Times {
+        not_before: begin - leeway,
+        expires: end + leeway,
+    };
+    if end - issued > i64::from(issuer.settings.longest_life) {
+        return Err(Fault::Long);
+    }
+    match now {
+        now if now >= times.expires => Err(Fault::Expired),
+        now if now < times.not_before => Err(Fault::Early),
+        _ => Ok(times),
+    }
+}
+
+/// Whether it is a bound token of a service account (K8SCRED-6), whose subject and claims say the same.
+pub(super) fn bound(claims: &Claims) -> Result<(), Fault> {
+    let text = |path| claim::find(claims, path).and_then(Value::as_str);
+    let namespace = text("kubernetes.io.namespace").ok_or(Fault::Legacy)?;
+    let account = text("kubernetes.io.serviceaccount.name").ok_or(Fault::Legacy)?;
+    let subject = format!("system:serviceaccount:{namespace}:{account}");
+    match text("sub") == Some(&*subject) {
+        true => Ok(()),
+        false => Err(Fault::Legacy),
+    }
+}
+
+pub(super) fn name(issuer: &Issuer, claims: &Claims) -> Result<String, Fault> {
+    let made = claim::name(&issuer.name, &issuer.settings.principal, claims);
+    made.map_err(|error| Fault::Name(error.to_string()))
+}
