@@ -34,6 +34,13 @@ impl TokenKey {
         TokenKey { key, jwk }
     }
 
+    /// Its public half under another name.
+    pub fn jwk_named(&self, name: impl ToString) -> Value {
+        let mut jwk = self.jwk.clone();
+        jwk["kid"] = name.to_string().into();
+        jwk
+    }
+
     /// A token that says this.
     pub fn sign(&self, claims: &Value) -> String {
         let header = Header {

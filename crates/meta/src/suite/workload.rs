@@ -178,6 +178,7 @@ pub async fn issuers_and_rules_are_kept(meta: Meta) {
     assert_eq!(issuers(&meta).await[1].secret, None);
 }
 
+/// What somebody changed meanwhile is not overwritten.
 pub async fn a_change_is_meant_for_one_version_of_them(meta: Meta) {
     assert_eq!(
         write(&meta, issuer("a", "{}", Some(1))).await,

@@ -107,10 +107,9 @@ fn arguments(template: &str, method: &Method) -> (&'static str, &'static str) {
         ("/api/v1/users/{user}/tokens", "POST") => ("", r#"{"name":"laptop"}"#),
         ("/api/v1/robots", "POST") => ("", r#"{"name":"team/app+ci"}"#),
         ("/api/v1/robots/{name}", "PATCH") => ("", r#"{"disabled":false}"#),
-        ("/api/v1/workload/issuers/{issuer}", "PUT") => (
-            "",
-            r#"{"kind":"oidc","issuer":"https://ci.example"}"#,
-        ),
+        ("/api/v1/workload/issuers/{issuer}", "PUT") => {
+            ("", r#"{"kind":"oidc","issuer":"https://ci.example"}"#)
+        }
         ("/api/v1/workload/rules/{rule}", "PUT") => (
             "",
             r#"{"issuer":"prod","conditions":[{"claim":"sub","in":["a"]}]}"#,
