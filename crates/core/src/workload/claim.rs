@@ -33,17 +33,20 @@ pub fn find<'a>(claims: &'a Claims, path: &str) -> Option<&'a Value> {
     }
 }
 
+fn text(value: &Value) -> Option<Cow<'_, str>> {
+    match value {
+        Value::String(text) => Some(Cow::Borrowed(text.as_str())),
+        Value::Number(number) => Some(Cow::Owned(number.to_string())),
+        Value::Bool(flag) => Some(Cow::Owned(flag.to_string())),
+        _ => None,
+    }
+}
+
 /// The value as text: of a list each one. Objects and nothing have none.
 pub(crate) fn texts(value: &Value) -> Vec<Cow<'_, str>> {
-    let one = |value| match value {
-        &Value::String(ref text) => Some(Cow::Borrowed(text.as_str())),
-        &Value::Number(ref number) => Some(Cow::Owned(number.to_string())),
-        &Value::Bool(flag) => Some(Cow::Owned(flag.to_string())),
-        _ => None,
-    };
     match value {
-        Value::Array(values) => values.iter().filter_map(one).collect(),
-        value => one(value).into_iter().collect(),
+        Value::Array(values) => values.iter().filter_map(text).collect(),
+        value => text(value).into_iter().collect(),
     }
 }
 

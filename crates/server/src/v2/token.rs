@@ -209,12 +209,17 @@ async fn from_form(request: &mut Request) -> Result<TokenRequest, ApiError> {
                     "requested_token_type can only be {ACCESS_TOKEN}"
                 )));
             }
-            if subject_token.as_ref().is_none_or(String::is_empty) {
+            if subject_token
+                .as_ref()
+                .is_none_or(|token| token.trim().is_empty())
+            {
                 return Err(bad_request("subject_token is missing"));
             }
             // Nobody gets a refresh token for one.
             offline = false;
-            Proof::Workload(secret(subject_token))
+            // Files that hold one end with a line.
+            let token = subject_token.unwrap_or_default();
+            Proof::Workload(Password::new(token.trim()))
         }
         _ => {
             return Err(bad_request(format!(

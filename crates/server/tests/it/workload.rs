@@ -131,7 +131,13 @@ async fn a_pods_token_pulls_and_cannot_push_after_one_command() {
         .fetch_token(&["repository:team/a/app:pull,push"])
         .await;
     let bought = bought.expect_status(200).json();
-    let swapped = exchange(&anonymous, &pod, "repository:team/a/app:pull,push").await;
+    // As `curl --data-urlencode subject_token@FILE` sends what ends with a line.
+    let swapped = exchange(
+        &anonymous,
+        &format!("{pod}%0A"),
+        "repository:team/a/app:pull,push",
+    )
+    .await;
     let swapped = swapped.expect_status(200).json();
     assert_eq!(
         swapped["issued_token_type"],
@@ -520,6 +526,13 @@ async fn issuers_and_rules_have_versions_and_clear_refusals() {
         let told = answer.expect_status(400).json().to_string();
         assert!(told.contains(part), "{part}: {told}");
     }
+    let answer = exchange(&admin, "%0A", "").await.expect_status(400);
+    assert!(
+        answer
+            .json()
+            .to_string()
+            .contains("subject_token is missing")
+    );
     exchange(&admin, "hunter2", "")
         .await
         .expect_error(401, "UNAUTHORIZED");

@@ -6,6 +6,7 @@
 use std::fmt;
 
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 
 use super::{By, Changed, STEP, begin, binding, end};
 use crate::error::Result;
@@ -14,6 +15,11 @@ use crate::vals;
 
 /// The kind of subjects that are rules.
 pub const WORKLOAD: &str = "workload";
+
+/// Longest text of settings that the audit log quotes, in bytes.
+const LONGEST_TOLD: usize = 1_024;
+/// Most of one row that it quotes, in bytes.
+const LARGEST_TOLD: usize = 16 << 10;
 
 /// The setting that counts changes of issuers and rules, so that other changes of rights read none of them again.
 const VERSION: &str = "access.workload";
@@ -459,7 +465,27 @@ fn rule(name: &str, issuer: &str, conditions: &str) -> Value {
     json!({"name": name, "issuer": issuer, "conditions": read(conditions)})
 }
 
-/// As JSON; as text what is none.
+/// As JSON, for the audit log; keys, certificates and whatever else is long by its digest.
 fn read(json: &str) -> Value {
-    serde_json::from_str(json).unwrap_or_else(|_| json.into())
+    let mut value = serde_json::from_str(json).unwrap_or_else(|_| json.into());
+    shorten(&mut value);
+    match json.len() > LARGEST_TOLD && value.to_string().len() > LARGEST_TOLD {
+        true => digest(json),
+        false => value,
+    }
+}
+
+fn shorten(value: &mut Value) {
+    match value {
+        Value::String(text) if text.len() > LONGEST_TOLD => *value = digest(text),
+        Value::Object(fields) => fields.values_mut().for_each(shorten),
+        Value::Array(values) => values.iter_mut().for_each(shorten),
+        _ => {}
+    }
+}
+
+fn digest(text: &str) -> Value {
+    let sum = Sha256::digest(text);
+    let sum: String = sum.iter().map(|byte| format!("{byte:02x}")).collect();
+    json!({"bytes": text.len(), "sha256": sum})
 }
