@@ -204,7 +204,7 @@ async fn from_form(request: &mut Request) -> Result<TokenRequest, ApiError> {
                 return Err(bad_request(format!("subject_token_type must be {all}")));
             }
             let wanted = requested_token_type.as_deref();
-            if !wanted.is_none_or(|kind| kind == ACCESS_TOKEN) {
+            if wanted.is_some_and(|kind| kind != ACCESS_TOKEN) {
                 return Err(bad_request(format!(
                     "requested_token_type can only be {ACCESS_TOKEN}"
                 )));

@@ -31,7 +31,7 @@ pub(super) enum WorkloadCommand {
     /// five seconds on other replicas. What is granted to a rule later is granted to workload:RULE; all rules that match a token add
     /// up.
     #[command(subcommand)]
-    Trust(TrustCommand),
+    Trust(Box<TrustCommand>),
     /// List whose tokens are trusted, and the rules on them
     List {
         /// As JSON
