@@ -226,11 +226,7 @@ async fn wharf_audit(server: &Process, who: &str) -> Vec<Value> {
             .await;
         let page = page.expect_status(200).json();
         let all = page["items"].as_array().cloned().unwrap_or_default();
-        let signed = |one: &Value| {
-            one["kind"]
-                .as_str()
-                .is_some_and(|kind| kind.contains("sign"))
-        };
+        let signed = |one: &Value| one["action"] == "sign-in";
         if all.iter().any(signed) {
             return all;
         }
