@@ -17,7 +17,7 @@ impl Op for Fill {
 
     async fn run<T: Tx>(&self, tx: &mut T) -> wharf_meta::Result<()> {
         let sql = format!(
-            "WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < {}) INSERT INTO tag \
+            "/* very many */ WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < {}) INSERT INTO tag \
              (repository_id, name, manifest_id, version, moved_at) SELECT m.repository_id, {}, m.id, 1, 0 FROM numbers, manifest m",
             self.most, self.name
         );

@@ -78,6 +78,11 @@ pub(crate) const ALL: &[Migration] = &[
         name: "invitations",
         sql: include_str!("migrations/0011_invitations.sql"),
     },
+    Migration {
+        number: 12,
+        name: "rights_changes",
+        sql: include_str!("migrations/0012_rights_changes.sql"),
+    },
 ];
 
 /// The schema that this binary knows: the number of the last migration.

@@ -11,6 +11,7 @@ mod authenticate;
 mod backoff;
 mod binding;
 mod change;
+mod compile;
 mod compiled;
 mod credential;
 mod decide;
@@ -31,6 +32,7 @@ mod role;
 mod seal;
 mod secret;
 mod store;
+mod table;
 mod tag_view;
 #[cfg(test)]
 mod tests;
@@ -322,25 +324,28 @@ impl Access {
 
     /// All groups, each with its members, by name.
     pub fn groups(&self) -> Vec<(String, Vec<String>)> {
-        let rows = self.rights.rows();
-        let members = |group: &String| {
-            let members = rows.members.iter().filter(|(of, _)| of == group);
-            members.map(|(_, who)| who.to_string()).collect()
-        };
-        let groups = rows.groups.iter();
+        let policy = self.policy();
+        let groups = policy.groups.iter().filter(|(_, group)| group.there);
+        let mut groups: Vec<(String, Vec<String>)> = groups
+            .map(|(name, group)| {
+                let mut members: Vec<_> = group.members.iter().map(|(who, ())| who).collect();
+                members.sort_unstable_by_key(|who| who.row());
+                let members = members.into_iter().map(ToString::to_string);
+                (name.to_string(), members.collect())
+            })
+            .collect();
+        groups.sort_unstable();
         groups
-            .map(|group| (group.clone(), members(group)))
-            .collect()
     }
 
     /// All namespaces that have settings, by path.
     pub fn namespaces(&self) -> Vec<(String, Visibility)> {
-        self.rights.rows().namespaces.clone()
+        self.rights.load().namespaces()
     }
 
     /// All roles beside those that are built in, by name.
     pub fn roles(&self) -> Vec<(String, Permissions)> {
-        self.rights.rows().roles.clone()
+        self.rights.load().roles.to_vec()
     }
 
     /// Where a user of that name is kept, if there is one.

@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use wharf_core::access::{Binding, Change, Changer, Conditions, Granting, Subject};
+use wharf_core::access::{Change, Changer, Conditions, Granting, Subject};
 use wharf_testkit::test_server;
 use wharf_testkit::{Client, Content, Image, Process, TestOptions, TestServer, Version};
 
@@ -428,10 +428,10 @@ async fn grants_of_the_configuration_are_bindings_too() {
     let policy = server.app().registry.access.policy();
     let bob = Subject::User("bob".into());
     let told: Vec<String> = policy
-        .bindings()
-        .iter()
+        .bindings_on("", true)
+        .into_iter()
         .filter(|binding| binding.subject == bob)
-        .map(|binding: &Binding| format!("{binding}: {}", binding.origin))
+        .map(|binding| format!("{binding}: {}", binding.origin))
         .collect();
     assert_eq!(
         told,

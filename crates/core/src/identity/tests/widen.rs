@@ -256,7 +256,7 @@ async fn an_invitation_is_good_once_and_while_its_maker_stands() {
     let holds = |name: &str| {
         let policy = registry.access.policy();
         let subject = Subject::User(name.into());
-        policy.bindings().iter().any(|one| one.subject == subject)
+        policy.bindings().any(|one| one.subject == subject)
     };
     let made = invite(registry, by, &new("dave")).await.unwrap();
     assert!(holds("dave"));

@@ -13,6 +13,7 @@ use serde_json::Value;
 use wharf_oci::percent::encode_query;
 
 use self::context::{Context, Contexts};
+pub(super) use self::wire::Unanswered;
 use self::wire::{Answer, Ask};
 use super::exit::{Exit, Failure};
 use super::flags::DataFlags;

@@ -68,12 +68,15 @@ pub(super) fn remote(context: &Context, ask: &Ask<'_>) -> Result<Answer, Failure
             }
             _ => "",
         };
-        Failure::text(
-            Exit::Failure,
-            format!("{} does not answer: {error}{help}", context.url),
-        )
+        let text = format!("{} does not answer: {error}{help}", context.url);
+        Failure::new(Exit::Failure, Unanswered(text))
     })
 }
+
+/// No answer came: what was asked for may be done, or not, or in part.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(in crate::cli) struct Unanswered(String);
 
 fn connect(host: &str, port: u16) -> Result<TcpStream, Error> {
     let mut last = Error::new(ErrorKind::NotFound, "the name has no address");
