@@ -277,7 +277,7 @@ async fn counted<T>(
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
+    #![proptest_config(ProptestConfig::with_cases(24))]
 
     /// Two replicas look at different moments, with other configurations, and both have the rights that one has who reads them all.
     #[test]
@@ -325,12 +325,12 @@ async fn a_change_costs_what_it_changes() {
     act(&meta, &bound(0), NOW).await;
     one.refresh().await.unwrap();
     other.refresh().await.unwrap();
-    for n in 1..400 {
+    for n in 1..200 {
         act(&meta, &bound(n), NOW).await;
     }
     // As many at once as there are, and one more, are followed alike.
     let rows = counted(&loads::ROWS, other.refresh()).await;
-    assert_eq!(rows, 399);
+    assert_eq!(rows, 199);
     let whole = async || {
         for it in [
             Act::Group("one", true),
@@ -352,7 +352,7 @@ async fn a_change_costs_what_it_changes() {
     };
     assert_eq!(counted(&loads::LOADS, whole()).await, 0);
     // Too much is read whole, and so is what is bound somewhere and changes there.
-    for n in 1_001..1_600 {
+    for n in 1_001..1_502 {
         act(&meta, &bound(n), NOW).await;
     }
     assert_eq!(counted(&loads::LOADS, other.refresh()).await, 1);
@@ -368,8 +368,8 @@ async fn a_change_costs_what_it_changes() {
     other.refresh().await.unwrap();
     act(&meta, &Act::Role(Some("pull,push")), NOW).await;
     assert_eq!(counted(&loads::LOADS, other.refresh()).await, 1);
-    // The one that slept through more than is kept reads everything, too.
-    for n in 0..500 {
+    // So does the one that slept through all of it.
+    for n in 0..5 {
         act(&meta, &Act::Unbind(unbound(n)), NOW).await;
     }
     assert_eq!(counted(&loads::LOADS, one.refresh()).await, 1);
