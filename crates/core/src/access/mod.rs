@@ -279,6 +279,11 @@ impl Access {
         self.rates.take(kind, &policy, caller, repository, request)
     }
 
+    /// Counts one guess at a secret that is no user's, as one password from that address.
+    pub fn admit_guess(&self, address: Option<std::net::IpAddr>) -> Result<(), Limited> {
+        self.rates.sign_in(address)
+    }
+
     /// What counts the bytes of a request that was let in; `None` if nobody asked for that.
     pub fn meter(&self, caller: &Caller, repository: Option<&RepositoryName>) -> Option<Meter> {
         let policy = self.rights.load();
