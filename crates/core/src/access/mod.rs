@@ -70,7 +70,7 @@ pub use policy::{ADMIN, Grant, GrantError, Policy, Who, split_robot_name};
 pub use principal::{ANONYMOUS, Caller, Circumstances, Principal, SignIn, Source};
 pub use rate::{Limited, MOST_BUCKETS, Meter, Per, Rate, RateKind, RateOverride, RateRules};
 pub use role::{Permission, PermissionError, Permissions, Role, RoleError};
-pub use seal::{OtherKey, SecretKeys, SecretKeysError, forget as forget_secrets};
+pub use seal::{KEY_CURE, OtherKey, SecretKeys, SecretKeysError, forget as forget_secrets};
 pub use secret::{Password, SHORTEST_PASSWORD};
 pub use token::{LEEWAY_SECONDS, LONGEST_TOKEN, TokenCounts, TokenFault, key_name};
 

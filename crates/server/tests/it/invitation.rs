@@ -341,7 +341,8 @@ async fn guesses_at_invitations_are_limited_by_address_and_recorded() {
         counts,
         expected.map(|(key, count)| (key.to_owned(), count)).into()
     );
-    let made = |entry: &&EntryRow| entry.action == "principal.create" && entry.detail.contains("alice");
+    let made =
+        |entry: &&EntryRow| entry.action == "principal.create" && entry.detail.contains("alice");
     let made = log.iter().find(made).expect("alice");
     assert_eq!(made.address, "203.0.113.9", "{made:?}");
     assert!(
