@@ -7,6 +7,7 @@
 
 mod admin;
 mod apply;
+mod aside;
 mod authenticate;
 mod backoff;
 mod binding;
@@ -243,7 +244,7 @@ impl Access {
             backoff: Backoff::new(),
             rates: Arc::new(Rates::new(options.rates, options.clock)),
             secrets,
-            passwords: Passwords::new(options.password_threads, options.password_attempts),
+            passwords: Passwords::new(options.password_threads, options.password_attempts)?,
             tokens: Tokens::new(options.service, keys),
             log_keys,
             identity_tokens: options.identity_tokens,

@@ -6,23 +6,23 @@
 //!   the password stays: the entry names the stored hash that it was checked against.
 //! - An unknown user costs what a wrong password costs.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use argon2::password_hash::{PasswordHasher as _, PasswordVerifier as _, phc};
-use argon2::{Argon2, Params};
+use argon2::password_hash::{PasswordHasher as _, phc};
+use argon2::{Algorithm, Argon2, Params, Version};
 use aws_lc_rs::hmac;
 use quick_cache::sync::Cache;
 use tokio::sync::{Semaphore, watch};
 
+use super::aside::Aside;
 use super::secret::{Password, random_bytes};
 use super::user::User;
 
 /// How long a success is remembered, in ms.
 pub const REMEMBERED_MS: i64 = 60_000;
-/// By how much the threads that check are nicer than all others.
-const NICENESS: i32 = 10;
 /// How many successes are remembered.
 const REMEMBERED: usize = 4_096;
 
@@ -45,11 +45,7 @@ impl StoredHash {
     /// Whether the password is the right one. Takes tens of milliseconds. A hash that cannot be read matches nothing.
     fn matches(&self, password: &str) -> bool {
         match self {
-            Self::Argon2(hash) => phc::PasswordHash::new(hash).is_ok_and(|hash| {
-                Argon2::default()
-                    .verify_password(password.as_bytes(), &hash)
-                    .is_ok()
-            }),
+            Self::Argon2(hash) => argon2_matches(password, hash).unwrap_or(false),
             Self::Bcrypt(hash) => bcrypt::verify(password, hash).unwrap_or(false),
         }
     }
@@ -59,6 +55,37 @@ impl std::fmt::Debug for StoredHash {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("StoredHash(..)")
     }
+}
+
+thread_local! {
+    /// What a check of argon2 fills, kept for the thread's next one: to get and to give back 19 MiB each time would take a tenth
+    /// of its time, and keep the processor from others meanwhile, since the system does not let go of it in the middle of that.
+    static MEMORY: RefCell<Vec<argon2::Block>> = const { RefCell::new(Vec::new()) };
+}
+
+/// `None`: the stored hash cannot be read.
+fn argon2_matches(password: &str, stored: &str) -> Option<bool> {
+    let stored = phc::PasswordHash::new(stored).ok()?;
+    let (salt, expected) = (stored.salt.as_ref()?, stored.hash.as_ref()?);
+    let algorithm = Algorithm::try_from(stored.algorithm.as_str()).ok()?;
+    let version = Version::try_from(stored.version?).ok()?;
+    let params = Params::try_from(&stored).ok()?;
+    let blocks = params.block_count();
+    let mut output = vec![0; expected.len()];
+    let hashed = MEMORY.with_borrow_mut(|memory| {
+        if memory.len() < blocks {
+            memory.resize(blocks, argon2::Block::new());
+        }
+        Argon2::new(algorithm, version, params).hash_password_into_with_memory(
+            password.as_bytes(),
+            salt.as_ref(),
+            &mut output,
+            memory,
+        )
+    });
+    hashed.ok()?;
+    // Compares in constant time.
+    Some(phc::Output::new(&output).ok()? == *expected)
 }
 
 /// The work that is done for a user who does not exist.
@@ -143,6 +170,7 @@ pub(crate) struct Passwords {
     key: hmac::Key,
     waiting: Arc<Semaphore>,
     running: Arc<Semaphore>,
+    aside: Arc<Aside>,
     shared: Arc<Shared>,
 }
 
@@ -156,8 +184,9 @@ impl std::fmt::Debug for Passwords {
 
 impl Passwords {
     /// `threads` check at once; `attempts` may be under way, waiting ones included.
-    pub(crate) fn new(threads: usize, attempts: usize) -> Self {
-        Self {
+    pub(crate) fn new(threads: usize, attempts: usize) -> crate::Result<Self> {
+        Ok(Self {
+            aside: Arc::new(Aside::new(threads)?),
             key: hmac::Key::new(hmac::HMAC_SHA256, &random_bytes::<32>()),
             waiting: Arc::new(Semaphore::new(attempts.max(1))),
             running: Arc::new(Semaphore::new(threads.max(1))),
@@ -167,7 +196,7 @@ impl Passwords {
                 flights: Mutex::default(),
                 dummy: OnceLock::new(),
             }),
-        }
+        })
     }
 
     pub(crate) fn counts(&self) -> PasswordCounts {
@@ -254,7 +283,8 @@ impl Passwords {
             user.and_then(|user| user.hash().cloned())
                 .unwrap_or_else(|| dummy.hash()),
         );
-        let (password, running) = (Password::new(password), self.running.clone());
+        let password = Password::new(password);
+        let (running, aside) = (self.running.clone(), self.aside.clone());
         tokio::spawn(async move {
             let _place = place;
             let _turn = running.acquire_owned().await;
@@ -263,7 +293,7 @@ impl Passwords {
                 .counters
                 .checked
                 .fetch_add(1, Ordering::Relaxed);
-            let matched = aside(move || stored.matches(password.reveal())).await;
+            let matched = aside.run(move || stored.matches(password.reveal())).await;
             let good = matched.unwrap_or(false) && known;
             if good {
                 let (key, credential) = landing.flight.clone();
@@ -286,7 +316,7 @@ impl Passwords {
         let failed = |error: String| {
             crate::Error::Internal(format!("a password could not be hashed: {error}"))
         };
-        let hashed = aside(move || hash(password.reveal())).await;
+        let hashed = self.aside.run(move || hash(password.reveal())).await;
         let hashed = hashed.ok_or_else(|| failed("its thread ended early".to_owned()))?;
         hashed.map_err(|error| failed(error.to_string()))
     }
@@ -325,36 +355,11 @@ impl Drop for Landing {
     }
 }
 
-/// Does long computations in a thread of their own that steps back for all others, so that pulls do not notice sign-ins: a thread's
-/// niceness cannot be taken back, so it is none of the runtime's. `None`: the thread could not begin, or panicked.
-async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
-    let (sender, done) = tokio::sync::oneshot::channel();
-    let thread = std::thread::Builder::new().name("password".to_owned());
-    let begun = thread.spawn(move || {
-        // On Linux this is the thread's own. Without it everything works, only not as smoothly.
-        let _ = rustix::process::nice(NICENESS);
-        let _ = sender.send(work());
-    });
-    begun.ok()?;
-    done.await.ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[tokio::test]
-    async fn checks_step_back_and_nothing_else_does() {
-        let niceness = || rustix::process::getpriority_process(None).unwrap();
-        let before = niceness();
-        let aside = aside(niceness).await.unwrap();
-        assert_eq!(aside, (before + NICENESS).min(19));
-        assert_eq!(niceness(), before);
-        assert_eq!(
-            super::aside(|| -> u8 { panic!("for this test") }).await,
-            None
-        );
-    }
+    use argon2::password_hash::PasswordVerifier as _;
 
     #[test]
     fn a_dummy_does_the_whole_work_and_matches_nothing() {
@@ -380,6 +385,22 @@ mod tests {
         let real = hash("x").unwrap();
         let costs = |hash: &str| hash.split('$').take(4).collect::<Vec<_>>().join("$");
         assert_eq!(costs(&dummy), costs(&real));
+    }
+
+    /// As the library itself verifies, whatever an earlier check of other costs left in the thread's memory.
+    #[test]
+    fn memory_of_an_earlier_check_changes_nothing() {
+        for (memory, passes, lanes) in [(64, 1, 1), (19_456, 2, 1), (32, 3, 4), (64, 1, 1)] {
+            let params = Params::new(memory, passes, lanes, None).unwrap();
+            let stored = Argon2::from(params).hash_password_with_salt(b"right", &[7; 16]);
+            let stored = stored.unwrap().to_string();
+            for password in ["right", "wrong"] {
+                let read = phc::PasswordHash::new(&stored).unwrap();
+                let verdict = Argon2::default().verify_password(password.as_bytes(), &read);
+                assert_eq!(argon2_matches(password, &stored), Some(verdict.is_ok()));
+            }
+            assert_eq!(argon2_matches("right", &stored), Some(true));
+        }
     }
 
     #[test]
@@ -415,11 +436,11 @@ mod tests {
 
     #[test]
     fn names_and_passwords_do_not_run_together() {
-        let passwords = Passwords::new(1, 1);
+        let passwords = Passwords::new(1, 1).unwrap();
         assert_ne!(passwords.key("ab", "c"), passwords.key("a", "bc"));
         assert_ne!(
             passwords.key("a", "b"),
-            Passwords::new(1, 1).key("a", "b"),
+            Passwords::new(1, 1).unwrap().key("a", "b"),
             "keyed by process"
         );
     }
