@@ -85,7 +85,10 @@ pub async fn check(options: &DataOptions) -> Report {
 /// What the secret key is for this database; nothing, where none was made yet.
 fn secret(options: &DataOptions, known: &Known) -> Result<Option<String>, DataError> {
     let theirs = known.secret_key.as_deref();
-    let ours = secret::judge(options.secret_key.as_ref(), &options.folder, theirs)?;
+    // Named as a start names it.
+    let folder = options.folder.canonicalize();
+    let folder = folder.unwrap_or_else(|_| options.folder.clone());
+    let ours = secret::judge(options.secret_key.as_ref(), &folder, theirs)?;
     Ok(ours.map(|ours| match theirs {
         Some(theirs) if theirs == ours => {
             format!("The secret key {ours} opens the secrets in the database.")

@@ -13,8 +13,8 @@ use wharf_blob::object::{Object, ObjectOptions};
 use wharf_blob::{BlobStore, Fs, FsOptions, Ground, Owned, OwnerError};
 use wharf_meta::lock::{self, FolderLock, LockError};
 use wharf_meta::{
-    INSTALLATION, Known, Meta, Opened, PostgresOptions, SECRET_KEY, SqliteOptions, Synchronous,
-    blob, setting,
+    INSTALLATION, Known, Look, Meta, Opened, PostgresOptions, SECRET_KEY, SqliteOptions,
+    Synchronous, blob, setting,
 };
 
 use wharf_core::access::{Password, SecretKeys};
@@ -188,15 +188,18 @@ impl Data {
         let (meta, opened) = match &options.postgres {
             Some(postgres) => {
                 // Before anything is made or migrated, in either store: both may be somebody else's.
-                let look = check::database(postgres.clone()).await?;
+                let look = match look(postgres, bucket.as_ref(), elsewhere).await? {
+                    Looked::Usable(look) => look,
+                    // Another replica that starts in the same moment names the installation first, and marks its place then.
+                    Looked::Unnamed(refused) => {
+                        match look(postgres, bucket.as_ref(), elsewhere).await? {
+                            Looked::Usable(look) => look,
+                            Looked::Unnamed(_) => return Err(refused),
+                        }
+                    }
+                };
                 for warning in check::warnings(&look) {
                     tracing::warn!("{warning}");
-                }
-                if let (Some(bucket), Some(known)) = (&bucket, &look.known) {
-                    check::judge(bucket, known).await?;
-                }
-                if let (Some(folder), Some(known)) = (elsewhere, &look.known) {
-                    check::judge(folder, known).await?;
                 }
                 if let Some(known) = &look.known {
                     judge(known.secret_key.as_deref())?;
@@ -259,6 +262,38 @@ impl Data {
     }
 }
 
+/// What a look at both stores of a server came to.
+enum Looked {
+    Usable(Look),
+    /// The place for blobs has a mark, and the database had no name when it was asked before that.
+    Unnamed(DataError),
+}
+
+async fn look(
+    postgres: &PostgresOptions,
+    bucket: Option<&Object>,
+    elsewhere: Option<&Folder>,
+) -> Result<Looked, DataError> {
+    let look = check::database(postgres.clone()).await?;
+    let Some(known) = &look.known else {
+        return Ok(Looked::Usable(look));
+    };
+    let judged = async {
+        if let Some(bucket) = bucket {
+            check::judge(bucket, known).await?;
+        }
+        if let Some(folder) = elsewhere {
+            check::judge(folder, known).await?;
+        }
+        Ok(())
+    };
+    match judged.await {
+        Ok(()) => Ok(Looked::Usable(look)),
+        Err(refused) if known.installation.is_none() => Ok(Looked::Unnamed(refused)),
+        Err(refused) => Err(refused),
+    }
+}
+
 /// The blob store that `options` name, as a place to copy blobs of this registry to. Nothing else of the options counts.
 pub async fn target(meta: &Meta, options: &DataOptions) -> Result<Arc<dyn BlobStore>, DataError> {
     match &options.blobs {
@@ -281,18 +316,24 @@ pub async fn target(meta: &Meta, options: &DataOptions) -> Result<Arc<dyn BlobSt
 /// Takes a free place; one in which blobs should be, unless they are about to come, only if there are none yet.
 async fn own(meta: &Meta, ground: &impl Ground, to_fill: bool) -> Result<(), DataError> {
     let key = INSTALLATION.to_owned();
-    let known = meta.read(setting::Get { key: key.clone() }).await?;
     let any = blob::ListLive {
         after: None,
         limit: 1,
     };
-    let known = Known {
+    let mut known = Known {
         has_blobs: !to_fill && !meta.scan(any).await?.is_empty(),
-        installation: known,
-        half_copied: false,
-        secret_key: None,
+        installation: meta.read(setting::Get { key: key.clone() }).await?,
+        ..Known::default()
     };
-    if check::judge(ground, &known).await? == Owned::Ours {
+    let mut judged = check::judge(ground, &known).await;
+    if judged.is_err() && known.installation.is_none() {
+        // As above: another replica may have named it since.
+        known.installation = meta.read(setting::Get { key: key.clone() }).await?;
+        if known.installation.is_some() {
+            judged = check::judge(ground, &known).await;
+        }
+    }
+    if judged? == Owned::Ours {
         let name = known.installation.as_deref().unwrap_or_default();
         return match ground.is_writable(name).await {
             // What is to be filled and cannot be is of no use.
