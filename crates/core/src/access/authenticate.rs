@@ -14,6 +14,7 @@ use super::rate::Limited;
 use super::token::TokenFault;
 use super::user::User;
 use crate::Error;
+use crate::audit::Sight;
 
 /// When to come back after too many sign-ins at once.
 const COME_BACK: Duration = Duration::from_secs(2);
@@ -88,10 +89,17 @@ impl AuthFailure {
             Self::Guessing { .. } => {
                 "too many wrong passwords for this user from this address".to_owned()
             }
-            Self::Limited(_) => "too many requests".to_owned(),
             // What stands there is not ours.
             Self::Scheme(_) => "the Authorization scheme is not supported".to_owned(),
             other => other.to_string(),
+        }
+    }
+
+    /// What is noted when it is too much for a rate, whatever name was given.
+    pub fn limited(&self) -> Option<Sight> {
+        match self {
+            Self::Limited(limited) => Some(limited.sight()),
+            _ => None,
         }
     }
 

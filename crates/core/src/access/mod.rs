@@ -74,7 +74,7 @@ pub use policy::{ADMIN, Grant, GrantError, Policy, Who, split_robot_name, usual_
 pub use principal::{ANONYMOUS, Caller, Circumstances, Principal, SignIn, Source};
 pub use rate::{Limited, MOST_BUCKETS, Meter, Per, Rate, RateKind, RateOverride, RateRules};
 pub use role::{Permission, PermissionError, Permissions, Role, RoleError};
-pub use seal::{OtherKey, SecretKeys, SecretKeysError, forget as forget_secrets};
+pub use seal::{KEY_CURE, OtherKey, SecretKeys, SecretKeysError, forget as forget_secrets};
 pub use secret::{Password, SHORTEST_PASSWORD};
 pub use tag_view::TagView;
 pub use token::{LEEWAY_SECONDS, LONGEST_TOKEN, TokenCounts, TokenFault, key_name};
@@ -287,6 +287,11 @@ impl Access {
     ) -> Result<(), Limited> {
         let policy = self.rights.load();
         self.rates.take(kind, &policy, caller, repository, request)
+    }
+
+    /// Counts one guess at a secret that is no user's, as one password from that address.
+    pub fn admit_guess(&self, address: Option<std::net::IpAddr>) -> Result<(), Limited> {
+        self.rates.sign_in(address)
     }
 
     /// What counts the bytes of a request that was let in; `None` if nobody asked for that.

@@ -71,8 +71,8 @@ impl Visitor {
     }
 
     /// Nobody was asked who they are.
-    pub(super) fn nobody() -> Self {
-        Self::Caller(Arc::new(Caller::anonymous()))
+    pub(super) fn nobody(came: Circumstances) -> Self {
+        Self::Caller(Arc::new(Caller::anonymous().under(came)))
     }
 
     /// The name that rows, events and log lines record.
@@ -80,6 +80,14 @@ impl Visitor {
         match self {
             Self::Root => OPERATOR,
             Self::Caller(caller) => caller.principal.name(),
+        }
+    }
+
+    /// From where they come, and when; `None`: through the admin socket.
+    pub(super) fn came(&self) -> Option<Circumstances> {
+        match self {
+            Self::Root => None,
+            Self::Caller(caller) => Some(caller.circumstances),
         }
     }
 
@@ -252,6 +260,6 @@ impl<S: Sync> FromRequestParts<S> for Visitor {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
         let known = parts.extensions.get::<Self>().cloned();
-        Ok(known.unwrap_or_else(Self::nobody))
+        Ok(known.unwrap_or_else(|| Self::nobody(Circumstances::UNKNOWN)))
     }
 }
