@@ -33,7 +33,7 @@ pub(crate) const EVERY_PAIR: &[&str] = &[
 ];
 
 /// Over SQLite and files only: connections and what is refused before a store is asked; damage to disks, files and SQLite's
-/// database; clocks that a test sets; and `metadata`, `postgres`, `s3`, `setup`, `shared`, which bring stores of their own.
+/// database; clocks that a test sets; and `metadata`, `postgres`, `replicas`, `s3`, `setup`, `shared`, which bring stores of their own.
 #[cfg(test)]
 pub(crate) const FIRST_PAIR: &[&str] = &[
     "api",
@@ -73,6 +73,7 @@ pub(crate) const FIRST_PAIR: &[&str] = &[
     "postgres_reach",
     "probes",
     "rate",
+    "replicas",
     "rights",
     "s3",
     "secret",

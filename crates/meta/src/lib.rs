@@ -37,7 +37,7 @@ pub use engine::sqlite::{SqliteOptions, Synchronous};
 pub use error::{Error, Result};
 pub use folder::{Found, inspect};
 pub use fresh::Stamp;
-pub use look::{INSTALLATION, Known, Look};
+pub use look::{INSTALLATION, Known, Look, SECRET_KEY};
 pub use meta::{Meta, Opened};
 pub use migration::SCHEMA;
 pub use ops::{

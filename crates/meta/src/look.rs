@@ -13,6 +13,9 @@ use crate::{PostgresOptions, SCHEMA};
 /// The setting that names the installation.
 pub const INSTALLATION: &str = "installation";
 
+/// The setting that names the key with which the secrets in the database are sealed.
+pub const SECRET_KEY: &str = "secret_key";
+
 /// What was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Look {
@@ -41,6 +44,8 @@ pub struct Known {
     pub has_blobs: bool,
     /// A copy into it broke off.
     pub half_copied: bool,
+    /// The name of the key with which its secrets are sealed, once one was.
+    pub secret_key: Option<String>,
 }
 
 /// Looks at a PostgreSQL database. `now_ms` tells this machine's time.

@@ -80,8 +80,13 @@ pub(crate) const ALL: &[Migration] = &[
     },
     Migration {
         number: 12,
+        name: "rights_changes",
+        sql: include_str!("migrations/0012_rights_changes.sql"),
+    },
+    Migration {
+        number: 13,
         name: "workload",
-        sql: include_str!("migrations/0012_workload.sql"),
+        sql: include_str!("migrations/0013_workload.sql"),
     },
 ];
 

@@ -16,7 +16,7 @@ pub const ADMIN: &str = "admin";
 pub const ADMIN_PASSWORD: &str = "correct-horse-battery";
 
 /// What seals the secrets of servers that share a database: 32 bytes that everybody can read here.
-const SECRET_KEY: &str = "BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=";
+pub const SECRET_KEY: &str = "BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=";
 
 /// Set to `postgres`, this variable has every server under test keep its metadata there, in a database of its own.
 pub const METADATA: &str = "WHARF_TEST_METADATA";

@@ -177,13 +177,27 @@ impl Process {
         child.wait().expect("wait for its end");
     }
 
+    /// SIGSTOP: it knows nothing of the time that passes, and holds what it has.
+    pub fn freeze(&self) {
+        self.signal(rustix::process::Signal::STOP);
+    }
+
+    /// SIGCONT.
+    pub fn thaw(&self) {
+        self.signal(rustix::process::Signal::CONT);
+    }
+
     /// Sends SIGTERM.
     pub fn signal_term(&self) {
+        self.signal(rustix::process::Signal::TERM);
+    }
+
+    fn signal(&self, signal: rustix::process::Signal) {
         let id = i32::try_from(self.id())
             .ok()
             .and_then(rustix::process::Pid::from_raw)
             .expect("a process id");
-        rustix::process::kill_process(id, rustix::process::Signal::TERM).expect("send the signal");
+        rustix::process::kill_process(id, signal).expect("send the signal");
     }
 
     /// Waits for its end.

@@ -48,6 +48,11 @@ pub(crate) fn run(suite: &mut Suite) {
             let config = step.write("restore.toml", &config)?;
             let args = ["backup", "restore", &backup, "--data", &restored];
             step.ok(&binary, args.into_iter().chain(["--config", &config]))?;
+            // In no backup; replicas have theirs from the configuration.
+            let key = std::path::Path::new(&site.data()).join("secret.key");
+            if key.exists() {
+                std::fs::copy(key, std::path::Path::new(&restored).join("secret.key"))?;
+            }
             let second = suite.start_on_files(Mode::Plain, &dir)?;
             ensure!(second.verify(step, "e2e/operator/app", "v1")? == image.digest);
             Ok(())

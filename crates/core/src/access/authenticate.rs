@@ -14,6 +14,7 @@ use super::rate::Limited;
 use super::token::TokenFault;
 use super::user::User;
 use crate::Error;
+use crate::audit::Sight;
 use crate::workload::{Jwt, Workload, WorkloadFault, is_jwt};
 
 /// What stands before the rules where a token names a workload.
@@ -95,11 +96,18 @@ impl AuthFailure {
             Self::Guessing { .. } => {
                 "too many wrong passwords for this user from this address".to_owned()
             }
-            Self::Limited(_) => "too many requests".to_owned(),
             Self::Workload(fault) => fault.told(),
             // What stands there is not ours.
             Self::Scheme(_) => "the Authorization scheme is not supported".to_owned(),
             other => other.to_string(),
+        }
+    }
+
+    /// What is noted when it is too much for a rate, whatever name was given.
+    pub fn limited(&self) -> Option<Sight> {
+        match self {
+            Self::Limited(limited) => Some(limited.sight()),
+            _ => None,
         }
     }
 

@@ -220,8 +220,7 @@ impl Access {
     pub(crate) fn gives_group(&self, changer: Changer<'_>, group: &str) -> Result<(), ChangeError> {
         let policy = self.policy();
         let group = Subject::Group(group.to_owned());
-        let held = policy.bindings().iter();
-        let mut held = held.filter(|binding| binding.subject == group);
+        let mut held = policy.bindings_to(&group);
         held.try_for_each(|binding| changer.holds(&policy, binding.permissions, &binding.on))
     }
 
@@ -232,7 +231,7 @@ impl Access {
             let ended = binding.conditions.expires_at;
             binding.origin.is_row() && ended.is_some_and(|end| end < before)
         };
-        if !self.policy().bindings().iter().any(is_old) {
+        if !self.policy().bindings().any(is_old) {
             return Ok(());
         }
         let gone = self.change(Changer::Operator, now, |_, by| {
@@ -298,7 +297,7 @@ impl Access {
         let wrong = |text: String| Err(ChangeError::Wrong(text));
         let on = path(&granting.on)?;
         self.knows(&granting.subject)?;
-        let Some(permissions) = self.rights.rows().role(&granting.role) else {
+        let Some(permissions) = self.policy().role(&granting.role) else {
             return Err(ChangeError::Unknown(format!(
                 "there is no role {:?}; the built-in ones are {}, and `wharf role list` shows the others",
                 granting.role,
@@ -365,13 +364,13 @@ impl Access {
     ) -> Result<Vec<Binding>, ChangeError> {
         let on = path(on)?;
         let policy = self.policy();
-        let wanted = |binding: &&Binding| {
-            let admin = *subject == Subject::User(super::ADMIN.into());
-            let same =
-                binding.subject == *subject || admin && binding.subject == Subject::LocalAdmin;
-            same && binding.on == on && role.is_none_or(|role| binding.role == role)
-        };
-        let found: Vec<Binding> = policy.bindings().iter().filter(wanted).cloned().collect();
+        let admin = *subject == Subject::User(super::ADMIN.into());
+        let born = admin.then_some(Subject::LocalAdmin);
+        let found: Vec<Binding> = (born.iter().chain([subject]))
+            .flat_map(|subject| policy.held(subject, &on))
+            .filter(|binding| role.is_none_or(|role| binding.role == role))
+            .cloned()
+            .collect();
         let mut gone = Vec::new();
         for binding in found.iter().filter(|binding| binding.origin.is_row()) {
             let Some(key) = key(binding) else { continue };
@@ -570,7 +569,7 @@ impl Access {
             return Ok(());
         }
         let policy = self.policy();
-        let mut bound = policy.bindings().iter().filter(|one| one.role == name);
+        let mut bound = policy.bindings().filter(|one| one.role == name);
         let open = bound.find(|one| {
             matches!(one.subject, Subject::Anonymous | Subject::SignedIn)
                 || one.conditions.tags.is_some()

@@ -8,7 +8,7 @@ use arc_swap::{ArcSwap, Guard};
 use wharf_meta::Meta;
 use wharf_meta::access::Epoch;
 
-use super::load::Rows;
+use super::load::{Changes, Rows};
 use super::policy::{GrantError, Policy};
 use super::{Rights, blocking};
 use crate::error::{Error, Result};
@@ -29,17 +29,21 @@ pub(crate) struct Compiled {
 #[derive(Debug)]
 struct Inner {
     policy: ArcSwap<Policy>,
-    sources: Mutex<(Rights, Arc<Rows>)>,
+    /// The configuration, and the right to replace the policy.
+    rights: Mutex<Rights>,
 }
 
 impl Inner {
-    fn replace(&self, change: impl FnOnce(&mut (Rights, Arc<Rows>))) -> Result<(), GrantError> {
-        let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut next = sources.clone();
-        change(&mut next);
-        self.policy
-            .store(Arc::new(Policy::compile(&next.0, &next.1)?));
-        *sources = next;
+    /// Puts another policy in force, made of the one that is and of the configuration.
+    fn replace(
+        &self,
+        make: impl FnOnce(&Policy, &mut Rights) -> Result<Policy, GrantError>,
+    ) -> Result<(), GrantError> {
+        let mut rights = self.rights.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut next = rights.clone();
+        let policy = make(&self.policy.load(), &mut next)?;
+        self.policy.store(Arc::new(policy));
+        *rights = next;
         Ok(())
     }
 }
@@ -47,12 +51,11 @@ impl Inner {
 impl Compiled {
     /// Of the configuration alone.
     pub(crate) fn new(rights: &Rights) -> Result<Self, GrantError> {
-        let rows = Arc::new(Rows::default());
-        let policy = Policy::compile(rights, &rows)?;
+        let policy = Policy::compile(rights, &Rows::default())?;
         Ok(Self {
             policy: Arc::new(Inner {
                 policy: ArcSwap::from_pointee(policy),
-                sources: Mutex::new((rights.clone(), rows)),
+                rights: Mutex::new(rights.clone()),
             }),
             meta: None,
             workloads: None,
@@ -76,19 +79,6 @@ impl Compiled {
         self.policy.policy.load_full()
     }
 
-    /// The policy with the rows that it was compiled from.
-    pub(crate) fn both(&self) -> (Arc<Policy>, Arc<Rows>) {
-        let sources = self.policy.sources.lock();
-        let sources = sources.unwrap_or_else(PoisonError::into_inner);
-        (self.policy.policy.load_full(), sources.1.clone())
-    }
-
-    /// The rows as of this moment.
-    pub(crate) fn rows(&self) -> Arc<Rows> {
-        let sources = self.policy.sources.lock();
-        sources.unwrap_or_else(PoisonError::into_inner).1.clone()
-    }
-
     /// The metadata store, where rights can be changed.
     pub(crate) fn meta(&self) -> Result<&Meta> {
         let absent = || Error::Internal("this registry keeps no rights in rows".into());
@@ -97,10 +87,15 @@ impl Compiled {
 
     /// Puts another configuration in force.
     pub(crate) fn configure(&self, rights: &Rights) -> Result<(), GrantError> {
-        self.policy.replace(|sources| sources.0 = rights.clone())
+        self.policy.replace(|policy, now| {
+            let mut next = policy.clone();
+            next.configure(rights)?;
+            rights.clone_into(now);
+            Ok(next)
+        })
     }
 
-    /// Reads the rows and puts them in force: whatever was acknowledged before this was called is in them.
+    /// Reads what changed of the rows and puts it in force: whatever was acknowledged before this was called is in them.
     pub(crate) async fn refresh(&self) -> Result<()> {
         let Some(meta) = &self.meta else {
             return Ok(());
@@ -113,10 +108,20 @@ impl Compiled {
         if let Some(workloads) = &self.workloads {
             workloads.refresh(meta).await?;
         }
-        let rows = Arc::new(Rows::load(meta).await?);
         let inner = self.policy.clone();
-        // Many rows take some hundredths of a second.
-        let replaced = blocking(move || inner.replace(|sources| sources.1 = rows)).await?;
+        let known = self.load_full();
+        let replaced = match Changes::load(meta, &known).await? {
+            Some(changes) => inner.replace(|policy, _| {
+                let mut next = policy.clone();
+                next.update(changes);
+                Ok(next)
+            }),
+            None => {
+                let rows = Rows::load(meta).await?;
+                // Many rows take some hundredths of a second.
+                blocking(move || inner.replace(|_, rights| Policy::compile(rights, &rows))).await?
+            }
+        };
         replaced.map_err(|error| Error::Internal(error.to_string()))
     }
 

@@ -8,13 +8,11 @@ use std::collections::BTreeSet;
 use wharf_oci::RepositoryName;
 
 use super::binding::{Binding, Subject, Tags, Unmet};
+use super::compile::order;
 use super::policy::{Policy, is_within, usual_tags};
-use super::principal::{Caller, Principal};
+use super::principal::Caller;
 use super::role::Permission;
 
-/// So many bindings are looked through at most for what allowed a change: a push must not get slower with every grant. Where there
-/// are more, an entry of the audit log names a rule only if it stands among the first.
-const MOST_RULES: usize = 2_000;
 /// Most names of those who could give a right.
 const MOST_GRANTORS: usize = 20;
 
@@ -81,10 +79,11 @@ impl Policy {
 
     /// Who may manage bindings on a path.
     fn grantors(&self, path: &str) -> Vec<Subject> {
-        let holding = self.bindings().iter().filter(|binding| {
+        let holding = self.bindings().filter(|binding| {
             binding.permissions.contains(Permission::ManageBindings) && is_within(path, &binding.on)
         });
         let mut nearest: Vec<&Binding> = holding.collect();
+        nearest.sort_by(|one, other| order(one, other));
         nearest.sort_by_key(|binding| std::cmp::Reverse(binding.on.len()));
         let mut seen = BTreeSet::new();
         let subjects = nearest.into_iter().map(|binding| &binding.subject);
@@ -98,58 +97,41 @@ impl Policy {
     /// Every binding that reaches a path from above, or that lies on or below it with `deep`.
     pub fn bindings_on(&self, path: &str, deep: bool) -> Vec<&Binding> {
         let reaches = |on: &str| is_within(path, on) || deep && is_within(on, path);
-        let bindings = self.bindings().iter();
-        bindings.filter(|one| reaches(&one.on)).collect()
-    }
-
-    /// Every binding that reaches a principal, wherever: its own, its groups', and those of everybody.
-    pub fn bindings_of(&self, principal: &Principal) -> Vec<&Binding> {
-        let groups = self.groups_of(principal);
-        let mut bindings: Vec<&Binding> = self
-            .bindings()
-            .iter()
-            .filter(|binding| self.reaches(principal, &groups, &binding.subject))
-            .collect();
-        bindings.sort_by(|one, other| (&one.on, &one.subject).cmp(&(&other.on, &other.subject)));
+        let mut bindings: Vec<_> = self.bindings().filter(|one| reaches(&one.on)).collect();
+        bindings.sort_by(|one, other| order(one, other));
         bindings
     }
+}
 
-    fn reaches(&self, principal: &Principal, groups: &BTreeSet<&str>, subject: &Subject) -> bool {
-        use super::principal::Source;
-        match (subject, principal) {
-            (Subject::Anonymous, _) => true,
-            (Subject::SignedIn, principal) => !principal.is_anonymous(),
-            (Subject::HtpasswdUsers, Principal::User { source, .. }) => *source == Source::Htpasswd,
-            (Subject::LocalAdmin, Principal::User { name, source }) => {
-                *source == Source::Local && **name == *super::ADMIN
-            }
-            (Subject::User(mine), Principal::User { name, .. })
-            | (Subject::Robot(mine), Principal::Robot { name }) => **mine == **name,
-            (Subject::Workload(mine), Principal::Workload { rules, .. }) => {
-                rules.iter().any(|rule| **rule == **mine)
-            }
-            (Subject::Group(group), _) => groups.contains(group.as_str()),
-            _ => false,
-        }
+impl Policy {
+    /// The binding that allows something: the first from everywhere down, whatever the credential leaves of it. Costs what the
+    /// decision costs, however many bindings there are.
+    pub fn rule<'a>(
+        &'a self,
+        caller: &Caller,
+        permission: Permission,
+        repository: Option<&'a RepositoryName>,
+        tags: Tags<'_>,
+    ) -> Option<&'a Binding> {
+        let path = repository.map_or("", RepositoryName::as_str);
+        self.reaching(&caller.principal, path).find(|one| {
+            one.permissions.contains(permission)
+                && one.conditions.unmet(&caller.circumstances, tags).is_none()
+        })
     }
 }
 
 impl super::Access {
-    /// The binding that allows something, in words for the audit log; empty when none does.
+    /// [`Policy::rule`] as of this moment, in words for the audit log; empty when nothing allows it.
     pub fn rule(
         &self,
         caller: &Caller,
         permission: Permission,
         repository: Option<&RepositoryName>,
+        tags: Tags<'_>,
     ) -> String {
         let policy = self.policy();
-        let path = repository.map_or("", RepositoryName::as_str);
-        let tags = usual_tags(permission);
-        let mut reaching = policy.reaching_among(&caller.principal, path, MOST_RULES);
-        let by = reaching.find(|one| {
-            one.permissions.contains(permission)
-                && one.conditions.unmet(&caller.circumstances, tags).is_none()
-        });
+        let by = policy.rule(caller, permission, repository, tags);
         by.map_or_else(String::new, |binding| {
             format!("{binding} ({})", binding.origin)
         })

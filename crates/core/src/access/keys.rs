@@ -74,7 +74,8 @@ impl Keyring {
             rotation,
             overlap,
             ring: ArcSwap::from_pointee(ring),
-            looked: AtomicI64::new(now),
+            // Another one that started in the same moment may have made a key that this one did not see.
+            looked: AtomicI64::new(now.saturating_sub(LOOK_AGAIN_MS)),
         })
     }
 

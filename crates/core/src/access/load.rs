@@ -1,12 +1,15 @@
-//! Rights in rows, as the policy takes them: read whole, page by page, whenever the epoch is another one.
+//! Rights in rows, as the policy takes them: read whole, page by page, at the start and where it is not known what changed; and
+//! else by the parts that did.
 
 use wharf_meta::Meta;
 use wharf_meta::access::binding::{Binding as Key, BindingRow};
-use wharf_meta::access::{Epoch, binding, group, namespace, role};
+use wharf_meta::access::change::{Part, Since};
+use wharf_meta::access::{Epoch, GROUP, binding, group, namespace, role};
 
 use super::binding::{Binding, Conditions, Origin, Subject};
+use super::policy::Policy;
 use super::principal::SignIn;
-use super::role::{Permissions, Role};
+use super::role::Permissions;
 use crate::error::{Error, Result};
 
 /// Rows in one page.
@@ -44,7 +47,7 @@ impl Visibility {
         }
     }
 
-    fn reader(self) -> Option<Subject> {
+    pub(super) fn reader(self) -> Option<Subject> {
         match self {
             Self::Private => None,
             Self::Internal => Some(Subject::SignedIn),
@@ -68,9 +71,11 @@ impl std::str::FromStr for Visibility {
 pub(crate) struct Rows {
     /// Their state.
     pub(crate) epoch: i64,
+    /// When that was made, if that is known.
+    pub(crate) mark: Option<i64>,
     /// Groups with members, as pairs.
     pub(crate) members: Vec<(String, Subject)>,
-    /// Bindings, those that visibility stands for too.
+    /// Bindings; those that visibility stands for are no rows.
     pub(crate) bindings: Vec<Binding>,
     /// Roles beside those that are built in.
     pub(crate) roles: Vec<(String, Permissions)>,
@@ -105,6 +110,9 @@ impl Rows {
         if epoch == 0 {
             return Ok(rows);
         }
+        let since = Since { epoch, limit: 1 };
+        let last = meta.scan(since).await?.into_iter().next();
+        rows.mark = last.filter(|last| last.epoch == epoch).map(|last| last.at);
         let limit = PAGE;
         let mut after = String::new();
         loop {
@@ -112,10 +120,7 @@ impl Rows {
             let Some(last) = page.last() else { break };
             after = last.name.clone();
             for row in page {
-                // A permission that is not known gives nothing; the others of the role stand.
-                let words = row.permissions.split(',');
-                let known = words.filter_map(|word| word.parse().ok()).collect();
-                rows.roles.push((row.name, known));
+                rows.roles.push((row.name, known(&row.permissions)));
             }
         }
         let mut after = String::new();
@@ -145,7 +150,6 @@ impl Rows {
             for row in page {
                 // What is not known is closed.
                 let visibility = row.visibility.parse().unwrap_or_default();
-                rows.open(&row.path, visibility);
                 rows.namespaces.push((row.path, visibility));
             }
         }
@@ -157,51 +161,28 @@ impl Rows {
                 break;
             }
             for row in page {
-                match rows.read(&row) {
-                    Some(binding) => rows.bindings.push(binding),
-                    None => tracing::warn!(
-                        namespace = row.binding.namespace,
-                        kind = row.binding.kind,
-                        role = row.binding.role,
-                        "a binding says something that this version does not know; it gives nothing"
-                    ),
-                }
+                let binding = read(&row, &rows.roles);
+                rows.bindings.extend(binding);
             }
         }
         Ok(rows)
     }
+}
 
-    fn open(&mut self, path: &str, visibility: Visibility) {
-        if let Some(subject) = visibility.reader() {
-            self.bindings.push(Binding {
-                subject,
-                role: Role::Reader.to_string(),
-                permissions: Role::Reader.permissions(),
-                on: path.to_owned(),
-                conditions: Conditions::default(),
-                origin: Origin::Visibility,
-            });
-        }
-    }
+/// A permission that is not known gives nothing; the others of the role stand.
+fn known(permissions: &str) -> Permissions {
+    let words = permissions.split(',');
+    words.filter_map(|word| word.parse().ok()).collect()
+}
 
-    /// What a role is made of, if there is one of that name.
-    pub(crate) fn role(&self, name: &str) -> Option<Permissions> {
-        match name.parse::<Role>() {
-            Ok(role) => Some(role.permissions()),
-            Err(_) => self
-                .roles
-                .iter()
-                .find(|(known, _)| known == name)
-                .map(|(_, permissions)| *permissions),
-        }
-    }
-
-    fn read(&self, row: &BindingRow) -> Option<Binding> {
-        let key = &row.binding;
+/// A binding, if this version knows what it says.
+fn read(row: &BindingRow, roles: &[(String, Permissions)]) -> Option<Binding> {
+    let key = &row.binding;
+    let binding = || {
         Some(Binding {
             subject: Subject::from_row(&key.kind, &key.name)?,
             role: key.role.clone(),
-            permissions: self.role(&key.role)?,
+            permissions: super::compile::role(roles, &key.role)?,
             on: key.namespace.clone(),
             conditions: conditions(key)?,
             origin: Origin::Granted {
@@ -209,6 +190,225 @@ impl Rows {
                 at: row.created_at,
             },
         })
+    };
+    let binding = binding();
+    if binding.is_none() {
+        tracing::warn!(
+            namespace = key.namespace,
+            kind = key.kind,
+            role = key.role,
+            "a binding says something that this version does not know; it gives nothing"
+        );
+    }
+    binding
+}
+
+/// Entries of changes that are looked at at most, and rows of one part: where more changed, everything is read.
+const MOST: usize = 500;
+
+/// A part of the rights as it is now.
+#[derive(Debug)]
+pub(super) enum Read {
+    /// A role that is bound nowhere, and what it is made of, if it is there.
+    Role(String, Option<Permissions>),
+    /// Who is in a group, if it is there.
+    Group(String, Option<Vec<Subject>>),
+    /// The groups that somebody is in.
+    GroupsOf(Subject, Vec<String>),
+    /// Whether somebody is in a group.
+    Member(String, Subject, bool),
+    /// The settings of a namespace, if it has some.
+    Visibility(String, Option<Visibility>),
+    /// All bindings of a subject.
+    BindingsOf(Subject, Vec<Binding>),
+    /// All bindings on exactly one path, or those of one subject.
+    BindingsOn(String, Option<Subject>, Vec<Binding>),
+}
+
+/// What changed since a state that is known.
+#[derive(Debug)]
+pub(super) struct Changes {
+    pub(super) epoch: i64,
+    pub(super) mark: i64,
+    pub(super) parts: Vec<Read>,
+}
+
+impl Changes {
+    /// Reads what changed since the policy's state; `None` where that is not known, or too much.
+    pub(super) async fn load(meta: &Meta, policy: &Policy) -> Result<Option<Self>> {
+        let Some(mark) = policy.mark.filter(|_| !policy.is_worn()) else {
+            return Ok(None);
+        };
+        let first = policy.epoch();
+        for _ in 0..ATTEMPTS {
+            let epoch = meta.read(Epoch).await?;
+            let since = Since {
+                epoch: first,
+                limit: MOST as u32 + 1,
+            };
+            let entries = meta.scan(since).await?;
+            // The state that is known is one of this past.
+            let ours = entries.iter().take_while(|entry| entry.epoch == first);
+            if ours.clone().count() == 0 || !ours.clone().all(|entry| entry.at == mark) {
+                return Ok(None);
+            }
+            let mut parts: Vec<Part> = Vec::new();
+            let (mut last, mut mark) = (first, mark);
+            for entry in entries
+                .iter()
+                .filter(|one| first < one.epoch && one.epoch <= epoch)
+            {
+                if entry.epoch > last + 1 {
+                    return Ok(None);
+                }
+                (last, mark) = (entry.epoch, entry.at);
+                parts.push(entry.part.clone());
+            }
+            if last != epoch || entries.len() > MOST {
+                return Ok(None);
+            }
+            // Roles come first, since bindings are read by them.
+            parts.sort_unstable();
+            parts.dedup();
+            let mut reader = Reader {
+                meta,
+                roles: policy.roles.to_vec(),
+                parts: Vec::new(),
+            };
+            let mut whole = true;
+            for part in parts {
+                whole = reader.take(part).await?.is_some();
+                if !whole {
+                    break;
+                }
+            }
+            if meta.read(Epoch).await? == epoch {
+                let parts = reader.parts;
+                let changes = Self { epoch, mark, parts };
+                return Ok(whole.then_some(changes));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// Reads parts, `None` where one is too much.
+struct Reader<'a> {
+    meta: &'a Meta,
+    roles: Vec<(String, Permissions)>,
+    parts: Vec<Read>,
+}
+
+impl Reader<'_> {
+    async fn take(&mut self, part: Part) -> Result<Option<()>> {
+        let limit = MOST as u32 + 1;
+        match part {
+            Part::All => return Ok(None),
+            Part::Role(name) => {
+                let role = role::Get { name: name.clone() };
+                // What is bound changes wherever it is.
+                let (permissions, false) = self.meta.read(role).await? else {
+                    return Ok(None);
+                };
+                let permissions = permissions.as_deref().map(known);
+                self.roles.retain(|(known, _)| *known != name);
+                self.parts.push(Read::Role(name, permissions));
+            }
+            Part::Subject { kind, name } => {
+                let Some(subject) = Subject::from_row(&kind, &name) else {
+                    return Ok(Some(()));
+                };
+                if kind == GROUP {
+                    let group = name.clone();
+                    let members = self.meta.scan(group::In { group, limit }).await?;
+                    if members.as_ref().is_some_and(|all| all.len() > MOST) {
+                        return Ok(None);
+                    }
+                    let members = members.map(|all| {
+                        let all = all.iter();
+                        all.filter_map(|one| Subject::from_row(&one.kind, &one.name))
+                            .collect()
+                    });
+                    self.parts.push(Read::Group(name.clone(), members));
+                } else {
+                    let of = group::Of {
+                        kind: kind.clone(),
+                        name: name.clone(),
+                        limit,
+                    };
+                    let groups = self.meta.scan(of).await?;
+                    if groups.len() > MOST {
+                        return Ok(None);
+                    }
+                    self.parts.push(Read::GroupsOf(subject.clone(), groups));
+                }
+                let rows = self.meta.scan(binding::Of { kind, name, limit }).await?;
+                let Some(rows) = self.bindings(&rows) else {
+                    return Ok(None);
+                };
+                self.parts.push(Read::BindingsOf(subject, rows));
+            }
+            Part::Member(member) => {
+                let Some(who) = Subject::from_row(&member.kind, &member.name) else {
+                    return Ok(Some(()));
+                };
+                let group = member.group.clone();
+                let there = self.meta.read(group::Has { member }).await?;
+                self.parts.push(Read::Member(group, who, there));
+            }
+            Part::Visibility(path) => self.visibility(path).await?,
+            Part::Namespace(path) => {
+                self.visibility(path.clone()).await?;
+                return self.on(path, None).await;
+            }
+            Part::Bindings {
+                namespace,
+                kind,
+                name,
+            } => return self.on(namespace, Some((kind, name))).await,
+        }
+        Ok(Some(()))
+    }
+
+    async fn visibility(&mut self, path: String) -> Result<()> {
+        let get = namespace::Get { path: path.clone() };
+        let visibility = self.meta.read(get).await?;
+        // What is not known is closed.
+        let visibility = visibility.map(|word| word.parse().unwrap_or_default());
+        self.parts.push(Read::Visibility(path, visibility));
+        Ok(())
+    }
+
+    async fn on(&mut self, path: String, subject: Option<(String, String)>) -> Result<Option<()>> {
+        let on = binding::On {
+            namespace: path.clone(),
+            subject: subject.clone(),
+            limit: MOST as u32 + 1,
+        };
+        let rows = self.meta.scan(on).await?;
+        let Some(rows) = self.bindings(&rows) else {
+            return Ok(None);
+        };
+        let subject = match subject {
+            None => None,
+            Some((kind, name)) => match Subject::from_row(&kind, &name) {
+                Some(subject) => Some(subject),
+                None => return Ok(Some(())),
+            },
+        };
+        self.parts.push(Read::BindingsOn(path, subject, rows));
+        Ok(Some(()))
+    }
+
+    fn bindings(&self, rows: &[BindingRow]) -> Option<Vec<Binding>> {
+        #[cfg(test)]
+        loads::ROWS.with(|all| all.set(all.get() + rows.len()));
+        let rows = (rows.len() <= MOST).then_some(rows)?;
+        Some(
+            rows.iter()
+                .filter_map(|row| read(row, &self.roles))
+                .collect(),
+        )
     }
 }
 
@@ -262,5 +462,7 @@ pub(super) mod loads {
 
     thread_local! {
         pub(in super::super) static LOADS: Cell<usize> = const { Cell::new(0) };
+        /// Bindings that were read in parts.
+        pub(in super::super) static ROWS: Cell<usize> = const { Cell::new(0) };
     }
 }

@@ -12,6 +12,7 @@ mod authenticate;
 mod backoff;
 mod binding;
 mod change;
+mod compile;
 mod compiled;
 mod credential;
 mod decide;
@@ -32,6 +33,8 @@ mod role;
 mod seal;
 mod secret;
 mod store;
+mod table;
+mod tag_view;
 #[cfg(test)]
 mod tests;
 mod token;
@@ -68,12 +71,13 @@ pub use narrow::Narrow;
 pub use network::{Network, NetworkError, Networks};
 pub use password::{PasswordCounts, REMEMBERED_MS};
 pub use password_rules::{LONGEST_PASSWORD, PasswordRule, check_password};
-pub use policy::{ADMIN, Grant, GrantError, Policy, Who, split_robot_name};
+pub use policy::{ADMIN, Grant, GrantError, Policy, Who, split_robot_name, usual_tags};
 pub use principal::{ANONYMOUS, Caller, Circumstances, Principal, SignIn, Source};
 pub use rate::{Limited, MOST_BUCKETS, Meter, Per, Rate, RateKind, RateOverride, RateRules};
 pub use role::{Permission, PermissionError, Permissions, Role, RoleError};
-pub use seal::{OtherKey, SecretKeys, SecretKeysError, forget as forget_secrets};
+pub use seal::{KEY_CURE, OtherKey, SecretKeys, SecretKeysError, forget as forget_secrets};
 pub use secret::{Password, SHORTEST_PASSWORD};
+pub use tag_view::TagView;
 pub use token::{LEEWAY_SECONDS, LONGEST_TOKEN, TokenCounts, TokenFault, key_name};
 
 use backoff::Backoff;
@@ -90,6 +94,8 @@ pub(crate) use secret::{hash_secret, random_id};
 use password::Passwords;
 use rate::Rates;
 use store::Secrets;
+use tag_view::Places;
+pub(crate) use tag_view::after;
 use token::Tokens;
 use user::Users;
 
@@ -198,6 +204,7 @@ pub struct Access {
     tokens: Tokens,
     pub(crate) workloads: Arc<Workloads>,
     pub(crate) log_keys: crate::audit::LogKeys,
+    pub(crate) places: Places,
     identity_tokens: bool,
     token_seconds: i64,
     push_token_seconds: i64,
@@ -242,6 +249,7 @@ impl Access {
             ms(push_token_lifetime) + ms(options.upload_grace) + 2 * LEEWAY_SECONDS * 1_000;
         let rotation = ms(options.key_rotation).max(60_000);
         let log_keys = crate::audit::LogKeys::new(sealing.of_log());
+        let places = sealing.of_places();
         let sealing = Arc::new(sealing);
         let workloads = Workloads::new(sealing.clone(), options.fetch);
         let keys = Keyring::open(secrets.clone(), sealing, rotation, overlap, now).await?;
@@ -256,6 +264,7 @@ impl Access {
             tokens: Tokens::new(options.service, keys),
             workloads: Arc::new(workloads),
             log_keys,
+            places,
             identity_tokens: options.identity_tokens,
             token_seconds: ms(token_lifetime) / 1_000,
             push_token_seconds: ms(push_token_lifetime) / 1_000,
@@ -287,6 +296,11 @@ impl Access {
     ) -> Result<(), Limited> {
         let policy = self.rights.load();
         self.rates.take(kind, &policy, caller, repository, request)
+    }
+
+    /// Counts one guess at a secret that is no user's, as one password from that address.
+    pub fn admit_guess(&self, address: Option<std::net::IpAddr>) -> Result<(), Limited> {
+        self.rates.sign_in(address)
     }
 
     /// What counts the bytes of a request that was let in; `None` if nobody asked for that.
@@ -325,25 +339,28 @@ impl Access {
 
     /// All groups, each with its members, by name.
     pub fn groups(&self) -> Vec<(String, Vec<String>)> {
-        let rows = self.rights.rows();
-        let members = |group: &String| {
-            let members = rows.members.iter().filter(|(of, _)| of == group);
-            members.map(|(_, who)| who.to_string()).collect()
-        };
-        let groups = rows.groups.iter();
+        let policy = self.policy();
+        let groups = policy.groups.iter().filter(|(_, group)| group.there);
+        let mut groups: Vec<(String, Vec<String>)> = groups
+            .map(|(name, group)| {
+                let mut members: Vec<_> = group.members.iter().map(|(who, ())| who).collect();
+                members.sort_unstable_by_key(|who| who.row());
+                let members = members.into_iter().map(ToString::to_string);
+                (name.to_string(), members.collect())
+            })
+            .collect();
+        groups.sort_unstable();
         groups
-            .map(|group| (group.clone(), members(group)))
-            .collect()
     }
 
     /// All namespaces that have settings, by path.
     pub fn namespaces(&self) -> Vec<(String, Visibility)> {
-        self.rights.rows().namespaces.clone()
+        self.rights.load().namespaces()
     }
 
     /// All roles beside those that are built in, by name.
     pub fn roles(&self) -> Vec<(String, Permissions)> {
-        self.rights.rows().roles.clone()
+        self.rights.load().roles.to_vec()
     }
 
     /// Where a user of that name is kept, if there is one.
@@ -390,6 +407,16 @@ impl Access {
     ) -> Decision {
         let policy = self.rights.load();
         policy.decide_tags(caller, permission, repository, tags)
+    }
+
+    /// [`Policy::tag_view`] as of this moment.
+    pub fn tag_view(
+        &self,
+        caller: &Caller,
+        permission: Permission,
+        repository: &RepositoryName,
+    ) -> TagView {
+        self.rights.load().tag_view(caller, permission, repository)
     }
 
     /// [`Policy::decide_ping`] as of this moment.

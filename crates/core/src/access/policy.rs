@@ -3,15 +3,19 @@
 //! Bindings add up along the path `a`, `a/b`, `a/b/c`; there is no rule that takes away, so the order of grants never
 //! matters. What anonymous may do, everybody may: signing in must not cost rights.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use wharf_oci::RepositoryName;
 
 use super::Rights;
-use super::binding::{Binding, Conditions, Origin, Subject, Tags};
-use super::load::Rows;
+use super::binding::{Binding, Subject, Tags};
+use super::compile::order;
+use super::load::{Rows, Visibility};
 use super::principal::{ANONYMOUS, Caller, Circumstances, Principal, Source};
 use super::role::{Permission, Permissions, Role};
+use super::table::Table;
+use super::tag_view::TagView;
 
 /// The local user that the first start makes; the only one with [`Role::Admin`] from birth.
 pub const ADMIN: &str = "admin";
@@ -105,45 +109,62 @@ pub enum GrantError {
 }
 
 /// The numbers of subjects that are not in a map.
-const ANYBODY: u32 = 0;
-const ANYBODY_SIGNED_IN: u32 = 1;
-const ANYBODY_OF_HTPASSWD: u32 = 2;
-const BORN_ADMIN: u32 = 3;
+pub(super) const ANYBODY: u32 = 0;
+pub(super) const ANYBODY_SIGNED_IN: u32 = 1;
+pub(super) const ANYBODY_OF_HTPASSWD: u32 = 2;
+pub(super) const BORN_ADMIN: u32 = 3;
 /// The last one of these.
-const LAST: u32 = BORN_ADMIN;
+pub(super) const LAST: u32 = BORN_ADMIN;
 
 /// What one subject holds on one path.
 #[derive(Debug, Default, Clone)]
-struct Held {
+pub(super) struct Held {
     /// Whatever the circumstances.
-    always: Permissions,
-    /// Bindings that have conditions, by their place in [`Policy::bindings`].
-    sometimes: Vec<u32>,
+    pub(super) always: Permissions,
+    /// Whether a binding has conditions.
+    pub(super) sometimes: bool,
+    /// All bindings, those of the configuration first.
+    pub(super) all: Vec<Binding>,
 }
 
 /// What all subjects hold on one path, by their numbers.
-type Node = HashMap<u32, Held>;
+type Node = Table<u32, Arc<Held>>;
+
+/// A group that is there, or that a binding or a member speaks of.
+#[derive(Debug, Clone)]
+pub(super) struct Group {
+    pub(super) number: u32,
+    pub(super) there: bool,
+    pub(super) members: Table<Subject, ()>,
+}
 
 /// All rights there are, as of one moment.
 ///
 /// A question walks the borders of the repository's path, looks each up, and there the caller's few numbers: their own, their
-/// groups', and those of everybody. What has no conditions is one set of permissions for each path and subject.
+/// groups', and those of everybody. What has no conditions is one set of permissions for each path and subject. A clone shares
+/// everything, and so does what [`Policy::update`] makes of it, as far as it is the same.
 #[derive(Debug, Default, Clone)]
 pub struct Policy {
-    bindings: Vec<Binding>,
-    everywhere: Node,
-    below: HashMap<Box<str>, Node>,
+    pub(super) everywhere: Node,
+    pub(super) below: Table<Arc<str>, Node>,
     /// The paths on which each subject holds something.
-    paths: HashMap<u32, BTreeSet<Box<str>>>,
+    pub(super) paths: Table<u32, Table<Arc<str>, ()>>,
     /// A user's own number first, then those of their groups.
-    users: HashMap<Box<str>, Vec<u32>>,
-    robots: HashMap<Box<str>, Vec<u32>>,
+    pub(super) users: Table<Arc<str>, Vec<u32>>,
+    pub(super) robots: Table<Arc<str>, Vec<u32>>,
     /// Of rules on workloads, as of users.
-    workloads: HashMap<Box<str>, Vec<u32>>,
-    groups: HashMap<Box<str>, u32>,
+    pub(super) workloads: Table<Arc<str>, Vec<u32>>,
+    pub(super) groups: Table<Arc<str>, Group>,
+    pub(super) namespaces: Table<Arc<str>, Visibility>,
+    /// Beside those that are built in, by name.
+    pub(super) roles: Arc<Vec<(String, Permissions)>>,
+    /// Where the configuration gives something to whom.
+    pub(super) configured: Arc<Vec<(Subject, String)>>,
     /// The last number that was given away.
-    next: u32,
-    epoch: i64,
+    pub(super) next: u32,
+    pub(super) epoch: i64,
+    /// When that epoch was made, if that is known.
+    pub(super) mark: Option<i64>,
 }
 
 /// Who the policy takes a principal for: numbers that everybody of that kind has, and their own.
@@ -160,10 +181,6 @@ impl Numbers<'_> {
         let more = self.more.iter().copied().flatten();
         self.common.iter().chain(self.own).chain(more).copied()
     }
-
-    fn has(&self, number: u32) -> bool {
-        self.own.contains(&number) || self.more.iter().any(|more| more.contains(&number))
-    }
 }
 
 impl Policy {
@@ -176,120 +193,6 @@ impl Policy {
             grants: grants.to_vec(),
         };
         Self::compile(&rights, &Rows::default())
-    }
-
-    /// Compiles all rights: those of the configuration, and those in rows. What of the rows cannot be understood, since a newer
-    /// version wrote it, gives nothing.
-    pub(crate) fn compile(rights: &Rights, rows: &Rows) -> Result<Self, GrantError> {
-        let mut policy = Self {
-            epoch: rows.epoch,
-            next: LAST,
-            ..Self::default()
-        };
-        for (group, subject) in &rows.members {
-            let group = policy.number(&Subject::Group(group.clone()));
-            let next = &mut policy.next;
-            match subject {
-                Subject::User(name) => numbers(&mut policy.users, name, next).push(group),
-                Subject::Robot(name) => numbers(&mut policy.robots, name, next).push(group),
-                Subject::Workload(rule) => {
-                    numbers(&mut policy.workloads, rule, next).push(group);
-                }
-                _ => {}
-            }
-        }
-        policy.add(Binding {
-            subject: Subject::LocalAdmin,
-            role: Role::Admin.to_string(),
-            permissions: Role::Admin.permissions(),
-            on: String::new(),
-            conditions: Conditions::default(),
-            origin: Origin::Birth,
-        });
-        for (subject, role, key) in [
-            (Subject::Anonymous, rights.anonymous, "access.anonymous"),
-            (
-                Subject::HtpasswdUsers,
-                rights.htpasswd,
-                "access.htpasswd.role",
-            ),
-        ] {
-            policy.configured(subject, role, "", key)?;
-        }
-        for grant in &rights.grants {
-            let on = check_prefix(grant.on.as_deref().unwrap_or_default())?;
-            let subject = match &grant.who {
-                Who::Anonymous => Subject::Anonymous,
-                Who::User(name) => Subject::User(name.clone()),
-                Who::Robot(name) => Subject::Robot(name.clone()),
-            };
-            policy.configured(subject, grant.role, on, "[[access.grant]]")?;
-        }
-        for binding in &rows.bindings {
-            policy.add(binding.clone());
-        }
-        Ok(policy)
-    }
-
-    fn configured(
-        &mut self,
-        subject: Subject,
-        role: Role,
-        on: &str,
-        key: &'static str,
-    ) -> Result<(), GrantError> {
-        let permissions = role.permissions();
-        if subject == Subject::Anonymous && !permissions.within(Role::Maintainer.permissions()) {
-            return Err(GrantError::AnonymousAdmin);
-        }
-        if role != Role::None {
-            self.add(Binding {
-                subject,
-                role: role.to_string(),
-                permissions,
-                on: on.to_owned(),
-                conditions: Conditions::default(),
-                origin: Origin::Configuration(key),
-            });
-        }
-        Ok(())
-    }
-
-    fn add(&mut self, binding: Binding) {
-        let number = self.number(&binding.subject);
-        let at = u32::try_from(self.bindings.len()).unwrap_or(u32::MAX);
-        let node = match &*binding.on {
-            "" => &mut self.everywhere,
-            on => self.below.entry(on.into()).or_default(),
-        };
-        let held = node.entry(number).or_default();
-        match binding.conditions.is_empty() {
-            true => held.always = held.always | binding.permissions,
-            false => held.sometimes.push(at),
-        }
-        if !binding.on.is_empty() {
-            let paths = self.paths.entry(number).or_default();
-            paths.insert(binding.on.as_str().into());
-        }
-        self.bindings.push(binding);
-    }
-
-    /// The number of a subject, a new one if it has none.
-    fn number(&mut self, subject: &Subject) -> u32 {
-        let next = &mut self.next;
-        match subject {
-            Subject::Anonymous => ANYBODY,
-            Subject::SignedIn => ANYBODY_SIGNED_IN,
-            Subject::HtpasswdUsers => ANYBODY_OF_HTPASSWD,
-            Subject::LocalAdmin => BORN_ADMIN,
-            Subject::Group(name) => *self
-                .groups
-                .entry(name.as_str().into())
-                .or_insert_with(|| take(next)),
-            Subject::User(name) => numbers(&mut self.users, name, next)[0],
-            Subject::Robot(name) => numbers(&mut self.robots, name, next)[0],
-            Subject::Workload(rule) => numbers(&mut self.workloads, rule, next)[0],
-        }
     }
 
     fn numbers(&self, principal: &Principal) -> Numbers<'_> {
@@ -325,12 +228,10 @@ impl Policy {
 
     /// The users and robots whom the configuration names.
     pub fn grantees(&self) -> impl Iterator<Item = &str> {
-        let configured = self
-            .bindings
+        let names: BTreeSet<&str> = self
+            .configured
             .iter()
-            .filter(|binding| matches!(binding.origin, Origin::Configuration(_)));
-        let names: BTreeSet<&str> = configured
-            .filter_map(|binding| match &binding.subject {
+            .filter_map(|(subject, _)| match subject {
                 Subject::User(name) | Subject::Robot(name) => Some(name.as_str()),
                 _ => None,
             })
@@ -343,18 +244,88 @@ impl Policy {
         self.epoch
     }
 
-    /// Every binding, those of the configuration first.
-    pub fn bindings(&self) -> &[Binding] {
-        &self.bindings
+    /// Every binding, in no order.
+    pub fn bindings(&self) -> impl Iterator<Item = &Binding> {
+        let below = self.below.iter().map(|(_, node)| node);
+        let nodes = std::iter::once(&self.everywhere).chain(below);
+        nodes.flat_map(|node| node.iter().flat_map(|(_, held)| &held.all))
     }
 
-    /// The groups that a principal is in.
-    pub(crate) fn groups_of(&self, principal: &Principal) -> BTreeSet<&str> {
-        let own = self.numbers(principal);
+    /// The bindings of a subject on exactly this path.
+    pub(crate) fn held<'a>(
+        &'a self,
+        subject: &Subject,
+        on: &str,
+    ) -> impl Iterator<Item = &'a Binding> + use<'a> {
+        let node = match on {
+            "" => Some(&self.everywhere),
+            on => self.below.get(on),
+        };
+        let number = self.known(subject);
+        let held = node.and_then(|node| number.and_then(|number| node.get(&number)));
+        held.into_iter().flat_map(|held| &held.all)
+    }
+
+    /// Whether there is such a group.
+    pub(super) fn has_group(&self, name: &str) -> bool {
+        self.groups.get(name).is_some_and(|group| group.there)
+    }
+
+    /// The number of a subject, if it has one.
+    pub(super) fn known(&self, subject: &Subject) -> Option<u32> {
+        match subject {
+            Subject::Anonymous => Some(ANYBODY),
+            Subject::SignedIn => Some(ANYBODY_SIGNED_IN),
+            Subject::HtpasswdUsers => Some(ANYBODY_OF_HTPASSWD),
+            Subject::LocalAdmin => Some(BORN_ADMIN),
+            Subject::Group(name) => self.groups.get(name.as_str()).map(|group| group.number),
+            Subject::User(name) => self.users.get(name.as_str()).map(|numbers| numbers[0]),
+            Subject::Robot(name) => self.robots.get(name.as_str()).map(|numbers| numbers[0]),
+            Subject::Workload(rule) => self.workloads.get(rule.as_str()).map(|numbers| numbers[0]),
+        }
+    }
+
+    /// Every binding that one of the numbers has, wherever.
+    fn held_by(&self, numbers: BTreeSet<u32>) -> impl Iterator<Item = &Binding> {
+        numbers.into_iter().flat_map(move |number| {
+            let paths = self.paths.get(&number).into_iter().flat_map(Table::iter);
+            let below = paths.filter_map(move |(path, ())| self.below.get(path)?.get(&number));
+            let held = self.everywhere.get(&number).into_iter().chain(below);
+            held.flat_map(|held| &held.all)
+        })
+    }
+
+    /// Every binding of a subject, wherever, in no order.
+    pub fn bindings_to(&self, subject: &Subject) -> impl Iterator<Item = &Binding> {
+        self.held_by(self.known(subject).into_iter().collect())
+    }
+
+    /// Every binding that reaches a principal, wherever: its own, its groups', and those of everybody, by path.
+    pub fn bindings_of(&self, principal: &Principal) -> Vec<&Binding> {
+        let numbers = self.numbers(principal).iter().collect();
+        let mut bindings: Vec<&Binding> = self.held_by(numbers).collect();
+        bindings.sort_by(|one, other| {
+            let by_subject = (&one.on, &one.subject).cmp(&(&other.on, &other.subject));
+            by_subject.then_with(|| order(one, other))
+        });
+        bindings
+    }
+
+    /// The groups that a user or robot is in.
+    pub(super) fn groups_of(&self, who: &Subject) -> Vec<(String, u32)> {
+        let own = match who {
+            Subject::User(name) => self.users.get(name.as_str()),
+            Subject::Robot(name) => self.robots.get(name.as_str()),
+            Subject::Workload(rule) => self.workloads.get(rule.as_str()),
+            _ => None,
+        };
+        let Some(own) = own.filter(|own| own.len() > 1) else {
+            return Vec::new();
+        };
         let groups = self.groups.iter();
         groups
-            .filter(|(_, number)| own.has(**number))
-            .map(|(name, _)| &**name)
+            .filter(|(_, group)| own[1..].contains(&group.number))
+            .map(|(name, group)| (name.to_string(), group.number))
             .collect()
     }
 
@@ -402,6 +373,38 @@ impl Policy {
                 && self.paths_of(&numbers, &asked).next().is_some())
     }
 
+    /// The tags for which the caller has a permission on a repository.
+    pub fn tag_view(
+        &self,
+        caller: &Caller,
+        permission: Permission,
+        repository: &RepositoryName,
+    ) -> TagView {
+        if self.allow_tags(caller, permission, Some(repository), Tags::All) {
+            return TagView::All;
+        }
+        let mut patterns = Vec::new();
+        if caller.leaves(permission, Some(repository)) {
+            let numbers = self.numbers(&caller.principal);
+            let nodes = self.nodes(Some(repository.as_str()));
+            let held = nodes.flat_map(|node| numbers.iter().filter_map(|one| node.get(&one)));
+            for binding in held.flat_map(|held| &held.all) {
+                let Binding {
+                    permissions,
+                    conditions,
+                    ..
+                } = binding;
+                let counts = conditions
+                    .unmet(&caller.circumstances, Tags::None)
+                    .is_none();
+                if permissions.contains(permission) && counts {
+                    patterns.extend(conditions.tags.clone());
+                }
+            }
+        }
+        TagView::of(patterns)
+    }
+
     /// What lies on the way to a path, from everywhere down.
     fn nodes<'a>(&'a self, path: Option<&'a str>) -> impl Iterator<Item = &'a Node> {
         let borders = path.into_iter().flat_map(|path| {
@@ -421,24 +424,12 @@ impl Policy {
             let mine = |number: &u32| numbers.iter().any(|own| own == *number);
             return node
                 .iter()
-                .any(|(number, held)| mine(number) && self.held_gives(held, asked));
+                .any(|(number, held)| mine(number) && held.gives(asked));
         }
         numbers
             .iter()
             .filter_map(|number| node.get(&number))
-            .any(|held| self.held_gives(held, asked))
-    }
-
-    fn held_gives(&self, held: &Held, asked: &Asked<'_>) -> bool {
-        held.always.contains(asked.permission)
-            || held.sometimes.iter().any(|&at| {
-                let binding = &self.bindings[at as usize];
-                binding.permissions.contains(asked.permission)
-                    && binding
-                        .conditions
-                        .unmet(asked.circumstances, asked.tags)
-                        .is_none()
-            })
+            .any(|held| held.gives(asked))
     }
 
     /// The paths on which one of the numbers gives what is asked for; a path may come several times.
@@ -448,10 +439,10 @@ impl Policy {
         asked: &'a Asked<'a>,
     ) -> impl Iterator<Item = &'a str> {
         numbers.iter().flat_map(move |number| {
-            let paths = self.paths.get(&number).into_iter().flatten();
-            paths.map(|path| &**path).filter(move |path| {
+            let paths = self.paths.get(&number).into_iter().flat_map(Table::iter);
+            paths.map(|(path, ())| &**path).filter(move |path| {
                 let held = self.below.get(*path).and_then(|node| node.get(&number));
-                held.is_some_and(|held| self.held_gives(held, asked))
+                held.is_some_and(|held| held.gives(asked))
             })
         })
     }
@@ -489,37 +480,40 @@ impl Policy {
         )
     }
 
-    /// The bindings that could matter to a principal on a path, from everywhere down, whatever their conditions.
+    /// The bindings that could matter to a principal on a path, from everywhere down, whatever their conditions. Costs what the
+    /// decision costs, and these.
     pub(crate) fn reaching<'a>(
         &'a self,
         principal: &Principal,
         path: &'a str,
     ) -> impl Iterator<Item = &'a Binding> {
-        self.reaching_among(principal, path, usize::MAX)
-    }
-
-    /// The same of the first so many bindings.
-    pub(super) fn reaching_among<'a>(
-        &'a self,
-        principal: &Principal,
-        path: &'a str,
-        most: usize,
-    ) -> impl Iterator<Item = &'a Binding> {
-        let numbers = self.numbers(principal);
-        let mine: BTreeSet<u32> = numbers.iter().collect();
-        self.bindings.iter().take(most).filter(move |binding| {
-            let number = match &binding.subject {
-                Subject::Anonymous => Some(ANYBODY),
-                Subject::SignedIn => Some(ANYBODY_SIGNED_IN),
-                Subject::HtpasswdUsers => Some(ANYBODY_OF_HTPASSWD),
-                Subject::LocalAdmin => Some(BORN_ADMIN),
-                Subject::Group(name) => self.groups.get(&**name).copied(),
-                Subject::User(name) => self.users.get(&**name).map(|numbers| numbers[0]),
-                Subject::Robot(name) => self.robots.get(&**name).map(|numbers| numbers[0]),
-                Subject::Workload(rule) => self.workloads.get(&**rule).map(|numbers| numbers[0]),
-            };
-            number.is_some_and(|number| mine.contains(&number)) && is_within(path, &binding.on)
+        let numbers: BTreeSet<u32> = self.numbers(principal).iter().collect();
+        let path = Some(path).filter(|path| !path.is_empty());
+        self.nodes(path).flat_map(move |node| {
+            let mut held: Vec<_> = numbers.iter().filter_map(|one| node.get(one)).collect();
+            // Numbers are given in another order elsewhere; all replicas shall name the same reason.
+            held.sort_by(|one, other| match (one.all.first(), other.all.first()) {
+                (Some(one), Some(other)) => order(one, other),
+                _ => std::cmp::Ordering::Equal,
+            });
+            #[cfg(test)]
+            looks::add(numbers.len());
+            held.into_iter().flat_map(|held| &held.all)
         })
+    }
+}
+
+impl Held {
+    fn gives(&self, asked: &Asked<'_>) -> bool {
+        self.always.contains(asked.permission)
+            || self.sometimes
+                && self.all.iter().any(|binding| {
+                    binding.permissions.contains(asked.permission)
+                        && binding
+                            .conditions
+                            .unmet(asked.circumstances, asked.tags)
+                            .is_none()
+                })
     }
 }
 
@@ -553,7 +547,7 @@ struct Asked<'a> {
 }
 
 /// What of tags a permission is about when no tag is named: what deletes may take any number of them along.
-pub(crate) const fn usual_tags(permission: Permission) -> Tags<'static> {
+pub const fn usual_tags(permission: Permission) -> Tags<'static> {
     match permission {
         Permission::Delete => Tags::All,
         _ => Tags::None,
@@ -566,20 +560,6 @@ pub(crate) fn is_within(path: &str, prefix: &str) -> bool {
         || path
             .strip_prefix(prefix)
             .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-}
-
-fn take(next: &mut u32) -> u32 {
-    *next += 1;
-    *next
-}
-
-/// The numbers of a user or robot, its own one first.
-fn numbers<'a>(
-    map: &'a mut HashMap<Box<str>, Vec<u32>>,
-    name: &str,
-    next: &mut u32,
-) -> &'a mut Vec<u32> {
-    map.entry(name.into()).or_insert_with(|| vec![take(next)])
 }
 
 /// A prefix as it is kept: without a slash at its end.

@@ -6,6 +6,7 @@
 //! keys; whoever keeps a secret that has to be read again later seals it here.
 
 use std::fmt;
+use std::sync::Arc;
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use aws_lc_rs::hmac;
@@ -13,9 +14,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest as _, Sha256};
 use wharf_meta::access::workload;
-use wharf_meta::{Meta, setting, signing_key};
+use wharf_meta::{Meta, SECRET_KEY, setting, signing_key};
 
 use super::secret::random_bytes;
+use super::tag_view::Places;
 use crate::Result;
 
 /// Bytes of a key.
@@ -24,8 +26,6 @@ const LENGTH: usize = 32;
 const NAME: usize = 8;
 /// What sealed values begin with; no DER, JSON or PEM does.
 const MAGIC: &[u8; 4] = b"\0wk1";
-/// The setting that names the key with which this database's secrets are sealed.
-const SETTING: &str = "secret_key";
 
 /// A key that seals and opens.
 struct SecretKey {
@@ -33,6 +33,8 @@ struct SecretKey {
     key: LessSafeKey,
     /// Another key made of it, which authenticates the audit log and nothing else.
     log: hmac::Key,
+    /// Another one, which hides places in lists and nothing else.
+    places: Arc<LessSafeKey>,
 }
 
 /// Keys from outside the metadata store; the first one seals.
@@ -64,12 +66,15 @@ pub(crate) enum Closed {
     Damaged,
 }
 
+/// What to do where the key that is needed is not there.
+pub const KEY_CURE: &str = "give the right file (the first start made `secret.key` in its data folder; all replicas need the same one, \
+     named by `access.secret_key_file`), or, when the key is lost, begin anew with `wharf admin forget-secrets`: whoever holds a token \
+     signs in again";
+
 /// The database belongs to another key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "`access.secret_key_file`: the secrets in the database are sealed with the key {theirs}, and this process has {ours}; give all \
-     replicas the same file (the first one made `secret.key` in its data folder). When the key is lost, `wharf admin forget-secrets` \
-     begins anew: whoever holds a token signs in again"
+    "the secrets in the database are sealed with the key {theirs}, and this process has the key {ours}; {KEY_CURE}"
 )]
 pub struct OtherKey {
     theirs: String,
@@ -99,11 +104,15 @@ impl SecretKey {
         name.copy_from_slice(&digest[..NAME]);
         let key = UnboundKey::new(&AES_256_GCM, &bytes).ok()?;
         let log = hmac::Key::new(hmac::HMAC_SHA256, &bytes);
+        let places = hmac::sign(&log, b"wharf places in lists 1");
         let log = hmac::sign(&log, b"wharf audit log 1");
         Some(Self {
             name,
             key: LessSafeKey::new(key),
             log: hmac::Key::new(hmac::HMAC_SHA256, log.as_ref()),
+            places: Arc::new(LessSafeKey::new(
+                UnboundKey::new(&AES_256_GCM, places.as_ref()).ok()?,
+            )),
         })
     }
 }
@@ -156,11 +165,27 @@ impl SecretKeys {
         self.0.iter().map(|key| key.log.clone()).collect()
     }
 
+    /// What hides places in lists.
+    pub(crate) fn of_places(&self) -> Places {
+        Places::new(self.0.iter().map(|key| key.places.clone()).collect())
+    }
+
     fn standing(&self, name: &str) -> Standing {
         match self.0.iter().position(|key| hex(&key.name) == name) {
             Some(0) => Standing::Ours,
             Some(_) => Standing::Earlier,
             None => Standing::Unknown,
+        }
+    }
+
+    /// Whether they open what is sealed with the key of that name.
+    pub fn expect(&self, theirs: &str) -> std::result::Result<(), OtherKey> {
+        match self.standing(theirs) {
+            Standing::Ours | Standing::Earlier => Ok(()),
+            Standing::Unknown => Err(OtherKey {
+                theirs: theirs.to_owned(),
+                ours: self.name(),
+            }),
         }
     }
 
@@ -209,14 +234,12 @@ pub(crate) fn purpose(kid: &str) -> String {
     format!("signing-key/{kid}")
 }
 
-/// Makes sure that the database's secrets can be opened, and are sealed with the first key: once, at a start.
-///
-/// Where one process has the database for itself, secrets that nobody can open are forgotten: a restored backup begins anew.
-/// Where several use it, that would end the tokens of those that can.
+/// Makes sure that the database's secrets can be opened, and are sealed with the first key: once, at a start. What another key
+/// sealed is never forgotten by itself: that key may only have been left out this time.
 pub(super) async fn settle(meta: &Meta, keys: &SecretKeys) -> Result<(), super::AccessError> {
     let ours = keys.name();
     let ensure = setting::Ensure {
-        key: SETTING.to_owned(),
+        key: SECRET_KEY.to_owned(),
         value: ours.clone(),
     };
     let theirs = meta.write(ensure).await.map_err(crate::Error::from)?;
@@ -227,21 +250,12 @@ pub(super) async fn settle(meta: &Meta, keys: &SecretKeys) -> Result<(), super::
             to = ours,
             "the secrets in the database are sealed with the new secret key"
         ),
-        Standing::Unknown if meta.is_shared() => return Err(OtherKey { theirs, ours }.into()),
-        Standing::Unknown => {
-            tracing::warn!(
-                from = theirs,
-                to = ours,
-                "the secrets in the database are sealed with a secret key that is not given, and are forgotten: whoever holds a \
-                 token signs in again"
-            );
-            forget(meta).await?;
-        }
+        Standing::Unknown => return Err(OtherKey { theirs, ours }.into()),
     }
     reseal(meta, keys).await?;
     if theirs != ours {
         let put = setting::Put {
-            key: SETTING.to_owned(),
+            key: SECRET_KEY.to_owned(),
             value: ours,
         };
         meta.write(put).await.map_err(crate::Error::from)?;
@@ -313,7 +327,7 @@ pub async fn forget(meta: &Meta) -> Result<()> {
         }
     }
     meta.write(setting::Remove {
-        key: SETTING.to_owned(),
+        key: SECRET_KEY.to_owned(),
     })
     .await?;
     Ok(())

@@ -12,6 +12,8 @@ use crate::registry::Registry;
 pub const MOST_PAGE: usize = 1_000;
 /// Most entries that are looked at for one page; what is not found among them comes with the next.
 pub const MOST_SCANNED: usize = 5_000;
+/// So many bytes of entries are one page, but for the last that is put in: a thousand entries may be large.
+const MOST_BYTES: usize = 4 << 20;
 /// So many are read at once.
 const CHUNK: usize = 500;
 
@@ -52,6 +54,20 @@ pub struct Page {
 fn is_within(path: &str, on: &str) -> bool {
     let below = path.strip_prefix(on);
     on.is_empty() || below.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// About as much as it takes in an answer.
+fn size(entry: &EntryRow) -> usize {
+    let named = [&entry.repository, &entry.digest, &entry.tag];
+    let named = named.into_iter().flatten().map(String::len);
+    let texts = [
+        &entry.action,
+        &entry.principal,
+        &entry.credential,
+        &entry.address,
+    ];
+    let texts = texts.into_iter().map(String::len);
+    entry.detail.len() + named.chain(texts).sum::<usize>()
 }
 
 impl Query {
@@ -112,7 +128,7 @@ pub async fn page(registry: &Registry, query: &Query) -> Result<Page> {
         (None, _) => {}
     }
     let mut page = Page::default();
-    let mut scanned = 0;
+    let (mut scanned, mut bytes) = (0, 0);
     loop {
         let chunk = PageOp {
             about: query.about(),
@@ -127,11 +143,12 @@ pub async fn page(registry: &Registry, query: &Query) -> Result<Page> {
         for row in rows {
             let place = (row.at, row.seq);
             if query.takes(&row) {
-                if page.entries.len() == limit {
+                if page.entries.len() == limit || bytes >= MOST_BYTES {
                     let last = page.entries.last();
                     page.next = last.map(|entry| (entry.at, entry.seq));
                     return Ok(page);
                 }
+                bytes += size(&row);
                 page.entries.push(row);
             }
             match query.latest_first {

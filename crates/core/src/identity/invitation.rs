@@ -10,9 +10,10 @@ use wharf_meta::principal;
 use super::user::{administers, check_new_name, local};
 use super::{DAY, IdentityError, Made, Result};
 use crate::access::{
-    ADMIN, Changer, Form, Granting, OPERATOR, Password, Principal, SecretKind, Subject,
-    check_password, form, hash_secret, new_secret, random_id,
+    ADMIN, Caller, Changer, Circumstances, Form, Granting, OPERATOR, Password, Principal,
+    SecretKind, Subject, check_password, form, hash_secret, new_secret, random_id,
 };
+use crate::audit::{Kind, Sight};
 use crate::registry::Registry;
 
 /// How long one is good that nobody said more of, in ms.
@@ -141,11 +142,50 @@ async fn give(
 }
 
 /// Accepts an invitation: its user has this password from now on. Gives the user's name. Whoever invited must still be there.
+///
+/// Who comes from the network may try as often as passwords may be tried from there, and wrong secrets are in the audit log;
+/// `None` is the admin socket.
 pub async fn accept_invitation(
     registry: &Registry,
+    came: Option<Circumstances>,
     secret: &Password,
     password: Password,
 ) -> Result<String> {
+    let Some(came) = came else {
+        return accept(registry, secret, password).await;
+    };
+    let accepted = match registry.access.admit_guess(came.address) {
+        Ok(()) => accept(registry, secret, password).await,
+        Err(limited) => Err(limited.into()),
+    };
+    let sight = match &accepted {
+        Err(IdentityError::Limited(limited)) => limited.sight(),
+        Err(IdentityError::Unknown(_)) => wrong_guess(came),
+        _ => return accepted,
+    };
+    let request = wharf_meta::origin::current();
+    let request = request.as_ref().map_or("", |origin| &origin.request);
+    registry.audit.note(sight, came.at, request);
+    accepted
+}
+
+/// A secret that is none, as it is noted. What was sent is not.
+fn wrong_guess(came: Circumstances) -> Sight {
+    let origin = Caller::anonymous().under(came).origin("");
+    Sight {
+        kind: Kind::Refuse,
+        principal: origin.actor,
+        credential: origin.credential,
+        address: came.address,
+        repository: None,
+        digest: None,
+        tag: None,
+        asked: "invitation".to_owned(),
+        reason: "there is no such invitation".to_owned(),
+    }
+}
+
+async fn accept(registry: &Registry, secret: &Password, password: Password) -> Result<String> {
     // A made up one costs no look-up; 190 random bits are not guessed.
     if form(secret.reveal()) != Form::Whole {
         return Err(gone());
@@ -186,13 +226,13 @@ async fn stands(registry: &Registry, inviter: &str) -> Result<bool> {
     let Some(source) = registry.access.user_source(inviter).await? else {
         return Ok(false);
     };
-    let caller = crate::access::Caller::direct(Principal::User {
+    let caller = Caller::direct(Principal::User {
         name: inviter.into(),
         source,
     });
-    let came = crate::access::Circumstances {
+    let came = Circumstances {
         sign_in: crate::access::SignIn::Password,
-        ..crate::access::Circumstances::new(None, registry.clock.now_ms())
+        ..Circumstances::new(None, registry.clock.now_ms())
     };
     let caller = caller.under(came);
     Ok(administers(registry, Changer::Caller(&caller)).is_ok())

@@ -16,7 +16,7 @@ mod user;
 use wharf_meta::credential::{CredentialRow, Listed};
 use wharf_meta::principal;
 
-use crate::access::{ChangeError, NetworkError, Password, PasswordRule, ScopeError};
+use crate::access::{ChangeError, Limited, NetworkError, Password, PasswordRule, ScopeError};
 use crate::access::{SecretKind, hash_secret, new_secret, random_id};
 use crate::error::Error;
 use crate::registry::Registry;
@@ -65,6 +65,9 @@ pub enum IdentityError {
     /// What it holds cannot be taken or given.
     #[error(transparent)]
     Rights(#[from] ChangeError),
+    /// Too many tries from that address.
+    #[error(transparent)]
+    Limited(#[from] Limited),
     /// The metadata store failed.
     #[error(transparent)]
     Store(#[from] Error),

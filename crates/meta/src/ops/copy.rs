@@ -105,6 +105,7 @@ pub(crate) static TABLES: &[Table] = &[
     table("refresh_token", 1, PAGE, &["hash", "subject", "credential", "created_at"]),
     table("setting", 1, PAGE, &["key", "value"]),
     table("namespace", 1, PAGE, &["path", "visibility", "created_at", "created_by"]),
+    table("access_change", 5, PAGE, &["epoch", "part", "place", "kind", "name", "at"]),
     table("access_group", 1, PAGE, &["name", "created_at", "created_by"]),
     table("group_member", 3, PAGE, &["group_name", "kind", "name", "added_at", "added_by"]),
     table("access_role", 1, PAGE, &["name", "permissions", "created_at", "created_by"]),

@@ -4,6 +4,7 @@
 //! test the query plans of all statements that it ran are checked, so that no operation reads more than it gives.
 
 pub mod access;
+pub mod access_change;
 pub mod audit;
 pub mod blob;
 pub mod collect;
@@ -351,7 +352,7 @@ macro_rules! meta_suite {
             manifest: [get_by_tag_and_digest, missing_and_sizes, children_and_blobs, expectations,
                 delete_and_revive, delete_with_many_tags, large_index_in_parts, pins_hold_and_expire,
                 limits_are_refused, outcomes_leave_nothing, media_type_follows_the_last_push],
-            tag: [pages, versions_survive_deletion, history, several_tags_at_once, who_may_make_and_not_move,
+            tag: [pages, between, versions_survive_deletion, history, several_tags_at_once, who_may_make_and_not_move,
                 one_publisher_makes_a_tag, standing],
             referrer: [pages_and_filters, gone_with_their_manifest],
             repository: [pages_within_prefixes, totals],
@@ -363,6 +364,8 @@ macro_rules! meta_suite {
                 the_last_owner_stays, the_last_administrator_stays, who_is_locked_out_does_not_count,
                 two_who_remove_each_other, bindings_that_ended_are_forgotten,
                 an_owner_and_a_member_leave_at_once, large_groups_go_in_steps],
+            access_change: [each_change_says_what_it_was_about, the_list_of_changes_is_bounded,
+                whoever_takes_the_named_parts_has_all],
             audit: [places_are_given_once, of_many_one_appends, the_oldest_are_cut_off, pages_by_time,
                 origins_travel_with_operations],
             pairs: [serially],

@@ -22,7 +22,6 @@ use wharf_oci::RepositoryName;
 use crate::api::operator_origin;
 use crate::config::{self, Inputs};
 
-pub use self::audit::{Asked, AuditCommand, AuditPage, AuditReply, Checked, EntryView, Found};
 pub use self::client::{CallError, call};
 pub use self::server::{AdminServer, start};
 pub use self::status::{Health, ReplicaView};
@@ -62,8 +61,6 @@ pub enum Command {
     },
     /// Jobs, collection, undelete.
     Upkeep(Upkeep),
-    /// Who did what.
-    Audit(AuditCommand),
     /// A look for bytes that no row names.
     StorageReindex {
         /// These are to hold them; without any, they are only listed.
@@ -85,7 +82,6 @@ impl Command {
             Self::BackupCreate { .. } => "backup-create",
             Self::StorageVerify { .. } => "storage-verify",
             Self::Upkeep(_) => "upkeep",
-            Self::Audit(_) => "audit",
             Self::StorageCopy { .. } => "storage-copy",
             Self::StorageReindex { .. } => "storage-reindex",
         }
@@ -127,8 +123,6 @@ pub enum Reply {
     Verified(Verified),
     /// To [`Command::Upkeep`].
     Upkeep(UpkeepReply),
-    /// To [`Command::Audit`].
-    Audit(AuditReply),
     /// To [`Command::StorageReindex`].
     Reindexed(Reindexed),
 }
@@ -328,9 +322,6 @@ impl Operator {
             Command::Upkeep(upkeep) => Ok(Reply::Upkeep(
                 upkeep::execute(&self.registry, upkeep).await?,
             )),
-            Command::Audit(command) => {
-                Ok(Reply::Audit(audit::execute(&self.registry, command).await?))
-            }
             Command::StorageVerify { deep } => {
                 // Otherwise clients would be told that damaged blobs exist, and never push them again.
                 let depth = verify::Depth {

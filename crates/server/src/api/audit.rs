@@ -9,23 +9,22 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::{IntoParams, ToSchema};
 use wharf_core::access::Permission;
-use wharf_core::audit::{self, Place, Query as Asked};
+use wharf_core::audit::{self, EntryRow, Place, Query as Asked, Report};
 use wharf_oci::RepositoryName;
 
 use super::Shared;
-use super::arguments::Query;
+use super::arguments::{Body, Query};
 use super::page::{Page, Wanted, cursor};
 use super::problem::{Kind, Problem, Refusals};
 use super::time::Time;
 use super::visitor::Visitor;
-use crate::admin::EntryView;
 
 /// The media type of an export.
 const JSON_LINES: &str = "application/jsonl";
 
 /// An entry of the audit log
 #[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct Entry {
+pub(super) struct Entry {
     /// Its place in the log: one more than the one's before
     seq: i64,
     /// When it happened
@@ -70,26 +69,38 @@ pub(crate) struct Entry {
     hash: String,
 }
 
-impl From<EntryView> for Entry {
-    fn from(view: EntryView) -> Self {
+impl From<EntryRow> for Entry {
+    fn from(row: EntryRow) -> Self {
+        let mut detail: Map<String, Value> = serde_json::from_str(&row.detail).unwrap_or_default();
+        let text = |value: Option<Value>| match value {
+            Some(Value::String(text)) if !text.is_empty() => Some(text),
+            _ => None,
+        };
+        // A tag's move has words of its own, which readers of events know.
+        let moved = row.action.starts_with("tag.");
+        let (before, after) = match moved {
+            true => (detail.remove("from"), detail.remove("to")),
+            false => (detail.remove("before"), detail.remove("after")),
+        };
+        let count = detail.remove("count").and_then(|count| count.as_u64());
         Self {
-            seq: view.seq,
-            time: Time(view.at),
-            principal: view.principal,
-            credential: view.credential,
-            address: view.address,
-            request: view.request,
-            action: view.action,
-            repository: view.repository,
-            digest: view.digest,
-            tag: view.tag,
-            decision: view.decision,
-            rule: view.rule,
-            before: view.before,
-            after: view.after,
-            count: view.count,
-            detail: view.detail,
-            hash: view.hash,
+            seq: row.seq,
+            time: Time(row.at),
+            principal: row.principal,
+            credential: row.credential,
+            address: row.address,
+            request: row.request,
+            action: row.action,
+            repository: row.repository,
+            digest: row.digest,
+            tag: row.tag,
+            decision: text(detail.remove("decision")).unwrap_or_else(|| "allowed".to_owned()),
+            rule: text(detail.remove("rule")),
+            before: before.unwrap_or_default(),
+            after: after.unwrap_or_default(),
+            count: count.unwrap_or(1),
+            detail,
+            hash: row.hash.iter().map(|byte| format!("{byte:02x}")).collect(),
         }
     }
 }
@@ -186,9 +197,8 @@ fn query(
 async fn found(state: &Shared, asked: &Asked) -> Result<(Vec<Entry>, Option<String>), Problem> {
     let origin = wharf_meta::origin::current().map(|origin| (*origin).clone());
     let page = audit::read(&state.registry, asked, origin.unwrap_or_default()).await?;
-    let entries = page.entries.into_iter().map(EntryView::from);
     let next = page.next.map(|(at, seq)| cursor(&format!("{at} {seq}")));
-    Ok((entries.map(Entry::from).collect(), next))
+    Ok((page.entries.into_iter().map(Entry::from).collect(), next))
 }
 
 /// List entries of the audit log
@@ -241,4 +251,137 @@ pub(super) async fn export(
         headers.insert(LINK, link);
     }
     Ok(response)
+}
+
+/// What the check is to find besides
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Verify {
+    /// The end of the log as an earlier check told it: place and hash. It shows whether the log was put back to an older state
+    #[schema(example = "1234:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08")]
+    expect: Option<String>,
+}
+
+/// What a check of the audit log has found
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Verified {
+    /// Nothing is wrong
+    whole: bool,
+    /// Entries looked at
+    entries: u64,
+    /// The place of the first one that should be there; 0: none ever was
+    first: i64,
+    /// The place of the last one
+    last: i64,
+    /// The last one's place and hash, to be kept elsewhere and given as `expect` later; absent of an empty log
+    #[serde(skip_serializing_if = "Option::is_none")]
+    end: Option<String>,
+    /// What is wrong, by place: the first hundred
+    findings: Vec<Finding>,
+    /// How much is wrong
+    bad: u64,
+    /// Entries that were signed with an earlier secret key; the chain up to the signed end vouches for them
+    by_other_key: u64,
+}
+
+/// Something that is wrong with the audit log
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Finding {
+    /// The place of the entry
+    seq: i64,
+    /// What is wrong with it
+    #[schema(example = "was changed")]
+    what: String,
+}
+
+impl From<Report> for Verified {
+    fn from(report: Report) -> Self {
+        let findings = report.findings.into_iter();
+        let end = (report.last > 0).then(|| format!("{}:{}", report.last, report.head));
+        Self {
+            whole: report.bad == 0,
+            entries: report.entries,
+            first: report.first,
+            last: report.last,
+            end,
+            findings: findings
+                .map(|audit::Finding { seq, what }| Finding { seq, what })
+                .collect(),
+            bad: report.bad,
+            by_other_key: report.by_other_key,
+        }
+    }
+}
+
+/// A place and its hash, as a check tells them.
+fn noted(text: &str) -> Option<(i64, String)> {
+    let (place, hash) = text.split_once(':')?;
+    let hex = hash.len() == 64 && hash.bytes().all(|byte| byte.is_ascii_hexdigit());
+    Some((place.parse().ok()?, hash.to_ascii_lowercase())).filter(|(place, _)| hex && *place > 0)
+}
+
+/// Check that nobody altered, removed, moved or cut off an entry of the audit log
+///
+/// Looks at all of it, so it is for those with the right `read-audit` everywhere. One check at a time.
+#[utoipa::path(
+    post, path = "/api/v1/audit/verify", operation_id = "verify_audit", tag = "registry", request_body = Verify,
+    responses((status = 200, description = "What was found", body = Verified), Refusals)
+)]
+pub(super) async fn verify(
+    state: Shared,
+    visitor: Visitor,
+    Body(Verify { expect }): Body<Verify>,
+) -> Result<Json<Verified>, Problem> {
+    let access = &state.registry.access;
+    if let Err(problem) = visitor.may(access, Permission::ReadAudit) {
+        let of_some = visitor.prefixes(access, Permission::ReadAudit);
+        let of_some = of_some.is_none_or(|prefixes| !prefixes.is_empty());
+        return Err(match problem.is_forbidden() && of_some {
+            true => Problem::new(
+                Kind::Forbidden,
+                "the check looks at every entry of the registry, and you may read those of some namespaces",
+            )
+            .with_cure("list and export show what you may read; whoever is auditor everywhere can check all of it (wharf grant NAME auditor)"),
+            false => problem,
+        });
+    }
+    let expect = expect.map(|text| {
+        noted(&text).ok_or_else(|| {
+            let text = "write it as an earlier check told it: 1234:<64 hex digits>";
+            Problem::invalid("expect", text)
+        })
+    });
+    let expect = expect.transpose()?;
+    let Ok(_alone) = state.verifying.try_lock() else {
+        let told = "another check of the audit log is under way";
+        return Err(Problem::new(Kind::Conflict, told).with_cure("try again when it is over"));
+    };
+    audit::command(&state.registry, "audit.verify", serde_json::json!({})).await;
+    audit::seal_if_possible(&state.registry).await;
+    let report = audit::verify(&state.registry, expect.as_ref()).await?;
+    Ok(Json(report.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_noted_end_is_a_place_and_a_hash() {
+        let hash = "ab".repeat(32);
+        assert_eq!(noted(&format!("12:{hash}")), Some((12, hash.clone())));
+        let upper = format!("12:{}", hash.to_uppercase());
+        assert_eq!(noted(&upper), Some((12, hash.clone())));
+        for wrong in [
+            "",
+            "12",
+            "12:ab",
+            &format!("x:{hash}"),
+            &format!("0:{hash}"),
+            &format!("-1:{hash}"),
+            &format!("12:{}", "zz".repeat(32)),
+        ] {
+            assert_eq!(noted(wrong), None, "{wrong}");
+        }
+    }
 }

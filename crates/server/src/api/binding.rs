@@ -100,8 +100,7 @@ pub(super) async fn bindings(
     let mut listed = match &who {
         Some(who) => match who.parse().map_err(|error| wrong("who")(&error))? {
             subject @ (Subject::Group(_) | Subject::SignedIn) => {
-                let all = policy.bindings().iter();
-                all.filter(|binding| binding.subject == subject).collect()
+                policy.bindings_to(&subject).collect()
             }
             _ => policy.bindings_of(&caller(&registry.access, who).await?.0.principal),
         },

@@ -124,6 +124,7 @@ pub(super) fn refused(error: IdentityError) -> Problem {
     let kind = match error {
         IdentityError::Store(error) => return error.into(),
         IdentityError::Rights(error) => return rights_refused(error),
+        IdentityError::Limited(limited) => return limited.into(),
         IdentityError::Differs => return condition::changed(),
         IdentityError::Unknown(_) => Kind::NotFound,
         IdentityError::Taken(_) => Kind::Conflict,

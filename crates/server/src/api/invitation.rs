@@ -183,18 +183,20 @@ pub(super) struct Accepted {
 
 /// Accept an invitation
 ///
-/// Whoever has it needs no other credentials. It is good once; a password that will not do leaves it as it is.
+/// Whoever has it needs no other credentials. It is good once; a password that will not do leaves it as it is. Each try counts as
+/// a sign-in from its address.
 #[utoipa::path(
     post, path = "/api/v1/invitations/accept", operation_id = "accept_invitation", tag = "identities", security(()),
     request_body = Accept, responses((status = 201, description = "There is a user now", body = Accepted), Refusals)
 )]
 pub(super) async fn accept(
     state: Shared,
+    visitor: Visitor,
     Body(Accept { secret, password }): Body<Accept>,
 ) -> Result<Response, Problem> {
     let registry = &state.registry;
     let (secret, password) = (Password::new(secret), Password::new(password));
-    let name = identity::accept_invitation(registry, &secret, password).await;
+    let name = identity::accept_invitation(registry, visitor.came(), &secret, password).await;
     let name = name.map_err(refused)?;
     tracing::info!(user = name, "an invitation was accepted");
     Ok(created(Accepted { name }))

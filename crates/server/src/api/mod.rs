@@ -51,7 +51,6 @@ use wharf_core::Registry;
 use wharf_core::access::{AuthFailure, Caller, Circumstances};
 use wharf_core::audit::{Kind, Sight, given};
 
-pub(crate) use self::audit::Entry;
 use self::problem::Problem;
 use self::visitor::Visitor;
 pub(crate) use self::visitor::operator_origin;
@@ -78,6 +77,8 @@ pub enum Door {
 #[derive(Debug)]
 struct State {
     registry: Arc<Registry>,
+    /// Held while the audit log is checked: that reads all of it.
+    verifying: tokio::sync::Mutex<()>,
 }
 
 /// The router's own view of [`State`].
@@ -94,7 +95,10 @@ pub struct Api {
 impl Api {
     /// Over this registry; `metrics` counts refused sign-ins.
     pub fn new(registry: Arc<Registry>, metrics: Option<Arc<Metrics>>) -> Self {
-        let state = Arc::new(State { registry });
+        let state = Arc::new(State {
+            registry,
+            verifying: tokio::sync::Mutex::default(),
+        });
         let (router, _) = resources().split_for_parts();
         Self {
             router: router.with_state(state.clone()),
@@ -152,7 +156,7 @@ impl Api {
             (Door::Socket, _) => Visitor::root(),
             (Door::Network, true) => {
                 self.count(&request, None)?;
-                Visitor::nobody()
+                Visitor::nobody(self.came(&request))
             }
             (Door::Network, false) => {
                 refuse_other_sites(&request)?;
@@ -216,6 +220,9 @@ impl Api {
                 (Kind::SignIn, origin.actor, origin.credential, String::new())
             }
             Ok(_) | Err(AuthFailure::Store(_)) => return,
+            Err(AuthFailure::Limited(limited)) => {
+                return self.state.registry.audit.note(limited.sight(), came.at, id);
+            }
             Err(failure) => (Kind::Refuse, given(name), String::new(), failure.told()),
         };
         let sight = Sight {
@@ -239,21 +246,24 @@ impl Api {
 
     /// Counts a request for whoever sends it; `None`: it is not known who does.
     fn count(&self, request: &Request, visitor: Option<&Visitor>) -> Result<(), Problem> {
-        let address = request.peer.addr.map(|peer| peer.ip());
-        let came = Circumstances::new(address, self.state.registry.clock.now_ms());
-        let nobody = Caller::anonymous().under(came);
+        let nobody = Caller::anonymous().under(self.came(request));
         let caller = match visitor {
             Some(Visitor::Root) => return Ok(()),
             Some(Visitor::Caller(caller)) => caller,
             None => &nobody,
         };
-        Ok(request.count(&self.state.registry.access, caller, None)?)
+        Ok(request.count(&self.state.registry, caller, None)?)
+    }
+
+    /// From where and when.
+    fn came(&self, request: &Request) -> Circumstances {
+        let address = request.peer.addr.map(|peer| peer.ip());
+        Circumstances::new(address, self.state.registry.clock.now_ms())
     }
 
     async fn authenticate(&self, request: &Request) -> Result<Visitor, Problem> {
         let access = &self.state.registry.access;
-        let address = request.peer.addr.map(|peer| peer.ip());
-        let came = Circumstances::new(address, self.state.registry.clock.now_ms());
+        let came = self.came(request);
         let (name, who) = visitor::authenticate(access, &request.headers, came).await;
         self.note_sign_in(came, request.id.as_str(), who.as_ref(), &name);
         who.map_err(|failure| {
@@ -309,6 +319,7 @@ fn resources() -> OpenApiRouter<Arc<State>> {
         .routes(routes!(explain::explain))
         .routes(routes!(audit::list))
         .routes(routes!(audit::export))
+        .routes(routes!(audit::verify))
         .routes(routes!(group::groups))
         .routes(routes!(group::make_group, group::remove_group))
         .routes(routes!(group::add_member, group::remove_member))

@@ -12,11 +12,11 @@ use http::HeaderMap;
 use http::header::{AUTHORIZATION, HeaderValue};
 use http::request::Parts;
 use wharf_core::access::{
-    Access, AuthFailure, Caller, Circumstances, Decision, INVALID_TOKEN, Permission,
-    read_authorization,
+    Access, AuthFailure, Caller, Circumstances, Decision, INVALID_TOKEN, Permission, TagView, Tags,
+    read_authorization, usual_tags,
 };
 use wharf_meta::Origin;
-use wharf_oci::{Authorization, RepositoryName};
+use wharf_oci::{Authorization, RepositoryName, Tag};
 
 use super::problem::{Kind, Problem};
 
@@ -71,8 +71,8 @@ impl Visitor {
     }
 
     /// Nobody was asked who they are.
-    pub(super) fn nobody() -> Self {
-        Self::Caller(Arc::new(Caller::anonymous()))
+    pub(super) fn nobody(came: Circumstances) -> Self {
+        Self::Caller(Arc::new(Caller::anonymous().under(came)))
     }
 
     /// The name that rows, events and log lines record.
@@ -80,6 +80,14 @@ impl Visitor {
         match self {
             Self::Root => OPERATOR,
             Self::Caller(caller) => caller.principal.name(),
+        }
+    }
+
+    /// From where they come, and when; `None`: through the admin socket.
+    pub(super) fn came(&self) -> Option<Circumstances> {
+        match self {
+            Self::Root => None,
+            Self::Caller(caller) => Some(caller.circumstances),
         }
     }
 
@@ -97,12 +105,22 @@ impl Visitor {
         permission: Permission,
         repository: Option<&RepositoryName>,
     ) -> Decision {
+        self.decide_tags(access, permission, repository, usual_tags(permission))
+    }
+
+    fn decide_tags(
+        &self,
+        access: &Access,
+        permission: Permission,
+        repository: Option<&RepositoryName>,
+        tags: Tags<'_>,
+    ) -> Decision {
         match self {
             Self::Root => Decision::Allow,
             Self::Caller(caller) => {
-                let decision = access.decide(caller, permission, repository);
+                let decision = access.decide_tags(caller, permission, repository, tags);
                 if decision == Decision::Allow {
-                    Origin::allowed(|| access.rule(caller, permission, repository));
+                    Origin::allowed(|| access.rule(caller, permission, repository, tags));
                 }
                 decision
             }
@@ -170,6 +188,39 @@ impl Visitor {
         }
     }
 
+    /// As [`Visitor::sees`] and [`Visitor::may_on`], of what is about one tag only.
+    pub(super) fn sees_and_may_tag(
+        &self,
+        access: &Access,
+        name: &str,
+        permission: Permission,
+        tag: &Tag,
+    ) -> Result<RepositoryName, Problem> {
+        let repository = self.sees(access, name)?;
+        let tags = Tags::Named(tag.as_str());
+        match self.decide_tags(access, permission, Some(&repository), tags) {
+            Decision::Allow => Ok(repository),
+            Decision::Challenge { error, .. } => Err(challenge(access, error)),
+            Decision::Denied => Err(self.lacks(permission, Some(&repository))),
+        }
+    }
+
+    /// The tags that they see in a repository that they see: those of both rights that [`Visitor::sees`] goes by.
+    pub(super) fn tags(&self, access: &Access, repository: &RepositoryName) -> TagView {
+        let Self::Caller(caller) = self else {
+            return TagView::All;
+        };
+        let view = |permission| match access.decide(caller, permission, Some(repository)) {
+            Decision::Allow => Some(access.tag_view(caller, permission, repository)),
+            _ => None,
+        };
+        match (view(Permission::Pull), view(Permission::Catalog)) {
+            (Some(one), Some(other)) => one.or(other),
+            (Some(one), None) | (None, Some(one)) => one,
+            (None, None) => TagView::Matching(Vec::new()),
+        }
+    }
+
     /// The prefixes below which they have a right; `None` is everywhere.
     pub(super) fn prefixes(&self, access: &Access, permission: Permission) -> Option<Vec<String>> {
         match self {
@@ -209,6 +260,6 @@ impl<S: Sync> FromRequestParts<S> for Visitor {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
         let known = parts.extensions.get::<Self>().cloned();
-        Ok(known.unwrap_or_else(Self::nobody))
+        Ok(known.unwrap_or_else(|| Self::nobody(Circumstances::UNKNOWN)))
     }
 }

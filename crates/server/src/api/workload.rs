@@ -393,7 +393,7 @@ pub(super) async fn rule(
     let now = registry.clock.now_ms();
     let own = Subject::Workload(rule);
     let policy = registry.access.policy();
-    let bindings = policy.bindings().iter().filter(|one| one.subject == own);
+    let bindings = policy.bindings_to(&own);
     let bindings = bindings.map(|one| binding::Shown::new(one, now)).collect();
     Ok(versioned(
         known.version,

@@ -13,6 +13,7 @@ use wharf_core::clock::{Clock, SystemClock};
 use wharf_meta::{Known, Look, PostgresOptions, look};
 
 use super::data::{Blobs, DATABASE, DataError, DataOptions};
+use super::secret;
 
 /// Clocks may differ by so many seconds before that is told.
 pub(super) const APART: i64 = 60;
@@ -48,6 +49,12 @@ pub async fn check(options: &DataOptions) -> Report {
         Ok(look) => {
             report.found.push(describe(&look));
             report.warnings.extend(warnings(&look));
+            if let Some(known) = &look.known {
+                match secret(options, known) {
+                    Ok(found) => report.found.extend(found),
+                    Err(error) => report.problems.push(error),
+                }
+            }
             look.known
         }
         Err(error) => {
@@ -73,6 +80,24 @@ pub async fn check(options: &DataOptions) -> Report {
         Err(error) => report.problems.push(error),
     }
     report
+}
+
+/// What the secret key is for this database; nothing, where none was made yet.
+fn secret(options: &DataOptions, known: &Known) -> Result<Option<String>, DataError> {
+    let theirs = known.secret_key.as_deref();
+    // Named as a start names it.
+    let folder = options.folder.canonicalize();
+    let folder = folder.unwrap_or_else(|_| options.folder.clone());
+    let ours = secret::judge(options.secret_key.as_ref(), &folder, theirs)?;
+    Ok(ours.map(|ours| match theirs {
+        Some(theirs) if theirs == ours => {
+            format!("The secret key {ours} opens the secrets in the database.")
+        }
+        Some(theirs) => format!(
+            "The secret keys open the secrets in the database, which are sealed with {theirs}; the next start seals them with {ours}."
+        ),
+        None => format!("The next start seals the secrets in the database with the secret key {ours}."),
+    }))
 }
 
 /// Looks at a database, and refuses one that a start must refuse.

@@ -13,12 +13,13 @@ use wharf_blob::object::{Object, ObjectOptions};
 use wharf_blob::{BlobStore, Fs, FsOptions, Ground, Owned, OwnerError};
 use wharf_meta::lock::{self, FolderLock, LockError};
 use wharf_meta::{
-    INSTALLATION, Known, Meta, Opened, PostgresOptions, SqliteOptions, Synchronous, blob, setting,
+    INSTALLATION, Known, Look, Meta, Opened, PostgresOptions, SECRET_KEY, SqliteOptions,
+    Synchronous, blob, setting,
 };
 
 use wharf_core::access::{Password, SecretKeys};
 
-use super::check;
+use super::{check, secret};
 
 /// The metadata store's file.
 pub(super) const DATABASE: &str = "wharf.db";
@@ -158,24 +159,50 @@ pub struct Data {
 impl Data {
     /// Opens the folder and, if there is one, the database. Blocks while another process holds it; `waiting` hears once who that is.
     pub async fn open(options: &DataOptions, waiting: impl FnMut(&str)) -> Result<Self, DataError> {
+        Self::open_with(options, waiting, true).await
+    }
+
+    /// The same for whoever does without the secrets in it.
+    pub(super) async fn open_to_forget(
+        options: &DataOptions,
+        waiting: impl FnMut(&str),
+    ) -> Result<Self, DataError> {
+        Self::open_with(options, waiting, false).await
+    }
+
+    async fn open_with(
+        options: &DataOptions,
+        waiting: impl FnMut(&str),
+        opens_secrets: bool,
+    ) -> Result<Self, DataError> {
         let folder = make(&options.folder)?;
         // Before even the lock file is made: a folder that is refused stays as it was found.
         wharf_meta::inspect(&folder.join(DATABASE))?;
         let lock = lock::acquire(&folder, options.lock_wait, waiting)?;
         let bucket = options.blobs.bucket()?;
         let elsewhere = options.blobs.folder();
+        let judge = |theirs: Option<&str>| match opens_secrets {
+            true => secret::judge(options.secret_key.as_ref(), &folder, theirs).map(|_| ()),
+            false => Ok(()),
+        };
         let (meta, opened) = match &options.postgres {
             Some(postgres) => {
                 // Before anything is made or migrated, in either store: both may be somebody else's.
-                let look = check::database(postgres.clone()).await?;
+                let look = match look(postgres, bucket.as_ref(), elsewhere).await? {
+                    Looked::Usable(look) => look,
+                    // Another replica that starts in the same moment names the installation first, and marks its place then.
+                    Looked::Unnamed(refused) => {
+                        match look(postgres, bucket.as_ref(), elsewhere).await? {
+                            Looked::Usable(look) => look,
+                            Looked::Unnamed(_) => return Err(refused),
+                        }
+                    }
+                };
                 for warning in check::warnings(&look) {
                     tracing::warn!("{warning}");
                 }
-                if let (Some(bucket), Some(known)) = (&bucket, &look.known) {
-                    check::judge(bucket, known).await?;
-                }
-                if let (Some(folder), Some(known)) = (elsewhere, &look.known) {
-                    check::judge(folder, known).await?;
+                if let Some(known) = &look.known {
+                    judge(known.secret_key.as_deref())?;
                 }
                 if folder.join(DATABASE).exists() {
                     tracing::warn!(
@@ -185,15 +212,30 @@ impl Data {
                 }
                 Meta::connect(postgres.clone()).await?
             }
-            None => Meta::open(SqliteOptions {
-                synchronous: options.synchronous,
-                reserve_bytes: RESERVE,
-                ..SqliteOptions::new(folder.join(DATABASE))
-            })?,
+            None => {
+                let file = folder.join(DATABASE);
+                // What cannot be looked at, or is damaged, is judged when it is open.
+                let look = wharf_meta::look::file(&file).ok();
+                if let Some(known) = look.and_then(|look| look.known) {
+                    judge(known.secret_key.as_deref())?;
+                }
+                Meta::open(SqliteOptions {
+                    synchronous: options.synchronous,
+                    reserve_bytes: RESERVE,
+                    ..SqliteOptions::new(file)
+                })?
+            }
         };
         if meta.is_half_copied().await? {
             meta.close().await;
             return Err(DataError::HalfCopied);
+        }
+        // Before a key is made for a database that needs another one, also where it could not be looked at.
+        let key = SECRET_KEY.to_owned();
+        let theirs = meta.read(setting::Get { key }).await?;
+        if let Err(refused) = judge(theirs.as_deref()) {
+            meta.close().await;
+            return Err(refused);
         }
         // Whoever opens a folder makes others in it: it is ours before.
         if let Some(elsewhere) = elsewhere {
@@ -220,6 +262,38 @@ impl Data {
     }
 }
 
+/// What a look at both stores of a server came to.
+enum Looked {
+    Usable(Look),
+    /// The place for blobs has a mark, and the database had no name when it was asked before that.
+    Unnamed(DataError),
+}
+
+async fn look(
+    postgres: &PostgresOptions,
+    bucket: Option<&Object>,
+    elsewhere: Option<&Folder>,
+) -> Result<Looked, DataError> {
+    let look = check::database(postgres.clone()).await?;
+    let Some(known) = &look.known else {
+        return Ok(Looked::Usable(look));
+    };
+    let judged = async {
+        if let Some(bucket) = bucket {
+            check::judge(bucket, known).await?;
+        }
+        if let Some(folder) = elsewhere {
+            check::judge(folder, known).await?;
+        }
+        Ok(())
+    };
+    match judged.await {
+        Ok(()) => Ok(Looked::Usable(look)),
+        Err(refused) if known.installation.is_none() => Ok(Looked::Unnamed(refused)),
+        Err(refused) => Err(refused),
+    }
+}
+
 /// The blob store that `options` name, as a place to copy blobs of this registry to. Nothing else of the options counts.
 pub async fn target(meta: &Meta, options: &DataOptions) -> Result<Arc<dyn BlobStore>, DataError> {
     match &options.blobs {
@@ -242,17 +316,24 @@ pub async fn target(meta: &Meta, options: &DataOptions) -> Result<Arc<dyn BlobSt
 /// Takes a free place; one in which blobs should be, unless they are about to come, only if there are none yet.
 async fn own(meta: &Meta, ground: &impl Ground, to_fill: bool) -> Result<(), DataError> {
     let key = INSTALLATION.to_owned();
-    let known = meta.read(setting::Get { key: key.clone() }).await?;
     let any = blob::ListLive {
         after: None,
         limit: 1,
     };
-    let known = Known {
+    let mut known = Known {
         has_blobs: !to_fill && !meta.scan(any).await?.is_empty(),
-        installation: known,
-        half_copied: false,
+        installation: meta.read(setting::Get { key: key.clone() }).await?,
+        ..Known::default()
     };
-    if check::judge(ground, &known).await? == Owned::Ours {
+    let mut judged = check::judge(ground, &known).await;
+    if judged.is_err() && known.installation.is_none() {
+        // As above: another replica may have named it since.
+        known.installation = meta.read(setting::Get { key: key.clone() }).await?;
+        if known.installation.is_some() {
+            judged = check::judge(ground, &known).await;
+        }
+    }
+    if judged? == Owned::Ours {
         let name = known.installation.as_deref().unwrap_or_default();
         return match ground.is_writable(name).await {
             // What is to be filled and cannot be is of no use.
@@ -276,7 +357,7 @@ async fn own(meta: &Meta, ground: &impl Ground, to_fill: bool) -> Result<(), Dat
 impl Data {
     /// The keys that seal secrets in the metadata. The first call makes them, unless they are given.
     pub fn secret_keys(&self) -> Result<SecretKeys, DataError> {
-        super::secret::load(self.secret_key.as_ref(), &self.folder)
+        secret::load(self.secret_key.as_ref(), &self.folder)
     }
 
     /// Makes sure that the bucket is this installation's: an empty one is taken, one with another mark or none is refused

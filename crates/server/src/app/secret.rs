@@ -6,7 +6,7 @@ use std::io::{ErrorKind, Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use wharf_core::access::{Password, SecretKeys, forget_secrets};
+use wharf_core::access::{KEY_CURE, Password, SecretKeys, forget_secrets};
 use wharf_core::clock::{Clock as _, SystemClock};
 use wharf_core::replica::{self, Replica};
 
@@ -19,30 +19,72 @@ const LENGTH: u64 = 64 << 10;
 
 /// The keys; the file is made when there is none and none were given.
 pub(super) fn load(given: Option<&Password>, folder: &Path) -> Result<SecretKeys, DataError> {
+    if let Some(keys) = find(given, folder)? {
+        return Ok(keys);
+    }
+    let made = make(folder, &folder.join(FILE));
+    let text = made.map_err(|error| refused(folder, &error))?;
+    parse(folder, &text)
+}
+
+/// The keys, if there are any. Makes nothing.
+fn find(given: Option<&Password>, folder: &Path) -> Result<Option<SecretKeys>, DataError> {
     if let Some(text) = given {
-        return SecretKeys::parse(text.reveal())
+        let keys = SecretKeys::parse(text.reveal());
+        return keys
+            .map(Some)
             .map_err(|error| DataError::SecretKey(format!("`access.secret_key`: {error}")));
     }
-    let path = folder.join(FILE);
-    let refused = |what: String| DataError::SecretKey(format!("{}: {what}", path.display()));
-    let text = match File::open(&path) {
+    match File::open(folder.join(FILE)) {
         Ok(file) => {
             let mut text = String::new();
             file.take(LENGTH)
                 .read_to_string(&mut text)
-                .map_err(|error| refused(error.to_string()))?;
-            text
+                .map_err(|error| refused(folder, &error))?;
+            parse(folder, &text).map(Some)
         }
-        Err(error) if error.kind() == ErrorKind::NotFound => {
-            make(folder, &path).map_err(|error| refused(error.to_string()))?
-        }
-        Err(error) => return Err(refused(error.to_string())),
-    };
-    SecretKeys::parse(&text).map_err(|error| {
-        refused(format!(
-            "{error}; restore the file, or remove it to begin with a new key"
-        ))
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(refused(folder, &error)),
+    }
+}
+
+fn parse(folder: &Path, text: &str) -> Result<SecretKeys, DataError> {
+    SecretKeys::parse(text).map_err(|error| {
+        let cure = "restore the file, or remove it to begin with a new key";
+        refused(folder, &format!("{error}; {cure}"))
     })
+}
+
+fn refused(folder: &Path, what: &dyn std::fmt::Display) -> DataError {
+    DataError::SecretKey(format!("{}: {what}", folder.join(FILE).display()))
+}
+
+/// Refuses keys that do not open what is sealed in a database which names that key; gives the name of the one that seals from now on, if
+/// there is one. Makes nothing.
+pub(super) fn judge(
+    given: Option<&Password>,
+    folder: &Path,
+    theirs: Option<&str>,
+) -> Result<Option<String>, DataError> {
+    let keys = find(given, folder)?;
+    let Some(theirs) = theirs else {
+        return Ok(keys.map(|keys| keys.name()));
+    };
+    let file = folder.join(FILE);
+    match keys {
+        Some(keys) => match (keys.expect(theirs), given) {
+            (Ok(()), _) => Ok(Some(keys.name())),
+            (Err(other), Some(_)) => Err(DataError::SecretKey(format!(
+                "`access.secret_key_file`: {other}"
+            ))),
+            (Err(other), None) => Err(refused(folder, &other)),
+        },
+        None => Err(DataError::SecretKey(format!(
+            "the secrets in the database are sealed with the key {theirs}, and there is neither `access.secret_key_file` nor {}; \
+             {KEY_CURE}",
+            file.display()
+        ))),
+    }
 }
 
 /// Why nothing was forgotten.
@@ -69,7 +111,7 @@ pub enum ForgetError {
 
 /// Forgets the secrets in the database and which key they were sealed with. Nothing may serve from it.
 pub async fn forget(options: &DataOptions) -> Result<(), ForgetError> {
-    let data = Data::open(options, |holder| {
+    let data = Data::open_to_forget(options, |holder| {
         eprintln!("waiting for the data folder, which {holder} has");
     })
     .await?;

@@ -1,25 +1,23 @@
 //! `wharf audit`: who did what, and whether the record of it is whole.
+//!
+//! All through the management API, on this machine over the socket and elsewhere with a context. Entries come page by page, as the
+//! lines that programs get, so that no log is too long.
 
 use std::io::Write as _;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
+use wharf_oci::percent::encode_query;
 
+use super::client::{Client, Where, moment as read_moment, text};
 use super::exit::{Exit, Failure, Outcome};
-use super::flags::DataFlags;
 use super::gc::time;
 use super::human::count;
-use super::offline::perform;
 use super::print;
-use crate::admin::{
-    Asked, AuditCommand as Asking, AuditPage, AuditReply, Checked, Command, EntryView, Reply,
-};
-use crate::api::Entry;
-use crate::config::{Inputs, load};
 
 /// Entries of one request.
-const PAGE: usize = 500;
+const PAGE: usize = 1_000;
 /// Entries that are shown to people who do not say how many.
 const SHOWN: usize = 50;
 
@@ -37,7 +35,7 @@ pub(super) enum AuditCommand {
         #[arg(long)]
         json: bool,
         #[command(flatten)]
-        flags: DataFlags,
+        at: Where,
     },
     /// Write entries as JSON lines, the oldest first
     Export {
@@ -47,18 +45,19 @@ pub(super) enum AuditCommand {
         #[arg(long)]
         output: Option<PathBuf>,
         #[command(flatten)]
-        flags: DataFlags,
+        at: Where,
     },
     /// Check that nobody altered, removed, moved or cut off an entry
     ///
     /// Prints the last entry's place and hash. Kept elsewhere and given with --expect later, they also show whether the whole
-    /// database was put back to an older state. Ends with 4 when something is wrong, and names it.
+    /// database was put back to an older state. Ends with 4 when something is wrong, and names it. It looks at all of the log: an
+    /// auditor of one namespace may list and export what happened there, and not check.
     Verify {
         /// A place and its hash, as an earlier run printed them
-        #[arg(long, value_name = "PLACE:HASH", value_parser = noted)]
-        expect: Option<(i64, String)>,
+        #[arg(long, value_name = "PLACE:HASH")]
+        expect: Option<String>,
         #[command(flatten)]
-        flags: DataFlags,
+        at: Where,
     },
 }
 
@@ -86,16 +85,27 @@ pub(super) struct Which {
 }
 
 impl Which {
-    fn asked(&self) -> Asked {
-        Asked {
-            since: self.since,
-            until: self.until,
-            principal: self.principal.clone(),
-            repository: self.repository.clone(),
-            namespace: self.namespace.clone(),
-            action: self.action.clone(),
-            ..Asked::default()
+    /// The address of those entries in this order, but for the number.
+    fn path(&self, order: &str) -> String {
+        let at = |ms: Option<i64>| {
+            let at = ms.and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
+            at.map(|at| at.to_string())
+        };
+        let filters = [
+            ("since", at(self.since)),
+            ("until", at(self.until)),
+            ("principal", self.principal.clone()),
+            ("repository", self.repository.clone()),
+            ("namespace", self.namespace.clone()),
+            ("action", self.action.clone()),
+        ];
+        let mut path = format!("/api/v1/audit/export?order={order}");
+        for (name, value) in filters {
+            if let Some(value) = value {
+                path.push_str(&format!("&{name}={}", encode_query(&value)));
+            }
         }
+        path
     }
 }
 
@@ -126,115 +136,97 @@ fn moment(text: &str) -> Result<i64, String> {
     }
 }
 
-fn noted(text: &str) -> Result<(i64, String), String> {
-    let parts = text.split_once(':');
-    let read = parts.and_then(|(place, hash)| {
-        let hex = hash.len() == 64 && hash.bytes().all(|byte| byte.is_ascii_hexdigit());
-        Some((place.parse().ok()?, hash.to_ascii_lowercase())).filter(|_| hex)
-    });
-    read.ok_or_else(|| {
-        "write it as `wharf audit verify` prints it: 1234:<64 hex digits>".to_owned()
-    })
-}
-
 pub(super) fn run(command: &AuditCommand) -> Outcome {
     match command {
         AuditCommand::List {
             which,
             number,
             json,
-            flags,
-        } => list(&flags.inputs(), which, *number, *json),
-        AuditCommand::Export {
-            which,
-            output,
-            flags,
-        } => export(&flags.inputs(), which, output.as_ref()),
-        AuditCommand::Verify { expect, flags } => verify(&flags.inputs(), expect.clone()),
+            at,
+        } => list(&at.client()?, which, *number, *json),
+        AuditCommand::Export { which, output, at } => export(&at.client()?, which, output.as_ref()),
+        AuditCommand::Verify { expect, at } => verify(&at.client()?, expect.as_ref()),
     }
 }
 
-fn ask(inputs: &Inputs, asking: Asking) -> Result<AuditReply, Failure> {
-    let config = load(inputs)?.config;
-    match perform(&config, Command::Audit(asking))? {
-        Reply::Audit(reply) => Ok(reply),
-        other => Err(super::storage::unexpected(&other)),
-    }
-}
-
-/// Hands on page after page, until it has had so many entries.
+/// Hands on page after page of lines, until it has had so many.
 fn pages(
-    inputs: &Inputs,
-    mut asked: Asked,
+    client: &Client,
+    path: &str,
     mut most: usize,
-    mut take: impl FnMut(Vec<EntryView>) -> Outcome,
+    mut take: impl FnMut(&str) -> Outcome,
 ) -> Outcome {
-    while most > 0 {
-        asked.limit = most.min(PAGE);
-        let page = match ask(inputs, Asking::Read(asked.clone()))? {
-            AuditReply::Page(page) => page,
-            other => return Err(super::storage::unexpected(&Reply::Audit(other))),
-        };
-        let AuditPage { entries, next } = page;
-        most -= entries.len().min(most);
-        take(entries)?;
-        match next {
-            Some(place) => asked.after = Some(place),
-            None => break,
-        }
-    }
-    Ok(())
-}
-
-fn list(inputs: &Inputs, which: &Which, number: usize, json: bool) -> Outcome {
-    let asked = Asked {
-        latest_first: true,
-        ..which.asked()
-    };
-    let mut text = String::new();
-    pages(inputs, asked, number, |entries| {
-        for entry in entries {
-            match json {
-                true => text.push_str(&line(entry)?),
-                false => text.push_str(&told(&entry)),
+    client.at_once(|| {
+        let mut after = String::new();
+        while most > 0 {
+            let size = most.min(PAGE);
+            let (lines, next) = client.lines(&format!("{path}&n={size}{after}"))?;
+            most -= lines.lines().count().min(most);
+            take(&lines)?;
+            match next {
+                Some(next) => after = format!("&after={}", encode_query(&next)),
+                None => break,
             }
         }
         Ok(())
+    })
+}
+
+fn list(client: &Client, which: &Which, number: usize, json: bool) -> Outcome {
+    let mut none = true;
+    pages(client, &which.path("latest"), number, |lines| {
+        none &= lines.is_empty();
+        if json {
+            return print(lines);
+        }
+        let entries = lines.lines().map(|line| {
+            let read = serde_json::from_str::<Value>(line);
+            read.map(|entry| told(&entry))
+                .map_err(|error| Failure::new(Exit::Failure, error))
+        });
+        print(&entries.collect::<Result<String, _>>()?)
     })?;
-    match text.is_empty() && !json {
+    match none && !json {
         true => print("Nothing of that kind is in the audit log.\n"),
-        false => print(&text),
+        false => Ok(()),
     }
 }
 
-fn export(inputs: &Inputs, which: &Which, output: Option<&PathBuf>) -> Outcome {
-    let Some(path) = output else {
-        return pages(inputs, which.asked(), usize::MAX, |entries| {
-            entries
-                .into_iter()
-                .try_for_each(|entry| print(&line(entry)?))
-        });
+fn export(client: &Client, which: &Which, output: Option<&PathBuf>) -> Outcome {
+    let path = which.path("oldest");
+    let Some(output) = output else {
+        return pages(client, &path, usize::MAX, print);
     };
-    let failed = |error: std::io::Error| {
-        Failure::text(Exit::Failure, format!("{}: {error}", path.display()))
-    };
-    let file = std::fs::File::create_new(path).map_err(failed)?;
-    let mut file = std::io::BufWriter::new(file);
-    let mut written = 0;
-    pages(inputs, which.asked(), usize::MAX, |entries| {
-        for entry in entries {
-            file.write_all(line(entry)?.as_bytes()).map_err(failed)?;
-            written += 1;
+    let failed = |error| Failure::text(Exit::Failure, format!("{}: {error}", output.display()));
+    let file = std::fs::File::create_new(output).map_err(failed)?;
+    match write(client, &path, file, failed) {
+        Ok(written) => print(&format!(
+            "Wrote {} to {}.\n",
+            entries(written),
+            output.display()
+        )),
+        Err(failure) => {
+            // Half an export looks like a whole one.
+            let _ = std::fs::remove_file(output);
+            Err(failure)
         }
-        Ok(())
+    }
+}
+
+/// Writes all of it to the disk; tells how many.
+fn write(
+    client: &Client,
+    path: &str,
+    mut file: std::fs::File,
+    failed: impl Fn(std::io::Error) -> Failure,
+) -> Result<u64, Failure> {
+    let mut written = 0;
+    pages(client, path, usize::MAX, |lines| {
+        written += lines.lines().count() as u64;
+        file.write_all(lines.as_bytes()).map_err(&failed)
     })?;
-    file.flush().map_err(failed)?;
-    file.get_ref().sync_all().map_err(failed)?;
-    print(&format!(
-        "Wrote {} to {}.\n",
-        entries(written),
-        path.display()
-    ))
+    file.sync_all().map_err(&failed)?;
+    Ok(written)
 }
 
 fn entries(number: u64) -> String {
@@ -244,55 +236,43 @@ fn entries(number: u64) -> String {
     }
 }
 
-fn line(entry: EntryView) -> Result<String, Failure> {
-    let text = serde_json::to_string(&Entry::from(entry));
-    let text = text.map_err(|error| Failure::text(Exit::Failure, error))?;
-    Ok(text + "\n")
-}
-
 /// One entry for people.
-fn told(entry: &EntryView) -> String {
-    let mut text = format!("{} {} {}", time(entry.at), entry.principal, entry.action);
-    if entry.principal.is_empty() {
-        text = format!("{} (no name) {}", time(entry.at), entry.action);
+fn told(entry: &Value) -> String {
+    let field = |name: &str| entry[name].as_str().filter(|text| !text.is_empty());
+    let at = read_moment(&entry["time"]).map_or_else(String::new, time);
+    let who = field("principal").unwrap_or("(no name)");
+    let mut line = format!("{at} {who} {}", text(&entry["action"]));
+    let mut place = text(&entry["repository"]);
+    match (field("tag"), field("digest")) {
+        (Some(tag), _) => place.push_str(&format!(":{tag}")),
+        (None, Some(digest)) => place.push_str(&format!("@{digest}")),
+        (None, None) => {}
     }
-    let on = entry.repository.as_deref().unwrap_or_default();
-    let tag = entry
-        .tag
-        .as_ref()
-        .map_or_else(String::new, |tag| format!(":{tag}"));
-    let digest = entry.digest.as_ref().filter(|_| entry.tag.is_none());
-    let digest = digest.map_or_else(String::new, |digest| format!("@{digest}"));
-    let place = format!("{on}{tag}{digest}");
     if !place.is_empty() {
-        text.push_str(&format!(" {place}"));
+        line.push_str(&format!(" {place}"));
     }
-    let said = |key: &str| {
-        entry
-            .detail
-            .get(key)
-            .and_then(Value::as_str)
-            .filter(|text| !text.is_empty())
-    };
-    for key in ["what", "command", "asked", "name"] {
-        if let Some(word) = said(key) {
-            text.push_str(&format!(" {word}"));
-        }
+    let detail = &entry["detail"];
+    let said = |key: &str| detail[key].as_str().filter(|text| !text.is_empty());
+    for word in ["what", "command", "asked", "name"]
+        .into_iter()
+        .filter_map(said)
+    {
+        line.push_str(&format!(" {word}"));
     }
-    let change = change(&entry.before, &entry.after);
+    let change = change(&entry["before"], &entry["after"]);
     if !change.is_empty() {
-        text.push_str(&format!(" ({change})"));
+        line.push_str(&format!(" ({change})"));
     }
     if let Some(reason) = said("reason") {
-        text.push_str(&format!(": {reason}"));
+        line.push_str(&format!(": {reason}"));
     }
-    if !entry.address.is_empty() {
-        text.push_str(&format!(", from {}", entry.address));
+    if let Some(address) = field("address") {
+        line.push_str(&format!(", from {address}"));
     }
-    if entry.count > 1 {
-        text.push_str(&format!(", {} times", entry.count));
+    if let Some(count) = entry["count"].as_u64().filter(|count| *count > 1) {
+        line.push_str(&format!(", {count} times"));
     }
-    text + "\n"
+    line + "\n"
 }
 
 /// What a change made, took, or made of what was before.
@@ -344,42 +324,42 @@ fn short(value: &Value) -> String {
     }
 }
 
-fn verify(inputs: &Inputs, expect: Option<(i64, String)>) -> Outcome {
-    let checked = match ask(inputs, Asking::Verify { expect })? {
-        AuditReply::Checked(checked) => checked,
-        other => return Err(super::storage::unexpected(&Reply::Audit(other))),
-    };
-    let Checked {
-        entries: looked,
-        first,
-        last,
-        head,
-        findings,
-        bad,
-        by_other_key,
-    } = checked;
-    let mut text = format!("Looked at {}, {first} to {last}.\n", entries(looked));
-    for found in &findings {
-        text.push_str(&format!("Entry {} {}.\n", found.seq, found.what));
+fn verify(client: &Client, expect: Option<&String>) -> Outcome {
+    let body = json!({ "expect": expect });
+    let found = client.send("POST", "/api/v1/audit/verify", Some(&body))?;
+    let number = |name: &str| found[name].as_u64().unwrap_or(0);
+    let (first, last) = (number("first"), number("last"));
+    let mut told = format!(
+        "Looked at {}, {first} to {last}.\n",
+        entries(number("entries"))
+    );
+    let findings = found["findings"].as_array().map_or(&[][..], Vec::as_slice);
+    for finding in findings {
+        told.push_str(&format!(
+            "Entry {} {}.\n",
+            finding["seq"],
+            text(&finding["what"])
+        ));
     }
-    let untold = bad - findings.len() as u64;
+    let untold = number("bad").saturating_sub(findings.len() as u64);
     if untold > 0 {
-        text.push_str(&format!("And {} more.\n", count(untold, "finding")));
+        told.push_str(&format!("And {} more.\n", count(untold, "finding")));
     }
+    let by_other_key = number("by_other_key");
     if by_other_key > 0 {
-        text.push_str(&format!(
+        told.push_str(&format!(
             "{} signed with an earlier secret key; the chain up to the signed end vouches for that.\n",
             entries(by_other_key)
         ));
     }
-    if bad == 0 {
-        text.push_str("The audit log is whole.\n");
-        if last > 0 {
-            text.push_str(&format!("Its end, to be kept elsewhere: {last}:{head}\n"));
+    if found["whole"].as_bool() == Some(true) {
+        told.push_str("The audit log is whole.\n");
+        if let Some(end) = found["end"].as_str() {
+            told.push_str(&format!("Its end, to be kept elsewhere: {end}\n"));
         }
-        return print(&text);
+        return print(&told);
     }
-    print(&text)?;
+    print(&told)?;
     Err(Failure::text(
         Exit::Damage,
         "the audit log is not what was written; docs/how-to/audit.md says what to do",
@@ -418,21 +398,6 @@ mod tests {
         assert!((7_200_000..7_260_000).contains(&ago), "{ago}");
         for wrong in ["", "h", "0h", "2", "-1h", "1y", "é", "yesterday"] {
             assert!(moment(wrong).is_err(), "{wrong}");
-        }
-    }
-
-    #[test]
-    fn a_noted_end_is_a_place_and_a_hash() {
-        let hash = "ab".repeat(32);
-        assert_eq!(noted(&format!("12:{hash}")), Ok((12, hash.clone())));
-        for wrong in [
-            "",
-            "12",
-            "12:ab",
-            &format!("x:{hash}"),
-            &format!("12:{}", "zz".repeat(32)),
-        ] {
-            assert!(noted(wrong).is_err(), "{wrong}");
         }
     }
 }

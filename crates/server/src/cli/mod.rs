@@ -205,8 +205,8 @@ enum AdminCommand {
     /// Begin anew when the secret key is lost
     ///
     /// Forgets the secrets in the database that only the lost key opens: the keys that sign tokens. The next start seals with
-    /// the key that it has, and whoever holds a token signs in again; passwords stay. Nothing may serve meanwhile. Only needed
-    /// with PostgreSQL: over a file, a start with another key does it by itself.
+    /// the key that it has, and whoever holds a token signs in again; passwords stay. Nothing may serve meanwhile. Without the
+    /// key that sealed them, and without this command, nothing is served.
     ForgetSecrets(DataFlags),
 }
 

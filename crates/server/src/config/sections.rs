@@ -135,7 +135,8 @@ section! {
     pub struct RateLimits {
         /// Whether anything is limited at all.
         enabled: bool = true => live;
-        /// Passwords to check from one address; those that were right a moment ago, robots' secrets and tokens are no part of it.
+        /// Passwords to check, and invitations to accept, from one address; passwords that were right a moment ago, robots' secrets and
+        /// tokens are no part of it.
         sign_in: RequestRate = RequestRate(RateRules::default().sign_in) => live;
         /// Requests for tokens.
         token: RequestRate = RequestRate(RateRules::default().token) => live;

@@ -18,7 +18,8 @@ use http::{HeaderMap, Method, Uri, Version};
 use hyper::body::{Body as _, Incoming};
 use tokio::time::{Instant, Sleep};
 use wharf_core::BodyError;
-use wharf_core::access::{Access, Caller, Limited, Meter, RateKind};
+use wharf_core::Registry;
+use wharf_core::access::{Caller, Limited, Meter, RateKind};
 use wharf_oci::RepositoryName;
 
 use super::id::RequestId;
@@ -58,11 +59,11 @@ impl Request {
         self.uri.path()
     }
 
-    /// Counts this request for whoever sends it, or refuses it. The repository is named only to those who may do there what they
+    /// Counts this request for whoever sends it, or refuses it, which goes into the audit log. The repository is named only to those who may do there what they
     /// ask for.
     pub fn count(
         &self,
-        access: &Access,
+        registry: &Registry,
         caller: &Caller,
         repository: Option<&RepositoryName>,
     ) -> Result<(), Limited> {
@@ -77,7 +78,12 @@ impl Request {
             self.query.as_bytes(),
             range.unwrap_or_default(),
         ];
-        access.admit(kind, caller, repository, &parts)
+        let admitted = registry.access.admit(kind, caller, repository, &parts);
+        if let Err(limited) = &admitted {
+            let at = caller.circumstances.at;
+            registry.audit.note(limited.sight(), at, self.id.as_str());
+        }
+        admitted
     }
 
     /// Whether the path lies below `/v2/`, where every error is OCI JSON.

@@ -16,7 +16,7 @@ use http::header::{
 use http::{Method, StatusCode};
 use sha2::{Digest as _, Sha256};
 use wharf_core::Registry;
-use wharf_core::access::{Password, SHORTEST_PASSWORD};
+use wharf_core::access::{Caller, Circumstances, Password, SHORTEST_PASSWORD};
 use wharf_core::identity::{IdentityError, accept_invitation};
 use wharf_oci::percent;
 
@@ -58,7 +58,7 @@ pub async fn invitation(
     if request.method != Method::POST {
         return page(StatusCode::OK, &host, None, None);
     }
-    let (status, told) = match accept(&mut request, registry).await {
+    let (status, told, wait) = match accept(&mut request, registry).await {
         Ok(name) => {
             tracing::info!(user = name, "an invitation was accepted");
             return page(StatusCode::CREATED, &host, Some(&name), None);
@@ -66,26 +66,25 @@ pub async fn invitation(
         Err(refused) => refused,
     };
     let mut answer = page(status, &host, None, Some(&told));
-    if status == StatusCode::SERVICE_UNAVAILABLE {
-        answer
-            .headers_mut()
-            .insert(RETRY_AFTER, HeaderValue::from_static("5"));
+    if let Some(seconds) = wait {
+        let seconds = HeaderValue::from(seconds);
+        answer.headers_mut().insert(RETRY_AFTER, seconds);
     }
     answer
 }
 
-async fn accept(
-    request: &mut Request,
-    registry: &Registry,
-) -> Result<String, (StatusCode, String)> {
-    let bad = |text: &str| (StatusCode::BAD_REQUEST, text.to_owned());
+/// Status, what is wrong, and in how many seconds it may be otherwise.
+type Refused = (StatusCode, String, Option<u64>);
+
+async fn accept(request: &mut Request, registry: &Registry) -> Result<String, Refused> {
+    let bad = |text: &str| (StatusCode::BAD_REQUEST, text.to_owned(), None);
     let from = request.headers.get(SEC_FETCH_SITE);
     if !matches!(
         from.map(HeaderValue::as_bytes),
         None | Some(b"same-origin" | b"none")
     ) {
         let text = "another site's page sent this; open the link yourself";
-        return Err((StatusCode::FORBIDDEN, text.to_owned()));
+        return Err((StatusCode::FORBIDDEN, text.to_owned(), None));
     }
     let form = request.body.collect(LARGEST).await;
     let form = form.map_err(|_| bad("the form did not arrive whole, or is too long"))?;
@@ -104,14 +103,23 @@ async fn accept(
         return Err(bad("the two passwords are not the same"));
     }
     let (code, password) = (Password::new(code.trim()), Password::new(password));
-    let accepted = accept_invitation(registry, &code, password).await;
+    let address = request.peer.addr.map(|peer| peer.ip());
+    let came = Circumstances::new(address, registry.clock.now_ms());
+    let origin = Caller::anonymous().under(came).origin(request.id.as_str());
+    let accepted = accept_invitation(registry, Some(came), &code, password);
+    let accepted = Box::pin(origin.scope(accepted)).await;
     accepted.map_err(|error| match error {
-        IdentityError::Unknown(text) => (StatusCode::NOT_FOUND, text),
+        IdentityError::Unknown(text) => (StatusCode::NOT_FOUND, text, None),
         IdentityError::Password(rule) => bad(&rule.to_string()),
+        IdentityError::Limited(limited) => {
+            let seconds = limited.retry_after.as_secs();
+            let text = format!("too many tries from your address; try again in {seconds} s");
+            (StatusCode::TOO_MANY_REQUESTS, text, Some(seconds))
+        }
         error => {
             tracing::error!(%error, "an invitation could not be accepted");
             let text = "the registry cannot do this now; try again in a moment, the invitation is still good";
-            (StatusCode::SERVICE_UNAVAILABLE, text.to_owned())
+            (StatusCode::SERVICE_UNAVAILABLE, text.to_owned(), Some(5))
         }
     })
 }

@@ -30,9 +30,10 @@ pub(super) fn origin(
         && let Some(permission) = route.permission(&request.method)
     {
         let repository = route.repository();
-        origin
-            .rule
-            .get_or_init(|| registry.access.rule(caller, permission, repository));
+        origin.rule.get_or_init(|| {
+            let tags = route.tags(&request.method);
+            registry.access.rule(caller, permission, repository, tags)
+        });
     }
     Some(origin)
 }
@@ -70,6 +71,7 @@ pub(super) fn sign_in(
             }
         }
         Err(AuthFailure::Store(_)) => return,
+        Err(AuthFailure::Limited(limited)) => limited.sight(),
         Err(failure) => Sight {
             asked: "sign-in".into(),
             reason: failure.told(),
@@ -167,6 +169,10 @@ pub(super) fn token(
         },
         // The request itself was none, or the store could not tell.
         Err(refused) if matches!(refused.word, "request" | "store") => return,
+        Err(Refused {
+            limited: Some(sight),
+            ..
+        }) => sight.clone(),
         Err(refused) => Sight {
             asked: "sign-in".into(),
             reason: refused.reason.clone(),

@@ -68,7 +68,7 @@ impl V2 {
             Err(failure) => {
                 let scope = permission.and_then(|permission| scope_for(permission, repository));
                 let refusal = self.unauthenticated(request, scope, failure);
-                request.count(access, &Caller::anonymous().under(came), None)?;
+                request.count(&self.registry, &Caller::anonymous().under(came), None)?;
                 return Err(refusal);
             }
         };
@@ -79,7 +79,7 @@ impl V2 {
         // For such a caller something may be looked up before it is decided.
         let early = caller.expired_since.is_some();
         if early {
-            request.count(access, &caller, None)?;
+            request.count(&self.registry, &caller, None)?;
         }
 
         let decision = match (route, permission, repository) {
@@ -99,7 +99,7 @@ impl V2 {
         };
         if !early {
             let place = repository.filter(|_| decision == Decision::Allow);
-            request.count(access, &caller, place)?;
+            request.count(&self.registry, &caller, place)?;
         }
         match decision {
             Decision::Allow => Ok(caller),

@@ -10,6 +10,7 @@ use serde_json::json;
 use wharf_core::access::{
     Access, AuthFailure, Circumstances, Password, Proof, TokenGrant, TokenRefusal, TokenRequest,
 };
+use wharf_core::audit::Sight;
 use wharf_oci::{Challenge, ErrorCode, Scope, media_type, percent};
 
 use crate::http::error::ApiError;
@@ -30,8 +31,8 @@ const JWT_TYPES: [&str; 3] = [
 /// What ours is called.
 const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
 
-/// Why no token was given, and a word for it in metrics, and words for the audit log.
-type Refusal = (ApiError, &'static str, String);
+/// Why no token was given: as it is answered, and as it is noted.
+type Refusal = (ApiError, Refused);
 
 /// Who was given a token.
 pub(super) struct Asked {
@@ -51,6 +52,8 @@ pub(super) struct Refused {
     pub(super) name: String,
     /// The reason, for people.
     pub(super) reason: String,
+    /// What is noted instead when it was too much for a rate.
+    pub(super) limited: Option<Sight>,
 }
 
 /// Answers one request that came so. Also tells who asked, or why there is no token.
@@ -77,9 +80,8 @@ pub(super) async fn answer(
             (success(&grant, how), Ok(asked))
         }
         Err(refusal) => {
-            let (error, word, reason) = *refusal;
-            let refused = Refused { word, name, reason };
-            (error.into_response(), Err(refused))
+            let (error, refused) = *refusal;
+            (error.into_response(), Err(Refused { name, ..refused }))
         }
     };
     response
@@ -118,7 +120,13 @@ async fn grant(
 }
 
 fn malformed(error: ApiError) -> Box<Refusal> {
-    Box::new((error, "request", String::new()))
+    let refused = Refused {
+        word: "request",
+        name: String::new(),
+        reason: String::new(),
+        limited: None,
+    };
+    Box::new((error, refused))
 }
 
 /// GET: credentials in the header, everything else in the query. `service`, `account` and `client_id` change nothing
@@ -275,7 +283,12 @@ fn success(grant: &TokenGrant, how: How) -> Response {
 
 /// 401 for credentials that are no good; the challenge is Basic, since that is what this address takes.
 fn refuse(access: &Access, failure: AuthFailure) -> Box<Refusal> {
-    let (reason, told) = (failure.reason(), failure.told());
+    let refused = Refused {
+        word: failure.reason(),
+        name: String::new(),
+        reason: failure.told(),
+        limited: failure.limited(),
+    };
     let error = match (failure.retry_after(), failure) {
         (Some(retry_after), failure) => {
             ApiError::new(ErrorCode::TooManyRequests, failure.to_string())
@@ -295,7 +308,7 @@ fn refuse(access: &Access, failure: AuthFailure) -> Box<Refusal> {
             }
         }
     };
-    Box::new((error, reason, told))
+    Box::new((error, refused))
 }
 
 fn bad_request(message: impl Into<String>) -> ApiError {

@@ -43,7 +43,9 @@ fn needs(template: &str, method: &Method) -> Needs {
         ("/api/v1/apply", _) => Needs::Right(Admin),
         ("/api/v1/bindings", _) if !reads => Needs::Right(ManageBindings),
         ("/api/v1/bindings" | "/api/v1/explain", _) => Needs::Right(ReadSettings),
-        ("/api/v1/audit" | "/api/v1/audit/export", _) => Needs::Right(ReadAudit),
+        ("/api/v1/audit" | "/api/v1/audit/export" | "/api/v1/audit/verify", _) => {
+            Needs::Right(ReadAudit)
+        }
         (
             "/api/v1/groups"
             | "/api/v1/groups/{group}"

@@ -363,3 +363,52 @@ async fn what_the_configuration_grants_is_never_touched() {
     let listed = get(&admin, "/api/v1/bindings?on=team").await;
     assert!(listed.to_string().contains("alice"), "{listed}");
 }
+
+/// Killed in the middle: what was done is there, all of it counts, and the same file once more ends at exactly that file.
+#[tokio::test]
+async fn a_file_that_a_kill_cut_off_is_finished_by_applying_it_again() {
+    let mut server = Process::start(Path::new(WHARF), TestOptions::default()).await;
+    let mut text = TEAM.to_owned();
+    for n in 0..1_500 {
+        text.push_str(&format!(
+            "\n[[binding]]\nwho = \"u{n}\"\nrole = \"reader\"\non = \"team/a{}\"\n",
+            n % 9
+        ));
+    }
+    std::fs::write(server.folder().join("access.toml"), text).unwrap();
+    let apply = ["apply", "-f", "access.toml", "--data", "data"];
+    let mut command = std::process::Command::new(WHARF);
+    command
+        .args(apply)
+        .current_dir(server.folder())
+        .env("XDG_CONFIG_HOME", server.folder())
+        .stdin(std::process::Stdio::null());
+    let cut = tokio::task::spawn_blocking(move || command.output().unwrap());
+    let begun = async || {
+        let all = get(&server.admin(Version::Http1), "/api/v1/apply").await;
+        all["bindings"].as_array().unwrap().len()
+    };
+    while begun().await < 20 {
+        tokio::task::yield_now().await;
+    }
+    server.kill();
+    let told = bad(&cut.await.unwrap(), 3);
+    assert!(told.contains("run it again"), "{told}");
+
+    server.again().await;
+    let admin = server.admin(Version::Http1);
+    let made = get(&admin, "/api/v1/apply").await["bindings"]
+        .as_array()
+        .unwrap()
+        .len();
+    assert!((20..1_501).contains(&made), "{made} of 1501 are there");
+    let again = good(&wharf(&server, &apply).await);
+    let rest = 1_501 - made;
+    assert!(again.contains(&format!("Done: {rest} added.\n")), "{again}");
+    let prune = [&apply[..], &["--prune"]].concat();
+    assert_eq!(good(&wharf(&server, &prune).await), "Nothing to do.\n");
+    // The robot was made, and nobody was told its secret.
+    let rotate = ["robot", "rotate", "team/a+ci", "--data", "data"];
+    let rotated = good(&wharf(&server, &rotate).await);
+    assert!(rotated.contains("wharf_robot_"), "{rotated}");
+}

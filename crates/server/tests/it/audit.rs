@@ -407,6 +407,126 @@ async fn the_log_is_paged_and_exported_as_json_lines() {
     assert!(latest["next"].is_string());
 }
 
+/// Entries that are worth more than an answer may be, and more of them than fit on a page.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_export_of_many_and_large_entries_comes_in_pages_of_a_bounded_size() {
+    let server = start().await;
+    let registry = &server.app().registry;
+    let record = async |count: usize, size: usize, name: &str| {
+        for _ in 0..count.div_ceil(100) {
+            let one = audit::Happened {
+                kind: audit::Kind::OperatorCommand,
+                at: registry.clock.now_ms(),
+                repository: Some(name.into()),
+                digest: None,
+                tag: None,
+                payload: serde_json::json!({"command": "x".repeat(size)}),
+                origin: wharf_meta::Origin::default(),
+            };
+            let happened = vec![one; count.min(100)];
+            let record = wharf_meta::event::Record { happened };
+            registry.meta.write(record).await.unwrap();
+        }
+    };
+    record(100, 200_000, "large").await;
+    record(2_500, 10, "many").await;
+    let admin = server.admin(Version::Http1);
+    for name in ["large", "many"] {
+        let path = format!("/api/v1/audit/export?n=1000&repository={name}");
+        let page = admin.get(&path).send().await.expect_status(200);
+        assert!(page.header("link").is_some());
+        assert!(page.body.len() < 5 << 20, "{}", page.body.len());
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let contexts = folder.path().join("contexts.toml");
+    let text = format!(
+        "[context.here]\nurl = \"http://{}\"\nuser = \"auditor\"\npassword = \"x\"\n",
+        admin.authority()
+    );
+    std::fs::write(&contexts, text).unwrap();
+    for (name, count) in [("large", 100), ("many", 2_500)] {
+        let mut export = Command::new(WHARF);
+        export.args(["audit", "export", "--context", "here", "--repository", name]);
+        export.env("WHARF_CONTEXTS", &contexts);
+        let output = tokio::task::spawn_blocking(move || export.output()).await;
+        let told = expect(&output.unwrap().unwrap(), 0);
+        // The reading itself is about that repository, too.
+        let read = |line: &&str| line.contains("\"operator.command\"");
+        assert_eq!(told.lines().filter(read).count(), count);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_of_the_log_is_checked_for_those_who_may_read_all_of_it() {
+    let server = start().await;
+    let admin = server.admin(Version::Http1);
+    for _ in 0..20 {
+        admin.push_blob("team/app", &Content::random(20)).await;
+    }
+    let check = async |client: &Client, body: &str| {
+        let request = client.post("/api/v1/audit/verify");
+        let request = request.header("content-type", "application/json");
+        request.body(body.to_owned()).send().await
+    };
+    let auditor = as_user(&server, "auditor");
+    let found = check(&auditor, "").await.expect_status(200).json();
+    assert_eq!((&found["whole"], &found["bad"]), (&true.into(), &0.into()));
+    let end = found["end"].as_str().unwrap();
+    let same = check(&auditor, &format!("{{\"expect\":\"{end}\"}}")).await;
+    assert_eq!(same.expect_status(200).json()["whole"], true);
+    let wrong = check(&auditor, "{\"expect\":\"1:2\"}").await;
+    assert_eq!(problem(wrong, 400, "invalid")["field"], "expect");
+    // The check is in the log, and what a narrower right gives is told.
+    let log = entries(&auditor, "&action=operator.command").await;
+    assert!(
+        log.len() == 2 && log[0]["detail"]["command"] == "audit.verify",
+        "{log:?}"
+    );
+    let below = problem(
+        check(&as_user(&server, "team-auditor"), "").await,
+        403,
+        "forbidden",
+    );
+    assert!(
+        below["detail"]
+            .as_str()
+            .unwrap()
+            .contains("those of some namespaces")
+    );
+    assert!(
+        below["cure"]
+            .as_str()
+            .unwrap()
+            .contains("wharf grant NAME auditor")
+    );
+    let writer = problem(
+        check(&as_user(&server, "writer"), "").await,
+        403,
+        "forbidden",
+    );
+    assert!(!writer.to_string().contains("some namespaces"), "{writer}");
+    problem(
+        check(&admin.clone().anonymous(), "").await,
+        401,
+        "unauthenticated",
+    );
+    // It reads everything, so one at a time.
+    let many = (0..8).map(|_| {
+        let auditor = auditor.clone();
+        tokio::spawn(async move { auditor.post("/api/v1/audit/verify").send().await })
+    });
+    let many: Vec<_> = many.collect();
+    let mut statuses = Vec::new();
+    for one in many {
+        statuses.push(one.await.unwrap().status.as_u16());
+    }
+    assert!(
+        statuses.contains(&200) && statuses.contains(&409),
+        "{statuses:?}"
+    );
+    check(&auditor, "").await.expect_status(200);
+}
+
 /// A statement, as somebody who has the database would run it.
 struct Sql(&'static str);
 

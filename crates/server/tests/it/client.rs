@@ -403,3 +403,210 @@ async fn people_and_rights_are_managed_from_elsewhere_as_on_the_machine() {
     let own = admin.with_basic("bob", own.trim_end());
     own.get("/api/v1/me").send().await.expect_status(200);
 }
+
+/// The way of docs/how-to/audit.md: an auditor elsewhere, by a token, gets what the machine itself gets.
+#[tokio::test]
+async fn the_audit_log_is_read_and_checked_from_elsewhere_as_on_the_machine() {
+    let mut server = start(TestOptions {
+        on_file: true,
+        files: true,
+        ..TestOptions::default()
+    })
+    .await;
+    let admin = server.admin(Version::Http1);
+    admin.push_image("team/app", "1.0", &Image::random()).await;
+    admin.push_image("other", "1.0", &Image::random()).await;
+    let host = admin.authority().to_owned();
+    let data = server.folder().join("data");
+    let data = data.to_str().unwrap();
+    let desk = Desk::new();
+    // Of everything, and of one namespace; each signs in with an API token.
+    for (name, place) in [("alice", None), ("bob", Some("team"))] {
+        let make = [
+            "user",
+            "create",
+            name,
+            "--password-file",
+            "-",
+            "--data",
+            data,
+        ];
+        expect(&desk.says(&make, "a looking glass\n").await, 0);
+        let mut grant = vec!["grant", name, "auditor"];
+        grant.extend(place.iter().flat_map(|place| ["on", place]));
+        grant.extend(["--data", data]);
+        desk.run(&grant).await;
+        let own = format!("own-{name}");
+        let login = [
+            "login",
+            &host,
+            "-u",
+            name,
+            "--password-stdin",
+            "--context",
+            &own,
+        ];
+        expect(&desk.says(&login, "a looking glass\n").await, 0);
+        let token = [
+            "token",
+            "create",
+            name,
+            "--name",
+            "audit",
+            "--context",
+            &own,
+        ];
+        let token = desk.run(&token).await;
+        let login = [
+            "login",
+            &host,
+            "-u",
+            name,
+            "--password-stdin",
+            "--context",
+            name,
+        ];
+        expect(&desk.says(&login, &token).await, 0);
+    }
+    let (here, there) = (["--data", data], ["--context", "alice"]);
+    let run = async |words: &[&str], at: &[&str]| desk.run(&[words, at].concat()).await;
+    let tags = ["audit", "export", "--action", "tag"];
+    let lines = run(&tags, &here).await;
+    assert_eq!(lines.lines().count(), 2, "{lines}");
+    assert_eq!(run(&tags, &there).await, lines);
+    let listed = run(&["audit", "list", "--namespace", "team"], &there).await;
+    assert!(listed.contains("admin tag.move team/app:1.0"), "{listed}");
+    assert_eq!(
+        run(&["audit", "list", "-n", "1"], &there)
+            .await
+            .lines()
+            .count(),
+        1
+    );
+    let none = run(&["audit", "list", "--action", "nothing"], &there).await;
+    assert_eq!(none, "Nothing of that kind is in the audit log.\n");
+    let file = desk.0.path().join("audit.jsonl");
+    let to_file = [
+        "audit",
+        "export",
+        "--action",
+        "tag",
+        "--output",
+        file.to_str().unwrap(),
+    ];
+    assert!(
+        run(&to_file, &there)
+            .await
+            .starts_with("Wrote 2 entries to ")
+    );
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), lines);
+    // Who read, by which credential, is in it.
+    let reads = run(
+        &["audit", "list", "--json", "--action", "audit.read"],
+        &here,
+    )
+    .await;
+    let reads = reads
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    let by = |entry: &serde_json::Value| entry["principal"].as_str().unwrap().to_owned();
+    let alice: Vec<_> = reads.filter(|entry| by(entry) == "alice").collect();
+    assert_eq!(alice.len(), 5, "{alice:?}");
+    assert!(
+        alice
+            .iter()
+            .all(|entry| entry["credential"].as_str().unwrap().len() == 16),
+        "{alice:?}"
+    );
+
+    // Whole from both sides; an end that was noted is found, another one is not.
+    let told = run(&["audit", "verify"], &there).await;
+    let end = told
+        .lines()
+        .find_map(|line| line.strip_prefix("Its end, to be kept elsewhere: "));
+    let end = end.expect(&told).to_owned();
+    for at in [&here, &there] {
+        let told = run(&["audit", "verify", "--expect", &end], at).await;
+        assert!(told.contains("The audit log is whole."), "{told}");
+        let place = end.split(':').next().unwrap();
+        let other = format!("{place}:{}", "ab".repeat(32));
+        let args = [&["audit", "verify", "--expect", &other][..], at].concat();
+        let told = expect(&desk.says(&args, "").await, 4);
+        assert!(
+            told.contains(&format!("Entry {place} is not the entry that was noted")),
+            "{told}"
+        );
+        let wrong = desk
+            .fails(&[&["audit", "verify", "--expect", "12:ab"][..], at].concat())
+            .await;
+        assert!(
+            wrong.contains("expect: write it as an earlier check told it"),
+            "{wrong}"
+        );
+    }
+
+    // The auditor of a namespace sees what is below it, and is told what they may not do and who may.
+    let bob = ["--context", "bob"];
+    let lines = run(&["audit", "export"], &bob).await;
+    let mut places = lines.lines().map(|line| {
+        let entry: serde_json::Value = serde_json::from_str(line).unwrap();
+        entry["repository"].as_str().unwrap().to_owned()
+    });
+    assert!(!lines.is_empty() && places.all(|on| on == "team" || on.starts_with("team/")));
+    let refused = desk.fails(&["audit", "verify", "--context", "bob"]).await;
+    assert!(
+        refused.contains("you may read those of some namespaces")
+            && refused.contains("wharf grant NAME auditor"),
+        "{refused}"
+    );
+
+    // And on a stopped one, which the command opens for itself.
+    server.terminate().await;
+    let lines = run(&tags, &here).await;
+    assert_eq!(lines.lines().count(), 2);
+    let told = run(&["audit", "verify", "--expect", &end], &here).await;
+    assert!(told.contains("The audit log is whole."), "{told}");
+}
+
+/// A server that gives one page and no more.
+#[tokio::test]
+async fn an_export_that_breaks_off_leaves_no_file() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let pages = std::thread::spawn(move || {
+        let mut asked = Vec::new();
+        for head in [
+            "HTTP/1.1 200 OK\r\nContent-Type: application/jsonl\r\nLink: <?after=YQ>; rel=\"next\"",
+            "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/problem+json",
+        ] {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut request = [0; 4_096];
+            let read = std::io::Read::read(&mut stream, &mut request).unwrap();
+            asked.push(String::from_utf8_lossy(&request[..read]).into_owned());
+            let answer = format!("{head}\r\nContent-Length: 10\r\n\r\n{{\"seq\": 1}}");
+            stream.write_all(answer.as_bytes()).unwrap();
+        }
+        asked
+    });
+    let desk = Desk::new();
+    std::fs::create_dir_all(desk.file().parent().unwrap()).unwrap();
+    let context = format!("[context.here]\nurl = \"{url}\"\nuser = \"alice\"\npassword = \"x\"\n");
+    std::fs::write(desk.file(), context).unwrap();
+    let file = desk.0.path().join("audit.jsonl");
+    let export = [
+        "audit",
+        "export",
+        "--output",
+        file.to_str().unwrap(),
+        "--context",
+        "here",
+    ];
+    let told = desk.fails(&export).await;
+    assert!(told.contains("status 503"), "{told}");
+    assert!(!file.exists());
+    let asked = pages.join().unwrap();
+    assert!(
+        asked[0].contains("n=1000 ") && asked[1].contains("&after=YQ "),
+        "{asked:?}"
+    );
+}

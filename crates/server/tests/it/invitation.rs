@@ -3,12 +3,17 @@
 
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
 
 use http::Method;
 use serde_json::{Value, json};
+use wharf_core::access::Changer;
+use wharf_core::audit::{self, EntryRow, Query};
+use wharf_core::clock::ManualClock;
+use wharf_core::identity::{self, NewInvitation};
 use wharf_oci::percent::encode_query;
 use wharf_testkit::client::Response;
-use wharf_testkit::{Client, Process, TestOptions, Version};
+use wharf_testkit::{Client, Process, TestOptions, TestServer, Version};
 
 use crate::api_support::{get, names, problem, start};
 
@@ -243,4 +248,105 @@ async fn an_invitation_made_by_command_is_in_no_log() {
     let id = listed[0]["id"].as_str().unwrap();
     wharf(&format!("user withdraw {id}")).await;
     assert_eq!(wharf("user invitations --json").await, "[]\n");
+}
+
+/// Guesses count as passwords do, by address, on the page and at the API together, and are in the audit log.
+#[tokio::test]
+async fn guesses_at_invitations_are_limited_by_address_and_recorded() {
+    let server = TestServer::start(TestOptions {
+        clock: Some(Arc::new(ManualClock::at(1_795_000_000_000))),
+        config: "[server]\ntrusted_proxies = [\"127.0.0.1\"]\n[rate_limits]\nsign_in = \"1/m burst 4\"\n".into(),
+        ..TestOptions::default()
+    })
+    .await;
+    let registry = server.app().registry.clone();
+    let new = NewInvitation {
+        name: "alice".into(),
+        ..NewInvitation::default()
+    };
+    let made = identity::invite(&registry, Changer::Operator, &new)
+        .await
+        .unwrap();
+    let nobody = server.admin(Version::Http1).anonymous();
+    let password = "a looking glass";
+    let page = async |code: &str| {
+        let fields = [("code", code), ("password", password), ("again", password)];
+        form(&nobody, &fields).await
+    };
+    let body = |secret: &str| json!({"secret": secret, "password": password});
+    // One that is well made, and was never given.
+    let other = "wharf_invitation_0123456789abcdefghijklmnopqrstuvwxyz_000000";
+    page("guess").await.expect_status(404);
+    page(other).await.expect_status(404);
+    problem(post(&nobody, ACCEPT, body(other)).await, 404, "not-found");
+    problem(post(&nobody, ACCEPT, body("guess")).await, 404, "not-found");
+    let seconds = |answer: &Response| answer.expect_header("retry-after").parse::<u64>().unwrap();
+    let told = page("guess").await.expect_status(429);
+    let wait = seconds(&told);
+    let text = String::from_utf8_lossy(&told.body).into_owned();
+    assert!(
+        (1..=63).contains(&wait) && text.contains(&format!("try again in {wait} s")),
+        "{text}"
+    );
+    let answer = post(&nobody, ACCEPT, body("guess")).await;
+    assert_eq!(seconds(&answer), wait);
+    let told = problem(answer, 429, "too-many-requests");
+    assert!(
+        told["detail"]
+            .as_str()
+            .unwrap()
+            .contains("rate_limits.sign_in"),
+        "{told}"
+    );
+    // Not even the right one, and no password is tried from there; elsewhere it is still good.
+    page(made.secret.reveal()).await.expect_status(429);
+    let bob = nobody.clone().with_basic("bob", "a password");
+    bob.get("/v2/").send().await.expect_status(429);
+    let request = nobody.request(Method::POST, ACCEPT);
+    let request = request.header("content-type", "application/json");
+    let request = request.header("x-forwarded-for", "203.0.113.9");
+    let accepted = request
+        .body(body(made.secret.reveal()).to_string())
+        .send()
+        .await;
+    accepted.expect_status(201);
+
+    registry.audit.flush(&registry, true).await.unwrap();
+    let query = Query {
+        limit: 100,
+        ..Query::default()
+    };
+    let log = audit::page(&registry, &query).await.unwrap().entries;
+    let detail = |entry: &EntryRow| serde_json::from_str::<Value>(&entry.detail).unwrap();
+    let mut counts = std::collections::BTreeMap::new();
+    for entry in log.iter().filter(|entry| entry.action == "refuse") {
+        let told = detail(entry);
+        assert!(
+            entry.principal == "anonymous" && entry.address == "127.0.0.1",
+            "{entry:?}"
+        );
+        assert!(!entry.request.is_empty(), "{entry:?}");
+        let key = format!(
+            "{} {}",
+            told["asked"].as_str().unwrap(),
+            told["reason"].as_str().unwrap()
+        );
+        *counts.entry(key).or_insert(0) += told["count"].as_u64().unwrap();
+    }
+    let expected = [
+        ("invitation there is no such invitation", 4),
+        ("sign_in rate_limits.sign_in allows 1/m burst 4", 4),
+    ];
+    assert_eq!(
+        counts,
+        expected.map(|(key, count)| (key.to_owned(), count)).into()
+    );
+    let made =
+        |entry: &&EntryRow| entry.action == "principal.create" && entry.detail.contains("alice");
+    let made = log.iter().find(made).expect("alice");
+    assert_eq!(made.address, "203.0.113.9", "{made:?}");
+    assert!(
+        log.iter()
+            .all(|entry| !entry.detail.contains("wharf_invitation_"))
+    );
 }

@@ -56,6 +56,7 @@ mod race;
 mod rate;
 mod referrer;
 mod replica;
+mod replicas;
 mod restart;
 mod rights;
 mod s3;

@@ -229,6 +229,130 @@ async fn bytes_stop_the_next_request_and_nothing_that_is_under_way() {
     assert_eq!(read(&admin, NONE).await, 404);
 }
 
+/// All entries of the log about refusals, with what is still being counted.
+async fn refusals(server: &TestServer) -> Vec<serde_json::Value> {
+    let registry = &server.app().registry;
+    registry.audit.flush(registry, true).await.unwrap();
+    let query = wharf_core::audit::Query {
+        action: Some("refuse".into()),
+        limit: 1_000,
+        ..Default::default()
+    };
+    let page = wharf_core::audit::page(registry, &query).await.unwrap();
+    let told = page.entries.into_iter().map(|entry| {
+        let mut told: serde_json::Value = serde_json::from_str(&entry.detail).unwrap();
+        told["who"] = entry.principal.into();
+        told["credential"] = entry.credential.into();
+        told["from"] = entry.address.into();
+        told["on"] = entry.repository.into();
+        assert!(!entry.request.is_empty(), "{told}");
+        told
+    });
+    told.collect()
+}
+
+/// What was refused, and how often in all, by who, from where, what and why.
+fn counted(refusals: &[serde_json::Value]) -> std::collections::BTreeMap<String, (usize, u64)> {
+    let mut counted = std::collections::BTreeMap::new();
+    for one in refusals {
+        let text = |key: &str| one[key].as_str().unwrap_or_default();
+        let key = ["who", "from", "asked", "reason"].map(text).join(" ");
+        let count: &mut (usize, u64) = counted.entry(key).or_default();
+        count.0 += 1;
+        count.1 += one["count"].as_u64().unwrap();
+    }
+    counted
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_refusals_is_a_handful_of_entries_that_name_who_from_where_and_which_key() {
+    let (server, _) = start(
+        "[rate_limits]\nreads = \"1/m burst 1\"\nwrites = \"1/m burst 1\"\n\
+         [[rate_limits.override]]\non = \"team/busy\"\nreads = \"2/m burst 1\"\n",
+    )
+    .await;
+    let tasks = (0..4).map(|task| {
+        let (alice, bob) = (client(&server, "alice"), client(&server, "bob"));
+        tokio::spawn(async move {
+            let mut connection = alice.connect().await.unwrap();
+            let mut refused = 0;
+            for n in 0..2_500 {
+                // Ever other addresses of the API, so that nothing but the client is the same.
+                let path = format!("/v2/team/app{task}/manifests/t{n}");
+                let answer = alice.get(&path).send_on(&mut connection).await.unwrap();
+                refused += u64::from(answer.status == 429);
+            }
+            for n in 0..50 {
+                let path = format!("/api/v1/repositories/team/app{task}x{n}");
+                refused += u64::from(alice.get(&path).send().await.status == 429);
+                bob.get("/v2/team/busy/x/tags/list").send().await;
+                bob.post("/v2/team/app/blobs/uploads/").send().await;
+            }
+            refused
+        })
+    });
+    let tasks: Vec<_> = tasks.collect();
+    let mut refused = 0;
+    for task in tasks {
+        refused += task.await.unwrap();
+    }
+    let stranger = client(&server, "");
+    for host in 0..40 {
+        let from = format!("2001:db8:1:1::{host:x}");
+        stranger
+            .get(NONE)
+            .header("x-forwarded-for", &from)
+            .send()
+            .await;
+    }
+    assert_eq!(refused, 4 * 2_550 - 1);
+    let log = refusals(&server).await;
+    let counted = counted(&log);
+    let (rows, times) = counted["alice 127.0.0.1 reads rate_limits.reads allows 1/m"];
+    assert!(
+        rows <= 5 && times == refused,
+        "{rows} {times} of {refused}: {counted:?}"
+    );
+    let busy = log.iter().find(|one| one["on"] == "team/busy").unwrap();
+    let reason = busy["reason"].as_str().unwrap();
+    assert!(
+        reason.contains("on = \"team/busy\"") && reason.ends_with("allows 2/m burst 1"),
+        "{busy}"
+    );
+    assert_eq!(
+        (&busy["who"], &busy["credential"]),
+        (&"bob".into(), &"password".into())
+    );
+    let writes = "bob 127.0.0.1 writes rate_limits.writes allows 1/m";
+    assert_eq!(counted[writes].1, 199, "{counted:?}");
+    let network = "anonymous 2001:db8:1:1:: reads rate_limits.reads allows 1/m";
+    assert_eq!(counted[network], (2, 39), "{counted:?}");
+    assert!(log.len() < 20, "{log:?}");
+}
+
+#[tokio::test]
+async fn refused_sign_ins_and_tokens_are_in_the_log_without_the_names_that_were_tried() {
+    let (server, _) =
+        start("[rate_limits]\nsign_in = \"1/m burst 2\"\ntoken = \"1/m burst 3\"\n").await;
+    let guess = async |name: &str, path: &str| {
+        let guess = client(&server, "").with_basic(name, "Winter2026");
+        guess.get(path).send().await.status.as_u16()
+    };
+    let mut statuses = Vec::new();
+    for n in 0..30 {
+        let path = [NONE, "/api/v1/me", "/token"][n % 3];
+        statuses.push(guess(&format!("user{n}"), path).await);
+    }
+    let limited = statuses.iter().filter(|status| **status == 429).count() as u64;
+    assert_eq!(limited, 28, "{statuses:?}");
+    let counted = counted(&refusals(&server).await);
+    let of = |key: &str| counted[&format!("anonymous 127.0.0.1 {key}")].1;
+    let sign_in = of("sign_in rate_limits.sign_in allows 1/m burst 2");
+    let token = of("token rate_limits.token allows 1/m burst 3");
+    assert_eq!(sign_in + token, limited, "{counted:?}");
+    assert!(token == 7 && counted.len() <= 5, "{counted:?}");
+}
+
 /// Spec: ERR-3. containerd repeats a 429 five times at once, without a look at `Retry-After` (§8.1).
 #[tokio::test]
 async fn a_storm_of_retries_counts_once() {

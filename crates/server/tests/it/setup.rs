@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
+use wharf_core::access::SecretKeys;
 use wharf_testkit::s3::{ACCESS_KEY, BUCKET, Fault, Kind, S3, SECRET_KEY, Saying};
 use wharf_testkit::test_server::{self, TestDatabase, TestServer as Database};
 use wharf_testkit::{Content, Process, TestOptions, Version};
@@ -28,6 +29,12 @@ impl Setup {
         std::fs::write(folder.path().join("wharf.toml"), config).unwrap();
         let data = folder.path().join("data");
         Self { folder, data }
+    }
+
+    /// Over a data folder that is there.
+    pub(crate) fn over(config: &str, data: PathBuf) -> Self {
+        let setup = Self::new(config);
+        Self { data, ..setup }
     }
 
     fn command(&self, args: &[&str]) -> Command {
@@ -633,10 +640,15 @@ async fn a_check_of_good_stores_says_what_was_found_and_writes_nothing() {
     let on_server = Arc::new(test_server::shared().database());
     for database in [None, Some(on_server)] {
         let s3 = Arc::new(S3::start().await);
+        let key = match &database {
+            Some(_) => format!("[access]\nsecret_key = \"{}\"\n", SecretKeys::make()),
+            None => String::new(),
+        };
         let options = TestOptions {
             on_file: database.is_none(),
             database: database.clone(),
             s3: Some(s3.clone()),
+            config: key.clone(),
             ..TestOptions::default()
         };
         let mut server = Process::start(Path::new(WHARF), options).await;
@@ -646,7 +658,7 @@ async fn a_check_of_good_stores_says_what_was_found_and_writes_nothing() {
             .await;
         let url = database
             .as_ref()
-            .map(|database| self::database(&database.url()));
+            .map(|database| self::database(&database.url()) + &key);
         let url = url.unwrap_or_default();
         let config = bucket(&s3.endpoint(), BUCKET, ACCESS_KEY, SECRET_KEY) + &url;
         let mut setup = Setup::new(&config);

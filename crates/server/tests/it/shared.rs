@@ -10,6 +10,7 @@ use tempfile::TempDir;
 use wharf_core::gc::Sweep;
 use wharf_core::job::Job as _;
 use wharf_testkit::client::Step;
+use wharf_testkit::options::SECRET_KEY;
 use wharf_testkit::test_server::{self, TestDatabase};
 use wharf_testkit::{Content, Image, Process, TestOptions, TestServer, Version};
 
@@ -173,7 +174,7 @@ async fn a_folder_that_cannot_be_used_is_told_alike_by_start_and_check() {
     let folder = bed.folder.path();
     let on = |folder: &Path, url: &str| {
         Setup::new(&format!(
-            "[metadata]\nurl = {url:?}\n[storage]\nfolder = {folder:?}\ninline_below = \"0B\"\n"
+            "[access]\nsecret_key = {SECRET_KEY:?}\n[metadata]\nurl = {url:?}\n[storage]\nfolder = {folder:?}\ninline_below = \"0B\"\n"
         ))
     };
     let url = bed.database.url();

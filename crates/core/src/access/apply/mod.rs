@@ -127,12 +127,13 @@ pub async fn plan(
     let access = &registry.access;
     let now = registry.clock.now_ms();
     access.rights.refresh().await?;
-    let (policy, rows) = access.rights.both();
+    let policy = access.policy();
+    let rows = policy.rows();
     let judge = Judge { changer, policy };
     let mut named = Named::default();
     let mut steps = Vec::new();
-    namespaces(&judge, &rows, wanted, &mut named, &mut steps)?;
-    groups(&judge, &rows, wanted, &mut named, &mut steps)?;
+    namespaces(&judge, wanted, &mut named, &mut steps)?;
+    groups(&judge, wanted, &mut named, &mut steps)?;
     robots(registry, &judge, wanted, &mut named, &mut steps).await?;
     // Members and bindings may be of what the steps before make.
     members(&rows, wanted, &mut named, &mut steps)?;
@@ -184,7 +185,6 @@ fn once(set: &mut BTreeSet<String>, what: &str, name: &str) -> Result<(), ApplyE
 
 fn namespaces(
     judge: &Judge<'_>,
-    rows: &Rows,
     wanted: &Wanted,
     named: &mut Named,
     steps: &mut Vec<Step>,
@@ -196,8 +196,7 @@ fn namespaces(
         }
         once(&mut named.namespaces, "namespace", on)?;
         judge.needs(Permission::ManageSettings, on, "change the settings of")?;
-        let found = rows.namespaces.iter().find(|(path, _)| path == on);
-        let from = found.map(|(_, visibility)| *visibility);
+        let from = judge.policy.namespaces.get(on).copied();
         if from != Some(*visibility) {
             if *visibility != Visibility::Private {
                 let reader = super::Role::Reader.permissions();
@@ -215,7 +214,6 @@ fn namespaces(
 
 fn groups(
     judge: &Judge<'_>,
-    rows: &Rows,
     wanted: &Wanted,
     named: &mut Named,
     steps: &mut Vec<Step>,
@@ -225,7 +223,7 @@ fn groups(
         once(&mut named.described, "group", name)?;
         named.groups.insert(name.clone());
         judge.needs(Permission::Admin, "", "make groups")?;
-        if !rows.groups.contains(name) {
+        if !judge.policy.has_group(name) {
             steps.push(Step::MakeGroup(name.clone()));
         }
     }
@@ -310,7 +308,7 @@ fn bindings(
         });
         let Some(key) = key else { continue };
         if let Subject::Group(name) = &granting.subject
-            && !rows.groups.contains(name)
+            && !judge.policy.has_group(name)
             && !named.groups.contains(name)
         {
             let text = format!("there is no group {name}; name it as a group, too");
@@ -484,7 +482,7 @@ pub async fn carry_out(registry: &Registry, changer: Changer<'_>, plan: &Plan) -
 pub async fn export(registry: &Registry) -> Result<Wanted, ApplyError> {
     let access = &registry.access;
     access.rights.refresh().await?;
-    let (_, rows) = access.rights.both();
+    let rows = access.policy().rows();
     let members = |group: &String| {
         let members = rows.members.iter().filter(|(of, _)| of == group);
         members.map(|(_, who)| who.clone()).collect()

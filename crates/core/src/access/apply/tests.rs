@@ -509,3 +509,124 @@ proptest! {
         });
     }
 }
+
+/// A file with something of every kind, and what is there before it.
+fn large() -> Wanted {
+    let bindings = (0..6).map(|n| granting(&format!("u{n} reader team/a{n}")));
+    let mut wanted = team();
+    wanted.bindings.extend(bindings);
+    wanted
+        .namespaces
+        .push(("team/b".into(), Visibility::Public));
+    wanted
+}
+
+/// A registry that has too much for [`large`], and too little.
+async fn begun() -> Hall {
+    let hall = Hall::new().await;
+    let there = Wanted {
+        namespaces: vec![("team/a".into(), Visibility::Public)],
+        groups: vec![
+            ("devs".into(), vec!["zoe".parse().unwrap()]),
+            ("gone".into(), vec!["zoe".parse().unwrap()]),
+        ],
+        robots: vec![robot("team/b+old")],
+        bindings: vec![
+            granting("group:gone reader team/a"),
+            granting("zoe writer team/a"),
+            granting("zoe owner team/z"),
+        ],
+    };
+    hall.apply(&there, false).await;
+    hall
+}
+
+/// What there is, in an order of its own.
+async fn exported(hall: &Hall) -> String {
+    let Wanted {
+        namespaces,
+        mut groups,
+        robots,
+        bindings,
+    } = export(&hall.registry).await.unwrap();
+    groups.sort_by(|one, other| one.0.cmp(&other.0));
+    for (_, members) in &mut groups {
+        members.sort();
+    }
+    let robots: Vec<_> = robots.into_iter().map(|robot| robot.name).collect();
+    let mut bindings: Vec<_> = bindings.iter().map(|one| format!("{one:?}")).collect();
+    bindings.sort();
+    format!("{namespaces:?} {groups:?} {robots:?} {bindings:?}")
+}
+
+/// The process dies between two steps, wherever that is: what was done stays, and the next run does the rest and nothing twice.
+#[tokio::test]
+async fn what_was_cut_off_between_two_steps_is_finished_by_the_next_run() {
+    let hall = begun().await;
+    let steps = told(&hall.plan(&large(), true).await.unwrap());
+    hall.apply(&large(), true).await;
+    let whole = exported(&hall).await;
+    for done in 0..steps.len() {
+        let hall = begun().await;
+        let mut plan = hall.plan(&large(), true).await.unwrap();
+        plan.steps.truncate(done);
+        let applied = carry_out(&hall.registry, Changer::Operator, &plan).await;
+        assert!(applied.stopped.is_none() && applied.done == done);
+        let rest = hall.apply(&large(), true).await;
+        assert_eq!(rest, steps[done..], "after {done}");
+        assert_eq!(exported(&hall).await, whole);
+        assert!(hall.apply(&large(), true).await.is_empty());
+    }
+}
+
+/// The request is dropped at any of its awaits, in the middle of a step too.
+#[tokio::test]
+async fn what_was_cut_off_anywhere_is_finished_by_the_next_run() {
+    let hall = begun().await;
+    hall.apply(&large(), true).await;
+    let whole = exported(&hall).await;
+    let mut cut = 0;
+    for polls in (0..).step_by(3) {
+        let hall = begun().await;
+        let plan = hall.plan(&large(), true).await.unwrap();
+        let mut left = polls;
+        let mut work = Box::pin(carry_out(&hall.registry, Changer::Operator, &plan));
+        let ended = std::future::poll_fn(|context| {
+            if left == 0 {
+                return std::task::Poll::Ready(None);
+            }
+            left -= 1;
+            work.as_mut().poll(context).map(Some)
+        });
+        let ended = ended.await;
+        drop(work);
+        // What was written for the one that is gone is written; then the rest.
+        hall.apply(&large(), true).await;
+        assert_eq!(exported(&hall).await, whole, "cut off after {polls}");
+        assert!(hall.apply(&large(), true).await.is_empty());
+        if ended.is_some() {
+            break;
+        }
+        cut += 1;
+    }
+    assert!(cut > 5, "{cut}");
+}
+
+/// A thousand changes read what they change: not one of them reads all rights anew.
+#[tokio::test]
+async fn many_changes_are_followed_one_by_one() {
+    use super::super::load::loads::{LOADS, ROWS};
+
+    let hall = Hall::new().await;
+    hall.grant("first reader team").await;
+    let bindings = (0..1_000).map(|n| granting(&format!("u{n} reader team/a{}", n % 7)));
+    let wanted = Wanted {
+        bindings: bindings.collect(),
+        ..Wanted::default()
+    };
+    let before = (LOADS.get(), ROWS.get());
+    assert_eq!(hall.apply(&wanted, false).await.len(), 1_000);
+    assert_eq!((LOADS.get() - before.0, ROWS.get() - before.1), (0, 1_000));
+    assert_eq!(hall.apply(&Wanted::default(), true).await.len(), 1_001);
+    assert_eq!(LOADS.get() - before.0, 0);
+}

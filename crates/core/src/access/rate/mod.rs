@@ -9,7 +9,7 @@ mod bucket;
 mod rule;
 
 use std::hash::{BuildHasher as _, Hash, RandomState};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -22,7 +22,8 @@ pub use self::rule::{Per, Rate, RateKind, RateOverride, RateRules};
 
 use self::bucket::{Buckets, Refused};
 use super::policy::Policy;
-use super::principal::{Caller, Principal};
+use super::principal::{Caller, Circumstances, Principal};
+use crate::audit::{Kind, Sight};
 use crate::clock::Clock;
 
 /// Clients that are refused together are told to come back within so many seconds of each other.
@@ -41,6 +42,54 @@ pub struct Limited {
     /// Where the rate stands in the configuration.
     key: String,
     rate: Rate,
+    whose: Box<Whose>,
+}
+
+/// Whose bucket was empty, for the audit log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Whose {
+    principal: String,
+    credential: String,
+    /// Of IPv6 the network, since that is what has a bucket.
+    address: Option<IpAddr>,
+    /// The namespace of the override.
+    on: Option<String>,
+}
+
+impl Limited {
+    /// The refusal as it is noted: the same for everything that this bucket refuses, whatever was asked for.
+    pub fn sight(&self) -> Sight {
+        let Self {
+            kind,
+            key,
+            rate,
+            whose,
+            ..
+        } = self;
+        Sight {
+            kind: Kind::Refuse,
+            principal: whose.principal.clone(),
+            credential: whose.credential.clone(),
+            address: whose.address,
+            repository: whose.on.clone(),
+            digest: None,
+            tag: None,
+            asked: kind.as_str().to_owned(),
+            reason: format!("{key} allows {rate}"),
+        }
+    }
+}
+
+impl Whose {
+    fn new(caller: &Caller, rule: Option<&RateOverride>) -> Box<Self> {
+        let origin = caller.origin("");
+        Box::new(Self {
+            principal: origin.actor,
+            credential: origin.credential,
+            address: caller.circumstances.address.map(network),
+            on: rule.map(|rule| rule.on.clone()).filter(|on| !on.is_empty()),
+        })
+    }
 }
 
 /// All buckets of this process, and the rules by which they fill.
@@ -110,7 +159,10 @@ impl Rates {
         let taken = self
             .buckets
             .take(key, self.now(), rate.cost(1), rate.whole(), || 0);
-        taken.map_err(|refused| self.limited(kind, rate, RateRules::key(kind, None), refused, key))
+        taken.map_err(|refused| {
+            let nobody = Caller::anonymous().under(Circumstances::new(address, 0));
+            self.limited((kind, rate, None), &nobody, refused, key)
+        })
     }
 
     /// Takes one request, unless as many bytes have passed as may. `request` tells requests apart.
@@ -132,8 +184,7 @@ impl Rates {
             let whole = rate.cost(rate.burst());
             let looked = self.buckets.look(key, now, whole, print);
             looked.map_err(|refused| {
-                let named = RateRules::key(RateKind::Bytes, rule);
-                self.limited(RateKind::Bytes, rate, named, refused, key)
+                self.limited((RateKind::Bytes, rate, rule), caller, refused, key)
             })?;
         }
         let Some((rate, rule)) = find(kind) else {
@@ -143,7 +194,7 @@ impl Rates {
         let taken = self
             .buckets
             .take(key, now, rate.cost(1), rate.whole(), print);
-        taken.map_err(|refused| self.limited(kind, rate, RateRules::key(kind, rule), refused, key))
+        taken.map_err(|refused| self.limited((kind, rate, rule), caller, refused, key))
     }
 
     /// What counts the bytes of a request, if they are limited.
@@ -174,9 +225,8 @@ impl Rates {
 
     fn limited(
         &self,
-        kind: RateKind,
-        rate: Rate,
-        key: String,
+        (kind, rate, rule): (RateKind, Rate, Option<&RateOverride>),
+        caller: &Caller,
         refused: Refused,
         bucket: u64,
     ) -> Limited {
@@ -189,8 +239,9 @@ impl Rates {
         Limited {
             kind,
             retry_after: Duration::from_secs(seconds + later),
-            key,
+            key: RateRules::key(kind, rule),
             rate,
+            whose: Whose::new(caller, rule),
         }
     }
 
@@ -240,6 +291,14 @@ impl Meter {
 impl Drop for Meter {
     fn drop(&mut self) {
         self.settle();
+    }
+}
+
+/// The address without the bits that do not count.
+fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(address) => address.into(),
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
     }
 }
 

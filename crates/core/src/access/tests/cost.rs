@@ -53,6 +53,37 @@ fn rows() -> Rows {
     }
 }
 
+/// The binding behind a change is named however many others there are, at the cost of a decision.
+#[test]
+fn the_rule_behind_a_change_is_found_among_fifty_thousand_bindings() {
+    let mut all = rows();
+    let place = "zoo/team/app";
+    let mine = Binding {
+        permissions: Role::Writer.permissions(),
+        role: "writer".into(),
+        ..binding(Subject::User("u7".into()), "zoo/team".into())
+    };
+    all.bindings.push(mine.clone());
+    let policy = Policy::compile(&Rights::default(), &all).unwrap();
+    let user = |name: &str| {
+        Caller::direct(Principal::User {
+            name: name.into(),
+            source: Source::Local,
+        })
+    };
+    let place = RepositoryName::parse(place).unwrap();
+    let rule = |name: &str| {
+        looks::reset();
+        let caller = user(name);
+        let found = policy.rule(&caller, Permission::Push, Some(&place), Tags::None);
+        (found.cloned(), looks::count())
+    };
+    let (found, looked) = rule("u7");
+    assert_eq!(found, Some(mine));
+    assert!(looked <= 4 * (3 + 1 + 10), "{looked} look-ups");
+    assert_eq!(rule("u8").0, None);
+}
+
 #[test]
 fn a_decision_costs_no_more_with_fifty_thousand_bindings() {
     let all = rows();

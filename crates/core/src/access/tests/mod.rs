@@ -3,6 +3,7 @@
 mod attacks;
 mod cost;
 mod endpoint;
+mod follow;
 mod keys;
 mod model;
 mod rights;

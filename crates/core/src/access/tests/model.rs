@@ -275,6 +275,22 @@ proptest! {
             for (binding, reason) in &explained.unmet {
                 prop_assert_eq!(binding.conditions.unmet(&caller.circumstances, tags), Some(*reason));
             }
+            // So is what the audit log names.
+            let rule = policy.rule(&caller, permission, Some(&name), tags);
+            prop_assert_eq!(rule.is_some(), explained.by.is_some());
+            if let Some(rule) = rule {
+                prop_assert!(rule.permissions.contains(permission) && lies_in(asked.on, &rule.on));
+                prop_assert_eq!(rule.conditions.unmet(&caller.circumstances, tags), None);
+                prop_assert!(policy.bindings_of(&caller.principal).contains(&rule));
+            }
+            // A list of tags shows exactly those that are allowed one by one.
+            let view = policy.tag_view(&caller, permission, &name);
+            for tag in ["v1", "v10", "latest", "dev", "v"] {
+                let one = Question { tag: Some(Some(tag)), ..asked.clone() };
+                prop_assert_eq!(view.shows(tag), model(&lines, &members, &one), "{} {:?}", tag, asked);
+            }
+            let all = Question { tag: Some(None), ..asked.clone() };
+            prop_assert!(view == TagView::All || !model(&lines, &members, &all), "{:?}", asked);
             // Lists show exactly what is allowed.
             let asked_for = Question { tag: (permission == Permission::Delete).then_some(None), ..asked.clone() };
             let listed = policy.prefixes_for(&caller, permission);

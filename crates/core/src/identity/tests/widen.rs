@@ -192,7 +192,7 @@ async fn an_invitation_is_good_once_and_while_its_maker_stands() {
     };
     let chosen = || Password::new("a looking glass");
     let accept = async |made: &Made, password: &str| {
-        accept_invitation(registry, &made.secret, Password::new(password)).await
+        accept_invitation(registry, None, &made.secret, Password::new(password)).await
     };
     let gone = |outcome: Result<String>| match outcome {
         Err(IdentityError::Unknown(text)) => text,
@@ -204,10 +204,10 @@ async fn an_invitation_is_good_once_and_while_its_maker_stands() {
     assert!(it.bearer(made.secret.reveal()).await.is_err());
     let weak = accept(&made, "Password1").await;
     assert!(matches!(weak, Err(IdentityError::Password(_))), "{weak:?}");
-    let text = gone(accept_invitation(registry, &Password::new("guess"), chosen()).await);
+    let text = gone(accept_invitation(registry, None, &Password::new("guess"), chosen()).await);
     let other = new_secret(SecretKind::Invitation);
     assert_eq!(
-        gone(accept_invitation(registry, &other, chosen()).await),
+        gone(accept_invitation(registry, None, &other, chosen()).await),
         text
     );
     assert_eq!(accept(&made, "a looking glass").await.unwrap(), "bob");
@@ -256,7 +256,7 @@ async fn an_invitation_is_good_once_and_while_its_maker_stands() {
     let holds = |name: &str| {
         let policy = registry.access.policy();
         let subject = Subject::User(name.into());
-        policy.bindings().iter().any(|one| one.subject == subject)
+        policy.bindings().any(|one| one.subject == subject)
     };
     let made = invite(registry, by, &new("dave")).await.unwrap();
     assert!(holds("dave"));

@@ -9,7 +9,7 @@ use super::options::PASSWORD_FILE;
 use super::pool::Pool;
 use crate::copy::UNFINISHED;
 use crate::error::{Error, Result};
-use crate::look::INSTALLATION;
+use crate::look::{INSTALLATION, SECRET_KEY};
 use crate::meta::Opened;
 use crate::migration::{self, Migration, Version};
 use crate::vals;
@@ -427,14 +427,16 @@ pub(super) async fn facts(
             .once(
                 "SELECT (SELECT value FROM setting WHERE key = $1), \
                  COALESCE((SELECT value FROM setting WHERE key = $2), '') <> '', \
-                 EXISTS (SELECT 1 FROM blob WHERE state = 1)",
-                vals![INSTALLATION, UNFINISHED],
+                 EXISTS (SELECT 1 FROM blob WHERE state = 1), \
+                 (SELECT value FROM setting WHERE key = $3)",
+                vals![INSTALLATION, UNFINISHED, SECRET_KEY],
             )
             .await?;
         let mut row = first(rows)?;
         facts.installation = row.opt_text(0).map_err(Fault::Final)?;
         facts.half_copied = row.flag(1).map_err(Fault::Final)?;
         facts.has_blobs = row.flag(2).map_err(Fault::Final)?;
+        facts.secret_key = row.opt_text(3).map_err(Fault::Final)?;
     }
     connection.batch("ROLLBACK").await?;
     Ok(facts)
@@ -446,6 +448,7 @@ pub(super) struct Facts {
     pub(super) ahead_ms: i64,
     pub(super) tls: bool,
     pub(super) installation: Option<String>,
+    pub(super) secret_key: Option<String>,
     pub(super) half_copied: bool,
     pub(super) has_blobs: bool,
 }

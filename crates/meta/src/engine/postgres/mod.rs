@@ -327,6 +327,7 @@ async fn glance(pool: &Pool, direct: bool, now_ms: &impl Fn() -> i64) -> Result<
             installation: facts.installation,
             has_blobs: facts.has_blobs,
             half_copied: facts.half_copied,
+            secret_key: facts.secret_key,
         }),
         ahead_ms: Some(facts.ahead_ms),
         warnings: standing.server.warnings(),

@@ -8,7 +8,7 @@ use super::connection::{error, open};
 use crate::copy::UNFINISHED;
 use crate::error::Result;
 use crate::folder::beside;
-use crate::look::{INSTALLATION, Known};
+use crate::look::{INSTALLATION, Known, SECRET_KEY};
 
 /// What stands in it; `None` when its log cannot be read without writing: that of a process that was killed and has left
 /// none of the index that the log needs.
@@ -25,13 +25,15 @@ pub(crate) fn known(path: &Path) -> Result<Option<Known>> {
     let read = connection.query_row(
         "SELECT (SELECT value FROM setting WHERE key = ?1), \
          COALESCE((SELECT value FROM setting WHERE key = ?2), '') <> '', \
-         EXISTS (SELECT 1 FROM blob WHERE state = 1)",
-        [INSTALLATION, UNFINISHED],
+         EXISTS (SELECT 1 FROM blob WHERE state = 1), \
+         (SELECT value FROM setting WHERE key = ?3)",
+        [INSTALLATION, UNFINISHED, SECRET_KEY],
         |row| {
             Ok(Known {
                 installation: row.get(0)?,
                 half_copied: row.get(1)?,
                 has_blobs: row.get(2)?,
+                secret_key: row.get(3)?,
             })
         },
     );

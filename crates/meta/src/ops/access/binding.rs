@@ -1,8 +1,11 @@
 //! Bindings: who has which role on which namespace, under what conditions.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 use wharf_oci::RepositoryName;
 
+use super::change::Part;
 use super::{By, Changed, GROUP, STEP, another_holds, begin, end, must_stay, needed};
 use crate::error::Result;
 use crate::ops::event;
@@ -37,6 +40,15 @@ impl Binding {
             && self.tags.is_empty()
             && self.sign_in.is_empty()
             && self.expires_at == 0
+    }
+
+    /// What a change of it is about.
+    fn part(&self) -> Part {
+        Part::Bindings {
+            namespace: self.namespace.clone(),
+            kind: self.kind.clone(),
+            name: self.name.clone(),
+        }
     }
 
     fn told(&self) -> Value {
@@ -105,15 +117,84 @@ impl Op for List {
                 ],
             )
             .await?;
-        rows.into_iter()
-            .map(|mut row| {
-                Ok(BindingRow {
-                    binding: binding(&mut row)?,
-                    created_at: row.int(8)?,
-                    created_by: row.text(9)?,
-                })
-            })
-            .collect()
+        rows.into_iter().map(stored).collect()
+    }
+}
+
+fn stored(mut row: Row) -> Result<BindingRow> {
+    Ok(BindingRow {
+        binding: binding(&mut row)?,
+        created_at: row.int(8)?,
+        created_by: row.text(9)?,
+    })
+}
+
+/// Bindings on exactly one path, of one subject if one is named. Cost: the rows given.
+#[derive(Clone, Debug)]
+pub struct On {
+    /// The path.
+    pub namespace: String,
+    /// Kind and name; `None`: all subjects.
+    pub subject: Option<(String, String)>,
+    /// At most so many.
+    pub limit: u32,
+}
+
+impl ReadOp for On {}
+impl Op for On {
+    type Out = Vec<BindingRow>;
+    const SINGLE: bool = true;
+
+    async fn run<T: Tx>(&self, tx: &mut T) -> Result<Self::Out> {
+        let rows = match &self.subject {
+            Some((kind, name)) => {
+                tx.query(
+                    "SELECT namespace, kind, name, role, networks, tags, sign_in, expires_at, created_at, created_by \
+                     FROM access_binding WHERE namespace = $1 AND kind = $2 AND name = $3 \
+                     ORDER BY role, networks, tags, sign_in, expires_at LIMIT $4",
+                    vals![&self.namespace, kind, name, self.limit],
+                )
+                .await?
+            }
+            None => {
+                tx.query(
+                    "SELECT namespace, kind, name, role, networks, tags, sign_in, expires_at, created_at, created_by \
+                     FROM access_binding WHERE namespace = $1 \
+                     ORDER BY kind, name, role, networks, tags, sign_in, expires_at LIMIT $2",
+                    vals![&self.namespace, self.limit],
+                )
+                .await?
+            }
+        };
+        rows.into_iter().map(stored).collect()
+    }
+}
+
+/// Bindings of one subject, wherever, in no order. Cost: the rows given.
+#[derive(Clone, Debug)]
+pub struct Of {
+    /// The kind.
+    pub kind: String,
+    /// The name.
+    pub name: String,
+    /// At most so many.
+    pub limit: u32,
+}
+
+impl ReadOp for Of {}
+impl Op for Of {
+    type Out = Vec<BindingRow>;
+    const SINGLE: bool = true;
+
+    async fn run<T: Tx>(&self, tx: &mut T) -> Result<Self::Out> {
+        let rows = tx
+            .query(
+                "SELECT namespace, kind, name, role, networks, tags, sign_in, expires_at, created_at, created_by \
+                 FROM access_binding WHERE kind = $1 AND name = $2 LIMIT $3",
+                vals![&self.kind, &self.name, self.limit],
+            )
+            .await?;
+        rows.into_iter().map(stored).collect()
     }
 }
 
@@ -171,7 +252,7 @@ impl Op for Put {
             return Ok(Changed::Same);
         }
         let payload = json!({"what": "binding", "before": null, "after": it.told()});
-        end(tx, epoch, &self.by, &it.namespace, payload).await?;
+        end(tx, epoch, &self.by, &it.namespace, &[it.part()], payload).await?;
         Ok(Changed::Done)
     }
 }
@@ -228,7 +309,7 @@ impl Op for Delete {
         )
         .await?;
         let payload = json!({"what": "binding", "before": it.told(), "after": null});
-        end(tx, epoch, &self.by, &it.namespace, payload).await?;
+        end(tx, epoch, &self.by, &it.namespace, &[it.part()], payload).await?;
         Ok(Changed::Done)
     }
 }
@@ -285,7 +366,11 @@ impl Op for DeleteOf {
         let payload = json!({"what": "all of a principal", "before": before, "after": null});
         let namespace = event::namespace_of(kind, name);
         let on = namespace.as_ref().map_or("", RepositoryName::as_str);
-        end(tx, epoch, &self.by, on, payload).await?;
+        let part = Part::Subject {
+            kind: self.kind.clone(),
+            name: self.name.clone(),
+        };
+        end(tx, epoch, &self.by, on, &[part], payload).await?;
         Ok(match all as i64 >= STEP {
             true => Changed::More,
             false => Changed::Done,
@@ -325,9 +410,13 @@ impl Op for DeleteEnded {
             return Ok(Changed::Same);
         }
         let more = rows.len() as i64 >= STEP;
-        let payload =
-            json!({"what": "bindings that have ended", "before": told(rows)?, "after": null});
-        end(tx, epoch, &self.by, "", payload).await?;
+        let rows = rows.into_iter().map(|mut row| binding(&mut row));
+        let gone = rows.collect::<Result<Vec<_>>>()?;
+        let parts: BTreeSet<Part> = gone.iter().map(Binding::part).collect();
+        let parts: Vec<Part> = parts.into_iter().collect();
+        let before: Vec<Value> = gone.iter().map(Binding::told).collect();
+        let payload = json!({"what": "bindings that have ended", "before": before, "after": null});
+        end(tx, epoch, &self.by, "", &parts, payload).await?;
         Ok(match more {
             true => Changed::More,
             false => Changed::Done,

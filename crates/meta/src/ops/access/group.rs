@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::change::Part;
 use super::workload::WORKLOAD;
 use super::{By, Changed, GROUP, STEP, begin, binding, end, would_orphan};
 use crate::error::Result;
@@ -20,7 +21,7 @@ pub struct GroupRow {
 }
 
 /// A member of a group.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Member {
     /// The group.
     pub group: String,
@@ -101,6 +102,108 @@ impl Op for Members {
     }
 }
 
+/// Who is in one group; `None`: there is no such group. Cost: the rows given.
+#[derive(Clone, Debug)]
+pub struct In {
+    /// The group.
+    pub group: String,
+    /// At most so many.
+    pub limit: u32,
+}
+
+impl ReadOp for In {}
+impl Op for In {
+    type Out = Option<Vec<Member>>;
+
+    async fn run<T: Tx>(&self, tx: &mut T) -> Result<Self::Out> {
+        let there = tx
+            .row(
+                "SELECT 1 FROM access_group WHERE name = $1",
+                vals![&self.group],
+            )
+            .await?;
+        if there.is_none() {
+            return Ok(None);
+        }
+        let rows = tx
+            .query(
+                "SELECT kind, name FROM group_member WHERE group_name = $1 ORDER BY kind, name LIMIT $2",
+                vals![&self.group, self.limit],
+            )
+            .await?;
+        let members: Result<_> = rows
+            .into_iter()
+            .map(|mut row| {
+                Ok(Member {
+                    group: self.group.clone(),
+                    kind: row.text(0)?,
+                    name: row.text(1)?,
+                })
+            })
+            .collect();
+        members.map(Some)
+    }
+}
+
+/// The groups that a user or robot is in. Cost: the rows given.
+#[derive(Clone, Debug)]
+pub struct Of {
+    /// `user` or `robot`.
+    pub kind: String,
+    /// The name.
+    pub name: String,
+    /// At most so many.
+    pub limit: u32,
+}
+
+impl ReadOp for Of {}
+impl Op for Of {
+    type Out = Vec<String>;
+    const SINGLE: bool = true;
+
+    async fn run<T: Tx>(&self, tx: &mut T) -> Result<Self::Out> {
+        let rows = tx
+            .query(
+                "SELECT group_name FROM group_member WHERE kind = $1 AND name = $2 LIMIT $3",
+                vals![&self.kind, &self.name, self.limit],
+            )
+            .await?;
+        rows.into_iter().map(|mut row| row.text(0)).collect()
+    }
+}
+
+/// Whether somebody is in a group. Cost: one row.
+#[derive(Clone, Debug)]
+pub struct Has {
+    /// Who, and where.
+    pub member: Member,
+}
+
+impl ReadOp for Has {}
+impl Op for Has {
+    type Out = bool;
+    const SINGLE: bool = true;
+
+    async fn run<T: Tx>(&self, tx: &mut T) -> Result<bool> {
+        let Member { group, kind, name } = &self.member;
+        let row = tx
+            .row(
+                "SELECT 1 FROM group_member WHERE group_name = $1 AND kind = $2 AND name = $3",
+                vals![group, kind, name],
+            )
+            .await?;
+        Ok(row.is_some())
+    }
+}
+
+/// What a change of the group itself is about.
+fn part(name: &str) -> Part {
+    Part::Subject {
+        kind: GROUP.to_owned(),
+        name: name.to_owned(),
+    }
+}
+
 /// Makes a group. Locks the epoch. Cost: three rows.
 #[derive(Clone, Debug)]
 pub struct Create {
@@ -128,7 +231,7 @@ impl Op for Create {
             return Ok(Changed::Same);
         }
         let payload = json!({"what": "group", "before": null, "after": {"name": self.name}});
-        end(tx, epoch, &self.by, "", payload).await?;
+        end(tx, epoch, &self.by, "", &[part(&self.name)], payload).await?;
         Ok(Changed::Done)
     }
 }
@@ -186,7 +289,7 @@ impl Op for Delete {
         }
         let before = json!({"name": self.name, "members": left, "bindings": gone});
         let payload = json!({"what": "group", "before": before, "after": null});
-        end(tx, epoch, &self.by, "", payload).await?;
+        end(tx, epoch, &self.by, "", &[part(&self.name)], payload).await?;
         Ok(if more { Changed::More } else { Changed::Done })
     }
 }
@@ -226,7 +329,8 @@ impl Op for Add {
             return Ok(Changed::Same);
         }
         let payload = json!({"what": "member", "before": null, "after": member(group, kind, name)});
-        end(tx, epoch, &self.by, "", payload).await?;
+        let part = Part::Member(self.member.clone());
+        end(tx, epoch, &self.by, "", &[part], payload).await?;
         Ok(Changed::Done)
     }
 }
@@ -273,7 +377,8 @@ impl Op for Remove {
         )
         .await?;
         let payload = json!({"what": "member", "before": member(group, kind, name), "after": null});
-        end(tx, epoch, &self.by, "", payload).await?;
+        let part = Part::Member(self.member.clone());
+        end(tx, epoch, &self.by, "", &[part], payload).await?;
         Ok(Changed::Done)
     }
 }

@@ -1,15 +1,17 @@
 //! Rights as rows: bindings, groups, roles, namespaces; one file each.
 //!
 //! Every change begins with `begin`, which locks the epoch: changes are decided on one after the other, so none can take
-//! away what another relies on. `core` reads all rows when the epoch is another than the one that it knows, and never for a
-//! request. What a role is made of is known to `core`; here only the names of the two that must not run out are.
+//! away what another relies on, and ends with `end`, which counts the epoch up. `core` reads what changed when the epoch is another
+//! than the one that it knows, and never for a request. What a role is made of is known to `core`; here only the names of the two that must not run out are.
 
 pub mod binding;
+pub mod change;
 pub mod group;
 pub mod namespace;
 pub mod role;
 pub mod workload;
 
+use change::Part;
 use serde_json::Value;
 use wharf_oci::RepositoryName;
 
@@ -114,12 +116,20 @@ async fn locked<T: Tx>(tx: &mut T) -> Result<Option<i64>> {
 }
 
 /// Counts the epoch up, and records what changed, and on which path: `""` is everywhere.
-async fn end<T: Tx>(tx: &mut T, epoch: i64, by: &By, on: &str, payload: Value) -> Result<()> {
+async fn end<T: Tx>(
+    tx: &mut T,
+    epoch: i64,
+    by: &By,
+    on: &str,
+    parts: &[Part],
+    payload: Value,
+) -> Result<()> {
     tx.exec(
         "UPDATE setting SET value = $2 WHERE key = $1",
         vals![EPOCH, &(epoch + 1).to_string()],
     )
     .await?;
+    change::note(tx, epoch + 1, by, parts).await?;
     let on = RepositoryName::parse(on).ok();
     let fact = Fact {
         kind: Kind::AccessChange,

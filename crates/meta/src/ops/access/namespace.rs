@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+use super::change::Part;
 use super::{By, Changed, STEP, begin, binding, end};
 use crate::error::Result;
 use crate::tx::{Op, ReadOp, Tx};
@@ -54,6 +55,29 @@ impl Op for List {
     }
 }
 
+/// The visibility of a namespace, if it has settings. Cost: one row.
+#[derive(Clone, Debug)]
+pub struct Get {
+    /// The path.
+    pub path: String,
+}
+
+impl ReadOp for Get {}
+impl Op for Get {
+    type Out = Option<String>;
+    const SINGLE: bool = true;
+
+    async fn run<T: Tx>(&self, tx: &mut T) -> Result<Self::Out> {
+        let row = tx
+            .row(
+                "SELECT visibility FROM namespace WHERE path = $1",
+                vals![&self.path],
+            )
+            .await?;
+        row.map(|mut row| row.text(0)).transpose()
+    }
+}
+
 /// Makes a namespace, or changes its visibility. Locks the epoch. Cost: four rows.
 #[derive(Clone, Debug)]
 pub struct Put {
@@ -94,7 +118,8 @@ impl Op for Put {
             "before": before.map(|visibility| json!({"visibility": visibility})),
             "after": {"visibility": self.visibility},
         });
-        end(tx, epoch, &self.by, &self.path, payload).await?;
+        let part = Part::Visibility(self.path.clone());
+        end(tx, epoch, &self.by, &self.path, &[part], payload).await?;
         Ok(Changed::Done)
     }
 }
@@ -143,7 +168,8 @@ impl Op for Delete {
         let all = gone.len();
         let before = json!({"visibility": visibility, "bindings": gone});
         let payload = json!({"what": "namespace", "before": before, "after": null});
-        end(tx, epoch, &self.by, &self.path, payload).await?;
+        let part = Part::Namespace(self.path.clone());
+        end(tx, epoch, &self.by, &self.path, &[part], payload).await?;
         Ok(match all as i64 >= STEP {
             true => Changed::More,
             false => Changed::Done,

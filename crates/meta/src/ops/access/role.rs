@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+use super::change::Part;
 use super::{By, Changed, begin, end};
 use crate::error::Result;
 use crate::tx::{Op, ReadOp, Tx};
@@ -54,6 +55,34 @@ impl Op for List {
     }
 }
 
+/// What a role is made of, if there is one, and whether it is bound anywhere. Cost: two rows.
+#[derive(Clone, Debug)]
+pub struct Get {
+    /// The name.
+    pub name: String,
+}
+
+impl ReadOp for Get {}
+impl Op for Get {
+    type Out = (Option<String>, bool);
+
+    async fn run<T: Tx>(&self, tx: &mut T) -> Result<Self::Out> {
+        let row = tx
+            .row(
+                "SELECT permissions FROM access_role WHERE name = $1",
+                vals![&self.name],
+            )
+            .await?;
+        let bound = tx
+            .row(
+                "SELECT 1 FROM access_binding WHERE role = $1 LIMIT 1",
+                vals![&self.name],
+            )
+            .await?;
+        Ok((row.map(|mut row| row.text(0)).transpose()?, bound.is_some()))
+    }
+}
+
 /// Makes a role, or changes what it is made of, wherever it is bound. Locks the epoch. Cost: four rows.
 #[derive(Clone, Debug)]
 pub struct Put {
@@ -94,7 +123,8 @@ impl Op for Put {
             "before": before.map(|permissions| json!({"name": self.name, "permissions": permissions})),
             "after": {"name": self.name, "permissions": self.permissions},
         });
-        end(tx, epoch, &self.by, "", payload).await?;
+        let part = Part::Role(self.name.clone());
+        end(tx, epoch, &self.by, "", &[part], payload).await?;
         Ok(Changed::Done)
     }
 }
@@ -137,7 +167,8 @@ impl Op for Delete {
         };
         let before = json!({"name": self.name, "permissions": gone.text(0)?});
         let payload = json!({"what": "role", "before": before, "after": null});
-        end(tx, epoch, &self.by, "", payload).await?;
+        let part = Part::Role(self.name.clone());
+        end(tx, epoch, &self.by, "", &[part], payload).await?;
         Ok(Changed::Done)
     }
 }

@@ -8,6 +8,7 @@ use std::fmt;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
+use super::change::Part;
 use super::{By, Changed, STEP, begin, binding, end};
 use crate::error::Result;
 use crate::tx::{Op, ReadOp, Tx};
@@ -85,15 +86,26 @@ impl Op for Version {
     }
 }
 
-/// As the end of every change of rights, and counts one of workloads: the epoch is locked, so nobody else does.
-async fn done<T: Tx>(tx: &mut T, epoch: i64, by: &By, payload: Value) -> Result<Changed> {
+/// As the end of every change of rights, here of a rule or with `""` of an issuer, and counts one of workloads: the epoch is locked, so nobody else does.
+async fn done<T: Tx>(
+    tx: &mut T,
+    epoch: i64,
+    by: &By,
+    rule: &str,
+    payload: Value,
+) -> Result<Changed> {
     // What the epoch will be: it grows with each change, and both are restored together.
     tx.exec(
         "INSERT INTO setting (key, value) VALUES ($1, $2) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
         vals![VERSION, &(epoch + 1).to_string()],
     )
     .await?;
-    end(tx, epoch, by, "", payload).await?;
+    // Of an issuer there is nothing among the rights themselves: a rule without a name holds nothing.
+    let part = Part::Subject {
+        kind: WORKLOAD.to_owned(),
+        name: rule.to_owned(),
+    };
+    end(tx, epoch, by, "", &[part], payload).await?;
     Ok(Changed::Done)
 }
 
@@ -230,7 +242,7 @@ impl Op for PutIssuer {
             before.map(|(settings, secret, _)| issuer(&self.name, &settings, secret.is_some()));
         let after = issuer(&self.name, &self.settings, self.secret.is_some());
         let payload = json!({"what": "workload issuer", "before": before, "after": after});
-        done(tx, epoch, &self.by, payload).await
+        done(tx, epoch, &self.by, "", payload).await
     }
 }
 
@@ -283,7 +295,7 @@ impl Op for DeleteIssuer {
         )
         .await?;
         let payload = json!({"what": "workload issuer", "before": before, "after": null});
-        done(tx, epoch, &self.by, payload).await
+        done(tx, epoch, &self.by, "", payload).await
     }
 }
 
@@ -384,7 +396,7 @@ impl Op for PutRule {
         let before = before.map(|(issuer, conditions, _)| rule(&self.name, &issuer, &conditions));
         let after = rule(&self.name, &self.issuer, &self.conditions);
         let payload = json!({"what": "workload rule", "before": before, "after": after});
-        done(tx, epoch, &self.by, payload).await
+        done(tx, epoch, &self.by, &self.name, payload).await
     }
 }
 
@@ -452,7 +464,7 @@ impl Op for DeleteRule {
         before["groups"] = groups.into();
         before["bindings"] = bindings.into();
         let payload = json!({"what": "workload rule", "before": before, "after": null});
-        done(tx, epoch, &self.by, payload).await?;
+        done(tx, epoch, &self.by, &self.name, payload).await?;
         Ok(if more { Changed::More } else { Changed::Done })
     }
 }

@@ -9,11 +9,12 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::client::Where;
+use super::client::{Unanswered, Where};
 use super::exit::{Exit, Failure, Outcome};
 use super::gc::agree;
 use super::human::count;
 use super::print;
+use crate::admin::CallError;
 
 /// Make rights what a file says
 ///
@@ -76,7 +77,12 @@ pub(super) fn run(args: &ApplyArgs) -> Outcome {
     };
     wish["dry_run"] = false.into();
     wish["epoch"] = plan["epoch"].clone();
-    let mut outcome = client.send("POST", PATH, Some(&wish))?;
+    let answer = client.send("POST", PATH, Some(&wish));
+    if let (Err(_), Some(_), Some(path)) = (&answer, &secrets, &args.secrets) {
+        // It is empty, and would be in the way of the next run.
+        let _ = std::fs::remove_file(path);
+    }
+    let mut outcome = answer.map_err(cut_off)?;
     let robots = list(&outcome, "robots");
     if let (Some(file), Some(path)) = (&mut secrets, &args.secrets) {
         let lines: String = robots.iter().map(line).collect();
@@ -102,6 +108,21 @@ pub(super) fn run(args: &ApplyArgs) -> Outcome {
             ),
         )),
     }
+}
+
+/// Where no answer came, nobody knows how far it got, and the way on is the same.
+fn cut_off(failure: Failure) -> Failure {
+    let broken = failure.error.downcast_ref::<CallError>();
+    let local = matches!(broken, Some(CallError::Broken(_)));
+    if !local && !failure.error.is::<Unanswered>() {
+        return failure;
+    }
+    let text = format!(
+        "{}\n  help: what was done stays, and no change is half done; run it again for the rest. A robot that was made, and whose secret \
+         you were not told, gets one with `wharf robot rotate`",
+        failure.error
+    );
+    Failure::text(failure.exit, text)
 }
 
 fn list<'a>(answer: &'a Value, name: &str) -> &'a [Value] {

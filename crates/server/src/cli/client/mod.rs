@@ -13,6 +13,7 @@ use serde_json::Value;
 use wharf_oci::percent::encode_query;
 
 use self::context::{Context, Contexts};
+pub(super) use self::wire::Unanswered;
 use self::wire::{Answer, Ask};
 use super::exit::{Exit, Failure};
 use super::flags::DataFlags;
@@ -20,6 +21,8 @@ use super::offline;
 use crate::admin;
 use crate::config::{Config, load};
 
+/// The media type of lines.
+const JSON_LINES: &str = "application/jsonl";
 /// Names the context when `--context` does not.
 const CONTEXT_VARIABLE: &str = "WHARF_CONTEXT";
 
@@ -94,16 +97,43 @@ impl Client {
         path: &str,
         body: Option<&Value>,
     ) -> Result<Value, Failure> {
+        understood(self.ask(method, path, body)?)
+    }
+
+    fn ask(&self, method: &str, path: &str, body: Option<&Value>) -> Result<Answer, Failure> {
         let ask = Ask {
             method,
             path,
             body: body.map(Value::to_string),
         };
-        let answer = match self {
-            Self::Remote(context) => wire::remote(context, &ask)?,
-            Self::Local(config) => local(config, &ask)?,
-        };
-        understood(answer)
+        match self {
+            Self::Remote(context) => wire::remote(context, &ask),
+            Self::Local(config) => local(config, &ask),
+        }
+    }
+
+    /// A page of JSON lines as it came, and where to go on.
+    pub(super) fn lines(&self, path: &str) -> Result<(String, Option<String>), Failure> {
+        let answer = self.ask("GET", path, None)?;
+        let kind = answer.headers.get("content-type").unwrap_or_default();
+        if answer.status != 200 || kind != JSON_LINES {
+            understood(answer)?;
+            return Err(foreign(200));
+        }
+        let next = answer.headers.get("link").and_then(next).map(str::to_owned);
+        let text = String::from_utf8(answer.body).map_err(|_| foreign(200))?;
+        Ok((text, next))
+    }
+
+    /// Does work of many requests. Where no registry runs on the data folder, it is opened once for all of them.
+    pub(super) fn at_once<T>(
+        &self,
+        work: impl FnOnce() -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        match self {
+            Self::Local(config) if !is_served(config)? => offline::served(config, || Ok(work()))?,
+            _ => work(),
+        }
     }
 
     /// All entries of a list, at most `most`.
@@ -165,19 +195,47 @@ fn local(config: &Config, ask: &Ask<'_>) -> Result<Answer, Failure> {
     }
 }
 
+/// Whether a registry runs on the data folder, or something else is wrong, which the next request will tell.
+fn is_served(config: &Config) -> Result<bool, Failure> {
+    let folder = &config.server.data;
+    if !folder.exists() {
+        return Err(offline::absent(folder));
+    }
+    let folder = offline::absolute(folder)?;
+    let reached = admin::socket(&folder).and_then(|(path, _open)| UnixStream::connect(path));
+    Ok(match reached {
+        Ok(_) => true,
+        Err(error) => !matches!(
+            admin::CallError::new(&error, &folder),
+            admin::CallError::Stopped
+        ),
+    })
+}
+
+/// The cursor in a `Link` header.
+fn next(link: &str) -> Option<&str> {
+    let (target, relation) = link.strip_prefix('<')?.split_once('>')?;
+    let next = relation.contains("rel=\"next\"");
+    target
+        .split_once("after=")
+        .filter(|_| next)
+        .map(|(_, cursor)| cursor)
+}
+
+fn foreign(status: u16) -> Failure {
+    Failure::text(
+        Exit::Failure,
+        format!(
+            "the answer ({status}) is none of Wharf's management API: is a proxy in between, or another registry?"
+        ),
+    )
+}
+
 /// The body of a good answer, or the problem that it tells of.
 fn understood(answer: Answer) -> Result<Value, Failure> {
     let body = match answer.body.is_empty() {
         true => Value::Null,
-        false => serde_json::from_slice(&answer.body).map_err(|_| {
-            Failure::text(
-                Exit::Failure,
-                format!(
-                    "the answer ({}) is none of Wharf's management API: is a proxy in between, or another registry?",
-                    answer.status
-                ),
-            )
-        })?,
+        false => serde_json::from_slice(&answer.body).map_err(|_| foreign(answer.status))?,
     };
     if (200..300).contains(&answer.status) {
         return Ok(body);
@@ -212,6 +270,7 @@ mod tests {
     fn answer(status: u16, body: &str) -> Answer {
         Answer {
             status,
+            headers: wire::Headers::default(),
             body: body.as_bytes().to_vec(),
         }
     }
@@ -229,6 +288,19 @@ mod tests {
         let failure = understood(answer(500, body)).unwrap_err();
         assert!(failure.error.to_string().contains("r7"));
         assert_eq!(failure.exit, Exit::Failure);
+    }
+
+    #[test]
+    fn a_link_to_the_next_page_holds_its_cursor() {
+        assert_eq!(next("<?after=MTIgMw>; rel=\"next\""), Some("MTIgMw"));
+        for none in [
+            "",
+            "<>",
+            "<?after=x>; rel=\"prev\"",
+            "?after=x; rel=\"next\"",
+        ] {
+            assert_eq!(next(none), None, "{none}");
+        }
     }
 
     #[test]

@@ -36,7 +36,22 @@ pub(super) struct Ask<'a> {
 #[derive(Debug)]
 pub(super) struct Answer {
     pub(super) status: u16,
+    pub(super) headers: Headers,
     pub(super) body: Vec<u8>,
+}
+
+/// The lines of an answer's head.
+#[derive(Debug, Default)]
+pub(super) struct Headers(String);
+
+impl Headers {
+    /// The first of this name.
+    pub(super) fn get(&self, wanted: &str) -> Option<&str> {
+        self.0.split("\r\n").skip(1).find_map(|line| {
+            let (name, value) = line.split_once(':')?;
+            name.eq_ignore_ascii_case(wanted).then(|| value.trim())
+        })
+    }
 }
 
 /// Asks the registry of a context.
@@ -68,12 +83,15 @@ pub(super) fn remote(context: &Context, ask: &Ask<'_>) -> Result<Answer, Failure
             }
             _ => "",
         };
-        Failure::text(
-            Exit::Failure,
-            format!("{} does not answer: {error}{help}", context.url),
-        )
+        let text = format!("{} does not answer: {error}{help}", context.url);
+        Failure::new(Exit::Failure, Unanswered(text))
     })
 }
+
+/// No answer came: what was asked for may be done, or not, or in part.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(in crate::cli) struct Unanswered(String);
 
 fn connect(host: &str, port: u16) -> Result<TcpStream, Error> {
     let mut last = Error::new(ErrorKind::NotFound, "the name has no address");
@@ -168,15 +186,11 @@ fn read(answer: &[u8]) -> Result<Answer, Error> {
     let status = status
         .and_then(|status| status.parse().ok())
         .ok_or_else(torn)?;
-    let header = |wanted: &str| {
-        head.split("\r\n").skip(1).find_map(|line| {
-            let (name, value) = line.split_once(':')?;
-            name.eq_ignore_ascii_case(wanted).then(|| value.trim())
-        })
-    };
-    let chunked =
-        header("transfer-encoding").is_some_and(|how| how.eq_ignore_ascii_case("chunked"));
-    let body = match (chunked, header("content-length")) {
+    let headers = Headers(head.to_owned());
+    let chunked = headers
+        .get("transfer-encoding")
+        .is_some_and(|how| how.eq_ignore_ascii_case("chunked"));
+    let body = match (chunked, headers.get("content-length")) {
         (true, _) => unchunk(body).ok_or_else(torn)?,
         (false, Some(length)) => {
             let length: usize = length.parse().map_err(|_| torn())?;
@@ -184,7 +198,11 @@ fn read(answer: &[u8]) -> Result<Answer, Error> {
         }
         (false, None) => body.to_vec(),
     };
-    Ok(Answer { status, body })
+    Ok(Answer {
+        status,
+        headers,
+        body,
+    })
 }
 
 fn unchunk(mut rest: &[u8]) -> Option<Vec<u8>> {

@@ -111,6 +111,7 @@ pub const RESOURCES: &[Resource] = &[
     resource("/api/v1/explain", GET, "/api/v1/explain"),
     resource("/api/v1/audit", GET, "/api/v1/audit"),
     resource("/api/v1/audit/export", GET, "/api/v1/audit/export"),
+    resource("/api/v1/audit/verify", POST, "/api/v1/audit/verify"),
     resource("/api/v1/groups", GET, "/api/v1/groups"),
     resource(
         "/api/v1/groups/{group}",
