@@ -39,6 +39,7 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, bail};
 
 use crate::{run, workspace};
+pub(crate) use docker::Docker;
 pub(crate) use image::{Image, Layer, noise};
 pub(crate) use matrix::Tool;
 pub(crate) use site::Site;
@@ -167,8 +168,14 @@ const TOOLS: [(&str, &(dyn Tool + Sync)); 4] = [
 pub(crate) fn tool(name: &str) -> Result<(&'static str, &'static (dyn Tool + Sync))> {
     let Some(&found) = TOOLS.iter().find(|(tool, _)| *tool == name) else {
         let known = TOOLS.map(|(tool, _)| tool).join(", ");
-        bail!("no client is called {name}; known: {known}");
+        bail!("no client is called {name}; known: {known}, docker");
     };
+    installed(name)?;
+    Ok(found)
+}
+
+/// Fails if a client's programs are not here, or may not be run.
+pub(crate) fn installed(name: &str) -> Result<()> {
     let mut programs = CLIENTS.iter().filter(|(client, ..)| *client == name);
     let programs = programs.next().map_or(&[][..], |(_, programs, _)| programs);
     if programs.iter().any(|program| DAEMONS.contains(program))
@@ -178,7 +185,7 @@ pub(crate) fn tool(name: &str) -> Result<(&'static str, &'static (dyn Tool + Syn
     }
     match programs.iter().find(|program| run::find(program).is_none()) {
         Some(missing) => bail!("no {missing}: cargo xtask clients {missing}"),
-        None => Ok(found),
+        None => Ok(()),
     }
 }
 

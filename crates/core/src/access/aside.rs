@@ -13,8 +13,8 @@ use thread_priority::{
 };
 use tokio::runtime::{Builder, Runtime};
 
-/// A computation takes some 20 ms when it gets a processor.
-const STARVED: Duration = Duration::from_millis(250);
+/// A computation takes some 20 ms when it gets a processor, and a few may be before it.
+const STARVED: Duration = Duration::from_secs(1);
 /// How long a thread waits for the next computation.
 const KEEP: Duration = Duration::from_secs(1);
 
@@ -48,9 +48,11 @@ impl Aside {
         }
         let ordinary = tokio::task::spawn_blocking(move || again());
         let done = tokio::select! {
-            done = aside => done,
+            done = &mut aside => done,
             done = ordinary => done,
         };
+        // If it has not begun there.
+        aside.abort();
         done.ok()
     }
 }

@@ -23,6 +23,9 @@ use super::user::User;
 
 /// How long a success is remembered, in ms.
 pub const REMEMBERED_MS: i64 = 60_000;
+/// Checks that a thread has before it, the one it works on among them: it goes on with the next one by itself, since each time it
+/// had to be woken up it would be in the way of whoever does that.
+const AHEAD: usize = 4;
 /// How many successes are remembered.
 const REMEMBERED: usize = 4_096;
 
@@ -169,7 +172,7 @@ struct Shared {
 pub(crate) struct Passwords {
     key: hmac::Key,
     waiting: Arc<Semaphore>,
-    running: Arc<Semaphore>,
+    handed_over: Arc<Semaphore>,
     aside: Arc<Aside>,
     shared: Arc<Shared>,
 }
@@ -189,7 +192,7 @@ impl Passwords {
             aside: Arc::new(Aside::new(threads)?),
             key: hmac::Key::new(hmac::HMAC_SHA256, &random_bytes::<32>()),
             waiting: Arc::new(Semaphore::new(attempts.max(1))),
-            running: Arc::new(Semaphore::new(threads.max(1))),
+            handed_over: Arc::new(Semaphore::new(threads.max(1).saturating_mul(AHEAD))),
             shared: Arc::new(Shared {
                 counters: Counters::default(),
                 successes: Cache::new(REMEMBERED),
@@ -284,10 +287,10 @@ impl Passwords {
                 .unwrap_or_else(|| dummy.hash()),
         );
         let password = Password::new(password);
-        let (running, aside) = (self.running.clone(), self.aside.clone());
+        let (handed_over, aside) = (self.handed_over.clone(), self.aside.clone());
         tokio::spawn(async move {
             let _place = place;
-            let _turn = running.acquire_owned().await;
+            let _turn = handed_over.acquire_owned().await;
             landing
                 .shared
                 .counters
@@ -311,7 +314,7 @@ impl Passwords {
 
     /// Hashes a new password off the runtime threads. Not limited: only administrators get here.
     pub(crate) async fn hash(&self, password: &Password) -> crate::Result<String> {
-        let _turn = self.running.clone().acquire_owned().await;
+        let _turn = self.handed_over.clone().acquire_owned().await;
         let password = password.clone();
         let failed = |error: String| {
             crate::Error::Internal(format!("a password could not be hashed: {error}"))
@@ -324,8 +327,12 @@ impl Passwords {
     /// Lets every check wait until the guard is dropped.
     #[cfg(test)]
     pub(crate) async fn stall(&self) -> tokio::sync::OwnedSemaphorePermit {
-        let all = u32::try_from(self.running.available_permits()).unwrap();
-        self.running.clone().acquire_many_owned(all).await.unwrap()
+        let all = u32::try_from(self.handed_over.available_permits()).unwrap();
+        self.handed_over
+            .clone()
+            .acquire_many_owned(all)
+            .await
+            .unwrap()
     }
 
     fn key(&self, name: &str, password: &str) -> Key {

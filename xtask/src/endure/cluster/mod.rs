@@ -56,7 +56,7 @@ pub(crate) struct Args {
     #[arg(long, requires = "rolling")]
     pub(crate) previous: Option<std::path::PathBuf>,
     /// Clients that push and pull images beside those of the driver
-    #[arg(long = "client", default_values = ["crane", "oras", "skopeo", "podman"])]
+    #[arg(long = "client", default_values = ["crane", "oras", "skopeo", "podman", "docker"])]
     pub(crate) clients: Vec<String>,
     /// The program under test; built as a release when it is not given
     #[arg(long)]

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::e2e::{Image, Layer, Site, Step, Tool, hello, noise, tool};
+use crate::e2e::{Docker, Image, Layer, Site, Step, Tool, hello, installed, noise, tool};
 use crate::endure::random::Random;
 use crate::endure::work::{World, lock};
 
@@ -73,10 +73,26 @@ struct Pushed {
     digest: String,
 }
 
+/// How a client is driven.
+enum Driven {
+    Program(&'static (dyn Tool + Sync)),
+    /// Its engine ends with it.
+    Engine(Docker),
+}
+
+impl Driven {
+    fn tool(&self) -> &dyn Tool {
+        match self {
+            Self::Program(tool) => *tool,
+            Self::Engine(docker) => docker,
+        }
+    }
+}
+
 /// One client.
 pub(crate) struct Real {
     pub(crate) name: &'static str,
-    tool: &'static (dyn Tool + Sync),
+    driven: Driven,
     site: Site,
     /// Holds what it makes and fetches.
     place: PathBuf,
@@ -100,10 +116,18 @@ pub(crate) fn start(names: &[String], folder: &Path, port: u16, seed: u64) -> Re
         hello(&place.join("program/hello"))?;
     }
     let one = |(stream, name): (usize, &String)| {
-        let (name, tool) = tool(name)?;
+        let (name, driven) = match name.as_str() {
+            "docker" => {
+                installed("docker")?;
+                let log = folder.join("dockerd.log");
+                let engine = Docker::start(&place.join("engine"), &log, false)?;
+                ("docker", Driven::Engine(engine))
+            }
+            name => tool(name).map(|(name, tool)| (name, Driven::Program(tool)))?,
+        };
         Ok(Real {
             name,
-            tool,
+            driven,
             site: Site::elsewhere(&format!("127.0.0.1:{port}")),
             place: place.clone(),
             log: folder.join(format!("{name}.log")),
@@ -235,7 +259,10 @@ impl Real {
     /// Pushes it, and forgets all of it but its digest.
     fn push(&mut self, step: &mut Step, image: &Image, tag: &str) -> Result<()> {
         let repository = self.repository();
-        let digest = self.tool.push(step, &self.site, image, &repository, tag)?;
+        let digest = self
+            .driven
+            .tool()
+            .push(step, &self.site, image, &repository, tag)?;
         self.pushed.push(Pushed {
             tag: tag.to_owned(),
             digest,
@@ -249,7 +276,8 @@ impl Real {
 
     fn pull(&self, step: &mut Step, repository: &str, reference: &str) -> Result<String> {
         let address = &self.site.address;
-        self.tool
+        self.driven
+            .tool()
             .pull(step, &self.site, address, repository, reference)
     }
 
