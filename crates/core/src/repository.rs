@@ -18,10 +18,7 @@ pub async fn list(
 ) -> Result<Page> {
     let limit = limit.min(registry.limits.page);
     if limit == 0 {
-        return Ok(Page {
-            names: Vec::new(),
-            more: false,
-        });
+        return Ok(Page::default());
     }
     let names = registry
         .meta

@@ -1,18 +1,21 @@
 //! Tags: names that move (specification §1.8, §1.10).
 
-use wharf_meta::tag as rows;
+use wharf_meta::{ReadOp, tag as rows};
 use wharf_oci::{Reference, RepositoryName, Tag};
 
+use crate::access::{TagView, after};
 use crate::error::{Error, Result};
 use crate::registry::Registry;
 
 /// One page of a listing, in bytewise order.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Page {
     /// The names on this page.
     pub names: Vec<String>,
-    /// Whether more follow after the last one.
-    pub more: bool,
+    /// Where the next page begins, to be given as `last`, if there may be one: the last name, or a hidden place.
+    pub next: Option<String>,
+    /// So many names were to be on it at most.
+    pub limit: u32,
 }
 
 impl Page {
@@ -20,37 +23,201 @@ impl Page {
     pub(crate) fn cut(mut names: Vec<String>, limit: u32) -> Self {
         let more = names.len() > limit as usize;
         names.truncate(limit as usize);
-        Self { names, more }
+        let next = names.last().filter(|_| more).cloned();
+        Self { names, next, limit }
     }
 }
 
-/// The repository's tags after `last` (TAGS-1 … TAGS-7). `limit` is clamped to `limits.page`.
+/// The repository's tags after `last`, as far as they may be shown (TAGS-1 … TAGS-7). `limit` is clamped to `limits.page`.
 pub async fn list(
     registry: &Registry,
     repository: &RepositoryName,
+    view: &TagView,
     last: Option<&str>,
     limit: Option<u32>,
 ) -> Result<Page> {
     let limit = limit
         .unwrap_or(registry.limits.page)
         .min(registry.limits.page);
-    let names = registry
-        .meta
-        .scan(rows::List {
-            repository: repository.clone(),
-            after: last.map(str::to_owned),
-            limit: limit + 1,
-        })
-        .await?
-        .ok_or_else(|| Error::NameUnknown(repository.clone()))?;
-    Ok(match limit {
-        // TAGS-3: a page of nothing has no next page.
-        0 => Page {
-            names: Vec::new(),
-            more: false,
-        },
-        _ => Page::cut(names, limit),
-    })
+    let (mut names, mut next) = match start(registry, repository, view, last) {
+        Start::Whole(after) => {
+            let look = rows::List {
+                repository: repository.clone(),
+                after,
+                limit: limit + 1,
+            };
+            let names = registry.meta.scan(look).await?;
+            let names = names.ok_or_else(|| Error::NameUnknown(repository.clone()))?;
+            let page = Page::cut(names, limit);
+            (page.names, page.next)
+        }
+        Start::Parts(from) => {
+            let wanted = Wanted {
+                registry,
+                repository,
+                view,
+                from,
+                limit,
+            };
+            wanted.list(|between| between, String::as_str).await?
+        }
+    };
+    // TAGS-3: a page of nothing has no next page.
+    if limit == 0 {
+        (names, next) = (Vec::new(), None);
+    }
+    Ok(Page { names, next, limit })
+}
+
+/// As [`list`], with where each stands, and where the next page begins.
+pub async fn stand(
+    registry: &Registry,
+    repository: &RepositoryName,
+    view: &TagView,
+    last: Option<&str>,
+    limit: u32,
+) -> Result<(Vec<rows::Standing>, Option<String>)> {
+    match start(registry, repository, view, last) {
+        Start::Whole(after) => {
+            let look = rows::Stand(rows::List {
+                repository: repository.clone(),
+                after,
+                limit: limit + 1,
+            });
+            let found = registry.meta.scan(look).await?;
+            let mut found = found.ok_or_else(|| Error::NameUnknown(repository.clone()))?;
+            let more = found.len() > limit as usize;
+            found.truncate(limit as usize);
+            let next = found.last().filter(|_| more).map(|one| one.name.clone());
+            Ok((found, next))
+        }
+        Start::Parts(from) => {
+            let wanted = Wanted {
+                registry,
+                repository,
+                view,
+                from,
+                limit,
+            };
+            wanted
+                .list(rows::StandBetween, |one: &rows::Standing| &one.name)
+                .await
+        }
+    }
+}
+
+/// Tags that are looked at for one page at most; behind that the next page goes on.
+const MOST_LOOKED_AT: usize = 10_000;
+/// Parts of a listing that are looked at for one page at most.
+const MOST_LOOKS: usize = 40;
+/// Tags that are looked at at once.
+const AT_ONCE: usize = 500;
+/// Comparisons of a tag with a pattern that are made at once, so that nobody waits for them for long.
+const COMPARED_AT_ONCE: usize = 20_000;
+
+/// How a listing is read.
+enum Start {
+    /// All of it, after this name.
+    Whole(Option<String>),
+    /// By looking for what may be shown, from this name on.
+    Parts(String),
+}
+
+fn start(
+    registry: &Registry,
+    repository: &RepositoryName,
+    view: &TagView,
+    last: Option<&str>,
+) -> Start {
+    let hidden = last.and_then(|last| registry.access.places.find(repository, last));
+    match (hidden, view) {
+        (Some(place), _) => Start::Parts(place),
+        (None, TagView::All) => Start::Whole(last.map(str::to_owned)),
+        (None, TagView::Matching(_)) => Start::Parts(last.map(after).unwrap_or_default()),
+    }
+}
+
+/// A page of what may be shown, among what may not.
+struct Wanted<'a> {
+    registry: &'a Registry,
+    repository: &'a RepositoryName,
+    view: &'a TagView,
+    from: String,
+    limit: u32,
+}
+
+impl Wanted<'_> {
+    /// The page, and where the next one begins. Where much lies between that must not be shown, the page ends early, at a place
+    /// that is hidden.
+    async fn list<R, O>(
+        self,
+        look: impl Fn(rows::Between) -> O,
+        name: impl Fn(&R) -> &str,
+    ) -> Result<(Vec<R>, Option<String>)>
+    where
+        O: ReadOp<Out = Option<Vec<R>>>,
+    {
+        let Self {
+            registry,
+            repository,
+            view,
+            mut from,
+            limit,
+        } = self;
+        let unknown = || Error::NameUnknown(repository.clone());
+        let (limit, at_once) = (
+            limit as usize,
+            (COMPARED_AT_ONCE / view.patterns().max(1)).clamp(16, AT_ONCE),
+        );
+        let (mut found, mut looked_at, mut looks) = (Vec::new(), 0, 0);
+        for (start, until) in view.ranges() {
+            if until <= from {
+                continue;
+            }
+            from = from.max(start);
+            loop {
+                if looked_at >= MOST_LOOKED_AT || looks == MOST_LOOKS {
+                    return Ok((found, Some(registry.access.places.hide(repository, &from)?)));
+                }
+                let between = rows::Between {
+                    repository: repository.clone(),
+                    from: from.clone(),
+                    until: until.clone(),
+                    limit: at_once as u32,
+                };
+                let page = registry.meta.scan(look(between)).await?;
+                let page = page.ok_or_else(unknown)?;
+                looks += 1;
+                looked_at += page.len();
+                if let Some(last) = page.last() {
+                    from = after(name(last));
+                }
+                let whole = page.len() == at_once;
+                found.extend(page.into_iter().filter(|one| view.shows(name(one))));
+                if found.len() > limit {
+                    found.truncate(limit);
+                    let next = found.last().map(|last| name(last).to_owned());
+                    return Ok((found, next));
+                }
+                if !whole {
+                    break;
+                }
+                tokio::task::yield_now().await;
+            }
+        }
+        if looks == 0 {
+            // Whether there is such a repository is told in the same way wherever a page begins.
+            let between = rows::Between {
+                repository: repository.clone(),
+                from: String::new(),
+                until: String::new(),
+                limit: 0,
+            };
+            let there = registry.meta.scan(look(between)).await?;
+            there.ok_or_else(unknown)?;
+        }
+        Ok((found, None))
+    }
 }
 
 /// Where the tag stands.
@@ -118,3 +285,7 @@ pub async fn delete(
         Err(unknown(repository, tag))
     }
 }
+
+#[cfg(test)]
+#[path = "tag_tests.rs"]
+mod tests;

@@ -170,6 +170,21 @@ impl TagPattern {
     }
 }
 
+impl TagPattern {
+    /// Whether it matches every tag.
+    pub(crate) fn is_everything(&self) -> bool {
+        self.0.bytes().all(|byte| byte == b'*')
+    }
+
+    /// What every tag that it matches begins with, and whether that is all of it.
+    pub(crate) fn beginning(&self) -> (&str, bool) {
+        match self.0.find(['*', '?']) {
+            Some(end) => (&self.0[..end], false),
+            None => (&self.0, true),
+        }
+    }
+}
+
 impl FromStr for TagPattern {
     type Err = PatternError;
 

@@ -138,10 +138,10 @@ impl super::Access {
         caller: &Caller,
         permission: Permission,
         repository: Option<&RepositoryName>,
+        tags: Tags<'_>,
     ) -> String {
         let policy = self.policy();
         let path = repository.map_or("", RepositoryName::as_str);
-        let tags = usual_tags(permission);
         let mut reaching = policy.reaching_among(&caller.principal, path, MOST_RULES);
         let by = reaching.find(|one| {
             one.permissions.contains(permission)

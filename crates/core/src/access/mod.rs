@@ -32,6 +32,7 @@ mod role;
 mod seal;
 mod secret;
 mod store;
+mod tag_view;
 #[cfg(test)]
 mod tests;
 mod token;
@@ -67,12 +68,13 @@ pub use narrow::Narrow;
 pub use network::{Network, NetworkError, Networks};
 pub use password::{PasswordCounts, REMEMBERED_MS};
 pub use password_rules::{LONGEST_PASSWORD, PasswordRule, check_password};
-pub use policy::{ADMIN, Grant, GrantError, Policy, Who, split_robot_name};
+pub use policy::{ADMIN, Grant, GrantError, Policy, Who, split_robot_name, usual_tags};
 pub use principal::{ANONYMOUS, Caller, Circumstances, Principal, SignIn, Source};
 pub use rate::{Limited, MOST_BUCKETS, Meter, Per, Rate, RateKind, RateOverride, RateRules};
 pub use role::{Permission, PermissionError, Permissions, Role, RoleError};
 pub use seal::{KEY_CURE, OtherKey, SecretKeys, SecretKeysError, forget as forget_secrets};
 pub use secret::{Password, SHORTEST_PASSWORD};
+pub use tag_view::TagView;
 pub use token::{LEEWAY_SECONDS, LONGEST_TOKEN, TokenCounts, TokenFault, key_name};
 
 use backoff::Backoff;
@@ -88,6 +90,8 @@ pub(crate) use secret::{hash_secret, random_id};
 use password::Passwords;
 use rate::Rates;
 use store::Secrets;
+use tag_view::Places;
+pub(crate) use tag_view::after;
 use token::Tokens;
 use user::Users;
 
@@ -192,6 +196,7 @@ pub struct Access {
     rates: Arc<Rates>,
     tokens: Tokens,
     pub(crate) log_keys: crate::audit::LogKeys,
+    pub(crate) places: Places,
     identity_tokens: bool,
     token_seconds: i64,
     push_token_seconds: i64,
@@ -236,6 +241,7 @@ impl Access {
             ms(push_token_lifetime) + ms(options.upload_grace) + 2 * LEEWAY_SECONDS * 1_000;
         let rotation = ms(options.key_rotation).max(60_000);
         let log_keys = crate::audit::LogKeys::new(sealing.of_log());
+        let places = sealing.of_places();
         let keys = Keyring::open(secrets.clone(), sealing, rotation, overlap, now).await?;
         Ok(Self {
             rights,
@@ -247,6 +253,7 @@ impl Access {
             passwords: Passwords::new(options.password_threads, options.password_attempts)?,
             tokens: Tokens::new(options.service, keys),
             log_keys,
+            places,
             identity_tokens: options.identity_tokens,
             token_seconds: ms(token_lifetime) / 1_000,
             push_token_seconds: ms(push_token_lifetime) / 1_000,
@@ -386,6 +393,16 @@ impl Access {
     ) -> Decision {
         let policy = self.rights.load();
         policy.decide_tags(caller, permission, repository, tags)
+    }
+
+    /// [`Policy::tag_view`] as of this moment.
+    pub fn tag_view(
+        &self,
+        caller: &Caller,
+        permission: Permission,
+        repository: &RepositoryName,
+    ) -> TagView {
+        self.rights.load().tag_view(caller, permission, repository)
     }
 
     /// [`Policy::decide_ping`] as of this moment.

@@ -12,6 +12,7 @@ use super::binding::{Binding, Conditions, Origin, Subject, Tags};
 use super::load::Rows;
 use super::principal::{ANONYMOUS, Caller, Circumstances, Principal, Source};
 use super::role::{Permission, Permissions, Role};
+use super::tag_view::TagView;
 
 /// The local user that the first start makes; the only one with [`Role::Admin`] from birth.
 pub const ADMIN: &str = "admin";
@@ -381,6 +382,38 @@ impl Policy {
                 && self.paths_of(&numbers, &asked).next().is_some())
     }
 
+    /// The tags for which the caller has a permission on a repository.
+    pub fn tag_view(
+        &self,
+        caller: &Caller,
+        permission: Permission,
+        repository: &RepositoryName,
+    ) -> TagView {
+        if self.allow_tags(caller, permission, Some(repository), Tags::All) {
+            return TagView::All;
+        }
+        let mut patterns = Vec::new();
+        if caller.leaves(permission, Some(repository)) {
+            let numbers = self.numbers(&caller.principal);
+            let nodes = self.nodes(Some(repository.as_str()));
+            let held = nodes.flat_map(|node| numbers.iter().filter_map(|one| node.get(&one)));
+            for &at in held.flat_map(|held| &held.sometimes) {
+                let Binding {
+                    permissions,
+                    conditions,
+                    ..
+                } = &self.bindings[at as usize];
+                let counts = conditions
+                    .unmet(&caller.circumstances, Tags::None)
+                    .is_none();
+                if permissions.contains(permission) && counts {
+                    patterns.extend(conditions.tags.clone());
+                }
+            }
+        }
+        TagView::of(patterns)
+    }
+
     /// What lies on the way to a path, from everywhere down.
     fn nodes<'a>(&'a self, path: Option<&'a str>) -> impl Iterator<Item = &'a Node> {
         let borders = path.into_iter().flat_map(|path| {
@@ -531,7 +564,7 @@ struct Asked<'a> {
 }
 
 /// What of tags a permission is about when no tag is named: what deletes may take any number of them along.
-pub(crate) const fn usual_tags(permission: Permission) -> Tags<'static> {
+pub const fn usual_tags(permission: Permission) -> Tags<'static> {
     match permission {
         Permission::Delete => Tags::All,
         _ => Tags::None,

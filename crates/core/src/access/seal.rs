@@ -6,6 +6,7 @@
 //! keys; whoever keeps a secret that has to be read again later seals it here.
 
 use std::fmt;
+use std::sync::Arc;
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use aws_lc_rs::hmac;
@@ -15,6 +16,7 @@ use sha2::{Digest as _, Sha256};
 use wharf_meta::{Meta, SECRET_KEY, setting, signing_key};
 
 use super::secret::random_bytes;
+use super::tag_view::Places;
 use crate::Result;
 
 /// Bytes of a key.
@@ -30,6 +32,8 @@ struct SecretKey {
     key: LessSafeKey,
     /// Another key made of it, which authenticates the audit log and nothing else.
     log: hmac::Key,
+    /// Another one, which hides places in lists and nothing else.
+    places: Arc<LessSafeKey>,
 }
 
 /// Keys from outside the metadata store; the first one seals.
@@ -99,11 +103,15 @@ impl SecretKey {
         name.copy_from_slice(&digest[..NAME]);
         let key = UnboundKey::new(&AES_256_GCM, &bytes).ok()?;
         let log = hmac::Key::new(hmac::HMAC_SHA256, &bytes);
+        let places = hmac::sign(&log, b"wharf places in lists 1");
         let log = hmac::sign(&log, b"wharf audit log 1");
         Some(Self {
             name,
             key: LessSafeKey::new(key),
             log: hmac::Key::new(hmac::HMAC_SHA256, log.as_ref()),
+            places: Arc::new(LessSafeKey::new(
+                UnboundKey::new(&AES_256_GCM, places.as_ref()).ok()?,
+            )),
         })
     }
 }
@@ -154,6 +162,11 @@ impl SecretKeys {
     /// The keys of the audit log; the first one signs.
     pub(crate) fn of_log(&self) -> Vec<hmac::Key> {
         self.0.iter().map(|key| key.log.clone()).collect()
+    }
+
+    /// What hides places in lists.
+    pub(crate) fn of_places(&self) -> Places {
+        Places::new(self.0.iter().map(|key| key.places.clone()).collect())
     }
 
     fn standing(&self, name: &str) -> Standing {

@@ -103,6 +103,64 @@ impl Op for Stand {
     }
 }
 
+/// Tags from one name on and before another, in bytewise order; `None`: no such repository. Cost: the rows given.
+#[derive(Clone, Debug)]
+pub struct Between {
+    /// The repository.
+    pub repository: RepositoryName,
+    /// The first name.
+    pub from: String,
+    /// The name before which it ends.
+    pub until: String,
+    /// At most so many.
+    pub limit: u32,
+}
+
+impl ReadOp for Between {}
+impl Op for Between {
+    type Out = Option<Vec<String>>;
+
+    async fn run<T: Tx>(&self, tx: &mut T) -> Result<Self::Out> {
+        let Some(repository) = repository::find(tx, &self.repository).await? else {
+            return Ok(None);
+        };
+        let rows = tx
+            .query(
+                "SELECT name FROM tag WHERE repository_id = $1 AND name >= $2 AND name < $3 ORDER BY name LIMIT $4",
+                vals![&repository, &self.from, &self.until, self.limit],
+            )
+            .await?;
+        let rows: Result<_> = rows.into_iter().map(|mut row| row.text(0)).collect();
+        rows.map(Some)
+    }
+}
+
+/// As [`Between`], with where each stands. Cost: two rows for each.
+#[derive(Clone, Debug)]
+pub struct StandBetween(pub Between);
+
+impl ReadOp for StandBetween {}
+impl Op for StandBetween {
+    type Out = Option<Vec<Standing>>;
+
+    async fn run<T: Tx>(&self, tx: &mut T) -> Result<Self::Out> {
+        let list = &self.0;
+        let Some(repository) = repository::find(tx, &list.repository).await? else {
+            return Ok(None);
+        };
+        let rows = tx
+            .query(
+                "SELECT t.name, m.digest, m.media_type, m.artifact_type, m.size, t.version, t.moved_at FROM tag t \
+                 JOIN manifest m ON m.id = t.manifest_id WHERE t.repository_id = $1 AND t.name >= $2 AND t.name < $3 \
+                 ORDER BY t.name LIMIT $4",
+                vals![&repository, &list.from, &list.until, list.limit],
+            )
+            .await?;
+        let rows: Result<_> = rows.into_iter().map(standing).collect();
+        rows.map(Some)
+    }
+}
+
 /// Where one tag stands. Cost: three rows.
 #[derive(Clone, Debug)]
 pub struct GetStanding {

@@ -350,7 +350,7 @@ macro_rules! meta_suite {
             manifest: [get_by_tag_and_digest, missing_and_sizes, children_and_blobs, expectations,
                 delete_and_revive, delete_with_many_tags, large_index_in_parts, pins_hold_and_expire,
                 limits_are_refused, outcomes_leave_nothing, media_type_follows_the_last_push],
-            tag: [pages, versions_survive_deletion, history, several_tags_at_once, who_may_make_and_not_move,
+            tag: [pages, between, versions_survive_deletion, history, several_tags_at_once, who_may_make_and_not_move,
                 one_publisher_makes_a_tag, standing],
             referrer: [pages_and_filters, gone_with_their_manifest],
             repository: [pages_within_prefixes, totals],

@@ -4,7 +4,8 @@ use super::{NOW, digest, push, put, repo, tag};
 use crate::Meta;
 use crate::manifest::Put;
 use crate::tag::{
-    Delete, DeleteAt, Deleted, GetStanding, History, List, Move, MovesBefore, Stand, Standing,
+    Between, Delete, DeleteAt, Deleted, GetStanding, History, List, Move, MovesBefore, Stand,
+    StandBetween, Standing,
 };
 
 async fn list(
@@ -39,6 +40,36 @@ async fn moves(meta: &Meta, name: Option<&str>, limit: u32) -> Vec<Move> {
     })
     .await
     .unwrap()
+}
+
+/// The first name is in, the last one is not, and neither need exist.
+pub async fn between(meta: Meta) {
+    let look = |repository: &str, from: &str, until: &str, limit| Between {
+        repository: repo(repository),
+        from: from.into(),
+        until: until.into(),
+        limit,
+    };
+    assert_eq!(meta.scan(look("a", "", "~", 9)).await.unwrap(), None);
+    push(&meta, put("a", "m", &["v", "v1", "v1.0", "v2", "u", "w"])).await;
+    push(&meta, put("b", "m", &["v3"])).await;
+    for (from, until, limit, expected) in [
+        ("", "~", 9, &["u", "v", "v1", "v1.0", "v2", "w"][..]),
+        ("v", "v~", 9, &["v", "v1", "v1.0", "v2"]),
+        ("v", "v\u{1}", 9, &["v"]),
+        ("v\u{1}", "v~", 2, &["v1", "v1.0"]),
+        ("v1.", "v1.~", 9, &["v1.0"]),
+        ("x", "~", 9, &[]),
+        ("", "", 0, &[]),
+    ] {
+        let found = meta.scan(look("a", from, until, limit)).await.unwrap();
+        assert_eq!(found.unwrap(), expected, "{from} to {until}");
+        let standing = meta.scan(StandBetween(look("a", from, until, limit)));
+        let standing = standing.await.unwrap().unwrap();
+        let names: Vec<_> = standing.iter().map(|one| one.name.as_str()).collect();
+        assert_eq!(names, expected, "{from} to {until}");
+        assert!(standing.iter().all(|one| one.version == 1));
+    }
 }
 
 /// Bytewise order, upper case before lower case; a page may start after a name that is not there.

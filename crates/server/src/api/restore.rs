@@ -3,7 +3,7 @@
 use axum::Json;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
-use wharf_core::access::Permission;
+use wharf_core::access::{Permission, TagView};
 use wharf_core::restore::{self, RestoreError, Restored as Back};
 use wharf_oci::Digest;
 
@@ -106,7 +106,8 @@ pub(super) struct Latest {
 
 /// Show what happened in a repository
 ///
-/// The latest moves of all its tags, and the manifests that can be restored.
+/// The latest moves of its tags, and the manifests that can be restored. Whoever may read some tags only is shown their moves, as far as
+/// they are among the latest 1000 of all.
 #[utoipa::path(
     get, path = "/api/v1/repositories/{name}/-/history", operation_id = "show_history", tag = "repositories",
     params(Named, Latest), responses((status = 200, description = "It", body = History), Refusals)
@@ -119,7 +120,13 @@ pub(super) async fn history(
 ) -> Result<Json<History>, Problem> {
     let repository = visitor.sees(&state.registry.access, &name)?;
     let limit = n.unwrap_or(USUAL).min(MOST);
-    let found = restore::history(&state.registry, &repository, None, limit).await?;
+    let view = visitor.tags(&state.registry.access, &repository);
+    // Whoever sees some tags only gets their moves from among the latest ones of all.
+    let among = if view == TagView::All { limit } else { MOST };
+    let mut found = restore::history(&state.registry, &repository, None, among).await?;
+    found.moves.retain(|one| view.shows(&one.tag));
+    found.moves.truncate(limit as usize);
+    found.deleted.truncate(limit as usize);
     let deleted = found
         .deleted
         .into_iter()
@@ -197,6 +204,9 @@ pub(super) async fn manifest(
     let repository = visitor.sees_and_may(&registry.access, &name, Permission::Delete)?;
     let digest =
         Digest::parse(&digest).map_err(|error| Problem::invalid("digest", error.to_string()))?;
+    let view = visitor.tags(&registry.access, &repository);
     let back = restore::manifest(registry, &repository, &digest, visitor.actor()).await;
-    back.map(|back| Json(back.into())).map_err(refused)
+    let mut back = back.map_err(refused)?;
+    back.tags.retain(|tag| view.shows(tag));
+    Ok(Json(back.into()))
 }

@@ -13,7 +13,7 @@ use wharf_oci::{RepositoryName, Tag};
 use super::Shared;
 use super::arguments::{Path, Query};
 use super::condition::{Conditions, changed, etag};
-use super::page::{Page, Wanted};
+use super::page::{Page, Wanted, cursor};
 use super::problem::{Kind, Problem, Refusals};
 use super::repository::Named;
 use super::time::Time;
@@ -112,19 +112,28 @@ pub(super) fn parse(tag: &str) -> Result<Tag, Problem> {
 fn refused(error: Error, repository: &RepositoryName, tag: &Tag) -> Problem {
     match error {
         Error::NameUnknown(_) => unseen(repository),
-        Error::ManifestUnknown { .. } => {
-            Problem::new(Kind::NotFound, format!("{repository} has no tag {tag}")).with_cure(
-                "its history shows where it stood, and a deleted tag can be restored from there",
-            )
-        }
+        Error::ManifestUnknown { .. } => no_tag(repository, tag),
         Error::PreconditionFailed => changed(),
         other => other.into(),
     }
 }
 
+/// The answer for a tag that is not there, or is nothing for this caller.
+fn no_tag(repository: &RepositoryName, tag: &Tag) -> Problem {
+    Problem::new(Kind::NotFound, format!("{repository} has no tag {tag}"))
+        .with_cure("its history shows where it stood, and a deleted tag can be restored from there")
+}
+
+/// The answer for the history of such a tag.
+fn no_history(repository: &RepositoryName, tag: &Tag) -> Problem {
+    let text = format!("{repository} never had a tag {tag}");
+    Problem::new(Kind::NotFound, text)
+}
+
 /// List tags
 ///
-/// Those of a repository, bytewise by name, with where each stands.
+/// Those of a repository that the caller may read, bytewise by name, with where each stands. A page may have fewer entries than
+/// were asked for, or none, and a `next` all the same: go on until there is none.
 #[utoipa::path(
     get, path = "/api/v1/repositories/{name}/-/tags", operation_id = "list_tags", tag = "tags",
     params(Named, Wanted), responses((status = 200, description = "A page", body = Page<Shown>), Refusals)
@@ -136,18 +145,17 @@ pub(super) async fn list(
     Query(wanted): Query<Wanted>,
 ) -> Result<Json<Page<Shown>>, Problem> {
     let repository = visitor.sees(&state.registry.access, &name)?;
-    let limit = wanted.limit()?;
-    let look = rows::Stand(rows::List {
-        repository: repository.clone(),
-        after: wanted.after()?,
-        limit: limit + 1,
-    });
-    let found = state.registry.meta.scan(look).await?;
-    let found = found.ok_or_else(|| unseen(&repository))?;
+    let (limit, after) = (wanted.limit()?, wanted.after()?);
+    let registry = &state.registry;
+    let view = visitor.tags(&registry.access, &repository);
+    let (found, next) = tag::stand(registry, &repository, &view, after.as_deref(), limit)
+        .await
+        .map_err(|error| match error {
+            Error::NameUnknown(_) => unseen(&repository),
+            other => other.into(),
+        })?;
     let items = found.into_iter().map(Shown::from).collect();
-    Ok(Json(Page::cut(items, limit, |one: &Shown| {
-        one.name.clone()
-    })))
+    Ok(Json(Page::new(items, next.as_deref().map(cursor))))
 }
 
 /// Show where a tag stands
@@ -165,6 +173,12 @@ pub(super) async fn get(
 ) -> Result<Response, Problem> {
     let repository = visitor.sees(&state.registry.access, &name)?;
     let tag = parse(&tag)?;
+    if !visitor
+        .tags(&state.registry.access, &repository)
+        .shows(tag.as_str())
+    {
+        return Err(no_tag(&repository, &tag));
+    }
     let found = tag::show(&state.registry, &repository, &tag)
         .await
         .map_err(|error| refused(error, &repository, &tag))?;
@@ -191,8 +205,9 @@ pub(super) async fn delete(
     conditions: Conditions,
 ) -> Result<StatusCode, Problem> {
     let registry = &state.registry;
-    let repository = visitor.sees_and_may(&registry.access, &name, Permission::Delete)?;
     let tag = parse(&tag)?;
+    let may = visitor.sees_and_may_tag(&registry.access, &name, Permission::Delete, &tag);
+    let repository = may?;
     let version = conditions.version()?;
     tag::delete_at(registry, &repository, &tag, version, visitor.actor())
         .await
@@ -216,6 +231,12 @@ pub(super) async fn history(
     let repository = visitor.sees(&state.registry.access, &name)?;
     let tag = parse(&tag)?;
     let limit = wanted.limit()?;
+    if !visitor
+        .tags(&state.registry.access, &repository)
+        .shows(tag.as_str())
+    {
+        return Err(no_history(&repository, &tag));
+    }
     let after = wanted.after()?.map(|key| key.parse());
     let before = after.transpose().map_err(|_| {
         Problem::invalid(
@@ -231,10 +252,7 @@ pub(super) async fn history(
     };
     let found = state.registry.meta.scan(look).await?;
     if found.is_empty() && before.is_none() {
-        return Err(Problem::new(
-            Kind::NotFound,
-            format!("{repository} never had a tag {tag}"),
-        ));
+        return Err(no_history(&repository, &tag));
     }
     let items = found.into_iter().map(Move::from).collect();
     Ok(Json(Page::cut(items, limit, |one: &Move| {

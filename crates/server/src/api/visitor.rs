@@ -12,11 +12,11 @@ use http::HeaderMap;
 use http::header::{AUTHORIZATION, HeaderValue};
 use http::request::Parts;
 use wharf_core::access::{
-    Access, AuthFailure, Caller, Circumstances, Decision, INVALID_TOKEN, Permission,
-    read_authorization,
+    Access, AuthFailure, Caller, Circumstances, Decision, INVALID_TOKEN, Permission, TagView, Tags,
+    read_authorization, usual_tags,
 };
 use wharf_meta::Origin;
-use wharf_oci::{Authorization, RepositoryName};
+use wharf_oci::{Authorization, RepositoryName, Tag};
 
 use super::problem::{Kind, Problem};
 
@@ -105,12 +105,22 @@ impl Visitor {
         permission: Permission,
         repository: Option<&RepositoryName>,
     ) -> Decision {
+        self.decide_tags(access, permission, repository, usual_tags(permission))
+    }
+
+    fn decide_tags(
+        &self,
+        access: &Access,
+        permission: Permission,
+        repository: Option<&RepositoryName>,
+        tags: Tags<'_>,
+    ) -> Decision {
         match self {
             Self::Root => Decision::Allow,
             Self::Caller(caller) => {
-                let decision = access.decide(caller, permission, repository);
+                let decision = access.decide_tags(caller, permission, repository, tags);
                 if decision == Decision::Allow {
-                    Origin::allowed(|| access.rule(caller, permission, repository));
+                    Origin::allowed(|| access.rule(caller, permission, repository, tags));
                 }
                 decision
             }
@@ -175,6 +185,39 @@ impl Visitor {
             Decision::Allow => Ok(repository),
             Decision::Challenge { error, .. } => Err(challenge(access, error)),
             Decision::Denied => Err(self.lacks(permission, Some(&repository))),
+        }
+    }
+
+    /// As [`Visitor::sees`] and [`Visitor::may_on`], of what is about one tag only.
+    pub(super) fn sees_and_may_tag(
+        &self,
+        access: &Access,
+        name: &str,
+        permission: Permission,
+        tag: &Tag,
+    ) -> Result<RepositoryName, Problem> {
+        let repository = self.sees(access, name)?;
+        let tags = Tags::Named(tag.as_str());
+        match self.decide_tags(access, permission, Some(&repository), tags) {
+            Decision::Allow => Ok(repository),
+            Decision::Challenge { error, .. } => Err(challenge(access, error)),
+            Decision::Denied => Err(self.lacks(permission, Some(&repository))),
+        }
+    }
+
+    /// The tags that they see in a repository that they see: those of both rights that [`Visitor::sees`] goes by.
+    pub(super) fn tags(&self, access: &Access, repository: &RepositoryName) -> TagView {
+        let Self::Caller(caller) = self else {
+            return TagView::All;
+        };
+        let view = |permission| match access.decide(caller, permission, Some(repository)) {
+            Decision::Allow => Some(access.tag_view(caller, permission, repository)),
+            _ => None,
+        };
+        match (view(Permission::Pull), view(Permission::Catalog)) {
+            (Some(one), Some(other)) => one.or(other),
+            (Some(one), None) | (None, Some(one)) => one,
+            (None, None) => TagView::Matching(Vec::new()),
         }
     }
 

@@ -30,9 +30,10 @@ pub(super) fn origin(
         && let Some(permission) = route.permission(&request.method)
     {
         let repository = route.repository();
-        origin
-            .rule
-            .get_or_init(|| registry.access.rule(caller, permission, repository));
+        origin.rule.get_or_init(|| {
+            let tags = route.tags(&request.method);
+            registry.access.rule(caller, permission, repository, tags)
+        });
     }
     Some(origin)
 }

@@ -14,7 +14,7 @@ pub(super) async fn list(call: &Call<'_>, request: &Request) -> Answer {
     let page = repository::list(call.registry, call.caller, last.as_deref(), size).await?;
     let body = json!({"repositories": page.names});
     let mut response = reply::json(body.to_string().into_bytes());
-    if let (true, Some(last)) = (page.more, page.names.last()) {
+    if let Some(last) = &page.next {
         let target = format!(
             "{}/v2/_catalog?last={}&n={}",
             call.base,

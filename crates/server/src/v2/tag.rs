@@ -1,6 +1,7 @@
 //! Tag lists (end-8).
 
 use serde_json::json;
+use wharf_core::access::Permission;
 use wharf_core::tag;
 use wharf_oci::{RepositoryName, percent};
 
@@ -11,14 +12,18 @@ use crate::http::Request;
 pub(super) async fn list(call: &Call<'_>, request: &Request, name: &RepositoryName) -> Answer {
     let size = reply::page_size(request)?;
     let last = reply::query(request, "last").next();
-    let page = tag::list(call.registry, name, last.as_deref(), size).await?;
+    let view = call
+        .registry
+        .access
+        .tag_view(call.caller, Permission::Pull, name);
+    let page = tag::list(call.registry, name, &view, last.as_deref(), size).await?;
     let body = json!({"name": name.as_str(), "tags": page.names});
     let mut response = reply::json(body.to_string().into_bytes());
-    if let (true, Some(last)) = (page.more, page.names.last()) {
+    if let Some(last) = &page.next {
         let target = format!(
             "{}/v2/{name}/tags/list?n={}&last={}",
             call.base,
-            page.names.len(),
+            page.limit,
             percent::encode_query(last)
         );
         reply::link_next(&mut response, &target);

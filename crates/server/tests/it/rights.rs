@@ -10,6 +10,9 @@ use wharf_core::access::{Binding, Change, Changer, Conditions, Granting, Subject
 use wharf_testkit::test_server;
 use wharf_testkit::{Client, Content, Image, Process, TestOptions, TestServer, Version};
 
+use crate::api_support::{get, names, problem};
+use crate::support::texts;
+
 const WHARF: &str = env!("CARGO_BIN_EXE_wharf");
 
 /// Longest wait for something that comes by itself.
@@ -122,6 +125,114 @@ async fn publishers_who_race_for_a_tag_leave_it_where_the_first_put_it() {
     );
     let stands = admin.get("/v2/team/app/manifests/v1").send().await;
     assert_eq!(stands.expect_status(200).digest(), made[0].1);
+}
+
+/// Who may read `v*` is shown those tags alone, in every list, and the others are answered like those that are not there.
+///
+/// Spec: TAGS-3, TAGS-4, TAGS-5, TAGS-6.
+#[tokio::test]
+async fn lists_show_the_tags_that_one_may_read_and_tell_nothing_of_others() {
+    let server = TestServer::start(nobodies()).await;
+    let admin = server.admin(Version::Http1);
+    let image = Image::random();
+    for tag in ["alpha", "v1", "v2", "v3", "wip"] {
+        admin.push_image("team/app", tag, &image).await;
+    }
+    grant(&server, "alice", "reader", "team", Some("v*")).await;
+    let alice = alice(&server);
+    let list = async |query: &str| {
+        let page = alice.get(&format!("/v2/team/app/tags/list{query}"));
+        let page = page.send().await.expect_status(200);
+        let link = page.header("link").map(str::to_owned);
+        (texts(&page.json()["tags"]), link)
+    };
+    assert_eq!(
+        list("").await,
+        (vec!["v1".into(), "v2".into(), "v3".into()], None)
+    );
+    let (tags, link) = list("?n=2").await;
+    assert_eq!(tags, ["v1", "v2"]);
+    let next = "</v2/team/app/tags/list?n=2&last=v2>; rel=\"next\"";
+    assert_eq!(link.as_deref(), Some(next));
+    // Nothing follows, though a tag does that is not shown.
+    assert_eq!(list("?n=2&last=v2").await, (vec!["v3".into()], None));
+    assert_eq!(list("?n=3").await.1, None);
+    assert_eq!(list("?n=0").await, (vec![], None));
+    assert_eq!(list("?last=wip").await, (vec![], None));
+    let unknown = alice.get("/v2/team/none/tags/list").send().await;
+    unknown.expect_error(404, "NAME_UNKNOWN");
+
+    // What is named by digest can be read, or no pull would work.
+    let digest = image.manifest.digest.to_string();
+    for path in [
+        format!("/v2/team/app/manifests/{digest}"),
+        format!("/v2/team/app/referrers/{digest}"),
+    ] {
+        alice.get(&path).send().await.expect_status(200);
+    }
+    let catalog = alice.get("/v2/_catalog").send().await.expect_status(200);
+    assert_eq!(texts(&catalog.json()["repositories"]), ["team/app"]);
+    for (tag, status) in [("v1", 200), ("wip", 403), ("none", 403)] {
+        let head = alice.head(&format!("/v2/team/app/manifests/{tag}"));
+        assert_eq!(head.send().await.status.as_u16(), status, "{tag}");
+    }
+
+    // The management API.
+    let base = "/api/v1/repositories/team/app/-";
+    let page = get(&alice, &format!("{base}/tags")).await;
+    assert_eq!(names(&page), ["v1", "v2", "v3"]);
+    assert!(page.get("next").is_none());
+    let page = get(&alice, &format!("{base}/tags?n=2")).await;
+    let next = page["next"].as_str().unwrap();
+    let rest = get(&alice, &format!("{base}/tags?n=2&after={next}")).await;
+    assert_eq!(names(&rest), ["v3"]);
+    let moves = get(&alice, &format!("{base}/history")).await["moves"].clone();
+    let moved: Vec<_> = moves
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| one["tag"].clone())
+        .collect();
+    assert_eq!(moved.len(), 3, "{moves}");
+    get(&alice, &format!("{base}/tags/v1")).await;
+    get(&alice, &format!("{base}/tags/v1/history")).await;
+    for rest in ["", "/history"] {
+        let ask = async |tag: &str| {
+            let answer = alice.get(&format!("{base}/tags/{tag}{rest}")).send().await;
+            let mut told = problem(answer, 404, "not-found");
+            let told = told.as_object_mut().unwrap();
+            told.remove("request_id");
+            told["detail"] = told["detail"].as_str().unwrap().replace(tag, "").into();
+            told.clone()
+        };
+        assert_eq!(ask("wip").await, ask("gone").await);
+    }
+
+    // An auditor is shown all names, and a second binding adds what it gives.
+    grant(&server, "bob", "auditor", "team", None).await;
+    let bob = admin.clone().with_basic("bob", "b");
+    assert_eq!(names(&get(&bob, &format!("{base}/tags")).await).len(), 5);
+    grant(&server, "alice", "reader", "team/app", Some("wip")).await;
+    assert_eq!(list("").await.0, ["v1", "v2", "v3", "wip"]);
+    grant(&server, "alice", "reader", "team/app", None).await;
+    assert_eq!(list("").await.0.len(), 5);
+}
+
+/// Whoever may delete some tags does so in the management API too, and no others.
+#[tokio::test]
+async fn a_pattern_of_tags_limits_what_the_management_api_deletes() {
+    let server = TestServer::start(nobodies()).await;
+    let admin = server.admin(Version::Http1);
+    for tag in ["v1", "wip"] {
+        admin.push_image("team/app", tag, &Image::random()).await;
+    }
+    grant(&server, "alice", "maintainer", "team", Some("v*")).await;
+    let alice = alice(&server);
+    for (tag, status) in [("v1", 204), ("v1", 404), ("wip", 403), ("none", 403)] {
+        let path = format!("/api/v1/repositories/team/app/-/tags/{tag}");
+        let answer = alice.delete(&path).send().await;
+        assert_eq!(answer.status.as_u16(), status, "{tag}: {answer}");
+    }
 }
 
 /// Who may read `v*` reads that by tag, and what it is made of by digest; other tags are as if they were not there.

@@ -275,6 +275,14 @@ proptest! {
             for (binding, reason) in &explained.unmet {
                 prop_assert_eq!(binding.conditions.unmet(&caller.circumstances, tags), Some(*reason));
             }
+            // A list of tags shows exactly those that are allowed one by one.
+            let view = policy.tag_view(&caller, permission, &name);
+            for tag in ["v1", "v10", "latest", "dev", "v"] {
+                let one = Question { tag: Some(Some(tag)), ..asked.clone() };
+                prop_assert_eq!(view.shows(tag), model(&lines, &members, &one), "{} {:?}", tag, asked);
+            }
+            let all = Question { tag: Some(None), ..asked.clone() };
+            prop_assert!(view == TagView::All || !model(&lines, &members, &all), "{:?}", asked);
             // Lists show exactly what is allowed.
             let asked_for = Question { tag: (permission == Permission::Delete).then_some(None), ..asked.clone() };
             let listed = policy.prefixes_for(&caller, permission);
