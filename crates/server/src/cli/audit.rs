@@ -280,7 +280,7 @@ fn change(before: &Value, after: &Value) -> String {
     let all = |fields: &Map<String, Value>| {
         let said = fields.iter().filter(|(_, value)| !is_nothing(value));
         let said: Vec<_> = said
-            .map(|(key, value)| format!("{key} {}", short(value)))
+            .map(|(key, value)| format!("{key} {}", short(key, value)))
             .collect();
         said.join(", ")
     };
@@ -291,11 +291,12 @@ fn change(before: &Value, after: &Value) -> String {
         (Some(before), Some(after)) => {
             let was = |key: &String| before.get(key).unwrap_or(&Value::Null);
             let other = after.iter().filter(|(key, value)| was(key) != *value);
-            let other =
-                other.map(|(key, value)| format!("{key} {} → {}", short(was(key)), short(value)));
+            let other = other.map(|(key, value)| {
+                format!("{key} {} → {}", short(key, was(key)), short(key, value))
+            });
             let name = after
                 .get("name")
-                .map(|name| format!("name {}", short(name)));
+                .map(|name| format!("name {}", short("name", name)));
             name.into_iter().chain(other).collect::<Vec<_>>().join(", ")
         }
     }
@@ -313,8 +314,9 @@ fn is_nothing(value: &Value) -> bool {
     }
 }
 
-fn short(value: &Value) -> String {
+fn short(key: &str, value: &Value) -> String {
     match value {
+        Value::Number(at) if key.ends_with("_at") => at.as_i64().map_or_else(String::new, time),
         Value::String(text) if !text.is_empty() && !text.chars().any(char::is_control) => {
             text.clone()
         }
@@ -385,6 +387,8 @@ mod tests {
             change(&before, &after),
             "name a, disabled false → true, networks \"\" → 10.0.0.0/8"
         );
+        let ends = json(r#"{"expires_at":1795430257262}"#);
+        assert_eq!(change(&none, &ends), "expires_at 2026-11-23 10:37:37Z");
         let many = json(r#"{"bindings":[1,2,3,4],"name":"a\nb"}"#);
         assert_eq!(change(&none, &many), r#"bindings 4 of them, name "a\nb""#);
         assert_eq!(change(&none, &none), "");

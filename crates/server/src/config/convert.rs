@@ -61,7 +61,11 @@ impl Config {
     pub fn rights(&self) -> Result<Rights, GrantError> {
         Ok(Rights {
             anonymous: self.access.anonymous.into(),
-            htpasswd: self.access.htpasswd.role,
+            // Without a file there are no such users, and lists of rights name none.
+            htpasswd: match self.access.htpasswd.file {
+                Some(_) => self.access.htpasswd.role,
+                None => access::Role::None,
+            },
             grants: self
                 .access
                 .grants
