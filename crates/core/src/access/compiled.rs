@@ -64,8 +64,12 @@ impl Compiled {
     }
 
     /// Rights are rows there, too; they come with the first [`Compiled::refresh`].
-    pub(crate) fn keep_in(&mut self, meta: Meta, workloads: Arc<Workloads>) {
+    pub(crate) fn keep_in(&mut self, meta: Meta) {
         self.meta = Some(meta);
+    }
+
+    /// Whose tokens are trusted is read there, too.
+    pub(crate) fn read_with(&mut self, workloads: Arc<Workloads>) {
         self.workloads = Some(workloads);
     }
 

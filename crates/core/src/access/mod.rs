@@ -226,7 +226,8 @@ impl Access {
     ) -> Result<Self, AccessError> {
         seal::settle(&meta, &keys).await?;
         let mut access = Self::with_secrets(options, keys, Arc::new(meta.clone()), now).await?;
-        access.rights.keep_in(meta, access.workloads.clone());
+        access.rights.keep_in(meta);
+        access.rights.read_with(access.workloads.clone());
         access.rights.refresh().await?;
         Ok(access)
     }
