@@ -12,6 +12,7 @@ use thread_priority::{
     set_thread_priority_and_policy, thread_native_id,
 };
 use tokio::runtime::{Builder, Runtime};
+use tokio::task::JoinHandle;
 
 /// A computation takes some 20 ms when it gets a processor, and a few may be before it.
 const STARVED: Duration = Duration::from_secs(1);
@@ -20,19 +21,19 @@ const KEEP: Duration = Duration::from_secs(1);
 
 /// The threads. Dropping it waits for nothing.
 #[derive(Debug)]
-pub(super) struct Aside(Option<Runtime>);
+pub(super) struct Aside {
+    back: Threads,
+    /// As many ordinary ones, for what was starved.
+    ordinary: Threads,
+}
 
 impl Aside {
     /// So many compute at once, the others wait in their order.
     pub(super) fn new(threads: usize) -> crate::Result<Self> {
-        let runtime = Builder::new_current_thread()
-            .thread_name("aside")
-            .max_blocking_threads(threads.max(1))
-            .thread_keep_alive(KEEP)
-            .on_thread_start(step_back)
-            .build();
-        let failed = |error| crate::Error::Internal(format!("no threads for passwords: {error}"));
-        Ok(Self(Some(runtime.map_err(failed)?)))
+        Ok(Self {
+            back: Threads::new("aside", threads, step_back)?,
+            ordinary: Threads::new("aside-ordinary", threads, || {})?,
+        })
     }
 
     /// `None`: the computation panicked, or no thread could begin.
@@ -42,22 +43,47 @@ impl Aside {
     ) -> Option<T> {
         let work = Arc::new(work);
         let again = work.clone();
-        let mut aside = self.0.as_ref()?.spawn_blocking(move || work());
-        if let Ok(done) = tokio::time::timeout(STARVED, &mut aside).await {
+        let mut back = self.back.begin(move || work())?;
+        if let Ok(done) = tokio::time::timeout(STARVED, &mut back).await {
             return done.ok();
         }
-        let ordinary = tokio::task::spawn_blocking(move || again());
+        let mut ordinary = self.ordinary.begin(move || again())?;
         let done = tokio::select! {
-            done = &mut aside => done,
-            done = ordinary => done,
+            done = &mut back => done,
+            done = &mut ordinary => done,
         };
-        // If it has not begun there.
-        aside.abort();
+        // Whichever has not begun need not.
+        back.abort();
+        ordinary.abort();
         done.ok()
     }
 }
 
-impl Drop for Aside {
+/// Threads that begin when there is something to do, and end when there is not.
+#[derive(Debug)]
+struct Threads(Option<Runtime>);
+
+impl Threads {
+    fn new(name: &str, most: usize, begin: fn()) -> crate::Result<Self> {
+        let runtime = Builder::new_current_thread()
+            .thread_name(name)
+            .max_blocking_threads(most.max(1))
+            .thread_keep_alive(KEEP)
+            .on_thread_start(begin)
+            .build();
+        let failed = |error| crate::Error::Internal(format!("no threads for passwords: {error}"));
+        Ok(Self(Some(runtime.map_err(failed)?)))
+    }
+
+    fn begin<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Option<JoinHandle<T>> {
+        Some(self.0.as_ref()?.spawn_blocking(work))
+    }
+}
+
+impl Drop for Threads {
     fn drop(&mut self) {
         if let Some(runtime) = self.0.take() {
             runtime.shutdown_background();
@@ -105,8 +131,7 @@ mod tests {
     async fn who_gets_no_processor_is_computed_all_the_same() {
         let aside = Aside::new(1).unwrap();
         let (free, held) = mpsc::channel::<()>();
-        let runtime = aside.0.as_ref().unwrap();
-        let holds = runtime.spawn_blocking(move || held.recv());
+        let holds = aside.back.begin(move || held.recv()).unwrap();
         assert_eq!(aside.run(steps_back).await, Some(false));
         drop(free);
         assert!(holds.await.unwrap().is_err());
