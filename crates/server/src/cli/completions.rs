@@ -88,8 +88,9 @@ mod tests {
             assert_eq!(plain.lines().count(), script.lines().count());
             counts.push(wanted);
         }
+        // They differ in what they make of aliases, and of commands that are three words deep.
         assert!(
-            counts.iter().all(|count| count.abs_diff(counts[0]) <= 2),
+            counts.iter().all(|count| count.abs_diff(counts[0]) <= 4),
             "{counts:?}"
         );
     }

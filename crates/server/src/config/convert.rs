@@ -354,7 +354,10 @@ mod tests {
     #[test]
     fn defaults_are_those_of_the_parts() {
         let config = Config::default();
-        let (ours, theirs) = (config.access_options().unwrap(), AccessOptions::default());
+        let (ours, mut theirs) = (config.access_options().unwrap(), AccessOptions::default());
+        // A role without a file is nobody's.
+        assert!(ours.htpasswd.is_none());
+        theirs.rights.htpasswd = access::Role::None;
         assert_eq!(format!("{ours:?}"), format!("{theirs:?}"));
         assert_eq!(config.http_limits(), HttpLimits::default());
         assert_eq!(
