@@ -7,6 +7,7 @@ use bytes::Bytes;
 use wharf_meta::{manifest as rows, restorable, tag as tags};
 use wharf_oci::{Digest, Limits, Manifest, ReferrerDescriptor, RepositoryName, Tag};
 
+use crate::access::Permission;
 use crate::error::{Error, Result};
 use crate::registry::Registry;
 
@@ -57,6 +58,9 @@ pub enum RestoreError {
         /// Which.
         tag: Tag,
     },
+    /// Whoever asks may not make, or not move, the tag.
+    #[error("the right {0} is missing")]
+    Denied(Permission),
     /// The registry failed.
     #[error(transparent)]
     Core(#[from] Error),
@@ -85,6 +89,17 @@ pub async fn manifest(
     digest: &Digest,
     actor: &str,
 ) -> Result<Restored, RestoreError> {
+    manifest_with(registry, repository, digest, actor, |_| true).await
+}
+
+/// As [`manifest`], with those tags only that whoever asks may make.
+pub async fn manifest_with(
+    registry: &Registry,
+    repository: &RepositoryName,
+    digest: &Digest,
+    actor: &str,
+    may_make: impl Fn(&Tag) -> bool,
+) -> Result<Restored, RestoreError> {
     let Back { deleted_at, others } = with_followers(registry, repository, digest, actor).await?;
     let gone = registry
         .meta
@@ -98,6 +113,9 @@ pub async fn manifest(
     let mut restored = Vec::new();
     for name in gone {
         let Ok(tag) = Tag::parse(&name) else { continue };
+        if !may_make(&tag) {
+            continue;
+        }
         // Whoever took the name meanwhile keeps it.
         if point(registry, repository, &tag, digest, None, actor).await? == tags::Restored::Done {
             restored.push(name);
@@ -120,10 +138,11 @@ pub async fn tag(
     version: Option<i64>,
     actor: &str,
 ) -> Result<Restored, RestoreError> {
-    tag_from(registry, repository, tag, None, version, actor).await
+    tag_from(registry, repository, tag, None, version, actor, |_| true).await
 }
 
-/// As [`tag`], and only if the last thing that happened to the tag gave it the version `from`.
+/// As [`tag`], and only if the last thing that happened to the tag gave it the version `from`, and if `may` says so of what that takes
+/// beside the right to delete: to make the tag, or to move it.
 pub async fn tag_from(
     registry: &Registry,
     repository: &RepositoryName,
@@ -131,6 +150,7 @@ pub async fn tag_from(
     from: Option<i64>,
     version: Option<i64>,
     actor: &str,
+    may: impl FnOnce(Permission) -> bool,
 ) -> Result<Restored, RestoreError> {
     let no_move = || RestoreError::NoMove {
         repository: repository.clone(),
@@ -166,6 +186,14 @@ pub async fn tag_from(
         None => last.from.clone(),
     };
     let digest = digest.ok_or_else(no_move)?;
+    // Whoever changes the tag after this look is noticed below, which expects it to stand there.
+    let needs = match stands {
+        Some(_) => Permission::TagMove,
+        None => Permission::TagCreate,
+    };
+    if !may(needs) {
+        return Err(RestoreError::Denied(needs));
+    }
     let mut pointed = point(registry, repository, tag, &digest, stands.as_ref(), actor).await?;
     let (mut came_back, mut others) = (false, 0);
     if pointed == tags::Restored::Unknown {

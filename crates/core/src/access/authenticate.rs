@@ -204,7 +204,13 @@ impl Access {
         }
         let good = self
             .passwords
-            .check(name, password, user.as_ref(), self.users.dummy(), came.at)
+            .check(
+                name,
+                password,
+                user.as_ref(),
+                self.users.dummy(name),
+                came.at,
+            )
             .await;
         match (good, user) {
             (Ok(true), Some(user)) => {

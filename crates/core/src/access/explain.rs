@@ -9,9 +9,9 @@ use wharf_oci::RepositoryName;
 
 use super::binding::{Binding, Subject, Tags, Unmet};
 use super::compile::order;
-use super::policy::{Policy, is_within, usual_tags};
-use super::principal::Caller;
-use super::role::Permission;
+use super::policy::{ADMIN, Policy, is_within, usual_tags};
+use super::principal::{Caller, Circumstances, Principal, Source};
+use super::role::{Permission, Permissions, Role};
 
 /// Most names of those who could give a right.
 const MOST_GRANTORS: usize = 20;
@@ -29,8 +29,21 @@ pub struct Explanation {
     pub narrowed: bool,
     /// Bindings that would give it, were it not for a condition.
     pub unmet: Vec<(Binding, Unmet)>,
-    /// Who could grant it: those who may manage bindings there, as they are named in theirs.
+    /// Who could grant it: those who may manage bindings there and hold it themselves, as they are named in their bindings.
     pub grantors: Vec<Subject>,
+}
+
+/// Why nobody is let in under a name, whatever rights it has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Barred {
+    /// There is none.
+    Unknown,
+    /// An administrator has locked them out.
+    LockedOut,
+    /// Their time is over.
+    Ended,
+    /// They sign in from other addresses only.
+    Network,
 }
 
 impl Policy {
@@ -72,15 +85,18 @@ impl Policy {
             unmet: if allowed { Vec::new() } else { unmet },
             grantors: match by {
                 Some(_) => Vec::new(),
-                None => self.grantors(path),
+                None => self.grantors(permission, path),
             },
         }
     }
 
-    /// Who may manage bindings on a path.
-    fn grantors(&self, path: &str) -> Vec<Subject> {
+    /// Who can grant a permission on a path, now and for good: as the check of a grant has it, that takes the right to manage bindings
+    /// and all that some role with the permission holds.
+    fn grantors(&self, permission: Permission, path: &str) -> Vec<Subject> {
         let holding = self.bindings().filter(|binding| {
-            binding.permissions.contains(Permission::ManageBindings) && is_within(path, &binding.on)
+            binding.permissions.contains(Permission::ManageBindings)
+                && binding.conditions.is_empty()
+                && is_within(path, &binding.on)
         });
         let mut nearest: Vec<&Binding> = holding.collect();
         nearest.sort_by(|one, other| order(one, other));
@@ -89,9 +105,55 @@ impl Policy {
         let subjects = nearest.into_iter().map(|binding| &binding.subject);
         subjects
             .filter(|subject| seen.insert((*subject).clone()))
+            .filter(|subject| self.has_members(subject))
+            .filter(|subject| self.has_role_with(permission, self.always(subject, path)))
             .take(MOST_GRANTORS)
             .cloned()
             .collect()
+    }
+
+    fn has_members(&self, subject: &Subject) -> bool {
+        let Subject::Group(name) = subject else {
+            return true;
+        };
+        let group = self.groups.get(name.as_str());
+        group.is_some_and(|group| group.there && group.members.iter().next().is_some())
+    }
+
+    /// Whether some role with the permission holds nothing but these.
+    fn has_role_with(&self, permission: Permission, held: Permissions) -> bool {
+        let built_in = Role::ALL.into_iter().map(Role::permissions);
+        let own = self.roles.iter().map(|(_, permissions)| *permissions);
+        let mut roles = built_in.chain(own);
+        roles.any(|role| role.contains(permission) && role.without(held) == Permissions::NONE)
+    }
+
+    /// What a subject holds on a path whatever the circumstances, and with it everybody whom it means.
+    fn always(&self, subject: &Subject, path: &str) -> Permissions {
+        let user = |name: &str| Principal::User {
+            name: name.into(),
+            source: Source::Local,
+        };
+        let principal = match subject {
+            Subject::User(name) => user(name),
+            Subject::LocalAdmin => user(ADMIN),
+            Subject::Robot(name) => Principal::Robot {
+                name: name.as_str().into(),
+            },
+            Subject::Workload(rule) => Principal::Workload {
+                name: rule.as_str().into(),
+                rules: [rule.as_str().into()].into(),
+            },
+            _ => Principal::Anonymous,
+        };
+        let signed_in = (*subject != Subject::Anonymous).then_some(&Subject::SignedIn);
+        let own = std::iter::once(subject).chain(signed_in);
+        let own = own.flat_map(|subject| self.bindings_to(subject));
+        let own = own.filter(|binding| is_within(path, &binding.on));
+        self.reaching(&principal, path)
+            .chain(own)
+            .filter(|binding| binding.conditions.is_empty())
+            .fold(Permissions::NONE, |held, one| held | one.permissions)
     }
 
     /// Every binding that reaches a path from above, or that lies on or below it with `deep`.
@@ -122,6 +184,34 @@ impl Policy {
 }
 
 impl super::Access {
+    /// Why requests of a principal that come so are refused, whatever its rights; `None`: they are not.
+    pub async fn barred(
+        &self,
+        principal: &Principal,
+        came: Circumstances,
+    ) -> crate::Result<Option<Barred>> {
+        let source = match principal {
+            Principal::User { source, .. } => Some(*source),
+            Principal::Robot { .. } => None,
+            Principal::Anonymous | Principal::Workload { .. } => return Ok(None),
+        };
+        let found = self.users.find(principal.name()).await?;
+        let found = found.filter(|user| user.source() == source);
+        Ok(found.map_or(Some(Barred::Unknown), |user| user.barred(came)))
+    }
+
+    /// Whether somebody acts under a name at that time, from wherever.
+    pub async fn acts(&self, subject: &Subject, at: i64) -> crate::Result<bool> {
+        let name = match subject {
+            Subject::User(name) | Subject::Robot(name) => name,
+            Subject::LocalAdmin => ADMIN,
+            _ => return Ok(true),
+        };
+        let user = self.users.find(name).await?;
+        let barred = user.map(|user| user.barred(Circumstances::new(None, at)));
+        Ok(matches!(barred, Some(None | Some(Barred::Network))))
+    }
+
     /// [`Policy::rule`] as of this moment, in words for the audit log; empty when nothing allows it.
     pub fn rule(
         &self,

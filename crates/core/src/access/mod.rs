@@ -42,7 +42,7 @@ mod user;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
 use wharf_meta::Meta;
@@ -63,7 +63,7 @@ pub use binding::{
 pub use change::{Change, ChangeError, Changer, Granting, OPERATOR};
 pub use credential::{ScopeError, parse_scope};
 pub use decide::{Decision, INSUFFICIENT_SCOPE, INVALID_TOKEN, scope_for};
-pub use explain::Explanation;
+pub use explain::{Barred, Explanation};
 pub use grant_token::{LONGEST_SCOPES, MOST_SCOPES, Proof, TokenGrant, TokenRefusal, TokenRequest};
 pub use htpasswd::{Htpasswd, HtpasswdError, Problem};
 pub use load::{Visibility, VisibilityError};
@@ -212,6 +212,8 @@ pub struct Access {
     upload_grace: i64,
     /// In ms.
     longest_lifetime: i64,
+    /// The htpasswd file was read again, and nobody has asked since.
+    file_read: AtomicBool,
     /// When credentials that ended were forgotten last, in ms since 1970.
     forgot_at: AtomicI64,
 }
@@ -251,12 +253,13 @@ impl Access {
         let rotation = ms(options.key_rotation).max(60_000);
         let log_keys = crate::audit::LogKeys::new(sealing.of_log());
         let places = sealing.of_places();
+        let unknown = sealing.of_unknown();
         let sealing = Arc::new(sealing);
         let workloads = Workloads::new(sealing.clone(), options.fetch);
         let keys = Keyring::open(secrets.clone(), sealing, rotation, overlap, now).await?;
         Ok(Self {
             rights,
-            users: Users::new(secrets.clone(), htpasswd.map(Arc::new)),
+            users: Users::new(secrets.clone(), htpasswd.map(Arc::new), unknown),
             credentials: Credentials::new(secrets.clone()),
             backoff: Backoff::new(),
             rates: Arc::new(Rates::new(options.rates, options.clock)),
@@ -271,6 +274,7 @@ impl Access {
             push_token_seconds: ms(push_token_lifetime) / 1_000,
             upload_grace: ms(options.upload_grace),
             longest_lifetime: ms(options.longest_lifetime),
+            file_read: AtomicBool::new(false),
             forgot_at: AtomicI64::new(now),
         })
     }
@@ -373,6 +377,11 @@ impl Access {
         }))
     }
 
+    /// Whether the htpasswd file was read again since this was asked last, for the audit log.
+    pub fn took_file(&self) -> bool {
+        self.file_read.swap(false, Ordering::Relaxed)
+    }
+
     /// [`Policy::allow`] as of this moment.
     pub fn allow(
         &self,
@@ -439,7 +448,9 @@ impl Access {
     /// long ago. `app` calls it about once a second; it costs one `stat`, and one row where replicas share the metadata.
     pub async fn upkeep(&self, now: i64) -> crate::Result<()> {
         if let Some(file) = self.users.htpasswd().cloned() {
-            blocking(move || file.poll()).await?;
+            if blocking(move || file.poll()).await? {
+                self.file_read.store(true, Ordering::Relaxed);
+            }
         }
         self.rights.follow().await?;
         self.tokens.keys.upkeep(now).await?;

@@ -35,6 +35,8 @@ struct SecretKey {
     log: hmac::Key,
     /// Another one, which hides places in lists and nothing else.
     places: Arc<LessSafeKey>,
+    /// Another one, by which unknown users get the work of a check and nothing else.
+    unknown: hmac::Key,
 }
 
 /// Keys from outside the metadata store; the first one seals.
@@ -105,6 +107,7 @@ impl SecretKey {
         let key = UnboundKey::new(&AES_256_GCM, &bytes).ok()?;
         let log = hmac::Key::new(hmac::HMAC_SHA256, &bytes);
         let places = hmac::sign(&log, b"wharf places in lists 1");
+        let unknown = hmac::sign(&log, b"wharf unknown users 1");
         let log = hmac::sign(&log, b"wharf audit log 1");
         Some(Self {
             name,
@@ -113,6 +116,7 @@ impl SecretKey {
             places: Arc::new(LessSafeKey::new(
                 UnboundKey::new(&AES_256_GCM, places.as_ref()).ok()?,
             )),
+            unknown: hmac::Key::new(hmac::HMAC_SHA256, unknown.as_ref()),
         })
     }
 }
@@ -168,6 +172,11 @@ impl SecretKeys {
     /// What hides places in lists.
     pub(crate) fn of_places(&self) -> Places {
         Places::new(self.0.iter().map(|key| key.places.clone()).collect())
+    }
+
+    /// By what the work for unknown users is chosen: replicas that chose each its own, and each start anew, would tell them.
+    pub(crate) fn of_unknown(&self) -> hmac::Key {
+        self.0[0].unknown.clone()
     }
 
     fn standing(&self, name: &str) -> Standing {

@@ -4,9 +4,11 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use aws_lc_rs::hmac;
 use quick_cache::sync::Cache;
 
 use super::credential::ROBOT;
+use super::explain::Barred;
 use super::htpasswd::HtpasswdFile;
 use super::network::Networks;
 use super::password::{Dummy, StoredHash};
@@ -80,9 +82,20 @@ impl User {
 
     /// Whether what was given to this one is good for a request at that time, from there.
     pub(crate) fn stands(&self, came: Circumstances) -> bool {
-        !self.disabled
-            && self.expires_at.is_none_or(|end| came.at < end)
-            && self.networks.admit(came.address)
+        self.barred(came).is_none()
+    }
+
+    /// Why it is not.
+    pub(crate) fn barred(&self, came: Circumstances) -> Option<Barred> {
+        if self.disabled {
+            Some(Barred::LockedOut)
+        } else if self.expires_at.is_some_and(|end| came.at >= end) {
+            Some(Barred::Ended)
+        } else if !self.networks.admit(came.address) {
+            Some(Barred::Network)
+        } else {
+            None
+        }
     }
 
     /// The user's name.
@@ -122,16 +135,23 @@ pub(crate) struct Users {
     secrets: Arc<dyn Secrets>,
     htpasswd: Option<Arc<HtpasswdFile>>,
     local: Cache<Arc<str>, Known>,
+    /// Chooses the work for unknown names; nobody else can tell how.
+    unknown: hmac::Key,
     /// Counts changes to local users: what was read before a change is not remembered after it.
     changes: Mutex<u64>,
 }
 
 impl Users {
-    pub(crate) fn new(secrets: Arc<dyn Secrets>, htpasswd: Option<Arc<HtpasswdFile>>) -> Self {
+    pub(crate) fn new(
+        secrets: Arc<dyn Secrets>,
+        htpasswd: Option<Arc<HtpasswdFile>>,
+        unknown: hmac::Key,
+    ) -> Self {
         Self {
             secrets,
             htpasswd,
             local: Cache::new(REMEMBERED),
+            unknown,
             changes: Mutex::new(0),
         }
     }
@@ -178,12 +198,17 @@ impl Users {
         self.local.remove(name);
     }
 
-    /// What a check for an unknown user should cost.
-    pub(crate) fn dummy(&self) -> Dummy {
+    /// What a check costs where nobody has the name: the same each time, and as for a user of the file with half of the names, as
+    /// for a local user (`admin` always is one) with the others. One kind for all would tell every user of the other kind.
+    pub(crate) fn dummy(&self, name: &str) -> Dummy {
         let cost = self
             .htpasswd
             .as_ref()
             .and_then(|file| file.content().usual_cost());
-        cost.map_or(Dummy::Argon2, Dummy::Bcrypt)
+        let as_local = hmac::sign(&self.unknown, name.as_bytes()).as_ref()[0] & 1 == 0;
+        match cost {
+            Some(cost) if !as_local => Dummy::Bcrypt(cost),
+            _ => Dummy::Argon2,
+        }
     }
 }

@@ -2,6 +2,7 @@ use wharf_meta::{blob as rows, event, manifest as manifests, repository::GetTota
 use wharf_oci::{Digest, Reference, Tag};
 
 use super::*;
+use crate::access::Permission;
 use crate::clock::Clock as _;
 use crate::error::Error;
 use crate::house::{House, LARGE, noise};
@@ -244,11 +245,24 @@ async fn a_tag_goes_back_to_where_it_stood() {
     let (repository, tag) = (House::repository(), Tag::parse("v1").unwrap());
     let refused = restore::tag(&house.registry, &repository, &tag, None, "carol").await;
     assert!(matches!(refused, Err(restore::RestoreError::Exists { .. })));
+    // What it takes beside the right to delete is asked first.
+    let without = async |needed: Permission, version| {
+        let registry = &house.registry;
+        let may = |permission| permission != needed;
+        let back = restore::tag_from(registry, &repository, &tag, None, version, "eve", may).await;
+        assert!(
+            matches!(back, Err(restore::RestoreError::Denied(missing)) if missing == needed),
+            "{needed}: {back:?}"
+        );
+    };
+    without(Permission::TagMove, Some(1)).await;
     let back = restore::tag(&house.registry, &repository, &tag, Some(1), "carol").await;
     assert_eq!(back.unwrap().digest, one);
     crate::tag::delete(&house.registry, &repository, &tag, "bob")
         .await
         .unwrap();
+    without(Permission::TagCreate, None).await;
+    assert!(!resolves(&house, "v1").await);
     delete(&house, &one).await;
     // The manifest comes back with its tag.
     let back = restore::tag(&house.registry, &repository, &tag, None, "carol")

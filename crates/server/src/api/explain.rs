@@ -4,8 +4,8 @@ use axum::Json;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use wharf_core::access::{
-    self as rights, ADMIN, Access, Caller, Circumstances, Permission, Principal, Role, SignIn,
-    Source, Subject, Tags,
+    self as rights, ADMIN, Access, Barred, Caller, Circumstances, Permission, Principal, Role,
+    SignIn, Source, Subject, Tags,
 };
 use wharf_oci::{RepositoryName, Tag};
 
@@ -111,7 +111,7 @@ pub(super) async fn explain(
     let tag = tag.map_err(|error| wrong("tag")(&error))?;
     let address = from.map(|text| text.parse()).transpose();
     let sign_in = sign_in.map(|text| way(&text)).transpose();
-    let (caller, kind) = caller(&registry.access, &who).await?;
+    let (caller, mut kind) = caller(&registry.access, &who).await?;
     let usual = caller.circumstances.sign_in;
     let now = registry.clock.now_ms();
     let caller = caller.under(Circumstances {
@@ -122,6 +122,17 @@ pub(super) async fn explain(
     let tags = tag.as_ref().map(|tag| Tags::Named(tag.as_str()));
     let policy = registry.access.policy();
     let told = policy.explain(&caller, permission, repository.as_ref(), tags);
+    let came = caller.circumstances;
+    let barred = registry.access.barred(&caller.principal, came).await?;
+    if let Some(barred) = barred {
+        kind = shut_out(barred, &kind);
+    }
+    let mut grantors = Vec::new();
+    for subject in told.grantors {
+        if registry.access.acts(&subject, now).await? {
+            grantors.push(subject.to_string());
+        }
+    }
     let unmet = told.unmet.iter();
     Ok(Json(Explanation {
         who,
@@ -129,7 +140,7 @@ pub(super) async fn explain(
         permission: permission.to_string(),
         doing: permission.doing().to_owned(),
         repository: repository.map(|name| name.to_string()),
-        allowed: told.allowed,
+        allowed: told.allowed && barred.is_none(),
         by: told.by.as_ref().map(|by| Shown::new(by, now)),
         unmet: unmet
             .map(|(binding, reason)| Unmet {
@@ -138,8 +149,21 @@ pub(super) async fn explain(
             })
             .collect(),
         roles: giving(permission),
-        grantors: told.grantors.iter().map(ToString::to_string).collect(),
+        grantors,
     }))
+}
+
+/// What is known of somebody who is not let in.
+fn shut_out(barred: Barred, kind: &str) -> String {
+    match barred {
+        Barred::Unknown if kind == "robot" => "there is no such robot".to_owned(),
+        Barred::Unknown => kind.to_owned(),
+        Barred::LockedOut => format!("{kind}, locked out"),
+        Barred::Ended => format!("{kind}, has ended"),
+        Barred::Network => {
+            format!("{kind}, may not sign in from this address (--from names another)")
+        }
+    }
 }
 
 fn why(reason: rights::Unmet) -> String {

@@ -50,10 +50,11 @@ use utoipa_axum::routes;
 use wharf_core::Registry;
 use wharf_core::access::{AuthFailure, Caller, Circumstances};
 use wharf_core::audit::{Kind, Sight, given};
+use wharf_oci::RepositoryName;
 
 use self::problem::Problem;
 use self::visitor::Visitor;
-pub(crate) use self::visitor::operator_origin;
+pub(crate) use self::visitor::{file_origin, operator_origin};
 use crate::http::route::{ApiRoute, Route, RouteError};
 use crate::http::{Facts, Request, Response};
 use crate::telemetry::Metrics;
@@ -112,6 +113,10 @@ impl Api {
         let id = request.id.as_str().to_owned();
         let mut facts = Facts::default();
         let came = (request.method.clone(), request.path().to_owned());
+        let place = match &request.route {
+            Ok(Route::Api(route)) => route.place(),
+            _ => None,
+        };
         let mut visitor = None;
         let answer = self.answer(request, door, &mut facts, &mut visitor).await;
         let refusal = match &answer {
@@ -119,7 +124,7 @@ impl Api {
             Err(problem) => Some(problem),
         };
         if let (Some(problem), Some(visitor)) = (refusal, &visitor) {
-            self.note_refusal(problem, visitor, &came, &id);
+            self.note_refusal(problem, visitor, &came, place.as_ref(), &id);
         }
         let mut response = match answer {
             Ok(response) => problem::settle(response, &id).await,
@@ -180,6 +185,7 @@ impl Api {
         problem: &Problem,
         visitor: &Visitor,
         (method, path): &(Method, String),
+        place: Option<&RepositoryName>,
         id: &str,
     ) {
         let Visitor::Caller(caller) = visitor else {
@@ -195,7 +201,7 @@ impl Api {
             principal: origin.actor,
             credential: origin.credential,
             address: came.address,
-            repository: None,
+            repository: place.map(ToString::to_string),
             digest: None,
             tag: None,
             asked: format!("{method} {path}"),

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use wharf_core::access::{Permission, TagView};
 use wharf_core::restore::{self, RestoreError, Restored as Back};
-use wharf_oci::Digest;
+use wharf_oci::{Digest, Tag};
 
 use super::Shared;
 use super::arguments::{Body, Path, Query};
@@ -92,6 +92,10 @@ fn refused(error: RestoreError) -> Problem {
         )
         .with_cure("name the version that it shall go back to"),
         RestoreError::Moved { .. } => changed(),
+        RestoreError::Denied(permission) => Problem::new(
+            Kind::Forbidden,
+            format!("this takes the right {permission} too"),
+        ),
     }
 }
 
@@ -154,7 +158,7 @@ pub(super) struct RestoreTag {
 /// Put a tag back
 ///
 /// A manifest that was deleted comes back with it. With `If-Match` only if the tag has had no move since. Needs the right to
-/// delete, since whoever may delete may undo it.
+/// delete, and the one to make tags where the tag is gone, or to move tags where it stands elsewhere.
 #[utoipa::path(
     post, path = "/api/v1/repositories/{name}/-/tags/{tag}/restore", operation_id = "restore_tag", tag = "tags",
     params(NamedTag, ("If-Match" = Option<String>, Header, description = "The version of its last move, in quotes")),
@@ -172,8 +176,16 @@ pub(super) async fn tag(
     let tag = parse(&tag)?;
     let from = conditions.version()?;
     let actor = visitor.actor();
-    let back = restore::tag_from(registry, &repository, &tag, from, version, actor).await;
-    back.map(|back| Json(back.into())).map_err(refused)
+    let mut refusal = None;
+    let may = |permission| {
+        let decided = visitor.sees_and_may_tag(&registry.access, &name, permission, &tag);
+        decided.map_err(|problem| refusal = Some(problem)).is_ok()
+    };
+    let back = restore::tag_from(registry, &repository, &tag, from, version, actor, may).await;
+    match refusal {
+        Some(refusal) => Err(refusal),
+        None => back.map(|back| Json(back.into())).map_err(refused),
+    }
 }
 
 /// Which manifest
@@ -189,7 +201,8 @@ pub(super) struct NamedManifest {
 
 /// Bring a deleted manifest back
 ///
-/// With the tags that went with it and are not in use again, and with what else went after it. Needs the right to delete.
+/// With the tags that went with it, are not in use again and whoever asks may make, and with what else went after it. Needs the right
+/// to delete.
 #[utoipa::path(
     post, path = "/api/v1/repositories/{name}/-/manifests/{digest}/restore", operation_id = "restore_manifest",
     tag = "repositories", params(NamedManifest),
@@ -205,7 +218,12 @@ pub(super) async fn manifest(
     let digest =
         Digest::parse(&digest).map_err(|error| Problem::invalid("digest", error.to_string()))?;
     let view = visitor.tags(&registry.access, &repository);
-    let back = restore::manifest(registry, &repository, &digest, visitor.actor()).await;
+    let may_make = |tag: &Tag| {
+        let decided = visitor.sees_and_may_tag(&registry.access, &name, Permission::TagCreate, tag);
+        decided.is_ok()
+    };
+    let actor = visitor.actor();
+    let back = restore::manifest_with(registry, &repository, &digest, actor, may_make).await;
     let mut back = back.map_err(refused)?;
     back.tags.retain(|tag| view.shows(tag));
     Ok(Json(back.into()))

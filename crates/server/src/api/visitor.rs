@@ -64,6 +64,17 @@ pub(crate) fn operator_origin(request: &str) -> Origin {
     }
 }
 
+/// Where a changed configuration or htpasswd file comes from.
+pub(crate) fn file_origin() -> Origin {
+    Origin {
+        actor: OPERATOR.to_owned(),
+        rule: "whoever can write the registry's files may do everything"
+            .to_owned()
+            .into(),
+        ..Origin::default()
+    }
+}
+
 impl Visitor {
     /// Whoever opened the admin socket.
     pub(super) fn root() -> Self {

@@ -12,6 +12,8 @@ use wharf_core::replica::{self, Me};
 use wharf_core::{Registry, audit, event, gc, identity, manifest, mark, scrub, upload, usage};
 use wharf_meta::counter::{Fold, MAX_FOLD};
 
+use crate::api::file_origin;
+
 /// Between two looks at files and keys.
 const SHORT: Duration = Duration::from_secs(1);
 /// Between two words to the other replicas.
@@ -119,6 +121,10 @@ async fn every<F: Future<Output = ()>>(
 async fn access(registry: &Registry) {
     if let Err(error) = registry.access.upkeep(registry.clock.now_ms()).await {
         tracing::warn!(%error, "users and keys could not be looked after; trying again");
+    }
+    if registry.access.took_file() {
+        let noted = audit::command(registry, "htpasswd.reload", serde_json::json!({}));
+        file_origin().scope(noted).await;
     }
     if let Err(error) = mark::watch(registry).await {
         tracing::warn!(%error, "collection could not be paused; trying again");

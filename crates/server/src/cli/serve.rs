@@ -10,7 +10,9 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tokio::signal::unix::{SignalKind, signal};
+use wharf_core::Registry;
 use wharf_core::access::{ADMIN, AdminError, Bootstrap, Password};
+use wharf_core::audit;
 use wharf_core::clock::SystemClock;
 use wharf_core::replica::Me;
 use wharf_meta::principal;
@@ -21,8 +23,9 @@ use super::exit::{Exit, Failure, Outcome};
 use super::offline::runtime;
 use super::print;
 use crate::admin::{self, AdminServer, Operator, PASSWORD_FILE};
+use crate::api::file_origin;
 use crate::app::{App, Data, Figures};
-use crate::config::reload::Reloader;
+use crate::config::reload::{Change, Reloader};
 use crate::config::sections::Part;
 use crate::config::validate::check_files;
 use crate::config::{Config, Inputs, Loaded, Problems, Source, load};
@@ -468,6 +471,9 @@ async fn reload(reloader: &Arc<Reloader>, parts: &Parts) {
     for warning in &reloaded.warnings {
         tracing::warn!("{warning}");
     }
+    if !reloaded.applied.is_empty() {
+        record(&parts.app.registry, &reloaded.applied).await;
+    }
     let config = reloader.current();
     parts
         .app
@@ -504,6 +510,15 @@ async fn reload(reloader: &Arc<Reloader>, parts: &Parts) {
     if reloaded.applied.is_empty() && reloaded.waiting.is_empty() {
         tracing::info!("the configuration was read again; nothing has changed");
     }
+}
+
+/// Notes in the audit log which keys changed; their values may be secrets.
+async fn record(registry: &Registry, applied: &[Change]) {
+    let mut keys: Vec<&str> = applied.iter().map(|change| change.path.as_str()).collect();
+    keys.dedup();
+    let with = serde_json::json!({ "keys": keys });
+    let noted = audit::command(registry, "configuration.reload", with);
+    file_origin().scope(noted).await;
 }
 
 #[cfg(test)]

@@ -199,3 +199,59 @@ async fn groups_roles_and_namespaces_are_made_and_removed() {
         assert_eq!(problem(wrong, 400, "invalid")["field"], field, "{body}");
     }
 }
+
+/// Nobody is told "yes" whose requests get 401.
+#[tokio::test]
+async fn whoever_is_not_let_in_may_nothing() {
+    let server = start().await;
+    let admin = server.admin(Version::Http1);
+    let create = async |path: &str, body: Value| {
+        let made = send(&admin, Method::POST, path, body).await;
+        made.expect_status(201);
+    };
+    let robot = json!({
+        "name": "team+ci", "networks": ["127.0.0.0/8"], "bindings": [{"role": "reader"}]
+    });
+    create("/api/v1/robots", robot).await;
+    create("/api/v1/users", json!({"name": "dora"})).await;
+    for who in ["dora", "team+none", "nobody-at-all"] {
+        grant(&admin, who, "reader", "team")
+            .await
+            .expect_status(200);
+    }
+    let ask = async |who: &str, from: &str| {
+        let who = who.replace('+', "%2B");
+        let why = format!("/api/v1/explain?who={who}&permission=pull&repository=team/app{from}");
+        let told = get(&admin, &why).await;
+        let kind = told["kind"].as_str().unwrap().to_owned();
+        (told["allowed"].as_bool().unwrap(), kind)
+    };
+    let here = "&from=127.0.0.1";
+    assert!(ask("team+ci", here).await.0 && ask("dora", "").await.0);
+    for (who, from, words) in [
+        ("team+ci", "&from=192.0.2.1", "from this address"),
+        ("team+ci", "", "from this address"),
+        ("team+none", here, "no such robot"),
+        ("nobody-at-all", here, "nobody of this name"),
+    ] {
+        let (allowed, kind) = ask(who, from).await;
+        assert!(!allowed && kind.contains(words), "{who}: {kind}");
+    }
+    for path in ["/api/v1/robots/team+ci", "/api/v1/users/dora"] {
+        let out = send(&admin, Method::PATCH, path, json!({"disabled": true})).await;
+        out.expect_status(204);
+    }
+    for who in ["team+ci", "dora"] {
+        let (allowed, kind) = ask(who, here).await;
+        assert!(!allowed && kind.contains("locked out"), "{who}: {kind}");
+    }
+    // Nor is somebody who is locked out named as one who could give something.
+    grant(&admin, "dora", "owner", "team")
+        .await
+        .expect_status(200);
+    let why = "/api/v1/explain?who=stranger&permission=pull&repository=team/app";
+    assert_eq!(
+        get(&admin, why).await["grantors"],
+        json!(["owner", "admin"])
+    );
+}

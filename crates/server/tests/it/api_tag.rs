@@ -299,3 +299,72 @@ async fn administrators_see_jobs_and_how_the_registry_is() {
         }
     }
 }
+
+/// To put a tag back is to make or to move it.
+#[tokio::test]
+async fn whoever_may_delete_only_puts_no_tag_back() {
+    let server = start().await;
+    let admin = server.admin(Version::Http1);
+    let (one, two) = (Image::random(), Image::random());
+    for (role, permissions) in [
+        ("deleter", vec!["pull", "delete"]),
+        ("maker", vec!["pull", "delete", "tag-create"]),
+    ] {
+        let path = format!("/api/v1/roles/{role}");
+        let request = admin.request(Method::PUT, &path);
+        let request = request.header("content-type", "application/json");
+        let body = json!({ "permissions": permissions }).to_string();
+        let made = request.body(body).send().await;
+        assert!(made.status.is_success(), "{made}");
+    }
+    let give = async |who: &str, role: &str| {
+        let body = json!({"who": who, "role": role, "on": "team"}).to_string();
+        let request = admin.post("/api/v1/bindings");
+        let request = request.header("content-type", "application/json");
+        request.body(body).send().await.expect_status(200);
+    };
+    give("stranger", "deleter").await;
+    give("guest", "maker").await;
+    let deleter = admin.clone().with_basic("stranger", "x");
+    let maker = admin.clone().with_basic("guest", "x");
+    let restore = async |client: &Client, version: Option<i64>| {
+        let request = client.post(&format!("{TAGS}/v1/restore"));
+        let request = request.header("content-type", "application/json");
+        let body = version.map_or_else(|| json!({}), |version| json!({"version": version}));
+        request.body(body.to_string()).send().await
+    };
+    admin.push_image("team/app", "v1", &one).await;
+    admin.push_image("team/app", "v1", &two).await;
+    // It stands elsewhere: that would move it.
+    for client in [&deleter, &maker] {
+        let refused = problem(restore(client, Some(1)).await, 403, "forbidden");
+        let detail = refused["detail"].as_str().unwrap();
+        assert!(detail.contains("move"), "{detail}");
+    }
+    let shown = get(&admin, &format!("{TAGS}/v1")).await;
+    assert_eq!(shown["digest"], two.manifest.digest.to_string());
+    // It is gone: that would make it.
+    assert_eq!(delete(&deleter, &format!("{TAGS}/v1"), None).await, 204);
+    problem(restore(&deleter, None).await, 403, "forbidden");
+    assert!(names(&get(&admin, TAGS).await).is_empty());
+    restore(&maker, None).await.expect_status(200);
+    assert_eq!(names(&get(&admin, TAGS).await), ["v1"]);
+
+    // A token for pulling and deleting is no more, whoever has it.
+    let maintainer = admin.clone().with_basic("maintainer", "x");
+    let token = maintainer.fetch_token(&["repository:team/app:pull,delete"]);
+    let token = token.await.expect_status(200).json();
+    let narrow = maintainer
+        .clone()
+        .with_token(token["token"].as_str().unwrap());
+    problem(restore(&narrow, Some(1)).await, 401, "unauthenticated");
+    restore(&maintainer, Some(1)).await.expect_status(200);
+
+    // With a manifest come those tags only that one may make.
+    let path = "/api/v1/repositories/team/app";
+    admin.delete(path).send().await.expect_status(200);
+    let back = format!("{path}/-/manifests/{}/restore", one.manifest.digest);
+    let back = deleter.post(&back).body("").send().await;
+    assert_eq!(back.expect_status(200).json()["tags"], json!([]));
+    assert!(names(&get(&admin, TAGS).await).is_empty());
+}

@@ -191,6 +191,15 @@ async fn sign_ins_and_refusals_are_in_the_log_and_floods_are_counted() {
         .find(|entry| by("stranger", "refuse")(entry))
         .unwrap();
     assert_eq!(refused["decision"], "refused");
+    let places: Vec<_> = log
+        .iter()
+        .filter(|entry| by("stranger", "refuse")(entry))
+        .map(|entry| &entry["repository"])
+        .collect();
+    assert!(
+        places.iter().all(|place| **place == "team/app"),
+        "{places:?}"
+    );
     assert!(
         refused["detail"]["reason"].is_string() && refused["address"] == "127.0.0.1",
         "{refused}"

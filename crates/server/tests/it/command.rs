@@ -442,6 +442,25 @@ async fn changes_of_the_configuration_are_noticed_and_broken_ones_change_nothing
     serve.signal(rustix::process::Signal::HUP);
     serve.wait_for_log("access.anonymous is now").await;
     stranger.get(list).send().await.expect_status(200);
+    let noted = async || {
+        let path = "/api/v1/audit?action=operator.command&n=100";
+        let log = admin.get(path).send().await.expect_status(200).json();
+        let mut entries = log["items"].as_array().unwrap().clone();
+        entries.retain(|one| one["detail"]["command"] == "configuration.reload");
+        entries
+    };
+    let recorded = async |_: &Serve| !noted().await.is_empty();
+    serve.wait("the change is in the audit log", recorded).await;
+    let noted = noted().await;
+    let keys = noted[0]["detail"]["with"]["keys"].to_string();
+    assert!(
+        keys.contains("access.anonymous") && noted.len() == 1,
+        "{noted:?}"
+    );
+    assert!(
+        !format!("{noted:?}").contains("reader"),
+        "no values: {noted:?}"
+    );
 
     // Without one; what needs a restart is said.
     let text = "[access]\nanonymous = \"none\"\n[server]\nshutdown_grace = \"1m\"\n[log]\nlevel = \"warn\"\n";

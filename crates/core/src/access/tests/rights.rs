@@ -497,3 +497,59 @@ async fn an_explanation_names_what_is_missing_and_who_could_give_it() {
         "alice is writer on team/a (from 10.0.0.0/8)"
     );
 }
+
+#[tokio::test]
+async fn only_those_who_really_could_grant_it_are_named() {
+    let hall = Hall::new(Rights::default()).await;
+    let role = |name: &str, words: &str| {
+        let permissions: Vec<Permission> = words.split(' ').map(|w| w.parse().unwrap()).collect();
+        (
+            name.to_owned(),
+            permissions.into_iter().collect::<Permissions>(),
+        )
+    };
+    for (name, permissions) in [
+        role("granter", "manage-bindings"),
+        role("giver", "manage-bindings pull"),
+    ] {
+        let made = hall
+            .access
+            .set_role(Changer::Operator, &name, Some(permissions), NOW);
+        made.await.unwrap();
+    }
+    for line in [
+        "olga owner team",
+        "gina granter team",
+        "pete giver team",
+        "else owner other",
+    ] {
+        hall.grant(line).await.unwrap();
+    }
+    let until = Granting {
+        conditions: Conditions {
+            expires_at: Some(NOW + 1_000),
+            ..Conditions::default()
+        },
+        ..granting("tom owner team/a")
+    };
+    let made = hall.access.grant(Changer::Operator, &until, NOW).await;
+    made.unwrap();
+    let policy = hall.access.policy();
+    let on = RepositoryName::parse("team/a/app").unwrap();
+    for (permission, wanted) in [
+        (Permission::Push, vec!["olga", "admin"]),
+        (Permission::Pull, vec!["olga", "pete", "admin"]),
+        (Permission::Admin, vec!["admin"]),
+    ] {
+        let told = policy.explain(&user("nobody"), permission, Some(&on), None);
+        let names: Vec<_> = told.grantors.iter().map(Subject::to_string).collect();
+        assert_eq!(names, wanted, "{permission}");
+    }
+    // As the check of a grant has it.
+    for (who, could) in [("gina", false), ("tom", false), ("olga", true)] {
+        let caller = user(who);
+        let line = "nobody reader team/a/app";
+        let granted = hall.grant_as(Changer::Caller(&caller), line).await;
+        assert_eq!(granted.is_ok(), could, "{who}: {granted:?}");
+    }
+}

@@ -220,7 +220,9 @@ async fn a_changed_htpasswd_file_counts_within_two_looks() {
     .unwrap();
     it.access.upkeep(NOW).await.unwrap();
     it.basic("bob", "builder").await.unwrap();
+    assert!(!it.access.took_file());
     it.access.upkeep(NOW).await.unwrap();
+    assert!(it.access.took_file() && !it.access.took_file(), "once");
     it.basic("bob", "builder").await.unwrap_err();
     it.basic("bob", "rebuilt").await.unwrap();
     it.basic("carol", "singing").await.unwrap();
@@ -455,4 +457,30 @@ async fn over_the_real_store_everything_survives_a_restart() {
         Err(TokenRefusal::Auth(AuthFailure::RefreshToken))
     ));
     meta.close().await;
+}
+
+/// Were there one kind of work for all unknown names, the names of the other kind would be known by time.
+#[tokio::test]
+async fn unknown_names_look_like_those_of_either_kind_and_always_alike() {
+    use super::super::password::Dummy;
+    let it = Fixture::plain().await;
+    let names: Vec<String> = (0..200).map(|at| format!("nobody-{at}")).collect();
+    let kinds = |access: &Access| -> Vec<Dummy> {
+        names.iter().map(|name| access.users.dummy(name)).collect()
+    };
+    let first = kinds(&it.access);
+    let local = first.iter().filter(|kind| **kind == Dummy::Argon2).count();
+    let filed = first
+        .iter()
+        .filter(|kind| **kind == Dummy::Bcrypt(4))
+        .count();
+    assert_eq!(local + filed, names.len());
+    assert!((50..=150).contains(&local), "{local}");
+    assert_eq!(first, kinds(&it.access));
+    let other = Fixture::plain().await;
+    assert_eq!(first, kinds(&other.access), "as on another replica");
+    std::fs::write(it.file(), "").unwrap();
+    it.settle().await;
+    let alone = kinds(&it.access);
+    assert!(alone.iter().all(|kind| *kind == Dummy::Argon2));
 }

@@ -21,12 +21,14 @@ pub(super) fn explained(told: &Value) -> String {
         if meant != who {
             out.push_str(&format!("  {who} is meant by {meant}\n"));
         }
-        if kind.starts_with("nobody") {
-            out.push_str(&format!("  note: {kind}\n"));
-        }
         return out;
     }
     let mut out = format!("No: {who} may not {doing} {place} ({kind}).\n");
+    if by.is_object() {
+        // The right is not what is missing.
+        out.push_str(&format!("  the right is there: {}\n", line(by)));
+        return out;
+    }
     for unmet in told["unmet"].as_array().into_iter().flatten() {
         let (binding, why) = (line(&unmet["binding"]), text(&unmet["why"]));
         out.push_str(&format!("  not by: {binding}: {why}\n"));

@@ -5,7 +5,8 @@
 //! that methods, metric labels and tests go by; a test holds it to the document.
 
 use http::Method;
-use wharf_oci::percent;
+use wharf_core::access::split_robot_name;
+use wharf_oci::{RepositoryName, percent};
 
 use super::{Route, RouteError};
 
@@ -29,6 +30,20 @@ pub struct ApiRoute {
     pub resource: &'static Resource,
     /// The path with each parameter in one encoded segment, which is what the router matches.
     pub path: String,
+}
+
+impl ApiRoute {
+    /// The repository or namespace that the path names: for a robot, the namespace that it belongs to.
+    pub fn place(&self) -> Option<RepositoryName> {
+        let template = self.resource.template;
+        let mut parts = template.split('/').zip(self.path.split('/'));
+        let (_, part) = parts.find(|(wanted, _)| *wanted == "{name}")?;
+        let part = percent::decode(part).ok()?;
+        match template.starts_with("/api/v1/robots/") {
+            true => RepositoryName::parse(split_robot_name(&part)?.0).ok(),
+            false => RepositoryName::parse(&part).ok(),
+        }
+    }
 }
 
 const GET: &[Method] = &[Method::GET, Method::HEAD];
@@ -304,6 +319,29 @@ mod tests {
                 resource.methods.contains(&Method::GET),
                 resource.methods.contains(&Method::HEAD)
             );
+        }
+    }
+
+    #[test]
+    fn a_path_names_its_place() {
+        for (path, wanted) in [
+            ("repositories/team/app", Some("team/app")),
+            (
+                "repositories/team%2Fapp/-/tags/v1/restore",
+                Some("team/app"),
+            ),
+            ("namespaces/team/a", Some("team/a")),
+            ("robots/team%2Fa+ci", Some("team/a")),
+            ("robots/none", None),
+            ("repositories/NOT", None),
+            ("repositories", None),
+            ("users/alice", None),
+        ] {
+            let Some(Ok(Route::Api(route))) = parse(&format!("/api/v1/{path}")) else {
+                panic!("{path}")
+            };
+            let place = route.place();
+            assert_eq!(place.as_ref().map(RepositoryName::as_str), wanted, "{path}");
         }
     }
 
