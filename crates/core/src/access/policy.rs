@@ -116,6 +116,14 @@ pub(super) const BORN_ADMIN: u32 = 3;
 /// The last one of these.
 pub(super) const LAST: u32 = BORN_ADMIN;
 
+/// The namespace of a robot.
+fn home(principal: &Principal) -> Option<&str> {
+    match principal {
+        Principal::Robot { name } => name.rsplit_once('+').map(|(home, _)| home),
+        _ => None,
+    }
+}
+
 /// What one subject holds on one path.
 #[derive(Debug, Default, Clone)]
 pub(super) struct Held {
@@ -226,6 +234,31 @@ impl Policy {
         }
     }
 
+    /// As [`Policy::numbers`], on a path: what groups hold elsewhere does not reach a robot beyond its home.
+    fn numbers_on(&self, principal: &Principal, path: Option<&str>) -> Numbers<'_> {
+        let mut numbers = self.numbers(principal);
+        let away = |home| !path.is_some_and(|path| is_within(path, home));
+        if home(principal).is_some_and(away) {
+            numbers.own = &numbers.own[..numbers.own.len().min(1)];
+        }
+        numbers
+    }
+
+    /// Below what in its home a robot has what is asked for, also by groups.
+    fn at_home(&self, principal: &Principal, asked: &Asked<'_>) -> Vec<String> {
+        let Some(home) = home(principal) else {
+            return Vec::new();
+        };
+        let numbers = self.numbers(principal);
+        let mut above = self.nodes(Some(home));
+        if above.any(|node| self.gives(node, &numbers, asked)) {
+            return vec![home.to_owned()];
+        }
+        let paths = self.paths_of(&numbers, asked);
+        let paths = paths.filter(|path| is_within(path, home));
+        paths.map(ToOwned::to_owned).collect()
+    }
+
     /// The users and robots whom the configuration names.
     pub fn grantees(&self) -> impl Iterator<Item = &str> {
         let names: BTreeSet<&str> = self
@@ -304,6 +337,12 @@ impl Policy {
     pub fn bindings_of(&self, principal: &Principal) -> Vec<&Binding> {
         let numbers = self.numbers(principal).iter().collect();
         let mut bindings: Vec<&Binding> = self.held_by(numbers).collect();
+        if let Some(home) = home(principal) {
+            bindings.retain(|one| {
+                let near = is_within(&one.on, home) || is_within(home, &one.on);
+                near || !matches!(one.subject, Subject::Group(_))
+            });
+        }
         bindings.sort_by(|one, other| {
             let by_subject = (&one.on, &one.subject).cmp(&(&other.on, &other.subject));
             by_subject.then_with(|| order(one, other))
@@ -364,13 +403,14 @@ impl Policy {
             circumstances: &caller.circumstances,
             tags,
         };
-        let numbers = self.numbers(&caller.principal);
         let path = repository.map(RepositoryName::as_str);
+        let numbers = self.numbers_on(&caller.principal, path);
         self.nodes(path)
             .any(|node| self.gives(node, &numbers, &asked))
             || (path.is_none()
                 && permission == Permission::Catalog
-                && self.paths_of(&numbers, &asked).next().is_some())
+                && (self.paths_of(&numbers, &asked).next().is_some()
+                    || !self.at_home(&caller.principal, &asked).is_empty()))
     }
 
     /// The tags for which the caller has a permission on a repository.
@@ -385,8 +425,9 @@ impl Policy {
         }
         let mut patterns = Vec::new();
         if caller.leaves(permission, Some(repository)) {
-            let numbers = self.numbers(&caller.principal);
-            let nodes = self.nodes(Some(repository.as_str()));
+            let path = Some(repository.as_str());
+            let numbers = self.numbers_on(&caller.principal, path);
+            let nodes = self.nodes(path);
             let held = nodes.flat_map(|node| numbers.iter().filter_map(|one| node.get(&one)));
             for binding in held.flat_map(|held| &held.all) {
                 let Binding {
@@ -462,11 +503,13 @@ impl Policy {
             circumstances: &caller.circumstances,
             tags: usual_tags(permission),
         };
-        let numbers = self.numbers(&caller.principal);
+        let numbers = self.numbers_on(&caller.principal, None);
         if self.gives(&self.everywhere, &numbers, &asked) {
             return None;
         }
-        let prefixes: BTreeSet<&str> = self.paths_of(&numbers, &asked).collect();
+        let at_home = self.at_home(&caller.principal, &asked);
+        let prefixes = self.paths_of(&numbers, &asked);
+        let prefixes: BTreeSet<&str> = prefixes.chain(at_home.iter().map(|on| &**on)).collect();
         let covered = |on: &str| {
             on.match_indices('/')
                 .any(|(at, _)| prefixes.contains(&on[..at]))
@@ -487,7 +530,10 @@ impl Policy {
         principal: &Principal,
         path: &'a str,
     ) -> impl Iterator<Item = &'a Binding> {
-        let numbers: BTreeSet<u32> = self.numbers(principal).iter().collect();
+        let numbers = self
+            .numbers_on(principal, Some(path))
+            .iter()
+            .collect::<BTreeSet<u32>>();
         let path = Some(path).filter(|path| !path.is_empty());
         self.nodes(path).flat_map(move |node| {
             let mut held: Vec<_> = numbers.iter().filter_map(|one| node.get(one)).collect();

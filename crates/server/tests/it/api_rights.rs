@@ -252,6 +252,6 @@ async fn whoever_is_not_let_in_may_nothing() {
     let why = "/api/v1/explain?who=stranger&permission=pull&repository=team/app";
     assert_eq!(
         get(&admin, why).await["grantors"],
-        json!(["owner", "admin"])
+        json!(["admin", "owner"])
     );
 }

@@ -141,7 +141,11 @@ fn model(lines: &[Line], members: &[(&str, &str)], asked: &Question) -> bool {
             "anonymous" => true,
             "signed-in" => asked.who != "anonymous",
             who => match who.strip_prefix("group:") {
-                Some(group) => members.contains(&(group, asked.who)),
+                // Groups lead a robot nowhere but home.
+                Some(group) => {
+                    let at_home = asked.who != "a+ci" || lies_in(asked.on, "a");
+                    members.contains(&(group, asked.who)) && at_home
+                }
                 None => who == asked.who,
             },
         };

@@ -553,3 +553,53 @@ async fn only_those_who_really_could_grant_it_are_named() {
         assert_eq!(granted.is_ok(), could, "{who}: {granted:?}");
     }
 }
+
+#[tokio::test]
+async fn a_group_gives_a_robot_nothing_beyond_its_home() {
+    let hall = Hall::new(Rights::default()).await;
+    let robot = "team/a+ci".parse::<Subject>().unwrap();
+    for (group, role, on) in [
+        ("all", "writer", ""),
+        ("near", "maintainer", "team/a/b"),
+        ("far", "owner", "other"),
+    ] {
+        let access = &hall.access;
+        let made = access.set_group(Changer::Operator, group, true, NOW).await;
+        made.unwrap();
+        let joined = access.set_member(Changer::Operator, group, &robot, true, NOW);
+        joined.await.unwrap();
+        hall.grant(&format!("group:{group} {role} {on}"))
+            .await
+            .unwrap();
+    }
+    let ci = Caller::direct(Principal::Robot {
+        name: "team/a+ci".into(),
+    });
+    let policy = hall.access.policy();
+    for (permission, on, wanted) in [
+        (Permission::Push, "team/a", true),
+        (Permission::Push, "team/a/x", true),
+        (Permission::Delete, "team/a/b/c", true),
+        (Permission::Delete, "team/a/x", false),
+        (Permission::Push, "team", false),
+        (Permission::Pull, "team/ab", false),
+        (Permission::Pull, "other/app", false),
+    ] {
+        let name = RepositoryName::parse(on).unwrap();
+        let told = policy.explain(&ci, permission, Some(&name), None);
+        let may = policy.allow(&ci, permission, Some(&name));
+        assert_eq!((may, told.allowed), (wanted, wanted), "{permission} {on}");
+    }
+    assert!(!policy.allow(&ci, Permission::Push, None), "not everywhere");
+    assert!(
+        policy.allow(&ci, Permission::Catalog, None),
+        "its home is a part"
+    );
+    let listed = |permission| policy.prefixes_for(&ci, permission).unwrap();
+    assert_eq!(listed(Permission::Catalog), ["team/a"]);
+    assert_eq!(listed(Permission::Delete), ["team/a/b"]);
+    assert_eq!(listed(Permission::ManageBindings), [""; 0]);
+    let bindings = policy.bindings_of(&ci.principal);
+    let on: Vec<_> = bindings.iter().map(|one| &*one.on).collect();
+    assert_eq!(on, ["", "team/a/b"]);
+}
