@@ -457,7 +457,9 @@ async fn a_change_between_two_reads_is_not_missed() {
             }
         })
     };
-    for n in 0..150 {
+    for n in 0..200 {
+        // What the other one begins to read when the rule changes.
+        it.grant("bob", "reader", &format!("n/{n}")).await;
         let rule =
             conditions(json!([{"claim": "kubernetes.io.namespace", "in": [format!("n{n}")]}]));
         it.rule("moves", "prod", &rule).await;
