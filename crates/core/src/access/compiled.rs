@@ -109,22 +109,28 @@ impl Compiled {
         if meta.read(Epoch).await? == self.load().epoch() {
             return Ok(());
         }
+        let inner = self.policy.clone();
+        let known = self.load_full();
+        let changes = Changes::load(meta, &known).await?;
+        let rows = match &changes {
+            Some(_) => None,
+            None => Some(Rows::load(meta).await?),
+        };
+        // After the epoch was read, so that whom to trust is never older than it: nobody would look again.
         if let Some(workloads) = &self.workloads {
             workloads.refresh(meta).await?;
         }
-        let inner = self.policy.clone();
-        let known = self.load_full();
-        let replaced = match Changes::load(meta, &known).await? {
-            Some(changes) => inner.replace(|policy, _| {
+        let replaced = match (changes, rows) {
+            (Some(changes), _) => inner.replace(|policy, _| {
                 let mut next = policy.clone();
                 next.update(changes);
                 Ok(next)
             }),
-            None => {
-                let rows = Rows::load(meta).await?;
+            (None, Some(rows)) => {
                 // Many rows take some hundredths of a second.
                 blocking(move || inner.replace(|_, rights| Policy::compile(rights, &rows))).await?
             }
+            (None, None) => Ok(()),
         };
         replaced.map_err(|error| Error::Internal(error.to_string()))
     }

@@ -194,7 +194,7 @@ pub enum AccessError {
 /// Everything about who may do what, for one registry. Shared by all requests.
 #[derive(Debug)]
 pub struct Access {
-    rights: Compiled,
+    pub(crate) rights: Compiled,
     secrets: Arc<dyn Secrets>,
     users: Users,
     passwords: Passwords,

@@ -25,6 +25,16 @@ pub enum Bearer {
     Set(Password),
 }
 
+/// What names of principals, which begin with their issuer's, would be taken for.
+pub(super) const TAKEN: [&str; 6] = [
+    "user",
+    "robot",
+    "group",
+    "workload",
+    "anonymous",
+    "signed-in",
+];
+
 impl From<SettingError> for ChangeError {
     fn from(error: SettingError) -> Self {
         Self::Field(error.field, error.reason)
@@ -45,6 +55,10 @@ impl Access {
         let what = || "change whose tokens are trusted".to_owned();
         self.needs(changer, Permission::Admin, "", what)?;
         named(name)?;
+        if TAKEN.contains(&name) {
+            let reason = format!("{name:?} is a word of grants; take another name");
+            return Err(ChangeError::Field("name", reason));
+        }
         settings.check()?;
         let trust = self.workloads.trust();
         let known = trust.issuers.get(name);
@@ -53,15 +67,27 @@ impl Access {
                 format!("there are {MOST_ISSUERS} issuers already, and there can be no more");
             return Err(ChangeError::Conflict(text));
         }
-        for rule in trust.rules_of(name) {
-            let fits = rule.settings.check(settings.kind);
-            fits.map_err(|error| {
-                ChangeError::Conflict(format!(
-                    "rule {} would not do for such an issuer: {}",
-                    rule.name, error.reason
-                ))
-            })?;
+        // What it is shown to must be what it was given for.
+        if let (Bearer::Keep, Some(known)) = (bearer, known)
+            && known.has_bearer
+            && !known.settings.asks_where(settings)
+        {
+            let reason =
+                "the keys come from elsewhere now: give the token again, or say that there is none";
+            return Err(ChangeError::Field("bearer", reason.to_owned()));
         }
+        let rules_fit = || {
+            let trust = self.workloads.trust();
+            trust.rules_of(name).try_for_each(|rule| {
+                let fits = rule.settings.check(settings.kind);
+                fits.map_err(|error| {
+                    ChangeError::Conflict(format!(
+                        "rule {} would not do for such an issuer: {}",
+                        rule.name, error.reason
+                    ))
+                })
+            })
+        };
         let secret = match bearer {
             Bearer::Forget => None,
             Bearer::Keep => self.workloads.kept(self.meta()?, name).await?,
@@ -81,12 +107,13 @@ impl Access {
                 )
             }
         };
-        let settings = json(settings)?;
+        let text = json(settings)?;
         let changed = self.change(changer, at, |policy, by| {
             changer.needs(policy, Permission::Admin, "", what)?;
+            rules_fit()?;
             Ok(rows::PutIssuer {
                 name: name.to_owned(),
-                settings: settings.clone(),
+                settings: text.clone(),
                 secret: secret.clone(),
                 version,
                 by,
@@ -136,10 +163,10 @@ impl Access {
         self.needs(changer, Permission::Admin, "", what)?;
         named(name)?;
         let trust = self.workloads.trust();
-        let Some(known) = trust.issuers.get(issuer) else {
-            return Err(ChangeError::Unknown(unknown("issuer", issuer)));
+        let fits = || match self.workloads.trust().issuers.get(issuer) {
+            None => Err(ChangeError::Unknown(unknown("issuer", issuer))),
+            Some(known) => Ok(settings.check(known.settings.kind)?),
         };
-        settings.check(known.settings.kind)?;
         if !trust.rules.contains_key(name) && trust.rules.len() >= MOST_RULES {
             let text = format!("there are {MOST_RULES} rules already, and there can be no more");
             return Err(ChangeError::Conflict(text));
@@ -147,6 +174,7 @@ impl Access {
         let conditions = json(settings)?;
         let changed = self.change(changer, at, |policy, by| {
             changer.needs(policy, Permission::Admin, "", what)?;
+            fits()?;
             Ok(rows::PutRule {
                 name: name.to_owned(),
                 issuer: issuer.to_owned(),

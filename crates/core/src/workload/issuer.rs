@@ -25,7 +25,7 @@ const DAY: u32 = 86_400;
 pub enum Kind {
     /// Service accounts of a cluster: bound tokens alone.
     Kubernetes,
-    /// GitHub Actions: nothing of pull requests unless a rule names the event.
+    /// GitHub Actions: nothing of what strangers can set off, such as pull requests, unless a rule names the event.
     Github,
     /// GitLab CI: nothing of merge requests unless a rule names the source.
     Gitlab,
@@ -70,7 +70,23 @@ impl Kind {
     /// can start these (OIDC-2).
     pub(crate) const fn strangers(self) -> Option<(&'static str, &'static [&'static str])> {
         match self {
-            Self::Github => Some(("event_name", &["pull_request", "pull_request_target"])),
+            Self::Github => Some((
+                "event_name",
+                &[
+                    "pull_request",
+                    "pull_request_target",
+                    "pull_request_review",
+                    "pull_request_review_comment",
+                    "issues",
+                    "issue_comment",
+                    "discussion",
+                    "discussion_comment",
+                    "fork",
+                    "watch",
+                    // What any of these can set off.
+                    "workflow_run",
+                ],
+            )),
             Self::Gitlab => Some((
                 "pipeline_source",
                 &["merge_request_event", "external_pull_request_event"],
@@ -231,6 +247,12 @@ impl IssuerSettings {
             session: 3_600,
             principal: kind.principal().to_owned(),
         }
+    }
+
+    /// Whether keys are asked for at the same place, vouched for by the same.
+    pub(crate) fn asks_where(&self, other: &Self) -> bool {
+        (&self.issuer, &self.keys, &self.authority)
+            == (&other.issuer, &other.keys, &other.authority)
     }
 
     /// Whether all of it can be meant.

@@ -12,7 +12,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::issuer::{IssuerSettings, KeySource, origin};
-use super::jwks::{KeySet, LARGEST_KEYS};
+use super::jwks::{JwksError, KeySet, LARGEST_KEYS};
 use crate::access::Password;
 
 /// An issuer is asked for its keys once in this time at most, in ms.
@@ -151,6 +151,16 @@ impl Ring {
         (good && !state.keys.is_empty()).then(|| (state.keys.clone(), state.generation))
     }
 
+    /// Whether the set should have been fetched anew, and an issuer that answers would have told what it takes back: who
+    /// comes after a silence waits for that. While the issuer is down nobody waits twice.
+    fn is_overdue(&self, now: i64) -> bool {
+        let overdue = |at: i64| passed(at, now, REFRESH_AFTER + FETCH_EVERY);
+        let state = self.state();
+        let due = state.error.is_none() && state.fetched_at.is_some_and(overdue);
+        drop(state);
+        due && !self.is_static() && self.may_try(now)
+    }
+
     /// The number of the set that is good now. Lets it be fetched anew when it is old.
     pub(crate) fn generation(
         self: &Arc<Self>,
@@ -158,7 +168,7 @@ impl Ring {
         fetch: &Arc<dyn Fetch>,
         count: &Arc<AtomicU64>,
     ) -> Option<u64> {
-        let (_, generation) = self.good(now)?;
+        let (_, generation) = self.good(now).filter(|_| !self.is_overdue(now))?;
         self.refresh(now, fetch, count);
         Some(generation)
     }
@@ -187,7 +197,8 @@ impl Ring {
         fetch: &Arc<dyn Fetch>,
         count: &Arc<AtomicU64>,
     ) -> Result<(KeySet, u64), Missing> {
-        if let Some(found) = self.good(now).filter(|(keys, _)| keys.find(kid).is_some()) {
+        let good = self.good(now).filter(|_| !self.is_overdue(now));
+        if let Some(found) = good.filter(|(keys, _)| keys.find(kid).is_some()) {
             self.refresh(now, fetch, count);
             return Ok(found);
         }
@@ -229,10 +240,11 @@ impl Ring {
         let mut state = self.state();
         match fetched {
             Ok(keys) => {
+                // None at all is an answer, too: it takes back those that were.
+                state.error = keys.is_empty().then(|| JwksError::None.to_string());
                 state.keys = keys;
                 state.generation += 1;
                 state.fetched_at = Some(now);
-                state.error = None;
             }
             Err(mut error) => {
                 let end = (0..=LONGEST_ERROR)
@@ -279,7 +291,10 @@ impl Ring {
             }
         };
         let keys = self.get(fetch, url, LARGEST_KEYS).await?;
-        KeySet::parse(&keys).map_err(|error| error.to_string())
+        match KeySet::parse(&keys) {
+            Err(JwksError::None) => Ok(KeySet::default()),
+            parsed => parsed.map_err(|error| error.to_string()),
+        }
     }
 
     async fn get(

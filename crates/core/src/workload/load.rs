@@ -126,7 +126,11 @@ fn issuer(
         None => Arc::new(Ring::new(settings.clone(), bearer, keys)),
     };
     Ok(Issuer {
-        print: print(&[&row.settings]),
+        print: print(&[
+            &row.settings,
+            &row.version.to_string(),
+            &row.created_at.to_string(),
+        ]),
         name,
         settings,
         has_bearer,
@@ -140,7 +144,12 @@ fn issuer(
 fn rule(row: &RuleRow) -> Option<Rule> {
     Some(Rule {
         settings: serde_json::from_str(&row.conditions).ok()?,
-        print: print(&[&row.issuer, &row.conditions]),
+        print: print(&[
+            &row.issuer,
+            &row.conditions,
+            &row.version.to_string(),
+            &row.created_at.to_string(),
+        ]),
         name: row.name.as_str().into(),
         issuer: row.issuer.as_str().into(),
         version: row.version,

@@ -304,6 +304,17 @@ pub async fn a_rule_takes_what_it_had_along(meta: Meta) {
     let members = meta.scan(group::Members { after, limit }).await.unwrap();
     let names: Vec<_> = members.into_iter().map(|member| member.name).collect();
     assert_eq!(names, ["s"]);
+    // Nothing is granted to a rule that is gone: whoever gets its name later would find it.
+    assert_eq!(write(&meta, bound("r", "late")).await, Changed::Unknown);
+    let member = Member {
+        group: "g".into(),
+        kind: WORKLOAD.into(),
+        name: "r".into(),
+    };
+    assert_eq!(
+        write(&meta, group::Add { member, by: by() }).await,
+        Changed::Unknown
+    );
 }
 
 /// A rule is nobody who could look after a namespace: the last user who owns it stays, whatever else is in the group.

@@ -13,21 +13,28 @@ const CONNECT: Duration = Duration::from_secs(3);
 #[derive(Debug, Default)]
 pub(super) struct Web {
     usual: OnceLock<Client>,
+    /// For this machine itself: what is not encrypted must not go through a proxy.
+    here: OnceLock<Client>,
 }
 
 impl Web {
-    fn client(&self, authority: &str) -> Result<Client, String> {
+    fn client(&self, url: &str, authority: &str) -> Result<Client, String> {
         let told = |error: &dyn std::fmt::Display| format!("no client can be made: {error}");
         let builder = Client::builder()
             .connect_timeout(CONNECT)
             .redirect(redirect::Policy::none())
             .user_agent(concat!("wharf/", env!("CARGO_PKG_VERSION")));
-        if authority.is_empty() {
-            if let Some(client) = self.usual.get() {
+        let encrypted = url.starts_with("https://");
+        if !encrypted || authority.is_empty() {
+            let (kept, builder) = match encrypted {
+                true => (&self.usual, builder),
+                false => (&self.here, builder.no_proxy()),
+            };
+            if let Some(client) = kept.get() {
                 return Ok(client.clone());
             }
             let client = builder.build().map_err(|error| told(&error))?;
-            return Ok(self.usual.get_or_init(|| client).clone());
+            return Ok(kept.get_or_init(|| client).clone());
         }
         let certificates = Certificate::from_pem_bundle(authority.as_bytes());
         let certificates =
@@ -56,7 +63,7 @@ impl Fetch for Web {
                 largest,
             } = request;
             let told = |error: reqwest::Error| format!("{url}: {}", reason(&error));
-            let mut asked = self.client(&authority)?.get(&url);
+            let mut asked = self.client(&url, &authority)?.get(&url);
             if let Some(bearer) = &bearer {
                 asked = asked.bearer_auth(bearer.reveal());
             }

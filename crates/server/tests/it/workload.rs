@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use wharf_testkit::client::Response;
+use wharf_testkit::options::on_bucket;
+use wharf_testkit::s3::S3;
 use wharf_testkit::{
     Client, Image, Manner, Process, TestOptions, TestServer, TokenIssuer, TokenKey, Version,
     test_server,
@@ -645,6 +647,11 @@ async fn issuers_that_misbehave_are_refused_in_time() {
 async fn what_one_replica_trusts_the_other_trusts_within_seconds() {
     let options = TestOptions {
         database: Some(Arc::new(test_server::shared().database())),
+        // Both are one registry, with one bucket where the tests run on one.
+        s3: match on_bucket() {
+            true => Some(Arc::new(S3::start().await)),
+            false => None,
+        },
         ..TestOptions::default()
     };
     let key = TokenKey::new("one");

@@ -57,6 +57,23 @@ async fn keys_that_grow_old_are_fetched_beside_requests() {
     }
 }
 
+/// Nobody asked for a while, so nobody fetched beside a request: the first who comes waits for what the issuer says now.
+#[tokio::test]
+async fn what_an_issuer_took_back_in_a_silence_is_refused_at_once() {
+    for keys in [jwks(&[&TWO]), json!({"keys": []}).to_string()] {
+        let it = House::new().await;
+        it.issuer("prod", &discovered()).await;
+        publish(&it.web, &jwks(&[&ONE]));
+        let claims = changed(pod("prod", "default"), "exp", (NOW / SECOND + 7_200).into());
+        let token = ONE.sign(&claims);
+        it.basic(&token, NOW).await.unwrap();
+        publish(&it.web, &keys);
+        let later = NOW + REFRESH_AFTER + FETCH_EVERY;
+        assert!(it.basic(&token, later).await.is_err(), "{keys}");
+        assert_eq!(it.access.workloads().counts().fetched, 2);
+    }
+}
+
 #[tokio::test]
 async fn a_flood_of_unknown_keys_costs_one_fetch() {
     let it = House::new().await;

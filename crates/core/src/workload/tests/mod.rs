@@ -20,6 +20,7 @@ use serde_json::{Value, json};
 use wharf_meta::SqliteOptions;
 use wharf_oci::{Authorization, RepositoryName, Scope};
 
+use super::change::TAKEN;
 use super::*;
 use crate::access::*;
 

@@ -20,7 +20,14 @@ async fn a_fork_pull_request_gets_nothing() {
     let caller = it.basic(&ONE.sign(&job("74", "push")), NOW).await.unwrap();
     assert_eq!(caller.principal.name(), "github:74/acme/app");
     assert!(it.may(&caller, Permission::Push, "acme/app"));
-    for event in ["pull_request", "pull_request_target"] {
+    for event in [
+        "pull_request",
+        "pull_request_target",
+        "pull_request_review",
+        "issue_comment",
+        "workflow_run",
+        "fork",
+    ] {
         assert_eq!(
             it.fault(&ONE.sign(&job("74", event))).await,
             Fault::Rule,
@@ -153,6 +160,14 @@ async fn a_token_is_exchanged_for_one_that_lasts_and_dies_with_its_rule() {
         it.bearer(ours, later).await,
         Err(AuthFailure::Token(TokenFault::Revoked))
     ));
+    // Nor does it come back to life with the words of the one before.
+    it.rule("prod-default", "prod", &prod()).await;
+    assert!(it.bearer(ours, later).await.is_err());
+    let grant = it.exchange(&token, "repository:team/a/app:pull", NOW).await;
+    let grant = grant.unwrap();
+    let ours = grant.token.reveal();
+    assert!(it.bearer(ours, later).await.is_ok());
+    // Said again it is the same rule.
     it.rule("prod-default", "prod", &prod()).await;
     assert!(it.bearer(ours, later).await.is_ok());
     it.access
@@ -164,6 +179,25 @@ async fn a_token_is_exchanged_for_one_that_lasts_and_dies_with_its_rule() {
         Err(AuthFailure::Token(TokenFault::Revoked))
     ));
     assert_eq!(it.fault(&token).await, Fault::Rule);
+    // Made again it is another one, which nothing was granted to.
+    let same = prod();
+    let access = &it.access;
+    let made = access.put_rule(
+        Changer::Operator,
+        "prod-default",
+        "prod",
+        &same,
+        None,
+        NOW + 1,
+    );
+    made.await.unwrap();
+    assert!(it.bearer(ours, later).await.is_err());
+    let caller = it.basic(&token, NOW).await.unwrap();
+    assert!(!it.may(&caller, Permission::Pull, "team/a/app"));
+    it.access
+        .remove_rule(Changer::Operator, "prod-default", None, NOW)
+        .await
+        .unwrap();
     it.access
         .remove_issuer(Changer::Operator, "prod", None, NOW)
         .await
@@ -362,6 +396,25 @@ async fn a_bearer_token_is_sealed_kept_and_shown_to_its_issuer_alone() {
     settings.session = 120;
     it.issuer("prod", &settings).await;
     assert!(it.access.workloads().trust().issuers["prod"].has_bearer);
+    // Somewhere else it is not shown.
+    for change in [
+        (|it| it.keys = KeySource::Url("https://evil.example/keys".into()))
+            as fn(&mut IssuerSettings),
+        |it| it.issuer = "https://evil.example".into(),
+        |it| it.authority = "-----BEGIN CERTIFICATE-----".into(),
+    ] {
+        let mut other = settings.clone();
+        change(&mut other);
+        let keep = &Bearer::Keep;
+        let put = it
+            .access
+            .put_issuer(Changer::Operator, "prod", &other, keep, None, NOW);
+        let put = put.await;
+        assert!(
+            matches!(put, Err(ChangeError::Field("bearer", _))),
+            "{put:?}"
+        );
+    }
     it.access
         .put_issuer(
             Changer::Operator,
@@ -384,5 +437,48 @@ async fn a_bearer_token_is_sealed_kept_and_shown_to_its_issuer_alone() {
             matches!(put, Err(ChangeError::Field("bearer", _))),
             "{bad:?}"
         );
+    }
+}
+
+/// Whatever a replica had read when another one changed whom to trust, it has read that change once it has looked again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_between_two_reads_is_not_missed() {
+    let it = House::new().await;
+    let meta = it.access.meta().unwrap().clone();
+    let other = Access::open(AccessOptions::default(), SecretKeys::of_tests(), meta, NOW);
+    let other = Arc::new(other.await.unwrap());
+    let on = Arc::new(AtomicBool::new(true));
+    let looks = {
+        let (other, on) = (other.clone(), on.clone());
+        tokio::spawn(async move {
+            while on.load(Ordering::Relaxed) {
+                other.rights.refresh().await.unwrap();
+                tokio::task::yield_now().await;
+            }
+        })
+    };
+    for n in 0..200 {
+        // What the other one begins to read when the rule changes.
+        it.grant("bob", "reader", &format!("n/{n}")).await;
+        let rule =
+            conditions(json!([{"claim": "kubernetes.io.namespace", "in": [format!("n{n}")]}]));
+        it.rule("moves", "prod", &rule).await;
+        other.rights.refresh().await.unwrap();
+        let trust = other.workloads().trust();
+        assert_eq!(trust.rules["moves"].settings, rule, "{n}");
+    }
+    on.store(false, Ordering::Relaxed);
+    looks.await.unwrap();
+}
+
+#[tokio::test]
+async fn no_issuer_is_called_like_a_kind_of_subject() {
+    let it = House::empty().await;
+    let settings = cluster();
+    for name in TAKEN {
+        let access = &it.access;
+        let put = access.put_issuer(Changer::Operator, name, &settings, &Bearer::Keep, None, NOW);
+        let put = put.await;
+        assert!(matches!(put, Err(ChangeError::Field("name", _))), "{put:?}");
     }
 }

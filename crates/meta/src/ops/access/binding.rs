@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use wharf_oci::RepositoryName;
 
 use super::change::Part;
+use super::workload::rule_stands;
 use super::{By, Changed, GROUP, STEP, another_holds, begin, end, must_stay, needed};
 use crate::error::Result;
 use crate::ops::event;
@@ -198,7 +199,7 @@ impl Op for Of {
     }
 }
 
-/// Makes a binding. [`Changed::Unknown`]: there is no such group, or no such role. Locks the epoch. Cost: five rows.
+/// Makes a binding. [`Changed::Unknown`]: there is no such group, rule on workloads, or role. Locks the epoch. Cost: five rows.
 #[derive(Clone, Debug)]
 pub struct Put {
     /// The binding.
@@ -228,6 +229,9 @@ impl Op for Put {
             if group.is_none() {
                 return Ok(Changed::Unknown);
             }
+        }
+        if !rule_stands(tx, &it.kind, &it.name).await? {
+            return Ok(Changed::Unknown);
         }
         if self.custom_role {
             let role = tx

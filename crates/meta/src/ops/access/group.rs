@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::change::Part;
-use super::workload::WORKLOAD;
+use super::workload::{WORKLOAD, rule_stands};
 use super::{By, Changed, GROUP, STEP, begin, binding, end, would_orphan};
 use crate::error::Result;
 use crate::tx::{Op, ReadOp, Tx};
@@ -316,6 +316,9 @@ impl Op for Add {
             .row("SELECT 1 FROM access_group WHERE name = $1", vals![group])
             .await?;
         if there.is_none() {
+            return Ok(Changed::Unknown);
+        }
+        if !rule_stands(tx, kind, name).await? {
             return Ok(Changed::Unknown);
         }
         let made = tx

@@ -22,6 +22,15 @@ const LONGEST_TOLD: usize = 1_024;
 /// Most of one row that it quotes, in bytes.
 const LARGEST_TOLD: usize = 16 << 10;
 
+/// Whether a subject of that kind is no rule, or one that is there: else whoever gets its name later would find something.
+pub(super) async fn rule_stands<T: Tx>(tx: &mut T, kind: &str, name: &str) -> Result<bool> {
+    Ok(kind != WORKLOAD
+        || tx
+            .row("SELECT 1 FROM workload_rule WHERE name = $1", vals![name])
+            .await?
+            .is_some())
+}
+
 /// The setting that counts changes of issuers and rules, so that other changes of rights read none of them again.
 const VERSION: &str = "access.workload";
 
