@@ -447,10 +447,10 @@ impl Access {
     /// Looks after the rights that others change, the htpasswd file, the signing key and, each hour, credentials that ended
     /// long ago. `app` calls it about once a second; it costs one `stat`, and one row where replicas share the metadata.
     pub async fn upkeep(&self, now: i64) -> crate::Result<()> {
-        if let Some(file) = self.users.htpasswd().cloned() {
-            if blocking(move || file.poll()).await? {
-                self.file_read.store(true, Ordering::Relaxed);
-            }
+        if let Some(file) = self.users.htpasswd().cloned()
+            && blocking(move || file.poll()).await?
+        {
+            self.file_read.store(true, Ordering::Relaxed);
         }
         self.rights.follow().await?;
         self.tokens.keys.upkeep(now).await?;
