@@ -150,7 +150,7 @@ pub(super) struct Group {
 ///
 /// A question walks the borders of the repository's path, looks each up, and there the caller's few numbers: their own, their
 /// groups', and those of everybody. What has no conditions is one set of permissions for each path and subject. A clone shares
-/// everything, and so does what [`Policy::update`] makes of it, as far as it is the same.
+/// everything, and so does what `update` makes of it, as far as it is the same.
 #[derive(Debug, Default, Clone)]
 pub struct Policy {
     pub(super) everywhere: Node,
