@@ -39,29 +39,14 @@ pub async fn list(
     let limit = limit
         .unwrap_or(registry.limits.page)
         .min(registry.limits.page);
-    let (mut names, mut next) = match start(registry, repository, view, last) {
-        Start::Whole(after) => {
-            let look = rows::List {
-                repository: repository.clone(),
-                after,
-                limit: limit + 1,
-            };
-            let names = registry.meta.scan(look).await?;
-            let names = names.ok_or_else(|| Error::NameUnknown(repository.clone()))?;
-            let page = Page::cut(names, limit);
-            (page.names, page.next)
-        }
-        Start::Parts(from) => {
-            let wanted = Wanted {
-                registry,
-                repository,
-                view,
-                from,
-                limit,
-            };
-            wanted.list(|between| between, String::as_str).await?
-        }
+    let listing = Listing {
+        registry,
+        repository,
+        view,
+        limit,
     };
+    let page = listing.page(last, |all| all, |part| part, String::as_str);
+    let (mut names, mut next) = page.await?;
     // TAGS-3: a page of nothing has no next page.
     if limit == 0 {
         (names, next) = (Vec::new(), None);
@@ -77,33 +62,19 @@ pub async fn stand(
     last: Option<&str>,
     limit: u32,
 ) -> Result<(Vec<rows::Standing>, Option<String>)> {
-    match start(registry, repository, view, last) {
-        Start::Whole(after) => {
-            let look = rows::Stand(rows::List {
-                repository: repository.clone(),
-                after,
-                limit: limit + 1,
-            });
-            let found = registry.meta.scan(look).await?;
-            let mut found = found.ok_or_else(|| Error::NameUnknown(repository.clone()))?;
-            let more = found.len() > limit as usize;
-            found.truncate(limit as usize);
-            let next = found.last().filter(|_| more).map(|one| one.name.clone());
-            Ok((found, next))
-        }
-        Start::Parts(from) => {
-            let wanted = Wanted {
-                registry,
-                repository,
-                view,
-                from,
-                limit,
-            };
-            wanted
-                .list(rows::StandBetween, |one: &rows::Standing| &one.name)
-                .await
-        }
-    }
+    let listing = Listing {
+        registry,
+        repository,
+        view,
+        limit,
+    };
+    let pages = listing.page(
+        last,
+        rows::Stand,
+        rows::StandBetween,
+        |one: &rows::Standing| &one.name,
+    );
+    pages.await
 }
 
 /// Tags that are looked at for one page at most; behind that the next page goes on.
@@ -115,53 +86,67 @@ const AT_ONCE: usize = 500;
 /// Comparisons of a tag with a pattern that are made at once, so that nobody waits for them for long.
 const COMPARED_AT_ONCE: usize = 20_000;
 
-/// How a listing is read.
-enum Start {
-    /// All of it, after this name.
-    Whole(Option<String>),
-    /// By looking for what may be shown, from this name on.
-    Parts(String),
-}
-
-fn start(
-    registry: &Registry,
-    repository: &RepositoryName,
-    view: &TagView,
-    last: Option<&str>,
-) -> Start {
-    let hidden = last.and_then(|last| registry.access.places.find(repository, last));
-    match (hidden, view) {
-        (Some(place), _) => Start::Parts(place),
-        (None, TagView::All) => Start::Whole(last.map(str::to_owned)),
-        (None, TagView::Matching(_)) => Start::Parts(last.map(after).unwrap_or_default()),
-    }
-}
-
-/// A page of what may be shown, among what may not.
-struct Wanted<'a> {
+/// A list of the tags that may be shown.
+struct Listing<'a> {
     registry: &'a Registry,
     repository: &'a RepositoryName,
     view: &'a TagView,
-    from: String,
     limit: u32,
 }
 
-impl Wanted<'_> {
-    /// The page, and where the next one begins. Where much lies between that must not be shown, the page ends early, at a place
-    /// that is hidden.
-    async fn list<R, O>(
+impl Listing<'_> {
+    /// A page of it, and where the next one begins: by one look at `all` tags, or by looks at a `part` of them.
+    async fn page<R, A, P>(
         self,
-        look: impl Fn(rows::Between) -> O,
+        last: Option<&str>,
+        all: impl Fn(rows::List) -> A,
+        part: impl Fn(rows::Between) -> P,
         name: impl Fn(&R) -> &str,
     ) -> Result<(Vec<R>, Option<String>)>
     where
-        O: ReadOp<Out = Option<Vec<R>>>,
+        A: ReadOp<Out = Option<Vec<R>>>,
+        P: ReadOp<Out = Option<Vec<R>>>,
+    {
+        let places = &self.registry.access.places;
+        let hidden = last.and_then(|last| places.find(self.repository, last));
+        let from = match (hidden, self.view) {
+            (Some(place), _) => place,
+            (None, TagView::Matching(_)) => last.map(after).unwrap_or_default(),
+            (None, TagView::All) => {
+                let look = rows::List {
+                    repository: self.repository.clone(),
+                    after: last.map(str::to_owned),
+                    limit: self.limit + 1,
+                };
+                let found = self.registry.meta.scan(all(look)).await?;
+                let mut found = found.ok_or_else(|| Error::NameUnknown(self.repository.clone()))?;
+                let more = found.len() > self.limit as usize;
+                found.truncate(self.limit as usize);
+                let next = found
+                    .last()
+                    .filter(|_| more)
+                    .map(|last| name(last).to_owned());
+                return Ok((found, next));
+            }
+        };
+        self.among_others(from, part, name).await
+    }
+
+    /// A page of what may be shown among what may not. Where much lies between that must not be shown, it ends early, at a place
+    /// that is hidden.
+    async fn among_others<R, P>(
+        self,
+        mut from: String,
+        look: impl Fn(rows::Between) -> P,
+        name: impl Fn(&R) -> &str,
+    ) -> Result<(Vec<R>, Option<String>)>
+    where
+        P: ReadOp<Out = Option<Vec<R>>>,
     {
         let Self {
             registry,
             repository,
             view,
-            mut from,
             limit,
         } = self;
         let unknown = || Error::NameUnknown(repository.clone());

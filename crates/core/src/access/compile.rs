@@ -347,15 +347,23 @@ impl Policy {
         })
     }
 
+    /// The numbers of whoever can be in groups: their own first.
+    fn numbers_of(&mut self, who: &Subject) -> Option<&mut Vec<u32>> {
+        let (table, name) = match who {
+            Subject::User(name) => (&mut self.users, name),
+            Subject::Robot(name) => (&mut self.robots, name),
+            Subject::Workload(rule) => (&mut self.workloads, rule),
+            _ => return None,
+        };
+        Some(numbers(table, name, &mut self.next))
+    }
+
     fn join(&mut self, group: &str, who: &Subject) {
         let it = self.group(group);
         it.members.insert(who.clone(), ());
         let number = it.number;
-        let own = match who {
-            Subject::User(name) => numbers(&mut self.users, name, &mut self.next),
-            Subject::Robot(name) => numbers(&mut self.robots, name, &mut self.next),
-            Subject::Workload(rule) => numbers(&mut self.workloads, rule, &mut self.next),
-            _ => return,
+        let Some(own) = self.numbers_of(who) else {
+            return;
         };
         if !own.contains(&number) {
             own.push(number);
@@ -369,11 +377,8 @@ impl Policy {
         let it = self.group(group);
         it.members.remove(who);
         let number = it.number;
-        let own = match who {
-            Subject::User(name) => numbers(&mut self.users, name, &mut self.next),
-            Subject::Robot(name) => numbers(&mut self.robots, name, &mut self.next),
-            Subject::Workload(rule) => numbers(&mut self.workloads, rule, &mut self.next),
-            _ => return,
+        let Some(own) = self.numbers_of(who) else {
+            return;
         };
         own.retain(|one| *one != number);
         self.tidy(who);

@@ -193,7 +193,12 @@ impl super::Access {
         let source = match principal {
             Principal::User { source, .. } => Some(*source),
             Principal::Robot { .. } => None,
-            Principal::Anonymous | Principal::Workload { .. } => return Ok(None),
+            Principal::Anonymous => return Ok(None),
+            Principal::Workload { rules, .. } => {
+                let trust = self.workloads.trust();
+                let known = rules.iter().any(|rule| trust.rules.contains_key(rule));
+                return Ok((!known).then_some(Barred::Unknown));
+            }
         };
         let found = self.users.find(principal.name()).await?;
         let found = found.filter(|user| user.source() == source);

@@ -314,7 +314,18 @@ fn is_nothing(value: &Value) -> bool {
     }
 }
 
+/// Most characters of one value in a list for people; `--json` has all of it.
+const LONGEST_VALUE: usize = 120;
+
 fn short(key: &str, value: &Value) -> String {
+    let text = in_words(key, value);
+    match text.char_indices().nth(LONGEST_VALUE) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
+    }
+}
+
+fn in_words(key: &str, value: &Value) -> String {
     match value {
         Value::Number(at) if key.ends_with("_at") => at.as_i64().map_or_else(String::new, time),
         Value::String(text) if !text.is_empty() && !text.chars().any(char::is_control) => {
@@ -391,6 +402,10 @@ mod tests {
         assert_eq!(change(&none, &ends), "expires_at 2026-11-23 10:37:37Z");
         let many = json(r#"{"bindings":[1,2,3,4],"name":"a\nb"}"#);
         assert_eq!(change(&none, &many), r#"bindings 4 of them, name "a\nb""#);
+        let long = json!({"settings": {"keys": "é".repeat(1_000)}});
+        let told = change(&none, &long);
+        let begins = format!(r#"settings {{"keys":"{}"#, "é".repeat(LONGEST_VALUE - 9));
+        assert_eq!(told, begins + "…");
         assert_eq!(change(&none, &none), "");
     }
 

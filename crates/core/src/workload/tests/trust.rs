@@ -141,6 +141,9 @@ async fn a_token_is_exchanged_for_one_that_lasts_and_dies_with_its_rule() {
     let ours = grant.token.reveal();
     let caller = it.bearer(ours, later).await.unwrap();
     assert!(it.may(&caller, Permission::Push, "team/a/app"));
+    let came = Circumstances::new(None, NOW);
+    let barred = it.access.barred(&caller.principal, came).await;
+    assert_eq!(barred.unwrap(), None);
     assert!(
         !it.may(&caller, Permission::Push, "team/a/other"),
         "it was bought for one repository"
@@ -179,6 +182,9 @@ async fn a_token_is_exchanged_for_one_that_lasts_and_dies_with_its_rule() {
         Err(AuthFailure::Token(TokenFault::Revoked))
     ));
     assert_eq!(it.fault(&token).await, Fault::Rule);
+    let came = Circumstances::new(None, NOW);
+    let barred = it.access.barred(&caller.principal, came).await;
+    assert_eq!(barred.unwrap(), Some(Barred::Unknown));
     // Made again it is another one, which nothing was granted to.
     let same = prod();
     let access = &it.access;

@@ -65,7 +65,7 @@ pub(in crate::cli) enum TrustCommand {
         /// Runs in this environment [may be repeated]
         #[arg(long, value_name = "NAME")]
         environment: Vec<String>,
-        /// Runs that this event began; the only way to let in pull_request and pull_request_target [may be repeated]
+        /// Runs that this event began; the only way to let in what strangers can begin, as pull_request or issue_comment [may be repeated]
         #[arg(long, value_name = "EVENT")]
         event: Vec<String>,
         #[command(flatten)]
