@@ -17,6 +17,7 @@ mod clock;
 mod command;
 mod corrupt;
 mod credential;
+mod credential_provider;
 mod cve;
 mod delete;
 mod disk;
