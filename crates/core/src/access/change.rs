@@ -91,6 +91,11 @@ pub enum ChangeError {
         /// Where.
         place: String,
     },
+    /// The caller is there for the time of a token of its issuer.
+    #[error(
+        "{0} signs in with a token of its issuer, and can give nobody a secret that outlives it; ask somebody who signs in otherwise"
+    )]
+    Passing(String),
     /// There is no such thing.
     #[error("{0}")]
     Unknown(String),

@@ -25,6 +25,7 @@ pub use self::invitation::{
     Invited, NewInvitation, accept_invitation, forget_invitations, invite, list_invitations,
     withdraw_invitation,
 };
+pub(crate) use self::robot::lasts;
 pub use self::robot::{
     LONGEST_OVERLAP_MS, MOST_BINDINGS, NewRobot, RobotBinding, RobotChange, change_robot,
     check_robot, create_robot, get_robot, list_robots, remove_robot, rotate_robot,

@@ -43,6 +43,9 @@ pub(super) struct Issuer {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
     jwks: Option<serde_json::Value>,
+    /// The cluster that is asked about each token instead (TokenReview)
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token_review: Option<String>,
     /// Certificates (PEM) that vouch for where its keys are; absent: those that the registry's machine trusts
     #[serde(skip_serializing_if = "String::is_empty")]
     authority: String,
@@ -74,10 +77,11 @@ pub(super) struct Issuer {
 impl From<&Arc<workload::Issuer>> for Issuer {
     fn from(issuer: &Arc<workload::Issuer>) -> Self {
         let settings = &issuer.settings;
-        let (jwks_url, jwks) = match &settings.keys {
-            KeySource::Discovery => (None, None),
-            KeySource::Url(url) => (Some(url.clone()), None),
-            KeySource::Static(jwks) => (None, serde_json::from_str(jwks).ok()),
+        let (jwks_url, jwks, token_review) = match &settings.keys {
+            KeySource::Discovery => (None, None, None),
+            KeySource::Url(url) => (Some(url.clone()), None, None),
+            KeySource::Static(jwks) => (None, serde_json::from_str(jwks).ok(), None),
+            KeySource::Review(server) => (None, None, Some(server.clone())),
         };
         let standing = issuer.standing();
         Self {
@@ -88,6 +92,7 @@ impl From<&Arc<workload::Issuer>> for Issuer {
             algorithms: settings.algorithms.iter().map(|one| one.as_str()).collect(),
             jwks_url,
             jwks,
+            token_review,
             authority: settings.authority.clone(),
             has_bearer: issuer.has_bearer,
             leeway: settings.leeway,
@@ -123,6 +128,9 @@ pub(super) struct SetIssuer {
     /// Its keys, if they are to be fetched from nowhere
     #[schema(value_type = Option<Object>)]
     jwks: Option<serde_json::Value>,
+    /// The address of a cluster (https://HOST:PORT of its kube-apiserver) that is asked about each token, instead of having keys: it
+    /// needs a bearer token whose account has the ClusterRole `system:auth-delegator`. Answers are kept for a minute
+    token_review: Option<String>,
     /// Certificates (PEM) that vouch for where its keys are, instead of those that the registry's machine trusts
     #[serde(default)]
     authority: String,
@@ -155,13 +163,15 @@ impl SetIssuer {
             let parsed: Result<Vec<_>, String> = parsed.collect();
             settings.algorithms = parsed.map_err(|error| wrong("algorithms")(&error))?;
         }
-        settings.keys = match (self.jwks_url, self.jwks) {
-            (Some(_), Some(_)) => {
-                return Err(Problem::invalid("jwks", "give jwks_url or jwks, not both"));
+        settings.keys = match (self.jwks_url, self.jwks, self.token_review) {
+            (None, None, None) => KeySource::Discovery,
+            (Some(url), None, None) => KeySource::Url(url),
+            (None, Some(jwks), None) => KeySource::Static(jwks.to_string()),
+            (None, None, Some(server)) => KeySource::Review(server),
+            _ => {
+                let text = "give one of jwks_url, jwks and token_review";
+                return Err(Problem::invalid("jwks", text));
             }
-            (Some(url), None) => KeySource::Url(url),
-            (None, Some(jwks)) => KeySource::Static(jwks.to_string()),
-            (None, None) => KeySource::Discovery,
         };
         settings.authority = self.authority;
         settings.leeway = self.leeway.unwrap_or(settings.leeway);

@@ -243,7 +243,10 @@ async fn robots(
         judge.needs(Permission::ManageRobots, home(&new.name), "make robots of")?;
         let name = new.name.clone();
         match registry.meta.read(principal::Get { name }).await? {
-            None => steps.push(Step::MakeRobot(new.clone())),
+            None => {
+                identity::lasts(judge.changer)?;
+                steps.push(Step::MakeRobot(new.clone()));
+            }
             Some(row) if row.kind == ROBOT => {}
             Some(_) => return Err(wrong(format!("{} is no robot but a user", new.name))),
         }
