@@ -49,6 +49,7 @@ pub(crate) const FIRST_PAIR: &[&str] = &[
     "command",
     "corrupt",
     "credential",
+    "credential_provider",
     "cve",
     "disk",
     "disk_support",

@@ -18,6 +18,7 @@ mod clock;
 mod command;
 mod corrupt;
 mod credential;
+mod credential_provider;
 mod cve;
 mod delete;
 mod disk;
