@@ -156,9 +156,16 @@ async fn a_certificate_says_who_it_is() {
         text(&refused)
     );
 
-    // Who did what by which certificate is in the log.
-    let log = good(&stage.wharf("audit list --json --principal alice").await);
-    assert!(log.contains("certificate.0a"), "{log}");
+    // Who did what by which certificate is in the log, within a moment.
+    let told = Instant::now();
+    loop {
+        let log = good(&stage.wharf("audit list --json --principal alice").await);
+        if log.contains("certificate.0a") {
+            break;
+        }
+        assert!(told.elapsed() < PATIENCE, "{log}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 /// Attack: a certificate with two identities. Attack: a certificate of somebody else's authority, the server's own among them; one that
