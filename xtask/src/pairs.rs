@@ -9,6 +9,7 @@ pub(crate) const EVERY_PAIR: &[&str] = &[
     "apply",
     "blob",
     "catalog",
+    "certificate",
     "chunk",
     "delete",
     "error",

@@ -405,7 +405,9 @@ async fn first_good(mut attempts: Vec<Attempt<'_>>) -> Result<Verified, Vec<Refu
 pub(super) fn trusted(trust: &Trust, jwt: &Jwt<'_>) -> Vec<Arc<Issuer>> {
     let named = jwt.issuer();
     let all = trust.issuers.values();
-    let same = all.filter(|issuer| Some(&*issuer.settings.issuer) == named);
+    let same = all
+        .filter(|issuer| issuer.settings.kind != Kind::Certificate)
+        .filter(|issuer| Some(&*issuer.settings.issuer) == named);
     same.cloned().collect()
 }
 

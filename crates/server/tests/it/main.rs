@@ -11,6 +11,7 @@ mod apply;
 mod audit;
 mod blob;
 mod catalog;
+mod certificate;
 mod chunk;
 mod client;
 mod clock;
