@@ -5,6 +5,7 @@
 //! parts share: named steps with logs of their own, and registries.
 
 mod kube;
+mod templates;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -39,18 +40,25 @@ type Part = (
     fn(&mut Outside) -> Result<()>,
 );
 
-const PARTS: &[Part] = &[(
-    "kube",
-    &[
-        "etcd",
-        "kube-apiserver",
-        "curl",
-        "openssl",
-        "crane",
-        "skopeo",
-    ],
-    kube::run,
-)];
+const PARTS: &[Part] = &[
+    (
+        "kube",
+        &[
+            "etcd",
+            "kube-apiserver",
+            "curl",
+            "openssl",
+            "crane",
+            "skopeo",
+        ],
+        kube::run,
+    ),
+    (
+        "templates",
+        &["buildah", "cosign3", "curl", "openssl", "bash"],
+        templates::run,
+    ),
+];
 
 /// A run.
 pub(crate) struct Outside {

@@ -299,9 +299,19 @@ impl Access {
         granting: &Granting,
         at: i64,
     ) -> Result<Binding, ChangeError> {
+        self.knows(&granting.subject)?;
+        self.formed(changer, granting, at)
+    }
+
+    /// The same of a rule on workloads that is yet to be made.
+    pub(crate) fn formed(
+        &self,
+        changer: Changer<'_>,
+        granting: &Granting,
+        at: i64,
+    ) -> Result<Binding, ChangeError> {
         let wrong = |text: String| Err(ChangeError::Wrong(text));
         let on = path(&granting.on)?;
-        self.knows(&granting.subject)?;
         let Some(permissions) = self.policy().role(&granting.role) else {
             return Err(ChangeError::Unknown(format!(
                 "there is no role {:?}; the built-in ones are {}, and `wharf role list` shows the others",

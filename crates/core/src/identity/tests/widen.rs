@@ -187,14 +187,17 @@ async fn attack_a_workload_leaves_a_secret_behind() {
     let issuer = r#"{"kind":"oidc","issuer":"https://ci.example","audiences":["reg"],"algorithms":["ES256"],"keys":"discovery",
         "leeway":60,"longest_life":3600,"session":3600,"principal":"{sub}"}"#;
     let rule = r#"{"conditions":[{"claim":"sub","in":["job"]}]}"#;
-    let (issuer, rule) = (serde_json::from_str(issuer).unwrap(), serde_json::from_str(rule).unwrap());
+    let (issuer, rule) = (
+        serde_json::from_str(issuer).unwrap(),
+        serde_json::from_str(rule).unwrap(),
+    );
     let (access, operator) = (&registry.access, Changer::Operator);
     let forget = crate::workload::Bearer::Forget;
     let made = access.put_issuer(operator, "ci", &issuer, &forget, None, now);
     made.await.unwrap();
     let made = access.put_rule(operator, "deploy", "ci", &rule, None, now);
     made.await.unwrap();
-    let owner = Granting {
+    let owner = crate::access::Granting {
         subject: Subject::Workload("deploy".into()),
         role: "owner".into(),
         on: "team".into(),
@@ -206,7 +209,9 @@ async fn attack_a_workload_leaves_a_secret_behind() {
         ..NewRobot::default()
     };
     if get_robot(registry, "team+ci").await.is_err() {
-        create_robot(registry, operator, &robot("team+ci")).await.unwrap();
+        create_robot(registry, operator, &robot("team+ci"))
+            .await
+            .unwrap();
     }
     let job = Caller::direct(Principal::Workload {
         name: "ci:job".into(),
@@ -214,24 +219,41 @@ async fn attack_a_workload_leaves_a_secret_behind() {
     });
     let by = Changer::Caller(&job);
     let passing = |error: IdentityError| {
-        assert!(matches!(&error, IdentityError::Rights(ChangeError::Passing(_))), "{error}");
-        assert!(error.to_string().contains("ask somebody who signs in otherwise"));
+        assert!(
+            matches!(&error, IdentityError::Rights(ChangeError::Passing(_))),
+            "{error}"
+        );
+        assert!(
+            error
+                .to_string()
+                .contains("ask somebody who signs in otherwise")
+        );
     };
-    passing(create_robot(registry, by, &robot("team+mine")).await.unwrap_err());
+    passing(
+        create_robot(registry, by, &robot("team+mine"))
+            .await
+            .unwrap_err(),
+    );
     assert!(get_robot(registry, "team+mine").await.is_err());
-    passing(rotate_robot(registry, by, "team+ci", 0, None).await.unwrap_err());
-    let wanted = crate::access::apply::Wanted {
+    passing(
+        rotate_robot(registry, by, "team+ci", 0, None)
+            .await
+            .unwrap_err(),
+    );
+    let wanted = crate::access::Wanted {
         robots: vec![robot("team+mine")],
         ..Default::default()
     };
-    let planned = crate::access::apply::plan(registry, by, &wanted, false).await;
+    let planned = crate::access::plan(registry, by, &wanted, false).await;
     assert!(planned.unwrap_err().to_string().contains("outlives it"));
     // What is no secret it does, as its role says.
     let disabled = RobotChange {
         disabled: Some(true),
         ..RobotChange::default()
     };
-    change_robot(registry, by, "team+ci", disabled, None).await.unwrap();
+    change_robot(registry, by, "team+ci", disabled, None)
+        .await
+        .unwrap();
     remove_robot(registry, by, "team+ci", None).await.unwrap();
 }
 

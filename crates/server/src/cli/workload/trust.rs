@@ -354,6 +354,7 @@ fn asked(command: &TrustCommand) -> Result<Asked<'_>, Failure> {
                 issuer: "",
                 words: names.clone(),
                 conditions,
+                token_review: None,
                 common,
             }
         }
