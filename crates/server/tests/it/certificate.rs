@@ -402,8 +402,11 @@ fn what_is_wrong_with_the_files_is_told() {
             ask: Ask::Optional,
             at: Vec::new(),
         };
+        let checked = options.check().map_err(|error| error.to_string());
         let loaded = Tls::load_asking(&made.cert, &made.key, Some(options));
-        loaded.map(drop).map_err(|error| error.to_string())
+        let loaded = loaded.map(drop).map_err(|error| error.to_string());
+        assert_eq!(loaded, checked, "`config check` says what the start says");
+        loaded
     };
     assert_eq!(load(&both, &[]), Ok(()));
     let missing = load(&both, &[&list]).unwrap_err();
