@@ -14,6 +14,9 @@ use crate::support::manifest;
 const WHARF: &str = env!("CARGO_BIN_EXE_wharf");
 const OWN: &str = "team/a/app";
 const CONFIG: &str = r#"
+[server]
+trusted_proxies = ["127.0.0.1/32"]
+
 [tls.clients]
 ca = "clients.pem"
 crl = ["revoked.pem"]
@@ -225,6 +228,10 @@ async fn certificates_that_are_no_credential() {
             .header("sec-fetch-site", site);
         assert_eq!(asked.send().await.status, wanted, "{site}");
     }
+    // Attack: whoever comes through a proxy that shows a certificate of its own.
+    let proxied = alice.get(&manifest(OWN, "v1"));
+    let proxied = proxied.header("x-forwarded-for", "192.0.2.1").send().await;
+    assert_eq!(proxied.status, 401);
 }
 
 /// A token that was bought with a certificate is good beside it alone (RFC 8705, 3).
