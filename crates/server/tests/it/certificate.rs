@@ -14,6 +14,9 @@ use crate::support::manifest;
 const WHARF: &str = env!("CARGO_BIN_EXE_wharf");
 const OWN: &str = "team/a/app";
 const CONFIG: &str = r#"
+[server]
+trusted_proxies = ["127.0.0.1/32"]
+
 [tls.clients]
 ca = "clients.pem"
 crl = ["revoked.pem"]
@@ -225,6 +228,10 @@ async fn certificates_that_are_no_credential() {
             .header("sec-fetch-site", site);
         assert_eq!(asked.send().await.status, wanted, "{site}");
     }
+    // Attack: whoever comes through a proxy that shows a certificate of its own.
+    let proxied = alice.get(&manifest(OWN, "v1"));
+    let proxied = proxied.header("x-forwarded-for", "192.0.2.1").send().await;
+    assert_eq!(proxied.status, 401);
 }
 
 /// A token that was bought with a certificate is good beside it alone (RFC 8705, 3).
@@ -402,8 +409,11 @@ fn what_is_wrong_with_the_files_is_told() {
             ask: Ask::Optional,
             at: Vec::new(),
         };
+        let checked = options.check().map_err(|error| error.to_string());
         let loaded = Tls::load_asking(&made.cert, &made.key, Some(options));
-        loaded.map(drop).map_err(|error| error.to_string())
+        let loaded = loaded.map(drop).map_err(|error| error.to_string());
+        assert_eq!(loaded, checked, "`config check` says what the start says");
+        loaded
     };
     assert_eq!(load(&both, &[]), Ok(()));
     let missing = load(&both, &[&list]).unwrap_err();

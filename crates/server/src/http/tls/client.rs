@@ -64,6 +64,13 @@ pub struct ClientOptions {
     pub at: Vec<AskAt>,
 }
 
+impl ClientOptions {
+    /// Whether the files can be used.
+    pub fn check(&self) -> Result<(), TlsError> {
+        verdicts(self, 0).map(drop)
+    }
+}
+
 /// The files, and what they said.
 pub(super) struct Clients {
     options: ClientOptions,
