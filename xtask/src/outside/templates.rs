@@ -320,6 +320,7 @@ pub(super) fn run(outside: &mut Outside) -> Result<()> {
     let registry = outside.registry("ci", "")?;
     let wharf = outside.wharf.clone();
     for service in &SERVICES {
+        // Spec: OIDC-1, OIDC-2, OIDC-3.
         outside.step(
             &format!(
                 "the template for {} signs in, builds, pushes and signs",
