@@ -97,6 +97,8 @@ const SERVICES: [Service; 4] = [
             "https://jenkins.example.com/oidc",
             "--as",
             "jenkins",
+            "--name",
+            "jenkins-app",
             "--claim",
             "sub=https://jenkins.example.com/job/app/",
         ],
@@ -120,6 +122,8 @@ const SERVICES: [Service; 4] = [
             "https://vstoken.dev.azure.com/0f",
             "--as",
             "azure",
+            "--name",
+            "azure-app",
             "--audience",
             "api://AzureADTokenExchange",
             "--claim",
@@ -272,8 +276,15 @@ fn runner(step: &mut Step, registry: &Registry) -> Result<()> {
         "#!/bin/sh\ncommand=$1\nshift\nexec {} \"$command\" --tlog-upload=false --use-signing-config=false --allow-http-registry \"$@\"\n",
         cosign.display()
     );
-    let wrapper = step.write("bin/cosign", &wrapper)?;
-    run::read(Command::new("chmod").args(["+x", &wrapper]))?;
+    let buildah = run::find("buildah").context("no buildah: cargo xtask clients buildah")?;
+    let plain = format!(
+        "#!/bin/sh\ncommand=$1\nshift\n[ \"$command\" = build ] || set -- --tls-verify=false \"$@\"\nexec {} \"$command\" \"$@\"\n",
+        buildah.display()
+    );
+    for (name, text) in [("bin/cosign", &wrapper), ("bin/buildah", &plain)] {
+        let file = step.write(name, text)?;
+        run::read(Command::new("chmod").args(["+x", &file]))?;
+    }
     step.ok_command({
         let mut command = step.command("cosign3", ["generate-key-pair"]);
         command.current_dir(step.path("work"));
