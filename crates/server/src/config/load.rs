@@ -296,7 +296,30 @@ impl Loader<'_> {
                 for (field, value) in fields {
                     let field_at = place(field.span().start);
                     let field = field.get_ref().as_ref();
-                    if outline.keys.iter().any(|key| key.name == field) {
+                    let secret = field.strip_suffix("_file").filter(|base| {
+                        let mut keys = outline.keys.iter();
+                        keys.any(|key| key.secret && key.name == *base)
+                    });
+                    if let Some(base) = secret {
+                        let both = fields.iter().any(|(other, _)| other.get_ref() == base);
+                        let set = match (both, value.get_ref()) {
+                            (true, _) => {
+                                Err("the secret itself is given, too; keep one of them".to_owned())
+                            }
+                            (false, DeValue::String(file)) => read_secret(file)
+                                .and_then(|secret| entry.set(base, &Input::Text(&secret))),
+                            (false, other) => {
+                                Err(format!("found {}; expected a path", describe(other)))
+                            }
+                        };
+                        if let Err(what) = set {
+                            problems.push(Problem {
+                                at: field_at,
+                                what: format!("`{field}` in `[[{full}]]`: {what}"),
+                                help: None,
+                            });
+                        }
+                    } else if outline.keys.iter().any(|key| key.name == field) {
                         if let Err(what) = entry.set(field, &Input::Toml(value.get_ref())) {
                             problems.push(Problem {
                                 at: field_at,
@@ -456,6 +479,15 @@ pub fn variable_of(path: &str) -> String {
         "{ENV_PREFIX}{}",
         path.to_ascii_uppercase().replace('.', "__")
     )
+}
+
+/// The secret that a file holds, alone.
+fn read_secret(file: &str) -> Result<String, String> {
+    let text = read_text(Path::new(file))?;
+    match text.trim_end_matches(['\n', '\r']) {
+        "" => Err(format!("{file} is empty; write the secret into it, alone")),
+        secret => Ok(secret.to_owned()),
+    }
 }
 
 /// A table of a list as it can be written on one line.
