@@ -17,6 +17,7 @@ mod history;
 mod human;
 mod identity;
 mod job;
+mod ldap;
 mod metadata;
 mod offline;
 mod page;
@@ -107,6 +108,9 @@ enum Command {
     /// Let machines sign in with the tokens that their cluster or CI service gives them
     #[command(subcommand)]
     Workload(workload::WorkloadCommand),
+    /// See how people of an LDAP directory sign in
+    #[command(subcommand)]
+    Ldap(ldap::LdapCommand),
     /// Give users API tokens, and end them
     #[command(subcommand)]
     Token(identity::TokenCommand),
@@ -172,7 +176,7 @@ enum ConfigCommand {
     ///
     /// Reads file, environment and flags, and the files that they name. Warnings do not make it fail.
     Check {
-        /// Ask the database and the object store, too, whether they can be used; nothing is written
+        /// Ask the database, the object store and LDAP directories, too, whether they can be used; nothing is written
         #[arg(long)]
         online: bool,
         #[command(flatten)]
@@ -350,6 +354,7 @@ fn dispatch(command: Command) -> Outcome {
         Command::User(command) => identity::user(&command),
         Command::Robot(command) => identity::robot(&command),
         Command::Token(command) => identity::token(&command),
+        Command::Ldap(command) => ldap::run(&command),
         Command::Workload(command) => workload::run(&command),
         Command::PullSecret(command) => pull_secret::run(&command),
         Command::Admin(AdminCommand::ForgetSecrets(flags)) => {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use wharf_core::access::{ANONYMOUS, Policy, Role};
 
+use super::ldap;
 use super::load::Sources;
 use super::problem::{Problem, Source};
 use super::sections::{AnonymousRole, Challenge, Config, RedirectWhen, StorageKind};
@@ -210,6 +211,9 @@ impl Check<'_> {
                 "`auth.service` is empty",
                 "take a name, such as \"wharf\"",
             );
+        }
+        for (index, what, help) in ldap::problems(config) {
+            self.refuse(&format!("auth.ldap[{index}]"), what, help);
         }
     }
 
@@ -439,12 +443,18 @@ pub fn check_files(config: &Config, sources: &Sources) -> Vec<Problem> {
             &config.storage.gcs.service_account,
         ),
     ];
+    let named = named.map(|(path, file)| (path.to_owned(), file.as_deref()));
+    let authorities = config.auth.ldap.iter().enumerate().map(|(index, table)| {
+        let path = format!("auth.ldap[{index}]");
+        (path, table.ca_file.as_deref())
+    });
     named
         .into_iter()
-        .filter_map(|(path, file)| Some((path, file.as_deref()?)))
+        .chain(authorities)
+        .filter_map(|(path, file)| Some((path, file?)))
         .filter_map(|(path, file)| {
             let error = readable(file).err()?;
-            let at = sources.get(path).cloned().unwrap_or(Source::Default);
+            let at = sources.get(&path).cloned().unwrap_or(Source::Default);
             Some(Problem {
                 at,
                 what: format!("`{path}`: cannot read {}: {error}", file.display()),
