@@ -10,6 +10,7 @@ mod banner;
 mod client;
 mod completions;
 mod config;
+mod credential_provider;
 mod exit;
 mod flags;
 mod gc;
@@ -108,6 +109,7 @@ enum Command {
     /// Let machines sign in with the tokens that their cluster or CI service gives them
     #[command(subcommand)]
     Workload(workload::WorkloadCommand),
+    CredentialProvider(credential_provider::ProviderArgs),
     /// See how people of an LDAP directory sign in
     #[command(subcommand)]
     Ldap(ldap::LdapCommand),
@@ -323,7 +325,13 @@ pub fn main() -> ExitCode {
 }
 
 /// Runs a command line, its first word being the program's name.
+///
+/// Under the name of a kubelet's plugin the program is that plugin.
 pub fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let mut words: Vec<OsString> = words.into_iter().collect();
+    if credential_provider::is_called(words.first()) {
+        words.insert(1, "credential-provider".into());
+    }
     let cli = match Cli::try_parse_from(words) {
         Ok(cli) => cli,
         Err(error) => {
@@ -357,6 +365,7 @@ fn dispatch(command: Command) -> Outcome {
         Command::Ldap(command) => ldap::run(&command),
         Command::Workload(command) => workload::run(&command),
         Command::PullSecret(command) => pull_secret::run(&command),
+        Command::CredentialProvider(args) => credential_provider::run(args),
         Command::Admin(AdminCommand::ForgetSecrets(flags)) => {
             storage::forget_secrets(&flags.inputs())
         }
