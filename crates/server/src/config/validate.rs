@@ -13,6 +13,7 @@ use super::load::Sources;
 use super::problem::{Problem, Source};
 use super::sections::{AnonymousRole, Challenge, ClientMode, Config, RedirectWhen, StorageKind};
 use crate::http::listener::ListenAddr;
+use crate::http::tls::Tls;
 
 /// Finds what cannot work.
 pub(super) fn validate(
@@ -500,7 +501,7 @@ pub fn check_files(config: &Config, sources: &Sources) -> Vec<Problem> {
         let path = format!("auth.ldap[{index}]");
         (path, table.ca_file.as_deref())
     });
-    named
+    let unread: Vec<Problem> = named
         .into_iter()
         .chain(lists)
         .chain(authorities)
@@ -514,7 +515,33 @@ pub fn check_files(config: &Config, sources: &Sources) -> Vec<Problem> {
                 help: None,
             })
         })
-        .collect()
+        .collect();
+    match unread.is_empty() {
+        true => unfit(config, sources).into_iter().collect(),
+        false => unread,
+    }
+}
+
+/// Certificates that can be read, and cannot be used.
+fn unfit(config: &Config, sources: &Sources) -> Option<Problem> {
+    let tls = &config.tls;
+    let own = tls.cert.as_ref().zip(tls.key.as_ref());
+    let own = own.map_or(Ok(()), |(cert, key)| Tls::load(cert, key).map(drop));
+    let clients = || {
+        config
+            .client_options()
+            .map_or(Ok(()), |options| options.check())
+    };
+    let (path, error) = match (own, clients()) {
+        (Err(error), _) => ("tls.cert", error),
+        (_, Err(error)) => ("tls.clients.ca", error),
+        _ => return None,
+    };
+    Some(Problem {
+        at: sources.get(path).cloned().unwrap_or(Source::Default),
+        what: format!("`{path}`: {error}"),
+        help: None,
+    })
 }
 
 fn readable(path: &Path) -> std::io::Result<()> {
