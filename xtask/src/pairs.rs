@@ -68,6 +68,7 @@ pub(crate) const FIRST_PAIR: &[&str] = &[
     "http_smuggling",
     "http_support",
     "http_tls",
+    "ldap",
     "linear",
     "metadata",
     "ping",
