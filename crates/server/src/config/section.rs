@@ -120,12 +120,6 @@ pub enum Place {
 }
 
 impl Outline {
-    /// Whether a reload applies some of its keys; the tables of a list are one thing.
-    #[must_use]
-    pub fn is_live(&self) -> bool {
-        self.keys.iter().any(|key| key.when == When::live)
-    }
-
     /// Looks up a dotted path from here.
     #[must_use]
     pub fn find(&'static self, path: &str) -> Option<Place> {
@@ -149,6 +143,12 @@ impl Outline {
             .iter()
             .find(|key| key.name == head)
             .map(Place::Key)
+    }
+
+    /// Whether a reload applies changes of some key, and so of a table in a list.
+    #[must_use]
+    pub fn is_live(&self) -> bool {
+        self.keys.iter().any(|key| key.when == When::live)
     }
 
     /// Calls `visit` with the dotted path of every section from here on, the nearest first.

@@ -319,6 +319,13 @@ section! {
         key_rotation: Duration = Duration::from_secs(30 * 86_400) => restart;
         /// Passwords checked at the same time. Unset: half the number of processors, at least 1.
         password_threads: Option<u32> = None => restart;
+        /// Longest life of a session in the browser, after which one signs in anew.
+        session_lifetime: Duration = Duration::from_secs(12 * 3600) => restart;
+        /// Time after which a session ends that nobody used.
+        session_idle: Duration = Duration::from_secs(2 * 3600) => restart;
+        /// Time between two looks whether the provider of a session still knows the account, and what groups it is in.
+        session_check: Duration = Duration::from_secs(600) => restart;
+        tables oidc = "oidc": Oidc;
         tables ldap = "ldap": Ldap;
     }
 }
@@ -358,11 +365,11 @@ choice! {
 }
 
 choice! {
-    /// Whom a directory brings in.
+    /// For whom a user is made at the first sign-in.
     pub enum Onboarding {
-        /// Everybody who signs in.
+        /// For everybody whom the provider lets in.
         Auto = "auto",
-        /// Only those who have an account here.
+        /// For nobody: an administrator links each account with `wharf user link`.
         Invited = "invited",
     }
 }
@@ -422,7 +429,7 @@ section! {
         groups: Vec<String> = Vec::new() => restart;
         /// Group whose members are administrators here: its name, or its distinguished name. Unset: none.
         admin_group: Option<String> = None => restart;
-        /// Whom the directory brings in: `auto` for everybody who signs in, `invited` for those who have an account already.
+        /// For whom a user is made at the first sign-in: `auto` for everybody whom the directory lets in, `invited` for nobody.
         onboarding: Onboarding = Onboarding::Auto => restart;
         /// Time for connecting, TLS included.
         connect_timeout: Duration = Duration::from_secs(3) => restart;
@@ -431,6 +438,38 @@ section! {
         /// Questions to the directory at the same time; each has a connection that searches and one that checks a password, which are
         /// kept for the next.
         connections: u32 = 8 => restart;
+    }
+}
+
+section! {
+    /// An OpenID provider with which people sign in to the pages of the registry. Its redirect URL is
+    /// `<server.external_url>/auth/oidc/<name>/callback`.
+    pub struct Oidc {
+        /// Its name here, of `a-z`, `0-9`, `-`, `_` and `.`. Accounts belong to it, so it stays what it is.
+        name: String = String::new() => restart.required();
+        /// What the sign-in page calls it. Unset: its name.
+        title: Option<String> = None => restart;
+        /// Its `iss`, exactly as its discovery document has it.
+        issuer: HttpUrl = HttpUrl(String::new()) => restart.required();
+        /// What this registry is called there.
+        client_id: String = String::new() => restart.required();
+        /// The secret it got there. Unset: a public client.
+        client_secret: Option<Secret> = None => restart.secret();
+        /// Scopes that are asked for, `openid` always among them. Empty: of `profile`, `email`, `groups` and `offline_access` those that
+        /// the provider says it knows.
+        scopes: Vec<String> = Vec::new() => restart;
+        /// Claim that a new user's name is taken from.
+        username_claim: String = "preferred_username".to_owned() => restart;
+        /// Claim that holds the account's groups, as a list of text.
+        groups_claim: String = "groups".to_owned() => restart;
+        /// Who is in this group of the provider is administrator, as long as that is so.
+        admin_group: Option<String> = None => restart;
+        /// Groups that are taken notice of, with `*` for any part. Empty: all.
+        group_filter: Vec<String> = Vec::new() => restart;
+        /// For whom a user is made at the first sign-in: `auto` for everybody whom the provider lets in, `invited` for nobody.
+        onboarding: Onboarding = Onboarding::Invited => restart;
+        /// PEM file with certificate authorities to trust for it, beside the system's.
+        ca_file: Option<PathBuf> = None => restart;
     }
 }
 

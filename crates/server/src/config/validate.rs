@@ -255,6 +255,7 @@ impl Check<'_> {
                 "pushes take longer than pulls: take at least as much",
             );
         }
+        self.oidc(config);
         if config.auth.service.trim().is_empty() {
             self.refuse(
                 "auth.service",
@@ -264,6 +265,63 @@ impl Check<'_> {
         }
         for (index, what, help) in ldap::problems(config) {
             self.refuse(&format!("auth.ldap[{index}]"), what, help);
+        }
+    }
+
+    fn oidc(&mut self, config: &Config) {
+        let mut names = std::collections::HashSet::new();
+        for (index, oidc) in config.auth.oidc.iter().enumerate() {
+            let path = format!("auth.oidc[{index}]");
+            let mut refuse = |what: String, help: &str| {
+                self.refuse(&path, format!("{what} in this `[[auth.oidc]]`"), help);
+            };
+            if !wharf_core::access::is_word(&oidc.name) {
+                let what = format!("`name` = {:?} is no name", oidc.name);
+                refuse(what, "take a-z, 0-9, `-`, `_` and `.`, such as \"corp\"");
+            } else if !names.insert(oidc.name.as_str()) {
+                let what = format!("`name` = {:?} is another provider's", oidc.name);
+                refuse(what, "accounts belong to a name: give each its own");
+            }
+            if oidc.client_id.is_empty() {
+                refuse(
+                    "`client_id` is empty".into(),
+                    "the provider says what it is",
+                );
+            }
+            if !oidc.issuer.0.starts_with("https://") && !is_here(&oidc.issuer.0) {
+                refuse(
+                    format!("`issuer` = {:?} is not https", oidc.issuer.0),
+                    "whoever is on the way could sign in as anybody: only a provider on this machine goes without",
+                );
+            }
+            for pattern in &oidc.group_filter {
+                if pattern.len() > 256 || pattern.is_empty() {
+                    refuse(
+                        "a pattern of `group_filter` is empty or longer than 256 bytes".into(),
+                        "write it like \"registry-*\"",
+                    );
+                }
+            }
+            if config.server.external_url.is_none() {
+                refuse(
+                    "`server.external_url` is missing, and a provider is".into(),
+                    "providers send people back to one address only: set server.external_url = \"https://registry.example.com\"",
+                );
+            }
+        }
+        let auth = &config.auth;
+        for (path, zero) in [
+            ("auth.session_lifetime", auth.session_lifetime.is_zero()),
+            ("auth.session_idle", auth.session_idle.is_zero()),
+            (
+                "auth.session_check",
+                auth.session_check < Duration::from_secs(10),
+            ),
+        ] {
+            if zero {
+                let what = format!("`{path}` is too short");
+                self.refuse(path, what, "take some minutes at least");
+            }
         }
     }
 
@@ -542,6 +600,17 @@ fn unfit(config: &Config, sources: &Sources) -> Option<Problem> {
         what: format!("`{path}`: {error}"),
         help: None,
     })
+}
+
+/// Whether a URL leads to this machine.
+fn is_here(url: &str) -> bool {
+    let uri = url.parse::<http::Uri>().ok();
+    let host = uri.as_ref().and_then(http::Uri::host).unwrap_or_default();
+    let address = host.trim_start_matches('[').trim_end_matches(']');
+    host == "localhost"
+        || address
+            .parse::<std::net::IpAddr>()
+            .is_ok_and(|address| address.is_loopback())
 }
 
 fn readable(path: &Path) -> std::io::Result<()> {
