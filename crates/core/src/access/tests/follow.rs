@@ -486,7 +486,7 @@ async fn the_next_policy_shares_what_did_not_change() {
             bindings: bindings.collect(),
             ..Rows::default()
         };
-        Policy::compile(&rights(0), &rows).unwrap()
+        Policy::compile(&Rights::default(), &rows).unwrap()
     };
     let mut costs = Vec::new();
     for count in [100, 50_000] {
