@@ -120,12 +120,6 @@ pub enum Place {
 }
 
 impl Outline {
-    /// Whether a reload applies some of its keys; the tables of a list are one thing.
-    #[must_use]
-    pub fn is_live(&self) -> bool {
-        self.keys.iter().any(|key| key.when == When::live)
-    }
-
     /// Looks up a dotted path from here.
     #[must_use]
     pub fn find(&'static self, path: &str) -> Option<Place> {
