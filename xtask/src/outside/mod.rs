@@ -5,6 +5,7 @@
 //! parts share: named steps with logs of their own, and registries.
 
 mod kube;
+mod ldap;
 mod templates;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -52,6 +53,11 @@ const PARTS: &[Part] = &[
             "skopeo",
         ],
         kube::run,
+    ),
+    (
+        "ldap",
+        &["slapd", "ldapadd", "openssl", "crane", "skopeo"],
+        ldap::run,
     ),
     (
         "templates",

@@ -531,6 +531,87 @@ impl Access {
         })
     }
 
+    /// Lets whoever is in a provider's group be in a group here, `<provider>:<group>`, or no longer. For administrators.
+    pub async fn set_source(
+        &self,
+        changer: Changer<'_>,
+        group: &str,
+        source: &str,
+        there: bool,
+        at: i64,
+    ) -> Result<Change, ChangeError> {
+        word("group", group)?;
+        let (provider, name) = self.source(source, there)?;
+        let source = rows::source::Source {
+            group: group.to_owned(),
+            provider,
+            name,
+        };
+        let what = || format!("change who is in group {group}");
+        let changed = if there {
+            self.change(changer, at, |policy, by| {
+                changer.needs(policy, Permission::Admin, "", what)?;
+                let source = source.clone();
+                Ok(rows::source::Put { source, by })
+            })
+            .await
+        } else {
+            self.change(changer, at, |policy, by| {
+                changer.needs(policy, Permission::Admin, "", what)?;
+                let source = source.clone();
+                Ok(rows::source::Delete { source, by })
+            })
+            .await
+        };
+        changed.map_err(|failed| match failed {
+            Failed::Other(ChangeError::InUse(_)) => ChangeError::Conflict(format!(
+                "group {group} has {} sources, which is the most; take one away first, or use two groups",
+                rows::source::MOST_SOURCES
+            )),
+            failed => failed.or(|| match there {
+                true => {
+                    format!("there is no group {group}; make it with `wharf group create {group}`")
+                }
+                false => format!("group {group} has no such source"),
+            }),
+        })
+    }
+
+    /// The provider and the group of a source. One that is to go may be of a provider that went.
+    pub(crate) fn source(&self, text: &str, there: bool) -> Result<(String, String), ChangeError> {
+        let parts = text.split_once(':');
+        let parts = parts.filter(|(_, name)| {
+            !name.is_empty()
+                && name.len() <= crate::identity::LONGEST_GROUP
+                && !name.chars().any(char::is_control)
+        });
+        let Some((provider, name)) = parts else {
+            return Err(ChangeError::Wrong(format!(
+                "source {text:?}: write it as PROVIDER:GROUP, such as corp:developers"
+            )));
+        };
+        if there {
+            self.knows_provider(provider)?;
+        }
+        Ok((provider.to_owned(), name.to_owned()))
+    }
+
+    /// The provider of that name.
+    pub(crate) fn knows_provider(&self, name: &str) -> Result<super::Provider, ChangeError> {
+        let all = self.providers();
+        if let Some(provider) = all.iter().find(|one| one.name == name) {
+            return Ok(provider.clone());
+        }
+        let names: Vec<&str> = all.iter().map(|one| one.name.as_str()).collect();
+        let known = match names.is_empty() {
+            true => "the configuration names none".to_owned(),
+            false => format!("the configuration names {}", names.join(", ")),
+        };
+        Err(ChangeError::Unknown(format!(
+            "there is no provider {name:?}; {known}"
+        )))
+    }
+
     /// Makes a role of these permissions, or changes it wherever it is bound; `None` removes it. For administrators.
     pub async fn set_role(
         &self,

@@ -17,6 +17,7 @@ mod compile;
 mod compiled;
 mod credential;
 mod decide;
+mod elsewhere;
 mod explain;
 mod grant_token;
 mod htpasswd;
@@ -51,6 +52,7 @@ use wharf_meta::Meta;
 use wharf_oci::RepositoryName;
 
 use crate::clock::{Clock, SystemClock};
+use crate::directory::Directories;
 use crate::workload::{Fetch, NoFetch, Workloads};
 
 pub use admin::{AdminError, Bootstrap};
@@ -61,7 +63,7 @@ pub use apply::{
 pub use authenticate::{AuthFailure, Presented, read_authorization};
 pub use binding::{
     Binding, Conditions, MOST_NETWORKS, Origin, PatternError, SIGNED_IN, Subject, SubjectError,
-    TagPattern, Tags, Unmet,
+    TagPattern, Tags, Unmet, is_word,
 };
 pub use certificate::{Certificate, CertificateFault, CertificateUser, MOST_NAMES, NameKind};
 pub use change::{Change, ChangeError, Changer, Granting, OPERATOR};
@@ -81,6 +83,7 @@ pub use rate::{Limited, MOST_BUCKETS, Meter, Per, Rate, RateKind, RateOverride, 
 pub use role::{Permission, PermissionError, Permissions, Role, RoleError};
 pub use seal::{KEY_CURE, OtherKey, SecretKeys, SecretKeysError, forget as forget_secrets};
 pub use secret::{Password, SHORTEST_PASSWORD};
+pub(crate) use secret::{fingerprint, random_bytes};
 pub use tag_view::TagView;
 pub use token::{LEEWAY_SECONDS, LONGEST_TOKEN, TokenCounts, TokenFault, key_name};
 
@@ -117,6 +120,42 @@ pub struct Rights {
     pub htpasswd: Role,
     /// Everything else.
     pub grants: Vec<Grant>,
+    /// Who tells of people from outside. A reload leaves these as they are.
+    pub providers: Vec<Provider>,
+}
+
+/// A group, and who is in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupView {
+    /// Its name.
+    pub name: String,
+    /// Whom somebody put into it.
+    pub members: Vec<String>,
+    /// The groups of providers that lead to it, `<provider>:<group>`.
+    pub sources: Vec<String>,
+    /// Whom these lead to it.
+    pub outside: Vec<String>,
+}
+
+/// Who tells of people from outside, as far as rights are concerned.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Provider {
+    /// The name of its section in the configuration.
+    pub name: String,
+    /// Who vouches for its accounts; empty where it has only itself.
+    pub issuer: String,
+    /// Who is in this group of it is administrator.
+    pub admin_group: Option<String>,
+    /// Where the configuration says so.
+    pub section: &'static str,
+}
+
+impl Provider {
+    /// The group that stands for the administrators it names. No group that somebody makes can have a colon.
+    fn admins(&self) -> Option<String> {
+        let group = self.admin_group.as_ref()?;
+        Some(format!("{}:{group}", self.name))
+    }
 }
 
 /// How access works, apart from the rights.
@@ -210,6 +249,7 @@ pub struct Access {
     rates: Arc<Rates>,
     tokens: Tokens,
     pub(crate) workloads: Arc<Workloads>,
+    directories: Directories,
     certificates: ArcSwap<Vec<CertificateUser>>,
     pub(crate) log_keys: crate::audit::LogKeys,
     pub(crate) places: Places,
@@ -275,6 +315,7 @@ impl Access {
             passwords: Passwords::new(options.password_threads, options.password_attempts)?,
             tokens: Tokens::new(options.service, keys),
             workloads: Arc::new(workloads),
+            directories: Directories::default(),
             certificates: ArcSwap::from_pointee(options.certificates),
             log_keys,
             places,
@@ -351,20 +392,32 @@ impl Access {
         Ok(unknown)
     }
 
-    /// All groups, each with its members, by name.
-    pub fn groups(&self) -> Vec<(String, Vec<String>)> {
+    /// All groups, by name.
+    pub fn groups(&self) -> Vec<GroupView> {
         let policy = self.policy();
         let groups = policy.groups.iter().filter(|(_, group)| group.there);
-        let mut groups: Vec<(String, Vec<String>)> = groups
-            .map(|(name, group)| {
-                let mut members: Vec<_> = group.members.iter().map(|(who, ())| who).collect();
-                members.sort_unstable_by_key(|who| who.row());
-                let members = members.into_iter().map(ToString::to_string);
-                (name.to_string(), members.collect())
+        let all = |table: &table::Table<Subject, ()>| {
+            let mut all: Vec<_> = table.iter().map(|(who, ())| who).collect();
+            all.sort_unstable_by_key(|who| who.row());
+            all.into_iter().map(ToString::to_string).collect()
+        };
+        let mut groups: Vec<GroupView> = groups
+            .map(|(name, group)| GroupView {
+                name: name.to_string(),
+                members: all(&group.members),
+                sources: (group.sources.iter())
+                    .map(|(provider, name)| format!("{provider}:{name}"))
+                    .collect(),
+                outside: all(&group.outside),
             })
             .collect();
-        groups.sort_unstable();
+        groups.sort_unstable_by(|one, other| one.name.cmp(&other.name));
         groups
+    }
+
+    /// Who tells of people from outside.
+    pub fn providers(&self) -> Vec<Provider> {
+        self.rights.providers()
     }
 
     /// All namespaces that have settings, by path.
@@ -491,13 +544,24 @@ impl Access {
     pub(crate) async fn user_source(&self, name: &str) -> crate::Result<Option<Source>> {
         let user = self.users.find(name).await?;
         Ok(user
-            .filter(|user| user.signs_in())
+            .filter(|user| !user.is_locked_out())
             .and_then(|user| user.source()))
+    }
+
+    /// Whether something waits for whoever is called so.
+    pub(crate) fn is_granted(&self, name: &str) -> bool {
+        let (policy, user) = (self.policy(), Subject::User(name.to_owned()));
+        policy.bindings_to(&user).next().is_some() || !policy.groups_of(&user).is_empty()
     }
 
     /// How checking passwords went, for metrics.
     pub fn password_counts(&self) -> PasswordCounts {
         self.passwords.counts()
+    }
+
+    /// The directories that people sign in with.
+    pub fn directories(&self) -> &Directories {
+        &self.directories
     }
 
     /// Whose tokens machines sign in with, and how.

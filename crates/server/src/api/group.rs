@@ -7,7 +7,7 @@ use wharf_core::access::{Permission, Subject};
 
 use super::Shared;
 use super::access::{Changed, refused, wrong};
-use super::arguments::{Path, Query};
+use super::arguments::{Body, Path, Query};
 use super::page::{Page, Wanted};
 use super::problem::{Problem, Refusals};
 use super::visitor::Visitor;
@@ -18,8 +18,13 @@ pub(super) struct Group {
     /// Its name
     #[schema(example = "developers")]
     name: String,
-    /// Who is in it
+    /// Whom somebody put into it
     members: Vec<String>,
+    /// Groups of providers whose members are in it, `<provider>:<group>`
+    #[schema(example = json!(["corp:developers"]))]
+    sources: Vec<String>,
+    /// Who is in it by these
+    outside: Vec<String>,
 }
 
 /// List groups
@@ -36,7 +41,12 @@ pub(super) async fn groups(
 ) -> Result<Json<Page<Group>>, Problem> {
     visitor.may(&state.registry.access, Permission::Admin)?;
     let all = state.registry.access.groups().into_iter();
-    let all = all.map(|(name, members)| Group { name, members });
+    let all = all.map(|group| Group {
+        name: group.name,
+        members: group.members,
+        sources: group.sources,
+        outside: group.outside,
+    });
     Ok(Json(
         wanted.of(all.collect(), |one: &Group| one.name.clone())?,
     ))
@@ -150,5 +160,64 @@ async fn set_member(
     let now = registry.clock.now_ms();
     let access = &registry.access;
     let change = access.set_member(visitor.changer(), group, &subject, within, now);
+    Ok(Json(change.await.map_err(refused)?.into()))
+}
+
+/// Where a group gets members from
+#[derive(Debug, Deserialize, IntoParams, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+#[schema(as = GroupSource)]
+pub(super) struct Source {
+    /// A provider of the configuration and a group there, `<provider>:<group>`
+    #[schema(example = "corp:developers")]
+    #[param(example = "corp:developers")]
+    source: String,
+}
+
+/// Let a provider's group lead to a group
+///
+/// Whoever's account is in that group of the provider, as told last, is in the group here. For administrators.
+#[utoipa::path(
+    post, path = "/api/v1/groups/{group}/sources", operation_id = "add_source", tag = "rights", params(NamedGroup),
+    request_body = Source, responses((status = 200, description = "Done", body = Changed), Refusals)
+)]
+pub(super) async fn add_source(
+    state: Shared,
+    visitor: Visitor,
+    Path(NamedGroup { group }): Path<NamedGroup>,
+    Body(Source { source }): Body<Source>,
+) -> Result<Json<Changed>, Problem> {
+    set_source(&state, &visitor, &group, &source, true).await
+}
+
+/// Let a provider's group lead to a group no longer
+///
+/// For administrators.
+#[utoipa::path(
+    delete, path = "/api/v1/groups/{group}/sources", operation_id = "remove_source", tag = "rights",
+    params(NamedGroup, Source), responses((status = 200, description = "Done", body = Changed), Refusals)
+)]
+pub(super) async fn remove_source(
+    state: Shared,
+    visitor: Visitor,
+    Path(NamedGroup { group }): Path<NamedGroup>,
+    Query(Source { source }): Query<Source>,
+) -> Result<Json<Changed>, Problem> {
+    set_source(&state, &visitor, &group, &source, false).await
+}
+
+async fn set_source(
+    state: &Shared,
+    visitor: &Visitor,
+    group: &str,
+    source: &str,
+    there: bool,
+) -> Result<Json<Changed>, Problem> {
+    let registry = &state.registry;
+    visitor.may(&registry.access, Permission::Admin)?;
+    let now = registry.clock.now_ms();
+    let access = &registry.access;
+    let change = access.set_source(visitor.changer(), group, source, there, now);
     Ok(Json(change.await.map_err(refused)?.into()))
 }

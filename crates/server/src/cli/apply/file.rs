@@ -110,6 +110,7 @@ const TABLES: [(&str, &str, &[Field]); 6] = [
         &[
             required(text("name", "name", word)),
             list("members", member),
+            list("from", source),
         ],
     ),
     (
@@ -267,6 +268,15 @@ fn member(text: &str) -> Result<Value, String> {
             "{other} cannot be in a group; users and robots can"
         )),
         Err(error) => Err(error.to_string()),
+    }
+}
+
+fn source(text: &str) -> Result<Value, String> {
+    match text.split_once(':') {
+        Some((provider, name)) if !provider.is_empty() && !name.is_empty() => Ok(text.into()),
+        _ => Err(format!(
+            "`{text}` is no source; write PROVIDER:GROUP, such as corp:developers"
+        )),
     }
 }
 
@@ -506,7 +516,11 @@ pub(super) fn write(wish: &Value) -> String {
                     Value::String(text) => quote(text),
                     Value::Object(keys) => quote(&Value::from(keys.clone()).to_string()),
                     Value::Number(seconds) => quote(&format!("{seconds}s")),
-                    Value::Array(items) if items.is_empty() && field.name == "networks" => continue,
+                    Value::Array(items)
+                        if items.is_empty() && matches!(field.name, "networks" | "from") =>
+                    {
+                        continue;
+                    }
                     Value::Array(items) => {
                         let items = items.iter().filter_map(Value::as_str).map(quote);
                         format!("[{}]", items.collect::<Vec<_>>().join(", "))
@@ -556,6 +570,7 @@ mod tests {
             [[group]]
             name = "developers"
             members = ["alice", "team/a+ci"]
+            from = ["corp:developers"]
             [[robot]]
             name = "team/a+ci"
             lifetime = "30d"
@@ -587,7 +602,7 @@ mod tests {
                 "rules": [{ "name": "prod-default", "issuer": "prod", "conditions": [
                     { "claim": "kubernetes.io.namespace", "in": ["prod", "dev"] }, { "claim": "sub", "glob": ["system:**"] },
                 ] }],
-                "groups": [{ "name": "developers", "members": ["alice", "team/a+ci"] }],
+                "groups": [{ "name": "developers", "members": ["alice", "team/a+ci"], "from": ["corp:developers"] }],
                 "robots": [{ "name": "team/a+ci", "lifetime": 2_592_000, "networks": ["10.0.0.0/8"] }],
                 "bindings": [
                     {
