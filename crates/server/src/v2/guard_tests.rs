@@ -82,6 +82,7 @@ impl House {
                 service: "reg".into(),
                 ..AccessOptions::default()
             },
+            directories: Vec::new(),
             limits: Limits::default(),
             content: ContentRules::default(),
             rules: wharf_core::gc::Rules::default(),
