@@ -82,7 +82,6 @@ impl House {
                 service: "reg".into(),
                 ..AccessOptions::default()
             },
-            directories: Vec::new(),
             limits: Limits::default(),
             content: ContentRules::default(),
             rules: wharf_core::gc::Rules::default(),
