@@ -170,7 +170,7 @@ fn lead(config: &Config, directory: &str, person: &Person) -> String {
     }
     if text.is_empty() && !person.admin {
         text = format!(
-            "  --  no group here has one of these for a source, so they give no rights: wharf group add GROUP --from {directory}:NAME\n"
+            "  --  no group here has one of these for a source, so they give no rights: wharf group add-source GROUP {directory}:NAME\n"
         );
     }
     text
