@@ -52,6 +52,7 @@ pub(crate) const FIRST_PAIR: &[&str] = &[
     "disk",
     "disk_support",
     "endpoint",
+    "etag",
     "extension",
     "hostile",
     "hostile_h2",

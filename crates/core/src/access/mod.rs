@@ -22,6 +22,7 @@ mod htpasswd;
 mod keys;
 mod load;
 mod machine_secret;
+mod named;
 mod narrow;
 mod network;
 mod password;
@@ -39,6 +40,7 @@ mod tag_view;
 mod tests;
 mod token;
 mod user;
+mod version;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -79,6 +81,7 @@ pub use seal::{KEY_CURE, OtherKey, SecretKeys, SecretKeysError, forget as forget
 pub use secret::{Password, SHORTEST_PASSWORD};
 pub use tag_view::TagView;
 pub use token::{LEEWAY_SECONDS, LONGEST_TOKEN, TokenCounts, TokenFault, key_name};
+pub use version::{Holder, Set, Shown, group_version, namespace_version, role_version};
 
 use backoff::Backoff;
 pub(crate) use binding::check_word;
@@ -347,11 +350,9 @@ impl Access {
         let policy = self.policy();
         let groups = policy.groups.iter().filter(|(_, group)| group.there);
         let mut groups: Vec<(String, Vec<String>)> = groups
-            .map(|(name, group)| {
-                let mut members: Vec<_> = group.members.iter().map(|(who, ())| who).collect();
-                members.sort_unstable_by_key(|who| who.row());
-                let members = members.into_iter().map(ToString::to_string);
-                (name.to_string(), members.collect())
+            .map(|(name, _)| {
+                let members = policy.members(name);
+                (name.to_string(), members.unwrap_or_default())
             })
             .collect();
         groups.sort_unstable();

@@ -4,7 +4,7 @@ use super::{NOW, events};
 use crate::access::binding::{self, Binding};
 use crate::access::group::{self, Member};
 use crate::access::{ADMIN, By, Changed, Epoch, OWNER, namespace, role};
-use crate::{Error, Meta, Op, principal};
+use crate::{Error, Meant, Meta, Op, principal};
 
 fn by(actor: &str) -> By {
     By {
@@ -368,7 +368,7 @@ fn lock_out(name: &str, disabled: bool) -> principal::Change {
     principal::Change {
         name: name.into(),
         kind: "user".into(),
-        version: None,
+        version: Meant::Any,
         disabled: Some(disabled),
         expires_at: None,
         networks: None,

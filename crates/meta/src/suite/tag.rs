@@ -269,14 +269,14 @@ pub async fn standing(meta: Meta) {
     assert_eq!(names(meta.scan(page(Some("t"), 9)).await.unwrap()), ["u"]);
     assert_eq!(meta.scan(page(None, 1)).await.unwrap().unwrap(), [shown]);
 
-    let delete = |version| DeleteAt {
+    let delete = |version: Option<i64>| DeleteAt {
         delete: Delete {
             repository: repo("a"),
             tag: tag("t"),
             actor: "bob".into(),
             at: NOW + 9,
         },
-        version,
+        version: version.into(),
     };
     assert_eq!(meta.write(delete(Some(1))).await.unwrap(), Deleted::Moved);
     assert_eq!(meta.write(delete(Some(2))).await.unwrap(), Deleted::Done);

@@ -9,7 +9,7 @@ use wharf_oci::{Digest, Tag};
 
 use super::Shared;
 use super::arguments::{Body, Path, Query};
-use super::condition::{Conditions, changed};
+use super::condition::{Conditions, IfMatch, changed};
 use super::problem::{Kind, Problem, Refusals};
 use super::repository::Named;
 use super::tag::{Move, NamedTag, parse};
@@ -161,7 +161,7 @@ pub(super) struct RestoreTag {
 /// delete, and the one to make tags where the tag is gone, or to move tags where it stands elsewhere.
 #[utoipa::path(
     post, path = "/api/v1/repositories/{name}/-/tags/{tag}/restore", operation_id = "restore_tag", tag = "tags",
-    params(NamedTag, ("If-Match" = Option<String>, Header, description = "The version of its last move, in quotes")),
+    params(NamedTag, IfMatch),
     request_body(content = Option<RestoreTag>), responses((status = 200, description = "Done", body = Restored), Refusals)
 )]
 pub(super) async fn tag(
@@ -174,7 +174,7 @@ pub(super) async fn tag(
     let registry = &state.registry;
     let repository = visitor.sees_and_may(&registry.access, &name, Permission::Delete)?;
     let tag = parse(&tag)?;
-    let from = conditions.version()?;
+    let from = conditions.meant();
     let actor = visitor.actor();
     let mut refusal = None;
     let may = |permission| {

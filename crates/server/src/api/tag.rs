@@ -1,7 +1,7 @@
 //! Tags: where they stand, where they stood, and away with them.
 
 use axum::Json;
-use axum::response::{IntoResponse as _, Response};
+use axum::response::Response;
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -12,7 +12,7 @@ use wharf_oci::{RepositoryName, Tag};
 
 use super::Shared;
 use super::arguments::{Path, Query};
-use super::condition::{Conditions, changed, etag};
+use super::condition::{Conditions, IfMatch, changed, versioned};
 use super::page::{Page, Wanted, cursor};
 use super::problem::{Kind, Problem, Refusals};
 use super::repository::Named;
@@ -182,11 +182,8 @@ pub(super) async fn get(
     let found = tag::show(&state.registry, &repository, &tag)
         .await
         .map_err(|error| refused(error, &repository, &tag))?;
-    let etag = etag(found.version);
-    Ok(match conditions.has(found.version) {
-        true => (StatusCode::NOT_MODIFIED, etag).into_response(),
-        false => (etag, Json(Shown::from(found))).into_response(),
-    })
+    let version = found.version;
+    Ok(versioned(version, &conditions, Shown::from(found)))
 }
 
 /// Delete a tag
@@ -195,7 +192,7 @@ pub(super) async fn get(
 /// delete. A deleted tag can be restored.
 #[utoipa::path(
     delete, path = "/api/v1/repositories/{name}/-/tags/{tag}", operation_id = "delete_tag", tag = "tags",
-    params(NamedTag, ("If-Match" = Option<String>, Header, description = "The `ETag` that the tag was shown with")),
+    params(NamedTag, IfMatch),
     responses((status = 204, description = "Done"), Refusals)
 )]
 pub(super) async fn delete(
@@ -208,7 +205,7 @@ pub(super) async fn delete(
     let tag = parse(&tag)?;
     let may = visitor.sees_and_may_tag(&registry.access, &name, Permission::Delete, &tag);
     let repository = may?;
-    let version = conditions.version()?;
+    let version = conditions.meant();
     tag::delete_at(registry, &repository, &tag, version, visitor.actor())
         .await
         .map_err(|error| refused(error, &repository, &tag))?;

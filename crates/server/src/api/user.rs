@@ -10,8 +10,8 @@ use wharf_core::identity::{self, NewToken, PrincipalRow};
 
 use super::Shared;
 use super::arguments::{Body, Path, Query};
-use super::condition::Conditions;
-use super::identity::{Credential, NewSecret, created, refused, span, versioned};
+use super::condition::{Conditions, IfMatch, versioned};
+use super::identity::{Credential, NewSecret, created, refused, span};
 use super::page::{Page, Wanted};
 use super::problem::{Problem, Refusals};
 use super::time::Time;
@@ -142,7 +142,7 @@ pub(super) async fn get(
     let registry = &state.registry;
     visitor.is_or_administers(registry, &user)?;
     let row = identity::get_user(registry, &user).await.map_err(refused)?;
-    Ok(versioned(&row, &conditions, User::from(&row)))
+    Ok(versioned(row.version(), &conditions, User::from(&row)))
 }
 
 /// What of a user shall be otherwise
@@ -158,7 +158,7 @@ pub(super) struct ChangeUser {
 /// For administrators. The last administrator and the last owner of a namespace stay. With `If-Match`, only the version that was
 /// read.
 #[utoipa::path(
-    patch, path = "/api/v1/users/{user}", operation_id = "change_user", tag = "identities", params(NamedUser),
+    patch, path = "/api/v1/users/{user}", operation_id = "change_user", tag = "identities", params(NamedUser, IfMatch),
     request_body = ChangeUser, responses((status = 204, description = "Done"), Refusals)
 )]
 pub(super) async fn change(
@@ -170,7 +170,7 @@ pub(super) async fn change(
 ) -> Result<StatusCode, Problem> {
     let registry = &state.registry;
     visitor.may(&registry.access, Permission::Admin)?;
-    let version = conditions.version()?;
+    let version = conditions.meant();
     let changer = visitor.changer();
     let done = identity::disable_user(registry, changer, &user, disabled, version).await;
     done.map_err(refused)?;
@@ -187,7 +187,7 @@ pub(super) async fn change(
 ///
 /// For administrators. With `If-Match`, only the version that was read.
 #[utoipa::path(
-    delete, path = "/api/v1/users/{user}", operation_id = "remove_user", tag = "identities", params(NamedUser),
+    delete, path = "/api/v1/users/{user}", operation_id = "remove_user", tag = "identities", params(NamedUser, IfMatch),
     responses((status = 204, description = "Done"), Refusals)
 )]
 pub(super) async fn remove(
@@ -198,7 +198,7 @@ pub(super) async fn remove(
 ) -> Result<StatusCode, Problem> {
     let registry = &state.registry;
     visitor.may(&registry.access, Permission::Admin)?;
-    let version = conditions.version()?;
+    let version = conditions.meant();
     let done = identity::remove_user(registry, visitor.changer(), &user, version).await;
     done.map_err(refused)?;
     tracing::info!(user, actor = visitor.actor(), "a user was removed");

@@ -23,6 +23,7 @@ mod disk;
 mod disk_support;
 mod endpoint;
 mod error;
+mod etag;
 mod extension;
 mod gc;
 mod greedy;

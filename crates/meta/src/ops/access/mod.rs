@@ -83,7 +83,7 @@ pub enum Changed {
 }
 
 /// Locks the epoch and gives it, or what keeps the change from being made.
-async fn begin<T: Tx>(tx: &mut T, by: &By) -> Result<std::result::Result<i64, Changed>> {
+pub(super) async fn begin<T: Tx>(tx: &mut T, by: &By) -> Result<std::result::Result<i64, Changed>> {
     let epoch = lock(tx).await?;
     Ok(match by.epoch {
         Some(seen) if seen != epoch => Err(Changed::Stale),
