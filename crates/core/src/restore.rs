@@ -354,6 +354,35 @@ pub struct History {
     pub deleted: Vec<(restorable::Restorable, i64)>,
 }
 
+/// Where a page of deleted manifests ends: when the last one was deleted, and its digest.
+pub type DeletedBefore = (i64, String);
+
+/// A page of the deleted manifests that can be restored, as in [`History`], and where the next one begins, if there is more.
+pub async fn deleted(
+    registry: &Registry,
+    repository: &RepositoryName,
+    before: Option<DeletedBefore>,
+    limit: u32,
+) -> Result<(Vec<(restorable::Restorable, i64)>, Option<DeletedBefore>)> {
+    let list = restorable::List {
+        repository: repository.clone(),
+        before,
+        limit: limit + 1,
+    };
+    let mut rows = registry.meta.scan(list).await?;
+    let more = rows.len() > limit as usize;
+    rows.truncate(limit as usize);
+    let last = rows.last().filter(|_| more);
+    let next = last.map(|last| (last.deleted_at, last.digest.to_string()));
+    let window = registry.rules.load().restore.of(repository);
+    let open = rows.into_iter().filter(|row| !row.purging);
+    let open = open.map(|row| {
+        let until = row.deleted_at + window;
+        (row, until)
+    });
+    Ok((open.collect(), next))
+}
+
 /// Looks that up; of one tag only with `tag`.
 pub async fn history(
     registry: &Registry,
@@ -374,6 +403,7 @@ pub async fn history(
         None => {
             let list = restorable::List {
                 repository: repository.clone(),
+                before: None,
                 limit,
             };
             let window = registry.rules.load().restore.of(repository);

@@ -454,6 +454,38 @@ impl Op for MovesBefore {
     }
 }
 
+/// Moves of all tags of a repository before one of them, newest first, for pages. Cost: the rows given, and those of the same
+/// millisecond.
+#[derive(Clone, Debug)]
+pub struct MovesIn {
+    /// The repository.
+    pub repository: RepositoryName,
+    /// The last one of the page before: when it was, of which tag, and the version.
+    pub before: Option<(i64, String, i64)>,
+    /// At most so many.
+    pub limit: u32,
+}
+
+impl ReadOp for MovesIn {}
+impl Op for MovesIn {
+    type Out = Vec<Move>;
+    const SINGLE: bool = true;
+
+    async fn run<T: Tx>(&self, tx: &mut T) -> Result<Self::Out> {
+        let first = (i64::MAX, String::new(), 0);
+        let (at, tag, version) = self.before.as_ref().unwrap_or(&first);
+        let rows = tx
+            .query(
+                "SELECT h.name, h.version, h.from_digest, h.to_digest, h.actor, h.moved_at FROM repository r \
+                 JOIN tag_history h ON h.repository_id = r.id WHERE r.name = $1 AND (h.moved_at, h.name, h.version) < ($2, $3, $4) \
+                 ORDER BY h.moved_at DESC, h.name DESC, h.version DESC LIMIT $5",
+                vals![&self.repository, *at, tag, *version, self.limit],
+            )
+            .await?;
+        rows.into_iter().map(moved).collect()
+    }
+}
+
 fn moved(mut row: Row) -> Result<Move> {
     Ok(Move {
         tag: row.text(0)?,

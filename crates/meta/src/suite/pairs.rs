@@ -248,6 +248,7 @@ async fn collect(meta: Meta, _: String) -> String {
 async fn end(meta: Meta, label: String) -> String {
     let list = restorable::List {
         repository: repo(&label),
+        before: None,
         limit: 1,
     };
     let Some(deleted) = meta.read(list).await.expect("a list").pop() else {

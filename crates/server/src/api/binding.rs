@@ -98,7 +98,7 @@ pub(super) async fn bindings(
         visitor.may_on(&registry.access, Permission::ReadSettings, on.as_ref())?;
     }
     let limit = wanted.limit()?;
-    let after = wanted.after()?;
+    let after = wanted.after("bindings")?;
     let who = match &who {
         Some(who) => {
             let subject = who.parse().map_err(|error| wrong("who")(&error))?;
@@ -117,7 +117,7 @@ pub(super) async fn bindings(
         .collect();
     all.sort_by(|(one, _), (other, _)| one.cmp(other));
     let items = all.into_iter().map(|(_, one)| one).collect();
-    Ok((etag, Json(Page::cut(items, limit, Shown::key))).into_response())
+    Ok((etag, Json(Page::cut("bindings", items, limit, Shown::key))).into_response())
 }
 
 /// A way to sign in, by its word.

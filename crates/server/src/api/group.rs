@@ -39,9 +39,11 @@ pub(super) async fn groups(
     visitor.may(&state.registry.access, Permission::Admin)?;
     let all = state.registry.access.groups().into_iter();
     let all = all.map(|(name, members)| Group { name, members });
-    Ok(Json(
-        wanted.of(all.collect(), |one: &Group| one.name.clone())?,
-    ))
+    Ok(Json(wanted.of(
+        "groups",
+        all.collect(),
+        |one: &Group| one.name.clone(),
+    )?))
 }
 
 /// Which group

@@ -52,9 +52,11 @@ pub(super) async fn namespaces(
             name,
             visibility: visibility.as_str().to_owned(),
         });
-    Ok(Json(
-        wanted.of(all.collect(), |one: &Namespace| one.name.clone())?,
-    ))
+    Ok(Json(wanted.of(
+        "namespaces",
+        all.collect(),
+        |one: &Namespace| one.name.clone(),
+    )?))
 }
 
 /// Which namespace

@@ -110,13 +110,16 @@ pub(super) async fn list(
     let registry = &state.registry;
     let on = place(namespace.as_deref().unwrap_or_default())?;
     visitor.may_on(&registry.access, Permission::ReadSettings, on.as_ref())?;
-    let (limit, after) = (wanted.limit()?, wanted.after()?.unwrap_or_default());
+    let (limit, after) = (wanted.limit()?, wanted.after("robots")?.unwrap_or_default());
     let on = on.as_ref().map(RepositoryName::as_str);
     let rows = identity::list_robots(registry, on, &after, limit + 1).await;
     let robots = rows.map_err(refused)?.into_iter().map(Robot::from);
-    Ok(Json(Page::cut(robots.collect(), limit, |one: &Robot| {
-        one.name.clone()
-    })))
+    Ok(Json(Page::cut(
+        "robots",
+        robots.collect(),
+        limit,
+        |one: &Robot| one.name.clone(),
+    )))
 }
 
 /// A role that a robot has from the start

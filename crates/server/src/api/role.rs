@@ -49,9 +49,9 @@ pub(super) async fn roles(
         permissions: permissions.iter().map(|one| one.to_string()).collect(),
         built_in,
     });
-    Ok(Json(
-        wanted.of(all.collect(), |one: &Role| one.name.clone())?,
-    ))
+    Ok(Json(wanted.of("roles", all.collect(), |one: &Role| {
+        one.name.clone()
+    })?))
 }
 
 /// Which role

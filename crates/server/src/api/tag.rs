@@ -13,7 +13,7 @@ use wharf_oci::{RepositoryName, Tag};
 use super::Shared;
 use super::arguments::{Path, Query};
 use super::condition::{Conditions, IfMatch, changed, versioned};
-use super::page::{Page, Wanted, cursor};
+use super::page::{Page, Wanted, cursor, foreign};
 use super::problem::{Kind, Problem, Refusals};
 use super::repository::Named;
 use super::time::Time;
@@ -145,7 +145,7 @@ pub(super) async fn list(
     Query(wanted): Query<Wanted>,
 ) -> Result<Json<Page<Shown>>, Problem> {
     let repository = visitor.sees(&state.registry.access, &name)?;
-    let (limit, after) = (wanted.limit()?, wanted.after()?);
+    let (limit, after) = (wanted.limit()?, wanted.after("tags")?);
     let registry = &state.registry;
     let view = visitor.tags(&registry.access, &repository);
     let (found, next) = tag::stand(registry, &repository, &view, after.as_deref(), limit)
@@ -155,7 +155,10 @@ pub(super) async fn list(
             other => other.into(),
         })?;
     let items = found.into_iter().map(Shown::from).collect();
-    Ok(Json(Page::new(items, next.as_deref().map(cursor))))
+    Ok(Json(Page::new(
+        items,
+        next.as_deref().map(|next| cursor("tags", next)),
+    )))
 }
 
 /// Show where a tag stands
@@ -234,13 +237,8 @@ pub(super) async fn history(
     {
         return Err(no_history(&repository, &tag));
     }
-    let after = wanted.after()?.map(|key| key.parse());
-    let before = after.transpose().map_err(|_| {
-        Problem::invalid(
-            "after",
-            "this cursor is of another list; take the `next` of this one",
-        )
-    })?;
+    let after = wanted.after("moves")?.map(|key| key.parse());
+    let before = after.transpose().map_err(|_| foreign())?;
     let look = rows::MovesBefore {
         repository: repository.clone(),
         tag: tag.clone(),
@@ -252,7 +250,7 @@ pub(super) async fn history(
         return Err(no_history(&repository, &tag));
     }
     let items = found.into_iter().map(Move::from).collect();
-    Ok(Json(Page::cut(items, limit, |one: &Move| {
+    Ok(Json(Page::cut("moves", items, limit, |one: &Move| {
         one.version.to_string()
     })))
 }

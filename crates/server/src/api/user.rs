@@ -57,10 +57,12 @@ pub(super) async fn list(
 ) -> Result<Json<Page<User>>, Problem> {
     let registry = &state.registry;
     visitor.may(&registry.access, Permission::Admin)?;
-    let (limit, after) = (wanted.limit()?, wanted.after()?.unwrap_or_default());
+    let (limit, after) = (wanted.limit()?, wanted.after("users")?.unwrap_or_default());
     let rows = identity::list_users(registry, &after, limit + 1).await;
     let users = rows.map_err(refused)?.iter().map(User::from).collect();
-    Ok(Json(Page::cut(users, limit, |one: &User| one.name.clone())))
+    Ok(Json(Page::cut("users", users, limit, |one: &User| {
+        one.name.clone()
+    })))
 }
 
 /// A user to be made
@@ -258,7 +260,7 @@ pub(super) async fn tokens(
     // A moment and an id make a key that sorts as the list does.
     let tokens = tokens.map_err(refused)?.into_iter();
     let keyed = tokens.map(|one| (format!("{:020}.{}", one.created_at, one.id), one));
-    let page = wanted.of(keyed.collect(), |(key, _)| key.clone())?;
+    let page = wanted.of("tokens", keyed.collect(), |(key, _)| key.clone())?;
     Ok(Json(page.map(|(_, one)| Credential::from(one))))
 }
 

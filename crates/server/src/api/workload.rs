@@ -198,9 +198,11 @@ pub(super) async fn issuers(
     visitor.may(access, Permission::Admin)?;
     let trust = access.workloads().trust();
     let all = trust.issuers.values().map(Issuer::from);
-    Ok(Json(
-        wanted.of(all.collect(), |one: &Issuer| one.name.clone())?,
-    ))
+    Ok(Json(wanted.of(
+        "issuers",
+        all.collect(),
+        |one: &Issuer| one.name.clone(),
+    )?))
 }
 
 /// Which issuer
@@ -361,9 +363,9 @@ pub(super) async fn rules(
     }
     let all = trust.rules.values();
     let all = all.map(|rule| Rule::new(rule, granted.remove(&*rule.name).unwrap_or_default()));
-    Ok(Json(
-        wanted.of(all.collect(), |one: &Rule| one.name.clone())?,
-    ))
+    Ok(Json(wanted.of("rules", all.collect(), |one: &Rule| {
+        one.name.clone()
+    })?))
 }
 
 /// Which rule

@@ -3,8 +3,11 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use serde_json::Value;
-use wharf_core::access::Changer;
-use wharf_core::identity::{NewToken, create_token, revoke_token};
+use wharf_core::access::{Changer, Conditions};
+use wharf_core::identity::{
+    NewRobot, NewToken, RobotBinding, RobotChange, change_robot, create_robot, create_token,
+    revoke_token,
+};
 use wharf_testkit::client::Response;
 use wharf_testkit::{Client, TestOptions, TestServer};
 
@@ -52,6 +55,51 @@ pub(crate) async fn lesser(
             tokio::task::yield_now().await;
         }
         all.push(("maintainer", made.secret.reveal().to_owned(), left));
+    }
+    all
+}
+
+/// Robots of `team`, each with this role there: name, secret, role. `None`: one that is locked out, and one whose secret was revoked.
+pub(crate) async fn robots(server: &TestServer) -> Vec<(String, String, Option<&'static str>)> {
+    let registry = &server.app().registry;
+    static MADE: AtomicU32 = AtomicU32::new(0);
+    let mut all = Vec::new();
+    for (name, role) in USERS
+        .into_iter()
+        .chain([("locked", "owner"), ("gone", "owner")])
+    {
+        let robot = format!("team+{name}{}", MADE.fetch_add(1, Ordering::Relaxed));
+        let binding = RobotBinding {
+            role: role.into(),
+            on: "team".into(),
+            conditions: Conditions::default(),
+        };
+        let new = NewRobot {
+            name: robot.clone(),
+            lifetime: None,
+            networks: String::new(),
+            reads: None,
+            bindings: (role != "none").then_some(binding).into_iter().collect(),
+        };
+        let made = create_robot(registry, Changer::Operator, &new).await;
+        let made = made.expect("a robot");
+        let out = RobotChange {
+            disabled: Some(true),
+            ..RobotChange::default()
+        };
+        let left = match name {
+            "locked" => {
+                let done = change_robot(registry, Changer::Operator, &robot, out, None).await;
+                done.expect("it is there");
+                None
+            }
+            "gone" => {
+                revoke_token(registry, &made.id).await.expect("it is there");
+                None
+            }
+            _ => Some(role),
+        };
+        all.push((robot, made.secret.reveal().to_owned(), left));
     }
     all
 }

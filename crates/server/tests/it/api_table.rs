@@ -100,8 +100,6 @@ fn arguments(template: &str, method: &Method) -> (&'static str, &'static str) {
         ),
         ("/api/v1/bindings", "DELETE") => ("?who=bob&role=reader&on=team", ""),
         ("/api/v1/explain", _) => ("?who=bob&permission=pull&repository=team/app", ""),
-        ("/api/v1/roles/{role}", _) if reads => Needs::Credentials,
-        ("/api/v1/namespaces/{name}", _) if reads => Needs::Right(ReadSettings),
         ("/api/v1/namespaces/{name}", "PUT") => ("", r#"{"visibility":"private"}"#),
         ("/api/v1/roles/{role}", "PUT") => ("", r#"{"permissions":["pull"]}"#),
         ("/api/v1/users", "POST") => ("", r#"{"name":"carol"}"#),
