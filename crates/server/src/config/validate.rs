@@ -12,6 +12,7 @@ use super::load::Sources;
 use super::problem::{Problem, Source};
 use super::sections::{AnonymousRole, Challenge, ClientMode, Config, RedirectWhen, StorageKind};
 use crate::http::listener::ListenAddr;
+use crate::http::tls::Tls;
 
 /// Finds what cannot work.
 pub(super) fn validate(
@@ -491,7 +492,7 @@ pub fn check_files(config: &Config, sources: &Sources) -> Vec<Problem> {
     ];
     let lists = config.tls.clients.crl.iter();
     let lists = lists.map(|file| ("tls.clients.crl", file.as_path()));
-    named
+    let unread: Vec<Problem> = named
         .into_iter()
         .filter_map(|(path, file)| Some((path, file.as_deref()?)))
         .chain(lists)
@@ -504,7 +505,33 @@ pub fn check_files(config: &Config, sources: &Sources) -> Vec<Problem> {
                 help: None,
             })
         })
-        .collect()
+        .collect();
+    match unread.is_empty() {
+        true => unfit(config, sources).into_iter().collect(),
+        false => unread,
+    }
+}
+
+/// Certificates that can be read, and cannot be used.
+fn unfit(config: &Config, sources: &Sources) -> Option<Problem> {
+    let tls = &config.tls;
+    let own = tls.cert.as_ref().zip(tls.key.as_ref());
+    let own = own.map_or(Ok(()), |(cert, key)| Tls::load(cert, key).map(drop));
+    let clients = || {
+        config
+            .client_options()
+            .map_or(Ok(()), |options| options.check())
+    };
+    let (path, error) = match (own, clients()) {
+        (Err(error), _) => ("tls.cert", error),
+        (_, Err(error)) => ("tls.clients.ca", error),
+        _ => return None,
+    };
+    Some(Problem {
+        at: sources.get(path).cloned().unwrap_or(Source::Default),
+        what: format!("`{path}`: {error}"),
+        help: None,
+    })
 }
 
 fn readable(path: &Path) -> std::io::Result<()> {

@@ -45,8 +45,8 @@ pub struct Request {
     pub body: RequestBody,
     /// Who is at the other end.
     pub peer: Peer,
-    /// The certificate that it showed on its own connection. `None` too where another site's page sent the request: browsers show
-    /// certificates unasked.
+    /// The certificate that it showed on its own connection. `None` too where another site's page sent the request, since browsers
+    /// show certificates unasked, and where it came through a trusted proxy, whose certificate it is.
     pub certificate: Option<Arc<Certificate>>,
     /// The scheme that the client used, as far as it is known.
     pub scheme: Scheme,

@@ -301,7 +301,13 @@ mod tests {
         let running = Server::start(options, Arc::new(Nothing));
         let (ours, _theirs) = tokio::net::UnixStream::pair().unwrap();
         let shared = Arc::clone(&running.shared);
-        let serving = conn::serve(shared, Arc::new(Nothing), Wire::Unix(ours), None);
+        let serving = conn::serve(
+            shared,
+            Arc::new(Nothing),
+            Wire::Unix(ours),
+            None,
+            Ask::Never,
+        );
         let size = size_of_val(&serving);
         assert!(size < 3 * 1024, "{size} bytes");
     }

@@ -184,7 +184,9 @@ fn certificate(conn: &Conn, headers: &HeaderMap) -> Result<Option<Arc<Certificat
     }
     let site = headers.get(SEC_FETCH_SITE).map(HeaderValue::as_bytes);
     let ours = matches!(site, None | Some(b"same-origin" | b"none"));
-    Ok(ours.then(|| Arc::clone(&shown.certificate)))
+    // A proxy's certificate says who the proxy is, and nothing of those behind it.
+    let proxied = conn.trusted && forwarded::present(headers);
+    Ok((ours && !proxied).then(|| Arc::clone(&shown.certificate)))
 }
 
 /// Where the request comes from, through trusted proxies.

@@ -397,6 +397,7 @@ mod tests {
                     secure: true,
                     proxied: false,
                 },
+                certificate: None,
                 scheme: Scheme::Http,
                 host: Some("reg.example".into()),
                 version: Version::HTTP_11,

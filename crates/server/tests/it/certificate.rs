@@ -14,6 +14,9 @@ use crate::support::manifest;
 const WHARF: &str = env!("CARGO_BIN_EXE_wharf");
 const OWN: &str = "team/a/app";
 const CONFIG: &str = r#"
+[server]
+trusted_proxies = ["127.0.0.1/32"]
+
 [tls.clients]
 ca = "clients.pem"
 crl = ["revoked.pem"]
@@ -156,9 +159,16 @@ async fn a_certificate_says_who_it_is() {
         text(&refused)
     );
 
-    // Who did what by which certificate is in the log.
-    let log = good(&stage.wharf("audit list --json --principal alice").await);
-    assert!(log.contains("certificate.0a"), "{log}");
+    // Who did what by which certificate is in the log, within a moment.
+    let told = Instant::now();
+    loop {
+        let log = good(&stage.wharf("audit list --json --principal alice").await);
+        if log.contains("certificate.0a") {
+            break;
+        }
+        assert!(told.elapsed() < PATIENCE, "{log}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 /// Attack: a certificate with two identities. Attack: a certificate of somebody else's authority, the server's own among them; one that
@@ -218,6 +228,10 @@ async fn certificates_that_are_no_credential() {
             .header("sec-fetch-site", site);
         assert_eq!(asked.send().await.status, wanted, "{site}");
     }
+    // Attack: whoever comes through a proxy that shows a certificate of its own.
+    let proxied = alice.get(&manifest(OWN, "v1"));
+    let proxied = proxied.header("x-forwarded-for", "192.0.2.1").send().await;
+    assert_eq!(proxied.status, 401);
 }
 
 /// A token that was bought with a certificate is good beside it alone (RFC 8705, 3).
@@ -395,8 +409,11 @@ fn what_is_wrong_with_the_files_is_told() {
             ask: Ask::Optional,
             at: Vec::new(),
         };
+        let checked = options.check().map_err(|error| error.to_string());
         let loaded = Tls::load_asking(&made.cert, &made.key, Some(options));
-        loaded.map(drop).map_err(|error| error.to_string())
+        let loaded = loaded.map(drop).map_err(|error| error.to_string());
+        assert_eq!(loaded, checked, "`config check` says what the start says");
+        loaded
     };
     assert_eq!(load(&both, &[]), Ok(()));
     let missing = load(&both, &[&list]).unwrap_err();

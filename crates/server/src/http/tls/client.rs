@@ -64,6 +64,13 @@ pub struct ClientOptions {
     pub at: Vec<AskAt>,
 }
 
+impl ClientOptions {
+    /// Whether the files can be used.
+    pub fn check(&self) -> Result<(), TlsError> {
+        verdicts(self, 0).map(drop)
+    }
+}
+
 /// The files, and what they said.
 pub(super) struct Clients {
     options: ClientOptions,
@@ -386,4 +393,85 @@ fn all<'a, 'b: 'a>(names: impl Iterator<Item = &'a AttributeTypeAndValue<'b>>) -
         .filter_map(|name| name.as_str().ok())
         .map(str::to_owned)
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use rcgen::{CertificateParams, DnType, KeyPair, SanType};
+    use wharf_core::access::NameKind;
+
+    use super::*;
+
+    fn made(change: impl FnOnce(&mut CertificateParams)) -> Vec<u8> {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        change(&mut params);
+        let key = KeyPair::generate().unwrap();
+        params.self_signed(&key).unwrap().der().to_vec()
+    }
+
+    #[test]
+    fn names_are_read_from_where_they_stand() {
+        let der = made(|params| {
+            params.serial_number = Some(0x0102_u64.into());
+            let names = &mut params.subject_alt_names;
+            names.push(SanType::URI("spiffe://corp/ci".try_into().unwrap()));
+            names.push(SanType::DnsName("a.example".try_into().unwrap()));
+            names.push(SanType::Rfc822Name("alice@a.example".try_into().unwrap()));
+            names.push(SanType::IpAddress([127, 0, 0, 1].into()));
+            params.distinguished_name.push(DnType::CommonName, "Alice");
+            params
+                .distinguished_name
+                .push(DnType::OrganizationName, "Corp");
+            params
+                .distinguished_name
+                .push(DnType::OrganizationalUnitName, "ci");
+        });
+        let read = read_certificate(&der).unwrap();
+        let wanted = Certificate {
+            uris: vec!["spiffe://corp/ci".into()],
+            dns: vec!["a.example".into()],
+            emails: vec!["alice@a.example".into()],
+            common_names: vec!["Alice".into()],
+            organizations: vec!["Corp".into()],
+            units: vec!["ci".into()],
+            serial: read.serial.clone(),
+            fingerprint: read.fingerprint.clone(),
+        };
+        assert_eq!(read, wanted);
+        assert!(read.serial.ends_with("0102"), "{}", read.serial);
+        let printed = super::super::fingerprint(&der).replace(':', "");
+        assert_eq!(read.fingerprint, printed.to_lowercase());
+    }
+
+    #[test]
+    fn too_many_names_are_refused() {
+        let der = made(|params| {
+            for at in 0..=MOST_NAMES {
+                let name = format!("h{at}.example");
+                params
+                    .subject_alt_names
+                    .push(SanType::DnsName(name.try_into().unwrap()));
+            }
+        });
+        let refused = read_certificate(&der).unwrap_err();
+        assert!(refused.contains("host names"), "{refused}");
+        assert!(read_pem_certificate("-----BEGIN CERTIFICATE-----\n!\n").is_err());
+    }
+
+    proptest! {
+        /// Whatever bytes come: an answer, and none that says more than it has room for.
+        #[test]
+        fn no_bytes_are_too_much(at in any::<prop::sample::Index>(), byte in any::<u8>(), noise in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = read_certificate(&noise);
+            let mut der = made(|params| {
+                params.subject_alt_names.push(SanType::Rfc822Name("a@b".try_into().unwrap()));
+            });
+            let at = at.index(der.len());
+            der[at] = byte;
+            if let Ok(read) = read_certificate(&der) {
+                prop_assert!(NameKind::ALL.iter().all(|kind| read.names(*kind).len() <= MOST_NAMES));
+            }
+        }
+    }
 }
