@@ -230,7 +230,8 @@ fn steps() -> Result<Vec<Step>> {
         step(
             "rights",
             &[
-                &xtask, "grow", "--rights", "--light", "--rounds", "3", "--binary", &release, &rights,
+                &xtask, "grow", "--rights", "--light", "--rounds", "3", "--binary", &release,
+                &rights,
             ],
             &[],
         ),

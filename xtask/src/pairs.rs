@@ -76,6 +76,7 @@ pub(crate) const FIRST_PAIR: &[&str] = &[
     "postgres",
     "postgres_reach",
     "probes",
+    "pull_secret",
     "rate",
     "replicas",
     "rights",

@@ -72,7 +72,10 @@ pub(crate) fn main(args: &Args) -> Result<()> {
         return Ok(());
     }
     if args.rights {
-        println!("{}", rights::all(&args.folder, &program, args.rounds, args.light)?);
+        println!(
+            "{}",
+            rights::all(&args.folder, &program, args.rounds, args.light)?
+        );
         return Ok(());
     }
     if let Some(sizes) = &args.measure {

@@ -396,8 +396,14 @@ mod tests {
         let missed = above("a pull", 1.06, BAR).expect("it is above");
         assert_eq!(missed, "a pull: 1.060, and the bar is 1.05");
         assert!(above("a pull", f64::NAN, BAR).is_some());
-        assert_eq!(judged("table".into(), &[]).expect("nothing missed"), "table");
+        assert_eq!(
+            judged("table".into(), &[]).expect("nothing missed"),
+            "table"
+        );
         let error = judged("table".into(), &[missed]).expect_err("it is missed");
-        assert_eq!(error.to_string(), "table\na pull: 1.060, and the bar is 1.05");
+        assert_eq!(
+            error.to_string(),
+            "table\na pull: 1.060, and the bar is 1.05"
+        );
     }
 }

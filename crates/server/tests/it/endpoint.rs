@@ -1,6 +1,5 @@
 //! Every address with every method for every kind of caller, and that no refusal tells what exists.
 
-use http::Method;
 use wharf::http::route::Route;
 use wharf_core::access::{Permission, Role};
 use wharf_testkit::client::Response;
@@ -91,6 +90,7 @@ const TABLE: &[(&str, &str, Needs, u16)] = &[
     ("/", "HEAD", Needs::Nothing, 200),
     ("/invitation", "GET", Needs::Nothing, 200),
     ("/invitation", "HEAD", Needs::Nothing, 200),
+    ("/invitation", "POST", Needs::Nothing, 400),
     ("/livez", "GET", Needs::Nothing, 200),
     ("/livez", "HEAD", Needs::Nothing, 200),
     ("/readyz", "GET", Needs::Nothing, 200),

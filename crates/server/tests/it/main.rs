@@ -56,6 +56,7 @@ mod ping;
 mod postgres;
 mod postgres_reach;
 mod probes;
+mod pull_secret;
 mod race;
 mod rate;
 mod referrer;
