@@ -69,6 +69,7 @@ pub(crate) const FIRST_PAIR: &[&str] = &[
     "http_smuggling",
     "http_support",
     "http_tls",
+    "ldap",
     "linear",
     "metadata",
     "paging",

@@ -88,6 +88,11 @@ pub(crate) const ALL: &[Migration] = &[
         name: "workload",
         sql: include_str!("migrations/0013_workload.sql"),
     },
+    Migration {
+        number: 14,
+        name: "accounts",
+        sql: include_str!("migrations/0014_accounts.sql"),
+    },
 ];
 
 /// The schema that this binary knows: the number of the last migration.

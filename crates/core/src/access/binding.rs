@@ -142,6 +142,11 @@ pub(crate) fn check_word(name: &str) -> Result<(), &'static str> {
     }
 }
 
+/// Whether a string can be the name of a group, a role or a provider.
+pub fn is_word(name: &str) -> bool {
+    check_word(name).is_ok()
+}
+
 /// A pattern of tags: `*` stands for any text, `?` for one character, all else for itself.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TagPattern(Box<str>);

@@ -90,6 +90,12 @@ impl Policy {
         for (group, subject) in &rows.members {
             policy.join(group, subject);
         }
+        for (group, source) in &rows.sources {
+            Arc::make_mut(&mut policy.group(group).sources).push(source.clone());
+        }
+        for (group, subject) in &rows.outside {
+            policy.arrive(group, subject);
+        }
         policy.add(Binding {
             subject: Subject::LocalAdmin,
             role: Role::Admin.to_string(),
@@ -148,6 +154,12 @@ impl Policy {
             };
             add(self, subject, *role, on, "[[access.grant]]")?;
         }
+        for provider in &rights.providers {
+            if let Some(group) = provider.admins() {
+                let subject = Subject::Group(group);
+                add(self, subject, Role::Admin, "", provider.section)?;
+            }
+        }
         self.configured = Arc::new(configured);
         Ok(())
     }
@@ -169,28 +181,44 @@ impl Policy {
                     roles.extend(permissions.map(|permissions| (name, permissions)));
                     roles.sort_unstable_by(|one, other| one.0.cmp(&other.0));
                 }
-                Read::Group(name, members) => {
-                    let there = members.is_some();
-                    let members = members.unwrap_or_default();
+                Read::Group(name, read) => {
+                    let there = read.is_some();
+                    let read = read.unwrap_or_default();
                     let group = self.group(&name);
                     group.there = there;
-                    let had: Vec<_> = group.members.iter().map(|(who, ())| who.clone()).collect();
-                    for who in had.iter().filter(|who| !members.contains(who)) {
+                    group.sources = Arc::new(read.sources);
+                    let all = |table: &Table<Subject, ()>| -> Vec<_> {
+                        table.iter().map(|(who, ())| who.clone()).collect()
+                    };
+                    let (had, outside) = (all(&group.members), all(&group.outside));
+                    for who in had.iter().filter(|who| !read.members.contains(who)) {
                         self.leave(&name, who);
                     }
-                    for who in &members {
+                    for who in outside.iter().filter(|who| !read.outside.contains(who)) {
+                        self.depart(&name, who);
+                    }
+                    for who in &read.members {
                         self.join(&name, who);
+                    }
+                    for who in &read.outside {
+                        self.arrive(&name, who);
                     }
                     self.tidy(&Subject::Group(name));
                 }
-                Read::GroupsOf(who, groups) => {
+                Read::GroupsOf(who, groups, outside) => {
                     for (group, _) in self.groups_of(&who) {
                         if !groups.contains(&group) {
                             self.leave(&group, &who);
                         }
+                        if !outside.contains(&group) {
+                            self.depart(&group, &who);
+                        }
                     }
                     for group in &groups {
                         self.join(group, &who);
+                    }
+                    for group in &outside {
+                        self.arrive(group, &who);
                     }
                 }
                 Read::Member(group, who, true) => self.join(&group, &who),
@@ -232,7 +260,15 @@ impl Policy {
             let members = group.members.iter();
             rows.members
                 .extend(members.map(|(who, ())| (name.to_string(), who.clone())));
+            let sources = group.sources.iter().cloned();
+            rows.sources
+                .extend(sources.map(|source| (name.to_string(), source)));
+            let outside = group.outside.iter();
+            rows.outside
+                .extend(outside.map(|(who, ())| (name.to_string(), who.clone())));
         }
+        rows.sources.sort_unstable();
+        rows.outside.sort_unstable();
         rows.groups.sort_unstable();
         let by_row = |(group, who): &(String, Subject)| {
             let row = who.row().map(|(kind, name)| (kind, name.to_owned()));
@@ -340,11 +376,7 @@ impl Policy {
 
     fn group(&mut self, name: &str) -> &mut Group {
         let next = &mut self.next;
-        self.groups.entry(name.into(), || Group {
-            number: take(next),
-            there: false,
-            members: Table::default(),
-        })
+        self.groups.entry(name.into(), || Group::new(take(next)))
     }
 
     /// The numbers of whoever can be in groups: their own first.
@@ -362,6 +394,18 @@ impl Policy {
         let it = self.group(group);
         it.members.insert(who.clone(), ());
         let number = it.number;
+        self.reach(number, who);
+    }
+
+    /// An account leads somebody to a group.
+    fn arrive(&mut self, group: &str, who: &Subject) {
+        let it = self.group(group);
+        it.outside.insert(who.clone(), ());
+        let number = it.number;
+        self.reach(number, who);
+    }
+
+    fn reach(&mut self, number: u32, who: &Subject) {
         let Some(own) = self.numbers_of(who) else {
             return;
         };
@@ -376,6 +420,25 @@ impl Policy {
         }
         let it = self.group(group);
         it.members.remove(who);
+        self.part(group, who);
+    }
+
+    /// No account leads somebody to a group any more.
+    fn depart(&mut self, group: &str, who: &Subject) {
+        if !self.groups.contains(group) {
+            return;
+        }
+        let it = self.group(group);
+        it.outside.remove(who);
+        self.part(group, who);
+    }
+
+    /// Takes the group's number from somebody who is in it no longer, neither way.
+    fn part(&mut self, group: &str, who: &Subject) {
+        let it = self.group(group);
+        if it.members.contains(who) || it.outside.contains(who) {
+            return;
+        }
         let number = it.number;
         let Some(own) = self.numbers_of(who) else {
             return;
@@ -406,7 +469,8 @@ impl Policy {
             }
             Subject::Group(name) => {
                 let group = self.groups.get(name.as_str());
-                if group.is_some_and(|group| !group.there && group.members.is_empty()) {
+                let nobody = |group: &Group| group.members.is_empty() && group.outside.is_empty();
+                if group.is_some_and(|group| !group.there && nobody(group)) {
                     self.groups.remove(name.as_str());
                 }
             }

@@ -2,6 +2,7 @@
 //!
 //! The configuration is replaced by a reload, the rows by whoever changed them; each is compiled with the other as it stands.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::{ArcSwap, Guard};
@@ -10,7 +11,7 @@ use wharf_meta::access::Epoch;
 
 use super::load::{Changes, Rows};
 use super::policy::{GrantError, Policy};
-use super::{Rights, blocking};
+use super::{Provider, Rights, blocking};
 use crate::error::{Error, Result};
 use crate::workload::Workloads;
 
@@ -24,6 +25,8 @@ pub(crate) struct Compiled {
     workloads: Option<Arc<Workloads>>,
     /// One at a time reads the rows, so that older ones never take the place of newer ones.
     reading: tokio::sync::Mutex<()>,
+    /// Whether the rows were read at all.
+    began: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -34,6 +37,11 @@ struct Inner {
 }
 
 impl Inner {
+    fn providers(&self) -> Vec<Provider> {
+        let rights = self.rights.lock().unwrap_or_else(PoisonError::into_inner);
+        rights.providers.clone()
+    }
+
     /// Puts another policy in force, made of the one that is and of the configuration.
     fn replace(
         &self,
@@ -60,12 +68,18 @@ impl Compiled {
             meta: None,
             workloads: None,
             reading: tokio::sync::Mutex::default(),
+            began: AtomicBool::new(false),
         })
     }
 
     /// Rights are rows there, too; they come with the first [`Compiled::refresh`].
     pub(crate) fn keep_in(&mut self, meta: Meta) {
         self.meta = Some(meta);
+    }
+
+    /// Who tells of people from outside.
+    pub(crate) fn providers(&self) -> Vec<Provider> {
+        self.policy.providers()
     }
 
     /// Whose tokens are trusted is read there, too.
@@ -92,9 +106,13 @@ impl Compiled {
     /// Puts another configuration in force.
     pub(crate) fn configure(&self, rights: &Rights) -> Result<(), GrantError> {
         self.policy.replace(|policy, now| {
+            let rights = Rights {
+                providers: now.providers.clone(),
+                ..rights.clone()
+            };
             let mut next = policy.clone();
-            next.configure(rights)?;
-            rights.clone_into(now);
+            next.configure(&rights)?;
+            *now = rights;
             Ok(next)
         })
     }
@@ -106,15 +124,19 @@ impl Compiled {
         };
         let _one = self.reading.lock().await;
         // Whoever was before this caller may have read its change, too.
-        if meta.read(Epoch).await? == self.load().epoch() {
+        let epoch = meta.read(Epoch).await?;
+        // Without any change of rights there may be administrators from outside.
+        let first = epoch == 0 && !self.began.swap(true, Ordering::Relaxed);
+        if epoch == self.load().epoch() && !first {
             return Ok(());
         }
         let inner = self.policy.clone();
         let known = self.load_full();
-        let changes = Changes::load(meta, &known).await?;
+        let providers = inner.providers();
+        let changes = Changes::load(meta, &known, &providers).await?;
         let rows = match &changes {
             Some(_) => None,
-            None => Some(Rows::load(meta).await?),
+            None => Some(Rows::load(meta, &providers).await?),
         };
         // After the epoch was read, so that whom to trust is never older than it: nobody would look again.
         if let Some(workloads) = &self.workloads {

@@ -117,7 +117,9 @@ impl Policy {
             return true;
         };
         let group = self.groups.get(name.as_str());
-        group.is_some_and(|group| group.there && group.members.iter().next().is_some())
+        group.is_some_and(|group| {
+            group.there && !(group.members.is_empty() && group.outside.is_empty())
+        })
     }
 
     /// Whether some role with the permission holds nothing but these.

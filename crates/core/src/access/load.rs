@@ -4,8 +4,9 @@
 use wharf_meta::Meta;
 use wharf_meta::access::binding::{Binding as Key, BindingRow};
 use wharf_meta::access::change::{Part, Since};
-use wharf_meta::access::{Epoch, GROUP, binding, group, namespace, role};
+use wharf_meta::access::{Epoch, GROUP, account, binding, group, namespace, role, source};
 
+use super::Provider;
 use super::binding::{Binding, Conditions, Origin, Subject};
 use super::policy::Policy;
 use super::principal::SignIn;
@@ -83,16 +84,23 @@ pub(crate) struct Rows {
     pub(crate) groups: Vec<String>,
     /// Namespaces with settings.
     pub(crate) namespaces: Vec<(String, Visibility)>,
+    /// Groups with the groups of providers that lead to them: provider, name.
+    pub(crate) sources: Vec<(String, GroupOutside)>,
+    /// Groups with whom such a group leads to them, and those of administrators from outside, as pairs.
+    pub(crate) outside: Vec<(String, Subject)>,
 }
+
+/// A provider's group: the provider, and its name there.
+pub(crate) type GroupOutside = (String, String);
 
 impl Rows {
     /// Reads all rows as of one epoch.
-    pub(crate) async fn load(meta: &Meta) -> Result<Self> {
+    pub(crate) async fn load(meta: &Meta, providers: &[Provider]) -> Result<Self> {
         #[cfg(test)]
         loads::LOADS.with(|loads| loads.set(loads.get() + 1));
         for _ in 0..ATTEMPTS {
             let epoch = meta.read(Epoch).await?;
-            let rows = Self::pages(meta, epoch).await?;
+            let rows = Self::pages(meta, epoch, providers).await?;
             if meta.read(Epoch).await? == epoch {
                 return Ok(rows);
             }
@@ -102,11 +110,19 @@ impl Rows {
         ))
     }
 
-    async fn pages(meta: &Meta, epoch: i64) -> Result<Self> {
+    async fn pages(meta: &Meta, epoch: i64, providers: &[Provider]) -> Result<Self> {
         let mut rows = Self {
             epoch,
             ..Self::default()
         };
+        // Accounts that were told to be in these count, though no change of rights was seen in that when it was told.
+        for provider in providers {
+            if let (Some(name), Some(group)) = (&provider.admin_group, provider.admins()) {
+                let users = users_in(meta, &provider.name, name, None).await?;
+                let users = users.unwrap_or_default().into_iter();
+                rows.outside.extend(users.map(|who| (group.clone(), who)));
+            }
+        }
         if epoch == 0 {
             return Ok(rows);
         }
@@ -142,6 +158,21 @@ impl Rows {
                     .filter_map(|row| Some((row.group, Subject::from_row(&row.kind, &row.name)?))),
             );
         }
+        let mut after = None;
+        loop {
+            let page = meta.scan(source::List { after, limit }).await?;
+            after = page.last().cloned();
+            if after.is_none() {
+                break;
+            }
+            for one in page {
+                let users = users_in(meta, &one.provider, &one.name, None).await?;
+                let users = users.unwrap_or_default().into_iter();
+                rows.outside
+                    .extend(users.map(|who| (one.group.clone(), who)));
+                rows.sources.push((one.group, (one.provider, one.name)));
+            }
+        }
         let mut after = String::new();
         loop {
             let page = meta.scan(namespace::List { after, limit }).await?;
@@ -166,6 +197,34 @@ impl Rows {
             }
         }
         Ok(rows)
+    }
+}
+
+/// The users whose accounts are in a provider's group; `None`: these are more than the limit.
+async fn users_in(
+    meta: &Meta,
+    provider: &str,
+    name: &str,
+    most: Option<usize>,
+) -> Result<Option<Vec<Subject>>> {
+    let mut users = Vec::new();
+    let mut after = String::new();
+    loop {
+        let page = account::InGroup {
+            provider: provider.to_owned(),
+            name: name.to_owned(),
+            after,
+            limit: PAGE,
+        };
+        let page = meta.scan(page).await?;
+        let Some((last, _)) = page.last() else {
+            return Ok(Some(users));
+        };
+        after = last.clone();
+        users.extend(page.into_iter().map(|(_, user)| Subject::User(user)));
+        if most.is_some_and(|most| users.len() > most) {
+            return Ok(None);
+        }
     }
 }
 
@@ -211,10 +270,10 @@ const MOST: usize = 500;
 pub(super) enum Read {
     /// A role that is bound nowhere, and what it is made of, if it is there.
     Role(String, Option<Permissions>),
-    /// Who is in a group, if it is there.
-    Group(String, Option<Vec<Subject>>),
-    /// The groups that somebody is in.
-    GroupsOf(Subject, Vec<String>),
+    /// A group, if it is there.
+    Group(String, Option<GroupRead>),
+    /// The groups that somebody is in, and those to which accounts lead.
+    GroupsOf(Subject, Vec<String>, Vec<String>),
     /// Whether somebody is in a group.
     Member(String, Subject, bool),
     /// The settings of a namespace, if it has some.
@@ -223,6 +282,15 @@ pub(super) enum Read {
     BindingsOf(Subject, Vec<Binding>),
     /// All bindings on exactly one path, or those of one subject.
     BindingsOn(String, Option<Subject>, Vec<Binding>),
+}
+
+/// What makes a group.
+#[derive(Debug, Default)]
+pub(super) struct GroupRead {
+    pub(super) members: Vec<Subject>,
+    pub(super) sources: Vec<GroupOutside>,
+    /// Whom a source leads to it.
+    pub(super) outside: Vec<Subject>,
 }
 
 /// What changed since a state that is known.
@@ -235,7 +303,11 @@ pub(super) struct Changes {
 
 impl Changes {
     /// Reads what changed since the policy's state; `None` where that is not known, or too much.
-    pub(super) async fn load(meta: &Meta, policy: &Policy) -> Result<Option<Self>> {
+    pub(super) async fn load(
+        meta: &Meta,
+        policy: &Policy,
+        providers: &[Provider],
+    ) -> Result<Option<Self>> {
         let Some(mark) = policy.mark.filter(|_| !policy.is_worn()) else {
             return Ok(None);
         };
@@ -272,6 +344,7 @@ impl Changes {
             parts.dedup();
             let mut reader = Reader {
                 meta,
+                providers,
                 roles: policy.roles.to_vec(),
                 parts: Vec::new(),
             };
@@ -295,6 +368,7 @@ impl Changes {
 /// Reads parts, `None` where one is too much.
 struct Reader<'a> {
     meta: &'a Meta,
+    providers: &'a [Provider],
     roles: Vec<(String, Permissions)>,
     parts: Vec<Read>,
 }
@@ -324,12 +398,30 @@ impl Reader<'_> {
                     if members.as_ref().is_some_and(|all| all.len() > MOST) {
                         return Ok(None);
                     }
-                    let members = members.map(|all| {
-                        let all = all.iter();
-                        all.filter_map(|one| Subject::from_row(&one.kind, &one.name))
-                            .collect()
-                    });
-                    self.parts.push(Read::Group(name.clone(), members));
+                    let read = match members {
+                        None => None,
+                        Some(all) => {
+                            let all = all.iter();
+                            let members =
+                                all.filter_map(|one| Subject::from_row(&one.kind, &one.name));
+                            let mut read = GroupRead {
+                                members: members.collect(),
+                                ..GroupRead::default()
+                            };
+                            let group = name.clone();
+                            for one in self.meta.scan(source::Of { group }).await? {
+                                let users =
+                                    users_in(self.meta, &one.provider, &one.name, Some(MOST));
+                                let Some(users) = users.await? else {
+                                    return Ok(None);
+                                };
+                                read.outside.extend(users);
+                                read.sources.push((one.provider, one.name));
+                            }
+                            Some(read)
+                        }
+                    };
+                    self.parts.push(Read::Group(name.clone(), read));
                 } else {
                     let of = group::Of {
                         kind: kind.clone(),
@@ -340,7 +432,11 @@ impl Reader<'_> {
                     if groups.len() > MOST {
                         return Ok(None);
                     }
-                    self.parts.push(Read::GroupsOf(subject.clone(), groups));
+                    let Some(outside) = self.outside(&kind, &name).await? else {
+                        return Ok(None);
+                    };
+                    let read = Read::GroupsOf(subject.clone(), groups, outside);
+                    self.parts.push(read);
                 }
                 let rows = self.meta.scan(binding::Of { kind, name, limit }).await?;
                 let Some(rows) = self.bindings(&rows) else {
@@ -368,6 +464,35 @@ impl Reader<'_> {
             } => return self.on(namespace, Some((kind, name))).await,
         }
         Ok(Some(()))
+    }
+
+    /// The groups to which accounts lead somebody; `None`: too many.
+    async fn outside(&self, kind: &str, name: &str) -> Result<Option<Vec<String>>> {
+        if kind != "user" {
+            return Ok(Some(Vec::new()));
+        }
+        let of = account::GroupsOf {
+            user: name.to_owned(),
+            limit: MOST as u32 + 1,
+        };
+        let mut groups = self.meta.scan(of).await?;
+        if groups.len() > MOST {
+            return Ok(None);
+        }
+        for provider in self.providers {
+            let (Some(admins), Some(group)) = (&provider.admin_group, provider.admins()) else {
+                continue;
+            };
+            let is_in = account::IsIn {
+                user: name.to_owned(),
+                provider: provider.name.clone(),
+                name: admins.clone(),
+            };
+            if self.meta.read(is_in).await? {
+                groups.push(group);
+            }
+        }
+        Ok(Some(groups))
     }
 
     async fn visibility(&mut self, path: String) -> Result<()> {

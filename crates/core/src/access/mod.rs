@@ -62,7 +62,7 @@ pub use apply::{
 pub use authenticate::{AuthFailure, Presented, read_authorization};
 pub use binding::{
     Binding, Conditions, MOST_NETWORKS, Origin, PatternError, SIGNED_IN, Subject, SubjectError,
-    TagPattern, Tags, Unmet,
+    TagPattern, Tags, Unmet, is_word,
 };
 pub use certificate::{Certificate, CertificateFault, CertificateUser, MOST_NAMES, NameKind};
 pub use change::{Change, ChangeError, Changer, Granting, OPERATOR};
@@ -84,7 +84,7 @@ pub use seal::{KEY_CURE, OtherKey, SecretKeys, SecretKeysError, forget as forget
 pub use secret::{Password, SHORTEST_PASSWORD};
 pub use tag_view::TagView;
 pub use token::{LEEWAY_SECONDS, LONGEST_TOKEN, TokenCounts, TokenFault, key_name};
-pub use version::{Holder, Set, Shown, group_version, namespace_version, role_version};
+pub use version::{Holder, Set, Shown, namespace_version, role_version};
 
 use backoff::Backoff;
 pub(crate) use binding::check_word;
@@ -119,6 +119,42 @@ pub struct Rights {
     pub htpasswd: Role,
     /// Everything else.
     pub grants: Vec<Grant>,
+    /// Who tells of people from outside. A reload leaves these as they are.
+    pub providers: Vec<Provider>,
+}
+
+/// A group, and who is in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupView {
+    /// Its name.
+    pub name: String,
+    /// Whom somebody put into it.
+    pub members: Vec<String>,
+    /// The groups of providers that lead to it, `<provider>:<group>`.
+    pub sources: Vec<String>,
+    /// Whom these lead to it.
+    pub outside: Vec<String>,
+}
+
+/// Who tells of people from outside, as far as rights are concerned.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Provider {
+    /// The name of its section in the configuration.
+    pub name: String,
+    /// Who vouches for its accounts; empty where it has only itself.
+    pub issuer: String,
+    /// Who is in this group of it is administrator.
+    pub admin_group: Option<String>,
+    /// Where the configuration says so.
+    pub section: &'static str,
+}
+
+impl Provider {
+    /// The group that stands for the administrators it names. No group that somebody makes can have a colon.
+    fn admins(&self) -> Option<String> {
+        let group = self.admin_group.as_ref()?;
+        Some(format!("{}:{group}", self.name))
+    }
 }
 
 /// How access works, apart from the rights.
@@ -353,18 +389,19 @@ impl Access {
         Ok(unknown)
     }
 
-    /// All groups, each with its members, by name.
-    pub fn groups(&self) -> Vec<(String, Vec<String>)> {
+    /// All groups, by name.
+    pub fn groups(&self) -> Vec<GroupView> {
         let policy = self.policy();
-        let groups = policy.groups.iter().filter(|(_, group)| group.there);
-        let mut groups: Vec<(String, Vec<String>)> = groups
-            .map(|(name, _)| {
-                let members = policy.members(name);
-                (name.to_string(), members.unwrap_or_default())
-            })
-            .collect();
-        groups.sort_unstable();
+        let groups = policy.groups.iter();
+        let groups = groups.filter_map(|(name, _)| policy.group_view(name));
+        let mut groups: Vec<GroupView> = groups.collect();
+        groups.sort_unstable_by(|one, other| one.name.cmp(&other.name));
         groups
+    }
+
+    /// Who tells of people from outside.
+    pub fn providers(&self) -> Vec<Provider> {
+        self.rights.providers()
     }
 
     /// All namespaces that have settings, by path.
@@ -491,8 +528,14 @@ impl Access {
     pub(crate) async fn user_source(&self, name: &str) -> crate::Result<Option<Source>> {
         let user = self.users.find(name).await?;
         Ok(user
-            .filter(|user| user.signs_in())
+            .filter(|user| !user.is_locked_out())
             .and_then(|user| user.source()))
+    }
+
+    /// Whether something waits for whoever is called so.
+    pub(crate) fn is_granted(&self, name: &str) -> bool {
+        let (policy, user) = (self.policy(), Subject::User(name.to_owned()));
+        policy.bindings_to(&user).next().is_some() || !policy.groups_of(&user).is_empty()
     }
 
     /// How checking passwords went, for metrics.

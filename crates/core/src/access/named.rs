@@ -8,13 +8,13 @@ use wharf_meta::Meant;
 use wharf_meta::access as rows;
 use wharf_meta::access::group::Member;
 
-use super::Access;
 use super::binding::{Subject, check_word};
 use super::change::{Change, ChangeError, Changer, Failed, path};
 use super::load::Visibility;
 use super::policy::Policy;
 use super::role::{Permission, Permissions, Role};
-use super::version::{Set, group_version, namespace_version, role_version};
+use super::version::{Set, namespace_version, role_version};
+use super::{Access, GroupView};
 
 impl Access {
     /// Makes a group, or removes it with its bindings. For administrators.
@@ -76,7 +76,7 @@ impl Access {
         let change = change.map_err(|failed| failed.or(|| no_group(name)))?;
         let version = match (there, change) {
             (false, _) => None,
-            (true, Change::Made) => Some(group_version(name, [])),
+            (true, Change::Made) => Some(GroupView::empty(name).version()),
             (true, Change::Same) => Some(before.into_inner()),
         };
         Ok(Set { change, version })
@@ -142,10 +142,11 @@ impl Access {
         let who = || format!("change who is in group {group}");
         let after = AtomicI64::new(0);
         let fits = |policy: &Policy| {
-            let mut members = policy.members(group).unwrap_or_default();
-            members.retain(|one| *one != subject.to_string());
-            members.extend(within.then(|| subject.to_string()));
-            after.store(group_version(group, members), Ordering::Relaxed);
+            let view = policy.group_view(group);
+            let mut view = view.unwrap_or_else(|| GroupView::empty(group));
+            view.members.retain(|one| *one != subject.to_string());
+            view.members.extend(within.then(|| subject.to_string()));
+            after.store(view.version(), Ordering::Relaxed);
             goes(meant, policy.version_of_group(group))
         };
         let change = if within {
@@ -175,6 +176,120 @@ impl Access {
             change,
             version: Some(after.into_inner()),
         })
+    }
+
+    /// Lets whoever is in a provider's group be in a group here, `<provider>:<group>`, or no longer. For administrators.
+    pub async fn set_source(
+        &self,
+        changer: Changer<'_>,
+        group: &str,
+        source: &str,
+        there: bool,
+        at: i64,
+    ) -> Result<Change, ChangeError> {
+        let set = self.outside(changer, group, source, there, &Meant::Any, at);
+        Ok(set.await?.change)
+    }
+
+    /// As [`Access::set_source`], if the group is still the one that is meant.
+    pub async fn set_source_if(
+        &self,
+        changer: Changer<'_>,
+        group: &str,
+        source: &str,
+        there: bool,
+        meant: &Meant,
+        at: i64,
+    ) -> Result<Set, ChangeError> {
+        self.outside(changer, group, source, there, meant, at).await
+    }
+
+    /// Who comes by a source is known when it is there, so what the group is then is not told.
+    async fn outside(
+        &self,
+        changer: Changer<'_>,
+        group: &str,
+        source: &str,
+        there: bool,
+        meant: &Meant,
+        at: i64,
+    ) -> Result<Set, ChangeError> {
+        word("group", group)?;
+        let (provider, name) = self.source(source, there)?;
+        let source = rows::source::Source {
+            group: group.to_owned(),
+            provider,
+            name,
+        };
+        let bound = *meant != Meant::Any;
+        let fits = |policy: &Policy| goes(meant, policy.version_of_group(group));
+        let what = || format!("change who is in group {group}");
+        let changed = if there {
+            self.change_as(changer, at, bound, fits, |policy, by| {
+                changer.needs(policy, Permission::Admin, "", what)?;
+                let source = source.clone();
+                Ok(rows::source::Put { source, by })
+            })
+            .await
+        } else {
+            self.change_as(changer, at, bound, fits, |policy, by| {
+                changer.needs(policy, Permission::Admin, "", what)?;
+                let source = source.clone();
+                Ok(rows::source::Delete { source, by })
+            })
+            .await
+        };
+        let change = changed.map_err(|failed| match failed {
+            Failed::Other(ChangeError::InUse(_)) => ChangeError::Conflict(format!(
+                "group {group} has {} sources, which is the most; take one away first, or use two groups",
+                rows::source::MOST_SOURCES
+            )),
+            failed => failed.or(|| match there {
+                true => {
+                    format!("there is no group {group}; make it with `wharf group create {group}`")
+                }
+                false => format!("group {group} has no such source"),
+            }),
+        })?;
+        Ok(Set {
+            change,
+            version: None,
+        })
+    }
+
+    /// The provider and the group of a source. One that is to go may be of a provider that went.
+    pub(crate) fn source(&self, text: &str, there: bool) -> Result<(String, String), ChangeError> {
+        let parts = text.split_once(':');
+        let parts = parts.filter(|(_, name)| {
+            !name.is_empty()
+                && name.len() <= crate::identity::LONGEST_GROUP
+                && !name.chars().any(char::is_control)
+        });
+        let Some((provider, name)) = parts else {
+            return Err(ChangeError::Wrong(format!(
+                "source {text:?}: write it as PROVIDER:GROUP, such as corp:developers"
+            )));
+        };
+        if there {
+            self.knows_provider(provider)?;
+        }
+        Ok((provider.to_owned(), name.to_owned()))
+    }
+
+    /// The provider of that name.
+    pub(crate) fn knows_provider(&self, name: &str) -> Result<super::Provider, ChangeError> {
+        let all = self.providers();
+        if let Some(provider) = all.iter().find(|one| one.name == name) {
+            return Ok(provider.clone());
+        }
+        let names: Vec<&str> = all.iter().map(|one| one.name.as_str()).collect();
+        let known = match names.is_empty() {
+            true => "the configuration names none".to_owned(),
+            false => format!("the configuration names {}", names.join(", ")),
+        };
+        Err(ChangeError::Unknown(format!(
+            "there is no provider {name:?}; {known}"
+        )))
     }
 
     /// Makes a role of these permissions, or changes it wherever it is bound; `None` removes it. For administrators.

@@ -11,7 +11,7 @@ use wharf_oci::RepositoryName;
 use super::Rights;
 use super::binding::{Binding, Subject, Tags};
 use super::compile::order;
-use super::load::{Rows, Visibility};
+use super::load::{GroupOutside, Rows, Visibility};
 use super::principal::{ANONYMOUS, Caller, Circumstances, Principal, Source};
 use super::role::{Permission, Permissions, Role};
 use super::table::Table;
@@ -144,6 +144,23 @@ pub(super) struct Group {
     pub(super) number: u32,
     pub(super) there: bool,
     pub(super) members: Table<Subject, ()>,
+    /// The groups of providers that lead to it.
+    pub(super) sources: Arc<Vec<GroupOutside>>,
+    /// Whom these lead to it.
+    pub(super) outside: Table<Subject, ()>,
+}
+
+impl Group {
+    /// Of nobody.
+    pub(super) fn new(number: u32) -> Self {
+        Self {
+            number,
+            there: false,
+            members: Table::default(),
+            sources: Arc::default(),
+            outside: Table::default(),
+        }
+    }
 }
 
 /// All rights there are, as of one moment.
@@ -199,6 +216,7 @@ impl Policy {
             anonymous,
             htpasswd,
             grants: grants.to_vec(),
+            ..Rights::default()
         };
         Self::compile(&rights, &Rows::default())
     }

@@ -75,6 +75,11 @@ impl User {
         self.hash.is_some() && !self.disabled
     }
 
+    /// Whether nothing of this one is good at present.
+    pub(crate) fn is_locked_out(&self) -> bool {
+        self.disabled
+    }
+
     /// Where the user is kept; `None`: a robot.
     pub(crate) fn source(&self) -> Option<Source> {
         self.source

@@ -10,7 +10,8 @@ use super::load::Visibility;
 use super::policy::Policy;
 use super::principal::{Principal, Source};
 use super::role::Permissions;
-use super::{Access, Change};
+use super::table::Table;
+use super::{Access, Change, GroupView};
 
 /// Whose bindings a list shows.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,22 +63,52 @@ pub fn namespace_version(path: &str, visibility: Visibility) -> i64 {
     number(["namespace", path, visibility.as_str()])
 }
 
-/// The version of a group with these members, in any order.
-pub fn group_version(name: &str, members: impl IntoIterator<Item = String>) -> i64 {
-    let mut members: Vec<String> = members.into_iter().collect();
-    members.sort_unstable();
-    members.dedup();
-    let members = members.iter().map(String::as_str);
-    number(["group", name].into_iter().chain(members))
+impl GroupView {
+    /// One that is there, with nobody in it.
+    pub(super) fn empty(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            members: Vec::new(),
+            sources: Vec::new(),
+            outside: Vec::new(),
+        }
+    }
+
+    /// Its version, whatever the order of members.
+    pub fn version(&self) -> i64 {
+        let mut parts = vec!["group", &self.name];
+        for (what, all) in [
+            ("members", &self.members),
+            ("sources", &self.sources),
+            ("outside", &self.outside),
+        ] {
+            let mut all: Vec<&str> = all.iter().map(String::as_str).collect();
+            all.sort_unstable();
+            all.dedup();
+            parts.push(what);
+            parts.extend(all);
+        }
+        number(parts)
+    }
 }
 
 impl Policy {
-    /// Who is in a group, in the order of rows, if it is there.
-    pub fn members(&self, group: &str) -> Option<Vec<String>> {
-        let group = self.groups.get(group).filter(|group| group.there)?;
-        let mut members: Vec<_> = group.members.iter().map(|(who, ())| who).collect();
-        members.sort_unstable_by_key(|who| who.row());
-        Some(members.into_iter().map(ToString::to_string).collect())
+    /// A group and who is in it, if it is there.
+    pub fn group_view(&self, name: &str) -> Option<GroupView> {
+        let group = self.groups.get(name).filter(|group| group.there)?;
+        let all = |table: &Table<Subject, ()>| {
+            let mut all: Vec<_> = table.iter().map(|(who, ())| who).collect();
+            all.sort_unstable_by_key(|who| who.row());
+            all.into_iter().map(ToString::to_string).collect()
+        };
+        Some(GroupView {
+            name: name.to_owned(),
+            members: all(&group.members),
+            sources: (group.sources.iter())
+                .map(|(provider, name)| format!("{provider}:{name}"))
+                .collect(),
+            outside: all(&group.outside),
+        })
     }
 
     /// What a role of rows is made of, if it is there.
@@ -93,8 +124,7 @@ impl Policy {
     }
 
     pub(super) fn version_of_group(&self, name: &str) -> Option<i64> {
-        self.members(name)
-            .map(|members| group_version(name, members))
+        self.group_view(name).map(|group| group.version())
     }
 
     pub(super) fn version_of_role(&self, name: &str) -> Option<i64> {

@@ -7,6 +7,7 @@
 //! what they came with ([`Access::stands_above`](crate::access::Access)), and that an API token makes no other.
 
 mod invitation;
+mod outside;
 mod robot;
 #[cfg(test)]
 mod tests;
@@ -24,6 +25,10 @@ use crate::registry::Registry;
 pub use self::invitation::{
     Invited, NewInvitation, accept_invitation, forget_invitations, invite, list_invitations,
     withdraw_invitation,
+};
+pub use self::outside::{
+    AccountRow, Arrival, ArriveError, LONGEST_GROUP, LONGEST_SUBJECT, MOST_ACCOUNTS, MOST_GROUPS,
+    accounts_of, arrive, depart, link_account, providers_of, unlink_account,
 };
 pub use self::robot::{
     LONGEST_OVERLAP_MS, MOST_BINDINGS, NewRobot, RobotBinding, RobotChange, change_robot,

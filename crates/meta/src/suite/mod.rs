@@ -5,6 +5,7 @@
 
 pub mod access;
 pub mod access_change;
+pub mod account;
 pub mod audit;
 pub mod blob;
 pub mod collect;
@@ -376,6 +377,7 @@ macro_rules! meta_suite {
                 an_owner_and_a_member_leave_at_once, large_groups_go_in_steps],
             access_change: [each_change_says_what_it_was_about, the_list_of_changes_is_bounded,
                 whoever_takes_the_named_parts_has_all],
+            account: [groups_are_kept_as_told, a_name_gives_nothing, accounts_go_with_their_user],
             audit: [places_are_given_once, of_many_one_appends, the_oldest_are_cut_off, pages_by_time,
                 origins_travel_with_operations],
             pairs: [serially],

@@ -12,6 +12,7 @@ use wharf_oci::{Digest, EdgeKind};
 
 use super::{NOW, digest, edge, publish, publish_key, push, push_blob, put, repo, tag};
 use crate::access::By;
+use crate::access::account::Arrive;
 use crate::access::binding::DeleteOf;
 use crate::blob::{Condemn, Find, Garbage, Lookup, Mount, Place, Publish, Unlink};
 use crate::candidate::Collect;
@@ -429,6 +430,18 @@ pairs! {
     "lock a user out, set the password": |meta, label| local_user(&meta, &label).await;
         told(meta, lock_out(&label));
         told(meta, principal::SetSecret { name: label, hash: "new".into(), at: NOW });
+    "two accounts come with the same wish": |meta, label| drop((meta, label));
+        told(meta, came(&label, "1"));
+        told(meta, came(&label, "2"));
+    "an account comes twice": |meta, label| drop((meta, label));
+        told(meta, came(&label, "1"));
+        told(meta, came(&label, "1"));
+    "an account comes, its user goes": |meta, label| told(meta, came(&label, "1")).await;
+        told(meta, came(&label, "1"));
+        told(meta, remove(&label, "user"));
+    "an account comes, its user is locked out": |meta, label| told(meta, came(&label, "1")).await;
+        told(meta, came(&label, "1"));
+        told(meta, lock_out(&label));
     "lock a user out, take all that the user holds": |meta, label| local_user(&meta, &label).await;
         told(meta, lock_out(&label));
         told(meta, DeleteOf { kind: "user".into(), name: label, by: By { actor: "root".into(), epoch: None, at: NOW } });
@@ -444,6 +457,18 @@ fn remove(label: &str, kind: &str) -> credential::RemovePrincipal {
             epoch: None,
             at: NOW,
         },
+    }
+}
+
+fn came(label: &str, subject: &str) -> Arrive {
+    Arrive {
+        provider: label.into(),
+        subject: subject.into(),
+        issuer: String::new(),
+        wished: Some(label.into()),
+        groups: vec!["a".into()],
+        telling: vec!["a".into()],
+        at: NOW,
     }
 }
 

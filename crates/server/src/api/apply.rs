@@ -53,6 +53,10 @@ struct WishedGroup {
     #[serde(default)]
     #[schema(example = json!(["alice"]))]
     members: Vec<String>,
+    /// Groups of providers whose members shall be in it
+    #[serde(default)]
+    #[schema(example = json!(["corp:developers"]))]
+    from: Vec<String>,
 }
 
 /// A robot that shall be there
@@ -99,7 +103,7 @@ pub(super) struct Shown {
     /// `remove`, `change` or `add`
     #[schema(example = "add")]
     act: &'static str,
-    /// `namespace`, `group`, `member`, `robot` or `binding`
+    /// `namespace`, `group`, `member`, `source`, `robot` or `binding`
     #[schema(example = "binding")]
     sort: &'static str,
     /// What it is about
@@ -190,7 +194,13 @@ impl Asked {
             networks: one.networks.join(","),
             ..NewRobot::default()
         };
+        let sources = self.groups.iter();
+        let sources = sources.flat_map(|one| {
+            let from = one.from.iter();
+            from.map(|source| (one.name.clone(), source.clone()))
+        });
         Ok(Wanted {
+            sources: sources.collect(),
             namespaces: (self.namespaces.into_iter().map(namespace)).collect::<Result<_, _>>()?,
             groups: self
                 .groups
@@ -218,6 +228,10 @@ impl Wish {
                 .collect(),
             groups: (wanted.groups.into_iter())
                 .map(|(name, members)| WishedGroup {
+                    from: (wanted.sources.iter())
+                        .filter(|(group, _)| *group == name)
+                        .map(|(_, source)| source.clone())
+                        .collect(),
                     name,
                     members: members.iter().map(ToString::to_string).collect(),
                 })

@@ -4,11 +4,11 @@ use axum::Json;
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
-use wharf_core::access::{ChangeError, Permission, Subject, group_version};
+use wharf_core::access::{ChangeError, GroupView, Permission, Subject};
 
 use super::Shared;
 use super::access::{Changed, refused, wrong};
-use super::arguments::{Path, Query};
+use super::arguments::{Body, Path, Query};
 use super::condition::{Conditions, IfMatch, done, versioned};
 use super::page::{Page, Wanted};
 use super::problem::{Problem, Refusals};
@@ -20,8 +20,24 @@ pub(super) struct Group {
     /// Its name
     #[schema(example = "developers")]
     name: String,
-    /// Who is in it
+    /// Whom somebody put into it
     members: Vec<String>,
+    /// Groups of providers whose members are in it, `<provider>:<group>`
+    #[schema(example = json!(["corp:developers"]))]
+    sources: Vec<String>,
+    /// Who is in it by these
+    outside: Vec<String>,
+}
+
+impl From<GroupView> for Group {
+    fn from(group: GroupView) -> Self {
+        Self {
+            name: group.name,
+            members: group.members,
+            sources: group.sources,
+            outside: group.outside,
+        }
+    }
 }
 
 /// List groups
@@ -38,7 +54,7 @@ pub(super) async fn groups(
 ) -> Result<Json<Page<Group>>, Problem> {
     visitor.may(&state.registry.access, Permission::Admin)?;
     let all = state.registry.access.groups().into_iter();
-    let all = all.map(|(name, members)| Group { name, members });
+    let all = all.map(Group::from);
     Ok(Json(wanted.of(
         "groups",
         all.collect(),
@@ -70,14 +86,12 @@ pub(super) async fn group(
 ) -> Result<Response, Problem> {
     let access = &state.registry.access;
     visitor.may(access, Permission::Admin)?;
-    let members = access.policy().members(&name);
-    let members = members.ok_or_else(|| {
+    let group = access.policy().group_view(&name).ok_or_else(|| {
         refused(ChangeError::Unknown(format!(
             "there is no group {name}; `wharf group list` shows all"
         )))
     })?;
-    let version = group_version(&name, members.iter().cloned());
-    Ok(versioned(version, &conditions, Group { name, members }))
+    Ok(versioned(group.version(), &conditions, Group::from(group)))
 }
 
 /// Make a group
@@ -184,5 +198,69 @@ async fn set_member(
     let now = registry.clock.now_ms();
     let (access, meant) = (&registry.access, conditions.meant());
     let set = access.set_member_if(visitor.changer(), group, &subject, within, &meant, now);
+    Ok(done(set.await.map_err(refused)?))
+}
+
+/// Where a group gets members from
+#[derive(Debug, Deserialize, IntoParams, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+#[schema(as = GroupSource)]
+pub(super) struct Source {
+    /// A provider of the configuration and a group there, `<provider>:<group>`
+    #[schema(example = "corp:developers")]
+    #[param(example = "corp:developers")]
+    source: String,
+}
+
+/// Let a provider's group lead to a group
+///
+/// Whoever's account is in that group of the provider, as told last, is in the group here. For administrators. With `If-Match`, only
+/// if the group is still the one that was read.
+#[utoipa::path(
+    post, path = "/api/v1/groups/{group}/sources", operation_id = "add_source", tag = "rights",
+    params(NamedGroup, IfMatch),
+    request_body = Source, responses((status = 200, description = "Done", body = Changed), Refusals)
+)]
+pub(super) async fn add_source(
+    state: Shared,
+    visitor: Visitor,
+    conditions: Conditions,
+    Path(NamedGroup { group }): Path<NamedGroup>,
+    Body(Source { source }): Body<Source>,
+) -> Result<Response, Problem> {
+    set_source(&state, &visitor, &conditions, &group, &source, true).await
+}
+
+/// Let a provider's group lead to a group no longer
+///
+/// For administrators. With `If-Match`, only if the group is still the one that was read.
+#[utoipa::path(
+    delete, path = "/api/v1/groups/{group}/sources", operation_id = "remove_source", tag = "rights",
+    params(NamedGroup, Source, IfMatch), responses((status = 200, description = "Done", body = Changed), Refusals)
+)]
+pub(super) async fn remove_source(
+    state: Shared,
+    visitor: Visitor,
+    conditions: Conditions,
+    Path(NamedGroup { group }): Path<NamedGroup>,
+    Query(Source { source }): Query<Source>,
+) -> Result<Response, Problem> {
+    set_source(&state, &visitor, &conditions, &group, &source, false).await
+}
+
+async fn set_source(
+    state: &Shared,
+    visitor: &Visitor,
+    conditions: &Conditions,
+    group: &str,
+    source: &str,
+    there: bool,
+) -> Result<Response, Problem> {
+    let registry = &state.registry;
+    visitor.may(&registry.access, Permission::Admin)?;
+    let now = registry.clock.now_ms();
+    let (access, meant) = (&registry.access, conditions.meant());
+    let set = access.set_source_if(visitor.changer(), group, source, there, &meant, now);
     Ok(done(set.await.map_err(refused)?))
 }

@@ -11,6 +11,7 @@
 #![allow(unused_qualifications)]
 
 mod access;
+mod account;
 mod apply;
 mod arguments;
 mod audit;
@@ -333,6 +334,7 @@ fn resources() -> OpenApiRouter<Arc<State>> {
             group::remove_group
         ))
         .routes(routes!(group::add_member, group::remove_member))
+        .routes(routes!(group::add_source, group::remove_source))
         .routes(routes!(namespace::namespaces))
         .routes(routes!(
             namespace::namespace,
@@ -345,6 +347,7 @@ fn resources() -> OpenApiRouter<Arc<State>> {
         .routes(routes!(user::get, user::change, user::remove))
         .routes(routes!(user::set_password))
         .routes(routes!(user::tokens, user::make_token))
+        .routes(routes!(account::list, account::link, account::unlink))
         .routes(routes!(robot::list, robot::create))
         .routes(routes!(robot::get, robot::change, robot::remove))
         .routes(routes!(robot::rotate))

@@ -1,5 +1,7 @@
 //! Local users, and everybody's API tokens.
 
+use std::collections::BTreeMap;
+
 use axum::Json;
 use axum::response::Response;
 use http::StatusCode;
@@ -25,19 +27,26 @@ pub(super) struct User {
     name: String,
     /// When the user was made
     created_at: Time,
-    /// When the password was set
-    password_set_at: Time,
+    /// When the password was set; absent: there is none
+    #[serde(skip_serializing_if = "Option::is_none")]
+    password_set_at: Option<Time>,
     /// Since when the user is locked out; absent: not at all
     #[serde(skip_serializing_if = "Option::is_none")]
     disabled_at: Option<Time>,
+    /// Providers of the accounts with which the user signs in from outside
+    #[schema(example = json!(["corp"]))]
+    providers: Vec<String>,
 }
 
-impl From<&PrincipalRow> for User {
-    fn from(row: &PrincipalRow) -> Self {
+impl User {
+    fn new(row: &PrincipalRow, providers: Vec<String>) -> Self {
         Self {
+            providers,
             name: row.name.clone(),
             created_at: Time(row.created_at),
-            password_set_at: Time(row.changed_at),
+            // Of who is locked out, it is kept elsewhere.
+            password_set_at: (row.secret_hash.is_some() || row.disabled_at.is_some())
+                .then_some(Time(row.changed_at)),
             disabled_at: row.disabled_at.map(Time),
         }
     }
@@ -59,7 +68,16 @@ pub(super) async fn list(
     visitor.may(&registry.access, Permission::Admin)?;
     let (limit, after) = (wanted.limit()?, wanted.after("users")?.unwrap_or_default());
     let rows = identity::list_users(registry, &after, limit + 1).await;
-    let users = rows.map_err(refused)?.iter().map(User::from).collect();
+    let rows = rows.map_err(refused)?;
+    let mut providers = match (rows.first(), rows.last()) {
+        (Some(first), Some(last)) => {
+            let found = identity::providers_of(registry, &first.name, &last.name, limit + 1);
+            found.await.map_err(refused)?
+        }
+        _ => BTreeMap::new(),
+    };
+    let user = |row: &PrincipalRow| User::new(row, providers.remove(&row.name).unwrap_or_default());
+    let users = rows.iter().map(user).collect();
     Ok(Json(Page::cut("users", users, limit, |one: &User| {
         one.name.clone()
     })))
@@ -125,7 +143,7 @@ pub(super) async fn create(
 pub(super) struct NamedUser {
     /// The name
     #[param(example = "alice")]
-    user: String,
+    pub(super) user: String,
 }
 
 /// Show a local user
@@ -144,7 +162,16 @@ pub(super) async fn get(
     let registry = &state.registry;
     visitor.is_or_administers(registry, &user)?;
     let row = identity::get_user(registry, &user).await.map_err(refused)?;
-    Ok(versioned(row.version(), &conditions, User::from(&row)))
+    let providers = identity::providers_of(registry, &user, &user, 1).await;
+    let providers = providers
+        .map_err(refused)?
+        .remove(&user)
+        .unwrap_or_default();
+    Ok(versioned(
+        row.version(),
+        &conditions,
+        User::new(&row, providers),
+    ))
 }
 
 /// What of a user shall be otherwise

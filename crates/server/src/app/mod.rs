@@ -6,6 +6,7 @@ mod copy;
 mod data;
 mod fetch;
 pub(crate) mod health;
+pub mod ldap;
 mod secret;
 mod upkeep;
 

@@ -34,14 +34,23 @@ pub(super) fn check(inputs: &Inputs, online: bool) -> Outcome {
 
 /// Asks the stores, and says what was found there.
 fn ask(config: &Config) -> Outcome {
-    let report = runtime()?.block_on(check_stores(&config.data_options()));
+    let (report, directories) = runtime()?.block_on(async {
+        let report = check_stores(&config.data_options()).await;
+        (report, super::ldap::probe(config).await)
+    });
     for found in &report.found {
         print(&format!("{found}\n"))?;
     }
     for warning in &report.warnings {
         eprintln!("warning: {warning}");
     }
-    let problems: Vec<String> = report.problems.iter().map(ToString::to_string).collect();
+    let mut problems: Vec<String> = report.problems.iter().map(ToString::to_string).collect();
+    for told in directories {
+        match told {
+            Ok(found) => print(&format!("{found}\n"))?,
+            Err(problem) => problems.push(problem),
+        }
+    }
     match problems.is_empty() {
         true => print("The stores were only read; nothing was written.\n"),
         false => Err(Failure::text(Exit::Data, problems.join("\nerror: "))),

@@ -73,6 +73,14 @@ impl Config {
                 .iter()
                 .map(Grant::to_core)
                 .collect::<Result<_, _>>()?,
+            providers: (self.auth.oidc.iter())
+                .map(|oidc| access::Provider {
+                    name: oidc.name.clone(),
+                    issuer: oidc.issuer.0.clone(),
+                    admin_group: oidc.admin_group.clone(),
+                    section: "[[auth.oidc]] admin_group",
+                })
+                .collect(),
         })
     }
 

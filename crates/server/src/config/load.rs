@@ -304,6 +304,21 @@ impl Loader<'_> {
                                 help: None,
                             });
                         }
+                    } else if let Some(secret) = secret_in(outline, field) {
+                        let both = fields.iter().any(|(other, _)| other.get_ref() == secret);
+                        let set = match value.get_ref() {
+                            _ if both => Err(format!("`{secret}` is given, too; keep one of them")),
+                            DeValue::String(file) => secret_in_file(file)
+                                .and_then(|text| entry.set(secret, &Input::Text(&text))),
+                            other => Err(format!("found {}; expected a path", describe(other))),
+                        };
+                        if let Err(what) = set {
+                            problems.push(Problem {
+                                at: field_at,
+                                what: format!("`{field}` in `[[{full}]]`: {what}"),
+                                help: None,
+                            });
+                        }
                     } else {
                         let names = outline.keys.iter().map(|key| key.name);
                         let help = match nearest(field, names.clone()) {
@@ -458,11 +473,16 @@ pub fn variable_of(path: &str) -> String {
     )
 }
 
+/// Tables with more keys are shown with those that they must have.
+const FEW: usize = 8;
+
 /// A table of a list as it can be written on one line.
 pub(super) fn example_of(outline: &Outline) -> String {
+    let few = outline.keys.len() <= FEW;
     let fields: Vec<_> = outline
         .keys
         .iter()
+        .filter(|key| few || key.required)
         .map(|key| format!("{} = {}", key.name, (key.example)()))
         .collect();
     format!("[{{ {} }}]", fields.join(", "))
@@ -474,6 +494,22 @@ fn secret_of(full: &str) -> Option<&str> {
     match Config::OUTLINE.find(base) {
         Some(Place::Key(key)) if key.secret => Some(base),
         _ => None,
+    }
+}
+
+/// The same in a table of a list.
+fn secret_in(outline: &'static Outline, field: &str) -> Option<&'static str> {
+    let base = field.strip_suffix("_file")?;
+    let key = outline.keys.iter().find(|key| key.name == base)?;
+    key.secret.then_some(key.name)
+}
+
+/// What the file of a secret in a table holds.
+fn secret_in_file(file: &str) -> Result<String, String> {
+    let text = read_text(Path::new(file))?;
+    match text.trim_end_matches(['\n', '\r']) {
+        "" => Err(format!("{file} is empty; write the secret into it, alone")),
+        secret => Ok(secret.to_owned()),
     }
 }
 

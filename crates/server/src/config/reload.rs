@@ -81,7 +81,7 @@ fn compare_sections(old: &dyn Section, new: &dyn Section, path: &str, changes: &
                 path: join(path, name),
                 from,
                 to,
-                live: true,
+                live: table.is_live(),
             });
         }
     }

@@ -162,14 +162,34 @@ pub fn reference() -> String {
             let list = join(path, name);
             let _ = write!(
                 out,
-                "\n## `[[{list}]]`\n\n{}\n\nMay be repeated. In the environment: `{}='{}'`.\nA reload applies changes.\n",
+                "\n## `[[{list}]]`\n\n{}\n\nMay be repeated. In the environment: `{}='{}'`.\n{}\n",
                 paragraph(table.doc),
                 variable_of(&list),
                 example_of(table),
+                match table.is_live() {
+                    true => "A reload applies changes.",
+                    false => "A change needs a restart.",
+                },
             );
             for key in table.keys {
-                let need = if key.required { "Required." } else { "May be left out." };
-                let _ = write!(out, "\n### `{list}.{}`\n\n{}\n\n- Value: {}. {need}\n", key.name, key.text(), (key.expects)());
+                let need = if key.required {
+                    "Required."
+                } else {
+                    "May be left out."
+                };
+                let _ = write!(
+                    out,
+                    "\n### `{list}.{}`\n\n{}\n\n- Value: {}. {need}\n",
+                    key.name,
+                    key.text(),
+                    (key.expects)()
+                );
+                if let (false, Some(default)) = (key.required, (key.default)()) {
+                    let _ = writeln!(out, "- Default: `{default}`.");
+                }
+                if key.secret {
+                    let _ = writeln!(out, "- From a file: `{}_file`.", key.name);
+                }
             }
         }
     });

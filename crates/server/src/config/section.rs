@@ -145,6 +145,12 @@ impl Outline {
             .map(Place::Key)
     }
 
+    /// Whether a reload applies changes of some key, and so of a table in a list.
+    #[must_use]
+    pub fn is_live(&self) -> bool {
+        self.keys.iter().any(|key| key.when == When::live)
+    }
+
     /// Calls `visit` with the dotted path of every section from here on, the nearest first.
     pub fn walk(&'static self, path: &str, visit: &mut dyn FnMut(&str, &'static Outline)) {
         visit(path, self);
@@ -237,7 +243,11 @@ macro_rules! section {
                     }
                 )*
                 $(self.$inner.adopt(&new.$inner);)*
-                $(self.$list.clone_from(&new.$list);)*
+                $(
+                    if $list_type::OUTLINE.is_live() {
+                        self.$list.clone_from(&new.$list);
+                    }
+                )*
             }
         }
 

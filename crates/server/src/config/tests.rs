@@ -552,7 +552,9 @@ fn the_printed_defaults_are_the_defaults() {
             _ => format!("{line}\n"),
         })
         .collect();
-    let examples = examples.replace("on = \"…\"", "on = \"team/a\"");
+    let examples = examples
+        .replace("on = \"…\"", "on = \"team/a\"")
+        .replace("\nname = \"…\"", "\nname = \"corp\"");
     let loaded = Setup::file(&examples).load().unwrap();
     assert_eq!(loaded.config.access.grants.len(), 1);
     assert_eq!(loaded.config.content.overrides.len(), 1);

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use wharf_core::access::{ANONYMOUS, Policy, Role};
 
+use super::ldap;
 use super::load::Sources;
 use super::problem::{Problem, Source};
 use super::sections::{AnonymousRole, Challenge, ClientMode, Config, RedirectWhen, StorageKind};
@@ -254,12 +255,73 @@ impl Check<'_> {
                 "pushes take longer than pulls: take at least as much",
             );
         }
+        self.oidc(config);
         if config.auth.service.trim().is_empty() {
             self.refuse(
                 "auth.service",
                 "`auth.service` is empty",
                 "take a name, such as \"wharf\"",
             );
+        }
+        for (index, what, help) in ldap::problems(config) {
+            self.refuse(&format!("auth.ldap[{index}]"), what, help);
+        }
+    }
+
+    fn oidc(&mut self, config: &Config) {
+        let mut names = std::collections::HashSet::new();
+        for (index, oidc) in config.auth.oidc.iter().enumerate() {
+            let path = format!("auth.oidc[{index}]");
+            let mut refuse = |what: String, help: &str| {
+                self.refuse(&path, format!("{what} in this `[[auth.oidc]]`"), help);
+            };
+            if !wharf_core::access::is_word(&oidc.name) {
+                let what = format!("`name` = {:?} is no name", oidc.name);
+                refuse(what, "take a-z, 0-9, `-`, `_` and `.`, such as \"corp\"");
+            } else if !names.insert(oidc.name.as_str()) {
+                let what = format!("`name` = {:?} is another provider's", oidc.name);
+                refuse(what, "accounts belong to a name: give each its own");
+            }
+            if oidc.client_id.is_empty() {
+                refuse(
+                    "`client_id` is empty".into(),
+                    "the provider says what it is",
+                );
+            }
+            if !oidc.issuer.0.starts_with("https://") && !is_here(&oidc.issuer.0) {
+                refuse(
+                    format!("`issuer` = {:?} is not https", oidc.issuer.0),
+                    "whoever is on the way could sign in as anybody: only a provider on this machine goes without",
+                );
+            }
+            for pattern in &oidc.group_filter {
+                if pattern.len() > 256 || pattern.is_empty() {
+                    refuse(
+                        "a pattern of `group_filter` is empty or longer than 256 bytes".into(),
+                        "write it like \"registry-*\"",
+                    );
+                }
+            }
+            if config.server.external_url.is_none() {
+                refuse(
+                    "`server.external_url` is missing, and a provider is".into(),
+                    "providers send people back to one address only: set server.external_url = \"https://registry.example.com\"",
+                );
+            }
+        }
+        let auth = &config.auth;
+        for (path, zero) in [
+            ("auth.session_lifetime", auth.session_lifetime.is_zero()),
+            ("auth.session_idle", auth.session_idle.is_zero()),
+            (
+                "auth.session_check",
+                auth.session_check < Duration::from_secs(10),
+            ),
+        ] {
+            if zero {
+                let what = format!("`{path}` is too short");
+                self.refuse(path, what, "take some minutes at least");
+            }
         }
     }
 
@@ -490,15 +552,21 @@ pub fn check_files(config: &Config, sources: &Sources) -> Vec<Problem> {
             &config.storage.gcs.service_account,
         ),
     ];
+    let named = named.map(|(path, file)| (path.to_owned(), file.as_deref()));
     let lists = config.tls.clients.crl.iter();
-    let lists = lists.map(|file| ("tls.clients.crl", file.as_path()));
+    let lists = lists.map(|file| ("tls.clients.crl".to_owned(), Some(file.as_path())));
+    let authorities = config.auth.ldap.iter().enumerate().map(|(index, table)| {
+        let path = format!("auth.ldap[{index}]");
+        (path, table.ca_file.as_deref())
+    });
     let unread: Vec<Problem> = named
         .into_iter()
-        .filter_map(|(path, file)| Some((path, file.as_deref()?)))
         .chain(lists)
+        .chain(authorities)
+        .filter_map(|(path, file)| Some((path, file?)))
         .filter_map(|(path, file)| {
             let error = readable(file).err()?;
-            let at = sources.get(path).cloned().unwrap_or(Source::Default);
+            let at = sources.get(&path).cloned().unwrap_or(Source::Default);
             Some(Problem {
                 at,
                 what: format!("`{path}`: cannot read {}: {error}", file.display()),
@@ -532,6 +600,17 @@ fn unfit(config: &Config, sources: &Sources) -> Option<Problem> {
         what: format!("`{path}`: {error}"),
         help: None,
     })
+}
+
+/// Whether a URL leads to this machine.
+fn is_here(url: &str) -> bool {
+    let uri = url.parse::<http::Uri>().ok();
+    let host = uri.as_ref().and_then(http::Uri::host).unwrap_or_default();
+    let address = host.trim_start_matches('[').trim_end_matches(']');
+    host == "localhost"
+        || address
+            .parse::<std::net::IpAddr>()
+            .is_ok_and(|address| address.is_loopback())
 }
 
 fn readable(path: &Path) -> std::io::Result<()> {

@@ -52,6 +52,7 @@ fn needs(template: &str, method: &Method) -> Needs {
             "/api/v1/groups"
             | "/api/v1/groups/{group}"
             | "/api/v1/groups/{group}/members/{member}"
+            | "/api/v1/groups/{group}/sources"
             | "/api/v1/namespaces/{name}"
             | "/api/v1/roles/{role}",
             _,
@@ -59,9 +60,12 @@ fn needs(template: &str, method: &Method) -> Needs {
         ("/api/v1/invitations" | "/api/v1/invitations/{id}", _) => Needs::Right(Admin),
         ("/api/v1/users/{user}/tokens", "POST") => Needs::Own,
         ("/api/v1/users" | "/api/v1/users/{user}", _)
-        | ("/api/v1/users/{user}/password" | "/api/v1/users/{user}/tokens", _) => {
-            Needs::Right(Admin)
-        }
+        | (
+            "/api/v1/users/{user}/password"
+            | "/api/v1/users/{user}/tokens"
+            | "/api/v1/users/{user}/accounts",
+            _,
+        ) => Needs::Right(Admin),
         ("/api/v1/robots" | "/api/v1/robots/{name}", _) if reads => Needs::Right(ReadSettings),
         ("/api/v1/robots" | "/api/v1/robots/{name}" | "/api/v1/robots/{name}/-/rotate", _) => {
             Needs::Right(ManageRobots)
@@ -109,6 +113,10 @@ fn arguments(template: &str, method: &Method) -> (&'static str, &'static str) {
         }
         ("/api/v1/users/{user}", "PATCH") => ("", r#"{"disabled":false}"#),
         ("/api/v1/users/{user}/tokens", "POST") => ("", r#"{"name":"laptop"}"#),
+        ("/api/v1/users/{user}/accounts", "POST") => ("", r#"{"provider":"corp","subject":"1"}"#),
+        ("/api/v1/users/{user}/accounts", "DELETE") => ("?provider=corp&subject=1", ""),
+        ("/api/v1/groups/{group}/sources", "POST") => ("", r#"{"source":"corp:devs"}"#),
+        ("/api/v1/groups/{group}/sources", "DELETE") => ("?source=corp:devs", ""),
         ("/api/v1/robots", "POST") => ("", r#"{"name":"team/app+ci"}"#),
         ("/api/v1/robots/{name}", "PATCH") => ("", r#"{"disabled":false}"#),
         ("/api/v1/workload/issuers/{issuer}", "PUT") => {

@@ -43,6 +43,7 @@ mod http_smuggling;
 mod http_support;
 mod http_tls;
 mod invitation;
+mod ldap;
 mod legacy;
 mod linear;
 mod manifest;

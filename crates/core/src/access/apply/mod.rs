@@ -40,6 +40,8 @@ pub struct Wanted {
     pub namespaces: Vec<(String, Visibility)>,
     /// Groups with their members.
     pub groups: Vec<(String, Vec<Subject>)>,
+    /// Groups with the groups of providers that lead to them, `<provider>:<group>`.
+    pub sources: Vec<(String, String)>,
     /// Robots. One that is there stays as it is.
     pub robots: Vec<NewRobot>,
     /// Bindings. One whose time is over need not be there.
@@ -137,6 +139,7 @@ pub async fn plan(
     robots(registry, &judge, wanted, &mut named, &mut steps).await?;
     // Members and bindings may be of what the steps before make.
     members(&rows, wanted, &mut named, &mut steps)?;
+    sources(access, &judge, &rows, wanted, &mut named, &mut steps)?;
     bindings(access, &judge, &rows, wanted, &mut named, &mut steps, now)?;
     if prune {
         too_much(registry, &judge, &rows, &named, &mut steps).await?;
@@ -162,6 +165,7 @@ struct Named {
     described: BTreeSet<String>,
     robots: BTreeSet<String>,
     members: BTreeSet<(String, Subject)>,
+    sources: BTreeSet<(String, (String, String))>,
     bindings: BTreeSet<Key>,
 }
 
@@ -280,6 +284,28 @@ fn members(
             }
             named.members.insert(member);
         }
+    }
+    Ok(())
+}
+
+fn sources(
+    access: &Access,
+    judge: &Judge<'_>,
+    rows: &Rows,
+    wanted: &Wanted,
+    named: &mut Named,
+    steps: &mut Vec<Step>,
+) -> Result<(), ApplyError> {
+    for (group, text) in &wanted.sources {
+        judge.needs(Permission::Admin, "", "change who is in groups")?;
+        let source = (group.clone(), access.source(text, true)?);
+        if !rows.sources.contains(&source) && !named.sources.contains(&source) {
+            steps.push(Step::AddSource {
+                group: group.clone(),
+                source: text.clone(),
+            });
+        }
+        named.sources.insert(source);
     }
     Ok(())
 }
@@ -408,6 +434,14 @@ async fn too_much(
                 steps.push(Step::RemoveMember { group, who });
             }
         }
+        for (group, source) in &rows.sources {
+            let one = (group.clone(), source.clone());
+            if named.described.contains(group) && !named.sources.contains(&one) {
+                let (group, (provider, name)) = one;
+                let source = format!("{provider}:{name}");
+                steps.push(Step::RemoveSource { group, source });
+            }
+        }
         for group in rows
             .groups
             .iter()
@@ -497,6 +531,9 @@ pub async fn export(registry: &Registry) -> Result<Wanted, ApplyError> {
         namespaces: rows.namespaces.clone(),
         groups: (rows.groups.iter())
             .map(|group| (group.clone(), members(group)))
+            .collect(),
+        sources: (rows.sources.iter())
+            .map(|(group, (provider, name))| (group.clone(), format!("{provider}:{name}")))
             .collect(),
         robots: Vec::new(),
         bindings: bindings

@@ -54,6 +54,13 @@ pub enum Step {
         /// Who.
         who: Subject,
     },
+    /// A provider's group leads to a group.
+    AddSource {
+        /// The group.
+        group: String,
+        /// `<provider>:<group>`.
+        source: String,
+    },
     /// A binding.
     Grant(Binding),
     /// Exactly this binding goes.
@@ -64,6 +71,13 @@ pub enum Step {
         group: String,
         /// Who.
         who: Subject,
+    },
+    /// A provider's group leads to a group no longer.
+    RemoveSource {
+        /// The group.
+        group: String,
+        /// `<provider>:<group>`.
+        source: String,
     },
     /// A group goes, with who is in it.
     RemoveGroup(String),
@@ -91,6 +105,9 @@ impl fmt::Display for Step {
             Self::AddMember { group, who } | Self::RemoveMember { group, who } => {
                 write!(out, "{who} in group {group}")
             }
+            Self::AddSource { group, source } | Self::RemoveSource { group, source } => {
+                write!(out, "whoever is in {source} in group {group}")
+            }
             Self::Grant(binding) | Self::Revoke(binding) => binding.fmt(out),
             Self::RemoveNamespace { path, bindings } => {
                 write!(out, "settings of namespace {path}")?;
@@ -111,9 +128,11 @@ impl Step {
             | Self::MakeGroup(_)
             | Self::MakeRobot(_)
             | Self::AddMember { .. }
+            | Self::AddSource { .. }
             | Self::Grant(_) => Act::Add,
             Self::Revoke(_)
             | Self::RemoveMember { .. }
+            | Self::RemoveSource { .. }
             | Self::RemoveGroup(_)
             | Self::RemoveNamespace { .. }
             | Self::RemoveRobot(_) => Act::Remove,
@@ -127,6 +146,7 @@ impl Step {
             Self::MakeGroup(_) | Self::RemoveGroup(_) => "group",
             Self::MakeRobot(_) | Self::RemoveRobot(_) => "robot",
             Self::AddMember { .. } | Self::RemoveMember { .. } => "member",
+            Self::AddSource { .. } | Self::RemoveSource { .. } => "source",
             Self::Grant(_) | Self::Revoke(_) => "binding",
         }
     }
@@ -160,6 +180,14 @@ impl Step {
             }
             Self::AddMember { group, who } => {
                 access.set_member(changer, group, who, true, now).await?;
+            }
+            Self::AddSource { group, source } => {
+                access.set_source(changer, group, source, true, now).await?;
+            }
+            Self::RemoveSource { group, source } => {
+                access
+                    .set_source(changer, group, source, false, now)
+                    .await?;
             }
             Self::Grant(binding) => {
                 let granting = Granting {

@@ -79,6 +79,7 @@ fn caller(name: &str) -> Caller {
 
 fn team() -> Wanted {
     Wanted {
+        sources: Vec::new(),
         namespaces: vec![("team/a".into(), Visibility::Internal)],
         groups: vec![(
             "devs".into(),
@@ -138,6 +139,7 @@ async fn what_is_not_named_stays_and_goes_only_when_that_is_asked_for() {
     hall.grant("bob owner team/b").await;
     hall.grant("carol reader").await;
     let more = Wanted {
+        sources: Vec::new(),
         namespaces: vec![("team/c".into(), Visibility::Public)],
         groups: vec![("others".into(), vec!["dave".parse().unwrap()])],
         robots: vec![robot("team/b+bot")],
@@ -449,6 +451,7 @@ fn anything() -> impl Strategy<Value = Wanted> {
             }
             let namespaces = namespaces.into_iter();
             Wanted {
+                sources: Vec::new(),
                 namespaces: namespaces.map(|(path, to)| (path.to_owned(), to)).collect(),
                 groups,
                 robots: robots.into_iter().map(robot).collect(),
@@ -525,6 +528,7 @@ fn large() -> Wanted {
 async fn begun() -> Hall {
     let hall = Hall::new().await;
     let there = Wanted {
+        sources: Vec::new(),
         namespaces: vec![("team/a".into(), Visibility::Public)],
         groups: vec![
             ("devs".into(), vec!["zoe".parse().unwrap()]),
@@ -548,6 +552,7 @@ async fn exported(hall: &Hall) -> String {
         mut groups,
         robots,
         bindings,
+        sources,
     } = export(&hall.registry).await.unwrap();
     groups.sort_by(|one, other| one.0.cmp(&other.0));
     for (_, members) in &mut groups {
@@ -556,7 +561,7 @@ async fn exported(hall: &Hall) -> String {
     let robots: Vec<_> = robots.into_iter().map(|robot| robot.name).collect();
     let mut bindings: Vec<_> = bindings.iter().map(|one| format!("{one:?}")).collect();
     bindings.sort();
-    format!("{namespaces:?} {groups:?} {robots:?} {bindings:?}")
+    format!("{namespaces:?} {groups:?} {sources:?} {robots:?} {bindings:?}")
 }
 
 /// The process dies between two steps, wherever that is: what was done stays, and the next run does the rest and nothing twice.

@@ -5,7 +5,7 @@ use std::cell::Cell;
 
 use proptest::prelude::*;
 use wharf_meta::access::{By, Changed};
-use wharf_meta::access::{binding, group, namespace, role};
+use wharf_meta::access::{account, binding, group, namespace, role, source};
 use wharf_meta::{Meta, Op, SqliteOptions};
 use wharf_oci::RepositoryName;
 
@@ -29,6 +29,7 @@ const SUBJECTS: [(&str, &str); 8] = [
 ];
 const ROLES: [&str; 5] = ["reader", "writer", "owner", "custom", "unknown"];
 const GROUPS: [&str; 2] = ["one", "two"];
+const OUTSIDE: [&str; 3] = ["eng", "ops", "root"];
 const MEMBERS: [(&str, &str); 4] = [
     ("user", "alice"),
     ("user", "bob"),
@@ -47,6 +48,10 @@ enum Act {
     Namespace(&'static str),
     Role(Option<&'static str>),
     All((&'static str, &'static str)),
+    /// Somebody comes from outside, with these groups there.
+    Come(&'static str, Vec<&'static str>),
+    /// A group from outside leads to one here, or no longer.
+    Source(&'static str, &'static str, bool),
     Ended,
     /// One of the replicas looks.
     Look(usize),
@@ -78,6 +83,7 @@ fn bindings() -> impl Strategy<Value = binding::Binding> {
 fn acts() -> impl Strategy<Value = Act> {
     let groups = || prop::sample::select(GROUPS.to_vec());
     let members = || prop::sample::select(MEMBERS.to_vec());
+    let users = || prop::sample::select(vec!["alice", "bob", "carol"]);
     let visibilities = vec!["private", "internal", "public", "hidden"];
     prop_oneof![
         8 => bindings().prop_map(Act::Bind),
@@ -89,6 +95,9 @@ fn acts() -> impl Strategy<Value = Act> {
         1 => prop::sample::select(PATHS[1..].to_vec()).prop_map(Act::Namespace),
         1 => prop::sample::select(vec![None, Some("pull"), Some("pull,push"), Some("pull,fly")]).prop_map(Act::Role),
         2 => members().prop_map(Act::All),
+        4 => (users(), prop::sample::subsequence(OUTSIDE.to_vec(), 0..=3)).prop_map(|(user, groups)| Act::Come(user, groups)),
+        3 => (groups(), prop::sample::select(OUTSIDE.to_vec()), any::<bool>())
+            .prop_map(|(group, name, there)| Act::Source(group, name, there)),
         1 => Just(Act::Ended),
         6 => (0..2_usize).prop_map(Act::Look),
         1 => (0..2_usize, 0..3_usize).prop_map(|(replica, rights)| Act::Configure(replica, rights)),
@@ -166,6 +175,37 @@ async fn act(meta: &Meta, it: &Act, at: i64) {
             let (kind, name) = (kind.to_owned(), name.to_owned());
             write(meta, binding::DeleteOf { kind, name, by }).await;
         }
+        Act::Come(user, groups) => {
+            let link = account::Link {
+                provider: "corp".into(),
+                subject: user.into(),
+                issuer: String::new(),
+                user: user.into(),
+                by,
+            };
+            meta.write(link).await.unwrap();
+            let arrive = account::Arrive {
+                provider: "corp".into(),
+                subject: user.into(),
+                issuer: String::new(),
+                wished: None,
+                groups: groups.into_iter().map(str::to_owned).collect(),
+                telling: vec!["root".into()],
+                at,
+            };
+            meta.write(arrive).await.unwrap();
+        }
+        Act::Source(group, name, there) => {
+            let source = source::Source {
+                group: group.into(),
+                provider: "corp".into(),
+                name: name.into(),
+            };
+            match there {
+                true => write(meta, source::Put { source, by }).await,
+                false => write(meta, source::Delete { source, by }).await,
+            }
+        }
         Act::Ended => write(meta, binding::DeleteEnded { before: NOW, by }).await,
         Act::Look(_) | Act::Configure(..) => {}
     }
@@ -177,8 +217,17 @@ fn rights(which: usize) -> Rights {
         role,
         on: Some(on.to_owned()),
     };
+    let providers = vec![Provider {
+        name: "corp".into(),
+        issuer: String::new(),
+        admin_group: Some("root".into()),
+        section: "[[auth.oidc]] admin_group",
+    }];
     match which {
-        0 => Rights::default(),
+        0 => Rights {
+            providers,
+            ..Rights::default()
+        },
         1 => Rights {
             anonymous: Role::Reader,
             htpasswd: Role::Writer,
@@ -186,12 +235,14 @@ fn rights(which: usize) -> Rights {
                 grant("alice", Role::Owner, "a"),
                 grant("zoe", Role::Reader, "z"),
             ],
+            providers,
         },
         _ => Rights {
             grants: vec![
                 grant("bob", Role::Reader, "a"),
                 grant("a+ci", Role::Writer, "a"),
             ],
+            providers,
             ..Rights::default()
         },
     }
@@ -292,7 +343,7 @@ proptest! {
                 match *it {
                     Act::Look(replica) => {
                         replicas[replica].refresh().await.unwrap();
-                        let rows = Rows::load(&meta).await.unwrap();
+                        let rows = Rows::load(&meta, &rights(0).providers).await.unwrap();
                         let anew = Policy::compile(&rights(configured[replica]), &rows).unwrap();
                         same(&replicas[replica].load(), &anew);
                     }
@@ -374,7 +425,11 @@ async fn a_change_costs_what_it_changes() {
     }
     assert_eq!(counted(&loads::LOADS, one.refresh()).await, 1);
     other.refresh().await.unwrap();
-    let anew = Policy::compile(&rights(0), &Rows::load(&meta).await.unwrap()).unwrap();
+    let anew = Policy::compile(
+        &rights(0),
+        &Rows::load(&meta, &rights(0).providers).await.unwrap(),
+    )
+    .unwrap();
     same(&one.load(), &anew);
     same(&other.load(), &anew);
 }
@@ -400,7 +455,11 @@ async fn another_past_is_read_whole() {
     act(&restored, &bound(20), NOW + 200).await;
     one.keep_in(restored.clone());
     assert_eq!(counted(&loads::LOADS, one.refresh()).await, 1);
-    let anew = Policy::compile(&rights(0), &Rows::load(&restored).await.unwrap()).unwrap();
+    let anew = Policy::compile(
+        &rights(0),
+        &Rows::load(&restored, &rights(0).providers).await.unwrap(),
+    )
+    .unwrap();
     same(&one.load(), &anew);
 }
 
@@ -427,7 +486,7 @@ async fn the_next_policy_shares_what_did_not_change() {
             bindings: bindings.collect(),
             ..Rows::default()
         };
-        Policy::compile(&rights(0), &rows).unwrap()
+        Policy::compile(&Rights::default(), &rows).unwrap()
     };
     let mut costs = Vec::new();
     for count in [100, 50_000] {

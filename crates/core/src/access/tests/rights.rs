@@ -384,6 +384,7 @@ async fn what_the_configuration_grants_is_listed_and_stays() {
             role: Role::Maintainer,
             on: Some("team".into()),
         }],
+        ..Rights::default()
     })
     .await;
     let error = hall.revoke("alice maintainer team").await.unwrap_err();

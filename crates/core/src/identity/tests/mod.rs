@@ -1,5 +1,6 @@
 //! Credentials over a real store: where they are accepted, what they leave, how they end. Attacks by name.
 
+mod outside;
 mod widen;
 
 use std::net::IpAddr;

@@ -7,7 +7,7 @@ use wharf_oci::RepositoryName;
 
 use super::change::Part;
 use super::workload::rule_stands;
-use super::{By, Changed, GROUP, STEP, another_holds, begin, end, must_stay, needed};
+use super::{By, Changed, GROUP, STEP, account, another_holds, begin, end, must_stay, needed};
 use crate::error::Result;
 use crate::ops::event;
 use crate::tx::{Op, ReadOp, Tx};
@@ -381,11 +381,15 @@ impl Going<'_> {
             .await?;
         }
         let gone = delete_some(tx, kind, name).await?;
-        if left.is_empty() && gone.is_empty() {
+        let accounts = match kind {
+            "user" => account::delete_of(tx, name).await?,
+            _ => Vec::new(),
+        };
+        if left.is_empty() && gone.is_empty() && accounts.is_empty() {
             return Ok(Changed::Same);
         }
         let all = left.len() + gone.len();
-        let before = json!({"kind": kind, "name": name, "groups": left, "bindings": gone});
+        let before = json!({"kind": kind, "name": name, "groups": left, "bindings": gone, "accounts": accounts});
         let payload = json!({"what": "all of a principal", "before": before, "after": null});
         let namespace = event::namespace_of(kind, name);
         let on = namespace.as_ref().map_or("", RepositoryName::as_str);

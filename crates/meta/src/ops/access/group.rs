@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::change::Part;
 use super::workload::{WORKLOAD, rule_stands};
-use super::{By, Changed, GROUP, STEP, begin, binding, end, would_orphan};
+use super::{By, Changed, GROUP, STEP, begin, binding, end, source, would_orphan};
 use crate::error::Result;
 use crate::tx::{Op, ReadOp, Tx};
 use crate::vals;
@@ -279,6 +279,7 @@ impl Op for Delete {
         for mut row in rows {
             left.push(format!("{} {}", row.text(0)?, row.text(1)?));
         }
+        let sources = source::delete_all(tx, &self.name).await?;
         let more = gone.len().max(left.len()) as i64 >= STEP;
         if !more {
             tx.exec(
@@ -287,7 +288,8 @@ impl Op for Delete {
             )
             .await?;
         }
-        let before = json!({"name": self.name, "members": left, "bindings": gone});
+        let before =
+            json!({"name": self.name, "members": left, "bindings": gone, "sources": sources});
         let payload = json!({"what": "group", "before": before, "after": null});
         end(tx, epoch, &self.by, "", &[part(&self.name)], payload).await?;
         Ok(if more { Changed::More } else { Changed::Done })

@@ -1,14 +1,16 @@
-//! Rights as rows: bindings, groups, roles, namespaces; one file each.
+//! Rights as rows: bindings, groups, roles, namespaces, accounts; one file each.
 //!
 //! Every change begins with `begin`, which locks the epoch: changes are decided on one after the other, so none can take
 //! away what another relies on, and ends with `end`, which counts the epoch up. `core` reads what changed when the epoch is another
 //! than the one that it knows, and never for a request. What a role is made of is known to `core`; here only the names of the two that must not run out are.
 
+pub mod account;
 pub mod binding;
 pub mod change;
 pub mod group;
 pub mod namespace;
 pub mod role;
+pub mod source;
 pub mod workload;
 
 use change::Part;

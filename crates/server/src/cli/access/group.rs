@@ -1,7 +1,7 @@
 //! `wharf group`.
 
 use clap::Subcommand;
-use serde_json::Value;
+use serde_json::{Value, json};
 use wharf_oci::percent::encode_query;
 
 use super::super::client::{Where, as_json, text};
@@ -24,6 +24,9 @@ pub(in crate::cli) enum GroupCommand {
     Create {
         /// Its name: a-z, 0-9, `-`, `_`, `.`
         name: String,
+        /// Whoever is in this group of a provider is in it, such as corp:developers [may be repeated]
+        #[arg(long = "from", value_name = "PROVIDER:GROUP")]
+        from: Vec<String>,
         #[command(flatten)]
         at: Where,
     },
@@ -40,6 +43,26 @@ pub(in crate::cli) enum GroupCommand {
         group: String,
         /// Who
         who: String,
+        #[command(flatten)]
+        at: Where,
+    },
+    /// Let whoever is in a provider's group be in a group
+    AddSource {
+        /// The group
+        group: String,
+        /// The provider's group, such as corp:developers
+        #[arg(value_name = "PROVIDER:GROUP")]
+        source: String,
+        #[command(flatten)]
+        at: Where,
+    },
+    /// Let a provider's group lead to a group no longer
+    RemoveSource {
+        /// The group
+        group: String,
+        /// The provider's group, such as corp:developers
+        #[arg(value_name = "PROVIDER:GROUP")]
+        source: String,
         #[command(flatten)]
         at: Where,
     },
@@ -71,11 +94,29 @@ pub(super) fn run(command: &GroupCommand) -> Outcome {
                 () if all.is_empty() => print("No groups.\n"),
                 () => {
                     let rows: Vec<_> = all.iter().map(row).collect();
-                    print(&columns(["GROUP", "MEMBERS"], &rows))
+                    print(&columns(["GROUP", "MEMBERS", "FROM"], &rows))
                 }
             }
         }
-        GroupCommand::Create { name, at } => change(at, "PUT", &group(name), None),
+        GroupCommand::Create { name, from, at } => {
+            for source in from {
+                at.client()?.send("PUT", &group(name), None)?;
+                let body = json!({ "source": source });
+                at.client()?.send("POST", &sources(name), Some(&body))?;
+            }
+            match from.is_empty() {
+                true => change(at, "PUT", &group(name), None),
+                false => print("Done.\n"),
+            }
+        }
+        GroupCommand::AddSource { group, source, at } => {
+            let body = json!({ "source": source });
+            change(at, "POST", &sources(group), Some(&body))
+        }
+        GroupCommand::RemoveSource { group, source, at } => {
+            let path = format!("{}?source={}", sources(group), encode_query(source));
+            change(at, "DELETE", &path, None)
+        }
         GroupCommand::Remove { name, at } => change(at, "DELETE", &group(name), None),
         GroupCommand::AddMember { group, who, at } => change(at, "PUT", &member(group, who), None),
         GroupCommand::RemoveMember { group, who, at } => {
@@ -84,8 +125,22 @@ pub(super) fn run(command: &GroupCommand) -> Outcome {
     }
 }
 
-fn row(group: &Value) -> [String; 2] {
-    let members = group["members"].as_array().into_iter().flatten();
-    let members: Vec<String> = members.map(text).collect();
-    [text(&group["name"]), members.join(", ")]
+fn sources(name: &str) -> String {
+    format!("{}/sources", group(name))
+}
+
+fn row(group: &Value) -> [String; 3] {
+    let words = |field: &str| {
+        let words = group[field].as_array().into_iter().flatten();
+        words.map(text).collect::<Vec<_>>()
+    };
+    let (mut members, outside) = (words("members"), words("outside"));
+    let outside = outside.into_iter();
+    let outside: Vec<_> = outside.filter(|who| !members.contains(who)).collect();
+    members.extend(outside);
+    [
+        text(&group["name"]),
+        members.join(", "),
+        words("sources").join(", "),
+    ]
 }

@@ -81,6 +81,7 @@ const TABLES: [(&str, &str, &[Field]); 4] = [
         &[
             required(text("name", "name", word)),
             list("members", member),
+            list("from", source),
         ],
     ),
     (
@@ -141,6 +142,15 @@ fn member(text: &str) -> Result<Value, String> {
             "{other} cannot be in a group; users and robots can"
         )),
         Err(error) => Err(error.to_string()),
+    }
+}
+
+fn source(text: &str) -> Result<Value, String> {
+    match text.split_once(':') {
+        Some((provider, name)) if !provider.is_empty() && !name.is_empty() => Ok(text.into()),
+        _ => Err(format!(
+            "`{text}` is no source; write PROVIDER:GROUP, such as corp:developers"
+        )),
     }
 }
 
@@ -364,7 +374,7 @@ pub(super) fn write(wish: &Value) -> String {
                 let written = match &one[field.json] {
                     Value::String(text) if text.is_empty() => continue,
                     Value::String(text) => quote(text),
-                    Value::Array(items) if items.is_empty() && field.name == "networks" => continue,
+                    Value::Array(items) if items.is_empty() && field.name != "members" => continue,
                     Value::Array(items) => {
                         let items = items.iter().filter_map(Value::as_str).map(quote);
                         format!("[{}]", items.collect::<Vec<_>>().join(", "))
@@ -403,6 +413,7 @@ mod tests {
             [[group]]
             name = "developers"
             members = ["alice", "team/a+ci"]
+            from = ["corp:developers"]
             [[robot]]
             name = "team/a+ci"
             lifetime = "30d"
@@ -427,7 +438,7 @@ mod tests {
                     { "path": "team/a", "visibility": "public" },
                     { "path": "team/b", "visibility": "private" },
                 ],
-                "groups": [{ "name": "developers", "members": ["alice", "team/a+ci"] }],
+                "groups": [{ "name": "developers", "members": ["alice", "team/a+ci"], "from": ["corp:developers"] }],
                 "robots": [{ "name": "team/a+ci", "lifetime": 2_592_000, "networks": ["10.0.0.0/8"] }],
                 "bindings": [
                     {

@@ -100,6 +100,44 @@ pub(in crate::cli) enum UserCommand {
         #[command(flatten)]
         at: Where,
     },
+    /// Show a user and the accounts with which the user signs in from outside
+    Show {
+        /// The name
+        name: String,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        at: Where,
+    },
+    /// Say which user an account of a provider is
+    ///
+    /// Whoever signs in with it is that user from then on. One that is not there is made, without a password.
+    Link {
+        /// The user
+        name: String,
+        /// The provider, as the configuration calls it
+        #[arg(long, value_name = "NAME")]
+        provider: String,
+        /// What the provider calls the account for good: the `sub` of its tokens
+        #[arg(long, value_name = "TEXT")]
+        subject: String,
+        #[command(flatten)]
+        at: Where,
+    },
+    /// Take an account of a provider from its user, whose sessions with it end
+    Unlink {
+        /// The user
+        name: String,
+        /// The provider, as the configuration calls it
+        #[arg(long, value_name = "NAME")]
+        provider: String,
+        /// What the provider calls the account for good
+        #[arg(long, value_name = "TEXT")]
+        subject: String,
+        #[command(flatten)]
+        at: Where,
+    },
     /// Remove a user with all API tokens
     Remove {
         /// The name
@@ -206,6 +244,43 @@ pub(super) fn run(command: &UserCommand) -> Outcome {
         }
         UserCommand::Disable { name, at } => disable(at, name, true),
         UserCommand::Enable { name, at } => disable(at, name, false),
+        UserCommand::Show { name, json, at } => {
+            let client = at.client()?;
+            let mut user = client.send("GET", &path(name), None)?;
+            let accounts = client.list(&format!("{}/accounts", path(name)), LISTED)?;
+            match json {
+                true => {
+                    user["accounts"] = Value::from(accounts);
+                    print(&as_json(&user))
+                }
+                false => print(&format!("{}{}", people(&[user]), shown_accounts(&accounts))),
+            }
+        }
+        UserCommand::Link {
+            name,
+            provider,
+            subject,
+            at,
+        } => {
+            let body = json!({ "provider": provider, "subject": subject });
+            let path = format!("{}/accounts", path(name));
+            at.client()?.send("POST", &path, Some(&body))?;
+            print("Done.\n")
+        }
+        UserCommand::Unlink {
+            name,
+            provider,
+            subject,
+            at,
+        } => {
+            let (provider, subject) = (encode_query(provider), encode_query(subject));
+            let path = format!(
+                "{}/accounts?provider={provider}&subject={subject}",
+                path(name)
+            );
+            at.client()?.send("DELETE", &path, None)?;
+            print("Done.\n")
+        }
         UserCommand::Remove { name, at } => {
             at.client()?.send("DELETE", &path(name), None)?;
             print("Done.\n")
@@ -241,8 +316,31 @@ fn invitations(all: &[Value]) -> String {
     out
 }
 
+/// The accounts of a user, one each line.
+fn shown_accounts(accounts: &[Value]) -> String {
+    let mut out = String::new();
+    for account in accounts {
+        let groups = account["groups"].as_array().into_iter().flatten();
+        let groups: Vec<String> = groups.map(text).collect();
+        out.push_str(&format!(
+            "\naccount   {} {}\nseen      {}\ngroups    {}\n",
+            text(&account["provider"]),
+            text(&account["subject"]),
+            moment(&account["seen_at"]).map_or_else(|| "never".to_owned(), time),
+            match groups.is_empty() {
+                true => "none".to_owned(),
+                false => groups.join(", "),
+            }
+        ));
+    }
+    out
+}
+
 fn people(users: &[Value]) -> String {
-    let mut out = format!("{:<32}{:<22}{:<22}STATE\n", "NAME", "MADE", "PASSWORD SET");
+    let mut out = format!(
+        "{:<32}{:<22}{:<22}{:<16}STATE\n",
+        "NAME", "MADE", "PASSWORD SET", "FROM"
+    );
     for user in users {
         let at = |field: &str| moment(&user[field]).map(time);
         let state = match at("disabled_at") {
@@ -251,8 +349,14 @@ fn people(users: &[Value]) -> String {
         };
         let (made, set) = (at("created_at"), at("password_set_at"));
         let (made, set) = (made.unwrap_or_default(), set.unwrap_or_default());
+        let from = user["providers"].as_array().into_iter().flatten();
+        let from = from.map(text).collect::<Vec<_>>().join(", ");
+        let from = match from.is_empty() {
+            true => "here".to_owned(),
+            false => from,
+        };
         out.push_str(&format!(
-            "{:<32}{made:<22}{set:<22}{state}\n",
+            "{:<32}{made:<22}{set:<22}{from:<16}{state}\n",
             text(&user["name"])
         ));
     }

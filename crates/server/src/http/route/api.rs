@@ -56,6 +56,7 @@ const PUT: &[Method] = &[Method::PUT];
 const DELETE: &[Method] = &[Method::DELETE];
 const POST: &[Method] = &[Method::POST];
 const PUT_DELETE: &[Method] = &[Method::PUT, Method::DELETE];
+const POST_DELETE: &[Method] = &[Method::POST, Method::DELETE];
 const GET_POST_DELETE: &[Method] = &[Method::GET, Method::HEAD, Method::POST, Method::DELETE];
 
 const fn resource(
@@ -138,6 +139,11 @@ pub const RESOURCES: &[Resource] = &[
         PUT_DELETE,
         "/api/v1/groups/developers/members/alice",
     ),
+    resource(
+        "/api/v1/groups/{group}/sources",
+        POST_DELETE,
+        "/api/v1/groups/developers/sources",
+    ),
     resource("/api/v1/namespaces", GET, "/api/v1/namespaces"),
     resource(
         "/api/v1/namespaces/{name}",
@@ -178,6 +184,11 @@ pub const RESOURCES: &[Resource] = &[
         "/api/v1/users/{user}/tokens",
         GET_POST,
         "/api/v1/users/alice/tokens",
+    ),
+    resource(
+        "/api/v1/users/{user}/accounts",
+        GET_POST_DELETE,
+        "/api/v1/users/alice/accounts",
     ),
     resource("/api/v1/robots", GET_POST, "/api/v1/robots"),
     resource(
