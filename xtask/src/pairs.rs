@@ -16,6 +16,7 @@ pub(crate) const EVERY_PAIR: &[&str] = &[
     "gc",
     "greedy",
     "invitation",
+    "ldap_sign_in",
     "legacy",
     "manifest",
     "manifest_push",

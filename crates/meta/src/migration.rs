@@ -93,6 +93,11 @@ pub(crate) const ALL: &[Migration] = &[
         name: "accounts",
         sql: include_str!("migrations/0014_accounts.sql"),
     },
+    Migration {
+        number: 15,
+        name: "account_check",
+        sql: include_str!("migrations/0015_account_check.sql"),
+    },
 ];
 
 /// The schema that this binary knows: the number of the last migration.

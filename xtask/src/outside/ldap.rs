@@ -245,6 +245,17 @@ pub(super) fn run(outside: &mut Outside) -> Result<()> {
         ] {
             step.ok(&wharf, words.into_iter().chain(at))?;
         }
+        let file = step.write("run/wharf.toml", &both)?;
+        let told = step.ok(
+            &wharf,
+            ["ldap", "check", "ada", "--config", &file]
+                .into_iter()
+                .chain(at),
+        )?;
+        ensure!(
+            told.contains("corp:staff leads to group:builders here, which has writer on team/a"),
+            "{told}"
+        );
         Ok(())
     });
     let sign_in = |step: &mut Step, user: &str, password: &str| {

@@ -17,6 +17,7 @@ mod compile;
 mod compiled;
 mod credential;
 mod decide;
+mod elsewhere;
 mod explain;
 mod grant_token;
 mod htpasswd;
@@ -53,6 +54,7 @@ use wharf_meta::Meta;
 use wharf_oci::RepositoryName;
 
 use crate::clock::{Clock, SystemClock};
+use crate::directory::Directories;
 use crate::workload::{Fetch, NoFetch, Workloads};
 
 pub use admin::{AdminError, Bootstrap};
@@ -82,6 +84,7 @@ pub use rate::{Limited, MOST_BUCKETS, Meter, Per, Rate, RateKind, RateOverride, 
 pub use role::{Permission, PermissionError, Permissions, Role, RoleError};
 pub use seal::{KEY_CURE, OtherKey, SecretKeys, SecretKeysError, forget as forget_secrets};
 pub use secret::{Password, SHORTEST_PASSWORD};
+pub(crate) use secret::{fingerprint, random_bytes};
 pub use tag_view::TagView;
 pub use token::{LEEWAY_SECONDS, LONGEST_TOKEN, TokenCounts, TokenFault, key_name};
 pub use version::{Holder, Set, Shown, namespace_version, role_version};
@@ -248,6 +251,7 @@ pub struct Access {
     rates: Arc<Rates>,
     tokens: Tokens,
     pub(crate) workloads: Arc<Workloads>,
+    directories: Directories,
     certificates: ArcSwap<Vec<CertificateUser>>,
     pub(crate) log_keys: crate::audit::LogKeys,
     pub(crate) places: Places,
@@ -313,6 +317,7 @@ impl Access {
             passwords: Passwords::new(options.password_threads, options.password_attempts)?,
             tokens: Tokens::new(options.service, keys),
             workloads: Arc::new(workloads),
+            directories: Directories::default(),
             certificates: ArcSwap::from_pointee(options.certificates),
             log_keys,
             places,
@@ -541,6 +546,11 @@ impl Access {
     /// How checking passwords went, for metrics.
     pub fn password_counts(&self) -> PasswordCounts {
         self.passwords.counts()
+    }
+
+    /// The directories that people sign in with.
+    pub fn directories(&self) -> &Directories {
+        &self.directories
     }
 
     /// Whose tokens machines sign in with, and how.

@@ -8,7 +8,9 @@ pub mod dn;
 pub mod filter;
 pub mod message;
 mod person;
+mod recheck;
 mod settings;
+mod sign_in;
 
 use std::fmt::Debug;
 use std::pin::Pin;
@@ -19,7 +21,10 @@ pub use self::message::Scope;
 pub use self::person::{
     IDS, Identity, LOCKS, by_identity, by_name, identity, is_user_name, locked,
 };
+pub use self::recheck::{AGAIN, ENOUGH, EVERY, Recheck};
 pub use self::settings::{DirectorySettings, GroupSettings, MemberIs, Nested, ServerUrl};
+pub use self::sign_in::{Directories, Source};
+pub(crate) use self::sign_in::{Entered, Refusal};
 use crate::access::Password;
 
 /// Most groups of one person that count; the nearest are first.

@@ -3,15 +3,23 @@
 use std::io::Read as _;
 
 use clap::Subcommand;
+use serde_json::Value;
 use wharf_core::access::Password;
-use wharf_core::directory::{Directory as _, LONGEST_PASSWORD, Step, Story, Verdict, acceptable};
+use wharf_core::directory::{
+    Directory as _, LONGEST_PASSWORD, Person, Step, Story, Verdict, acceptable,
+};
+use wharf_oci::percent::encode_query;
 
+use super::client::Client;
 use super::exit::{Exit, Failure, Outcome};
 use super::flags::ConfigFlags;
 use super::offline::runtime;
 use super::print;
 use crate::app::ldap::Ldap;
 use crate::config::{Config, load};
+
+/// So many entries a list has at most.
+const LISTED: usize = 10_000;
 
 /// What can be done with directories.
 #[derive(Debug, Subcommand)]
@@ -90,6 +98,7 @@ pub(super) fn run(command: &LdapCommand) -> Outcome {
                     Some(_) => "",
                     None => " with the right password, which was not tried (--password-stdin)",
                 };
+                print(&lead(&loaded.config, ldap.name(), &person))?;
                 return print(&format!("{} can sign in{tried}.\n", person.name));
             }
             Ok(Verdict::Unknown) => {}
@@ -112,6 +121,59 @@ pub(super) fn run(command: &LdapCommand) -> Outcome {
         Exit::Failure,
         format!("no directory knows {user}"),
     ))
+}
+
+/// What the groups of somebody lead to here, as far as the registry of this configuration runs and says so.
+fn lead(config: &Config, directory: &str, person: &Person) -> String {
+    let client = Client::Local(Box::new(config.clone()));
+    let Ok(groups) = client.list("/api/v1/groups", LISTED) else {
+        return "  --  the registry and its data are not here, so what the groups lead to was not looked at\n".to_owned();
+    };
+    let sources = person
+        .groups
+        .iter()
+        .map(|name| format!("{directory}:{name}"));
+    let sources: Vec<_> = sources.collect();
+    let mut text = String::new();
+    for group in groups {
+        let of = group["sources"].as_array().into_iter().flatten();
+        let of: Vec<_> = of
+            .filter_map(Value::as_str)
+            .filter(|of| sources.iter().any(|one| one == of))
+            .collect();
+        let name = group["name"].as_str().unwrap_or_default();
+        if of.is_empty() {
+            continue;
+        }
+        text.push_str(&format!(
+            "  ok  {} leads to group:{name} here, which has ",
+            of.join(", ")
+        ));
+        let path = format!(
+            "/api/v1/bindings?who={}",
+            encode_query(&format!("group:{name}"))
+        );
+        let held = client.list(&path, LISTED).unwrap_or_default();
+        let word =
+            |binding: &Value, field: &str| binding[field].as_str().unwrap_or_default().to_owned();
+        let held: Vec<_> = held
+            .iter()
+            .map(|binding| match word(binding, "on").as_str() {
+                "" => format!("{} everywhere", word(binding, "role")),
+                on => format!("{} on {on}", word(binding, "role")),
+            })
+            .collect();
+        text.push_str(&match held.is_empty() {
+            true => "no role\n".to_owned(),
+            false => format!("{}\n", held.join(", ")),
+        });
+    }
+    if text.is_empty() && !person.admin {
+        text = format!(
+            "  --  no group here has one of these for a source, so they give no rights: wharf group add GROUP --from {directory}:NAME\n"
+        );
+    }
+    text
 }
 
 fn told(steps: &[Step]) -> String {

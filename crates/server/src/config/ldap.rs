@@ -72,7 +72,12 @@ impl Value for LdapFilter {
 /// What is wrong with the tables: which one, what, and the way out.
 pub(super) fn problems(config: &Config) -> Vec<(usize, String, &'static str)> {
     let mut found = Vec::new();
-    let mut names = HashSet::new();
+    let mut names: HashSet<&str> = config
+        .auth
+        .oidc
+        .iter()
+        .map(|oidc| oidc.name.as_str())
+        .collect();
     for (index, table) in config.auth.ldap.iter().enumerate() {
         let mut refuse = |what: String, cure| {
             found.push((
@@ -100,7 +105,7 @@ pub(super) fn problems(config: &Config) -> Vec<(usize, String, &'static str)> {
             );
         } else if !names.insert(table.name.as_str()) {
             refuse(
-                "`name` is another directory's, too".to_owned(),
+                "`name` is another directory's or provider's, too".to_owned(),
                 "give each its own name",
             );
         }
@@ -392,7 +397,7 @@ mod tests {
         }
         let twice = format!("{GOOD}{GOOD}");
         assert!(
-            told(&twice).contains("another directory's"),
+            told(&twice).contains("is another directory's"),
             "{}",
             told(&twice)
         );

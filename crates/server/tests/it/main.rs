@@ -44,6 +44,7 @@ mod http_support;
 mod http_tls;
 mod invitation;
 mod ldap;
+mod ldap_sign_in;
 mod legacy;
 mod linear;
 mod manifest;

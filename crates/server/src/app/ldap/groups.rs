@@ -237,6 +237,11 @@ fn chosen(settings: &GroupSettings, found: Vec<Group>, story: &mut Story) -> Gro
             groups.names.push(name);
         }
     }
+    // By this word rights know administrators; nobody else's group may be called so.
+    if let Some(word) = settings.admin.as_deref() {
+        groups.names.retain(|name| name != word);
+        groups.names.extend(groups.admin.then(|| word.to_owned()));
+    }
     groups.names.sort_unstable();
     groups.names.dedup();
     let searched = settings.member_of.is_some() || settings.member_attribute.is_some();

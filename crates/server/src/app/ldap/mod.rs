@@ -14,7 +14,7 @@ use wharf_core::access::Password;
 use wharf_core::directory::message::{Entry, Outcome, Search};
 use wharf_core::directory::{
     Asked, Directory, DirectorySettings, Dn, Fault, Filter, IDS, Identity, LOCKS, Person, Scope,
-    ServerUrl, Story, Verdict, by_identity, by_name, identity, is_user_name, locked,
+    ServerUrl, Source, Story, Verdict, by_identity, by_name, identity, is_user_name, locked,
 };
 
 use self::line::{Found, Line, SearchError, Trouble};
@@ -28,6 +28,27 @@ const LONGEST: Duration = Duration::from_secs(20);
 pub struct Ldap {
     settings: DirectorySettings,
     servers: Servers,
+}
+
+/// A directory of the configuration.
+#[derive(Debug, Clone)]
+pub struct LdapOptions {
+    /// How it is asked.
+    pub settings: DirectorySettings,
+    /// Whether a user is made for whoever comes from there first.
+    pub onboards: bool,
+}
+
+impl LdapOptions {
+    /// What core asks; nothing is connected yet.
+    pub(super) fn open(self) -> Result<Source, String> {
+        let onboards = self.onboards;
+        let directory = Arc::new(Ldap::new(self.settings)?);
+        Ok(Source {
+            directory,
+            onboards,
+        })
+    }
 }
 
 /// What is asked.
@@ -94,11 +115,6 @@ impl Ldap {
         let servers = Servers::new(&settings)
             .map_err(|error| format!("[[auth.ldap]] {:?}: {error}", settings.name))?;
         Ok(Self { settings, servers })
-    }
-
-    /// The same as what core asks.
-    pub fn shared(settings: DirectorySettings) -> Result<Arc<dyn Directory>, String> {
-        Ok(Arc::new(Self::new(settings)?))
     }
 
     /// Whether each server can be reached, lets the search account in and has the base: one sentence for each that works, and one
