@@ -282,7 +282,7 @@ struct RemoveAlone(&'static str);
 impl Op for RemoveAlone {
     type Out = u64;
 
-    async fn run<T: Tx>(&self, tx: &mut T) -> Result<u64> {
+    async fn run<T: Tx>(&self, tx: &mut T) -> crate::Result<u64> {
         let gone = tx.exec(
             "DELETE FROM principal WHERE name = $1",
             crate::vals![self.0],

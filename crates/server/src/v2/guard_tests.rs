@@ -94,6 +94,7 @@ impl House {
             redirect: crate::v2::RedirectRule::default(),
             clock: clock.clone(),
             metrics: Arc::new(Metrics::new(false)),
+            directories: Vec::new(),
         };
         change(&mut options);
         let data = Data::open(&DataOptions::new(folder.path().join("data")), |_| {})
