@@ -360,6 +360,14 @@ async fn of_many_at_two_replicas_who_mean_the_same_state_one_wins() {
 
 /// Operations that compare nothing, and why.
 const NO_STATE: &[(&str, &str)] = &[
+    (
+        "link_account",
+        "an account is somebody's or not; nothing else of it changes",
+    ),
+    (
+        "unlink_account",
+        "an account is somebody's or not; nothing else of it changes",
+    ),
     ("make_user", "makes one, and refuses a name that is taken"),
     (
         "set_password",
@@ -439,6 +447,14 @@ async fn every_operation_that_changes_something_obeys_if_match_or_has_nothing_to
                 .replace("{tag}", "v1");
             assert!(!path.contains('{'), "{path} is not filled in here");
             let (path, body) = match name {
+                "remove_source" => (format!("{path}?source=corp:devs"), Value::Null),
+                // Nobody tells of people here, and that is said first.
+                "add_source" => {
+                    let body = json!({"source": "corp:devs"});
+                    let answer = send(&admin, method, &path, Some(OTHER), &body).await;
+                    problem(answer, 404, "not-found");
+                    continue;
+                }
                 "revoke" => (format!("{path}?who=alice&on=team/a"), Value::Null),
                 "grant" => (
                     path,
