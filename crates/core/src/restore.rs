@@ -4,7 +4,7 @@
 //! deleted one goes on holding that until its end; what went after it since it was gone comes back too.
 
 use bytes::Bytes;
-use wharf_meta::{manifest as rows, restorable, tag as tags};
+use wharf_meta::{Meant, manifest as rows, restorable, tag as tags};
 use wharf_oci::{Digest, Limits, Manifest, ReferrerDescriptor, RepositoryName, Tag};
 
 use crate::access::Permission;
@@ -138,7 +138,16 @@ pub async fn tag(
     version: Option<i64>,
     actor: &str,
 ) -> Result<Restored, RestoreError> {
-    tag_from(registry, repository, tag, None, version, actor, |_| true).await
+    tag_from(
+        registry,
+        repository,
+        tag,
+        Meant::Any,
+        version,
+        actor,
+        |_| true,
+    )
+    .await
 }
 
 /// As [`tag`], and only if the last thing that happened to the tag gave it the version `from`, and if `may` says so of what that takes
@@ -147,7 +156,7 @@ pub async fn tag_from(
     registry: &Registry,
     repository: &RepositoryName,
     tag: &Tag,
-    from: Option<i64>,
+    from: Meant,
     version: Option<i64>,
     actor: &str,
     may: impl FnOnce(Permission) -> bool,
@@ -165,7 +174,7 @@ pub async fn tag_from(
         })
         .await?;
     let last = moves.first().ok_or_else(no_move)?;
-    if from.is_some_and(|from| from != last.version) {
+    if !from.fits(Some(last.version)) {
         return Err(RestoreError::Moved {
             repository: repository.clone(),
             tag: tag.clone(),
@@ -345,6 +354,35 @@ pub struct History {
     pub deleted: Vec<(restorable::Restorable, i64)>,
 }
 
+/// Where a page of deleted manifests ends: when the last one was deleted, and its digest.
+pub type DeletedBefore = (i64, String);
+
+/// A page of the deleted manifests that can be restored, as in [`History`], and where the next one begins, if there is more.
+pub async fn deleted(
+    registry: &Registry,
+    repository: &RepositoryName,
+    before: Option<DeletedBefore>,
+    limit: u32,
+) -> Result<(Vec<(restorable::Restorable, i64)>, Option<DeletedBefore>)> {
+    let list = restorable::List {
+        repository: repository.clone(),
+        before,
+        limit: limit + 1,
+    };
+    let mut rows = registry.meta.scan(list).await?;
+    let more = rows.len() > limit as usize;
+    rows.truncate(limit as usize);
+    let last = rows.last().filter(|_| more);
+    let next = last.map(|last| (last.deleted_at, last.digest.to_string()));
+    let window = registry.rules.load().restore.of(repository);
+    let open = rows.into_iter().filter(|row| !row.purging);
+    let open = open.map(|row| {
+        let until = row.deleted_at + window;
+        (row, until)
+    });
+    Ok((open.collect(), next))
+}
+
 /// Looks that up; of one tag only with `tag`.
 pub async fn history(
     registry: &Registry,
@@ -365,6 +403,7 @@ pub async fn history(
         None => {
             let list = restorable::List {
                 repository: repository.clone(),
+                before: None,
                 limit,
             };
             let window = registry.rules.load().restore.of(repository);

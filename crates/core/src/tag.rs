@@ -1,6 +1,6 @@
 //! Tags: names that move (specification §1.8, §1.10).
 
-use wharf_meta::{ReadOp, tag as rows};
+use wharf_meta::{Meant, ReadOp, tag as rows};
 use wharf_oci::{Reference, RepositoryName, Tag};
 
 use crate::access::{TagView, after};
@@ -224,7 +224,7 @@ pub async fn delete_at(
     registry: &Registry,
     repository: &RepositoryName,
     tag: &Tag,
-    version: Option<i64>,
+    version: impl Into<Meant>,
     actor: &str,
 ) -> Result<()> {
     let delete = rows::Delete {
@@ -233,6 +233,7 @@ pub async fn delete_at(
         actor: actor.to_owned(),
         at: registry.clock.now_ms(),
     };
+    let version = version.into();
     let op = rows::DeleteAt { delete, version };
     match registry.meta.write(op).await? {
         rows::Deleted::Done => Ok(()),

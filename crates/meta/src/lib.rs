@@ -14,6 +14,7 @@ mod folder;
 mod fresh;
 pub mod lock;
 pub mod look;
+mod meant;
 mod meta;
 mod migration;
 mod ops;
@@ -38,6 +39,7 @@ pub use error::{Error, Result};
 pub use folder::{Found, inspect};
 pub use fresh::Stamp;
 pub use look::{INSTALLATION, Known, Look, SECRET_KEY};
+pub use meant::Meant;
 pub use meta::{Meta, Opened};
 pub use migration::SCHEMA;
 pub use ops::{

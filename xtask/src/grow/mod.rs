@@ -43,7 +43,7 @@ pub(crate) struct Args {
     /// The server that is measured
     #[arg(long)]
     binary: Option<PathBuf>,
-    /// Leaves out backups and the mass deletion
+    /// Leaves out backups and the mass deletion; of --rights all but pulls, whose bar is wider then
     #[arg(long)]
     light: bool,
     /// Writes what was measured to docs/reference/growth.md
@@ -72,7 +72,10 @@ pub(crate) fn main(args: &Args) -> Result<()> {
         return Ok(());
     }
     if args.rights {
-        println!("{}", rights::all(&args.folder, &program, args.rounds)?);
+        println!(
+            "{}",
+            rights::all(&args.folder, &program, args.rounds, args.light)?
+        );
         return Ok(());
     }
     if let Some(sizes) = &args.measure {

@@ -4,17 +4,17 @@
 //! have. What they have is looked up in memory; the transaction refuses when the rights are others by then, and it is looked
 //! up anew. When a change is acknowledged here, this process decides by it.
 
-use wharf_meta::Op;
-use wharf_meta::access::group::Member;
 use wharf_meta::access::{self as rows, By, Changed};
+use wharf_meta::{Meant, Op};
 use wharf_oci::RepositoryName;
 
 use super::Access;
-use super::binding::{Binding, Conditions, Origin, Subject, check_word};
-use super::load::{Visibility, key};
+use super::binding::{Binding, Conditions, Origin, Subject};
+use super::load::key;
 use super::policy::{Policy, check_prefix};
 use super::principal::{Caller, Principal};
 use super::role::{Permission, Permissions, Role};
+use super::version::Shown;
 use crate::Error;
 
 /// How often a change is tried again that others were in the way of.
@@ -123,6 +123,12 @@ fn last(path: &str) -> String {
             "this is the last owner of {path}; grant owner to somebody else first, or remove the namespace with all its grants"
         ),
     }
+}
+
+/// Whether the change is meant for one of these lists as it is now.
+fn is_listed(meant: &Meant, policy: &Policy, lists: &[Shown], now: i64) -> bool {
+    let fits = |list: &Shown| meant.fits(Some(policy.version_of_shown(list, now)));
+    *meant == Meant::Any || lists.iter().any(fits)
 }
 
 fn place(on: &str) -> String {
@@ -255,10 +261,25 @@ impl Access {
         granting: &Granting,
         at: i64,
     ) -> Result<Change, ChangeError> {
+        self.grant_if(changer, granting, &Meant::Any, at).await
+    }
+
+    /// As [`Access::grant`], if a list of bindings that shows what lies there, or what the subject has, is still the one that is
+    /// meant.
+    pub async fn grant_if(
+        &self,
+        changer: Changer<'_>,
+        granting: &Granting,
+        meant: &Meant,
+        at: i64,
+    ) -> Result<Change, ChangeError> {
         let binding = self.meant(changer, granting, at)?;
+        let lists = self.lists(&granting.subject, &granting.on).await?;
+        let bound = *meant != Meant::Any;
         let custom_role = binding.role.parse::<Role>().is_err();
         let key = key(&binding).ok_or_else(|| ChangeError::ReadOnly(binding.to_string()))?;
-        self.change(changer, at, |policy, by| {
+        let fits = |policy: &Policy| is_listed(meant, policy, &lists, at);
+        self.change_as(changer, at, bound, fits, |policy, by| {
             let what = || format!("grant rights {}", place(&binding.on));
             changer.needs(policy, Permission::ManageBindings, &binding.on, what)?;
             changer.holds(policy, binding.permissions, &binding.on)?;
@@ -280,8 +301,22 @@ impl Access {
         })
     }
 
+    /// The lists that show what is about to change: of all that there is, of what reaches or lies below the path, of what the
+    /// subject has, and of both.
+    async fn lists(&self, subject: &Subject, on: &str) -> Result<[Shown; 4], ChangeError> {
+        let who = Some(self.whose(subject).await.map_err(ChangeError::Store)?);
+        let on = Some(on.to_owned());
+        Ok([
+            (None, None),
+            (None, on.clone()),
+            (who.clone(), None),
+            (who, on),
+        ]
+        .map(|(who, on)| Shown { who, on }))
+    }
+
     /// A rule that is granted something has to be there: it goes with all that it has.
-    fn knows(&self, subject: &Subject) -> Result<(), ChangeError> {
+    pub(super) fn knows(&self, subject: &Subject) -> Result<(), ChangeError> {
         match subject {
             Subject::Workload(rule) if !self.workloads.trust().rules.contains_key(&**rule) => {
                 Err(ChangeError::Unknown(format!(
@@ -377,7 +412,24 @@ impl Access {
         on: &str,
         at: i64,
     ) -> Result<Vec<Binding>, ChangeError> {
+        self.revoke_if(changer, subject, role, on, &Meant::Any, at)
+            .await
+    }
+
+    /// As [`Access::revoke`], if a list of bindings that shows what lies there, or what the subject has, is still the one that is
+    /// meant.
+    pub async fn revoke_if(
+        &self,
+        changer: Changer<'_>,
+        subject: &Subject,
+        role: Option<&str>,
+        on: &str,
+        meant: &Meant,
+        at: i64,
+    ) -> Result<Vec<Binding>, ChangeError> {
         let on = path(on)?;
+        let lists = self.lists(subject, &on).await?;
+        let bound = *meant != Meant::Any;
         let policy = self.policy();
         let admin = *subject == Subject::User(super::ADMIN.into());
         let born = admin.then_some(Subject::LocalAdmin);
@@ -389,8 +441,11 @@ impl Access {
         let mut gone = Vec::new();
         for binding in found.iter().filter(|binding| binding.origin.is_row()) {
             let Some(key) = key(binding) else { continue };
+            // Once the first is gone, the list is another one by that.
+            let begun = !gone.is_empty();
+            let fits = |policy: &Policy| begun || is_listed(meant, policy, &lists, at);
             let changed = self
-                .change(changer, at, |policy, by| {
+                .change_as(changer, at, bound, fits, |policy, by| {
                     let what = || format!("revoke rights {}", place(&on));
                     changer.needs(policy, Permission::ManageBindings, &on, what)?;
                     // Who cannot give it cannot take it, or a lesser owner could put a greater one out.
@@ -452,278 +507,7 @@ impl Access {
         .map_err(|failed| failed.or(|| format!("{binding} is no more")))
     }
 
-    /// Makes a group, or removes it with its bindings. For administrators.
-    pub async fn set_group(
-        &self,
-        changer: Changer<'_>,
-        name: &str,
-        there: bool,
-        at: i64,
-    ) -> Result<Change, ChangeError> {
-        word("group", name)?;
-        let name = name.to_owned();
-        let changed = if there {
-            self.change(changer, at, |policy, by| {
-                changer.needs(policy, Permission::Admin, "", || "make groups".into())?;
-                let name = name.clone();
-                Ok(rows::group::Create { name, by })
-            })
-            .await
-        } else {
-            self.change(changer, at, |policy, by| {
-                changer.needs(policy, Permission::Admin, "", || "remove groups".into())?;
-                let name = name.clone();
-                Ok(rows::group::Delete { name, by })
-            })
-            .await
-        };
-        changed.map_err(|failed| failed.or(|| format!("there is no group {name}")))
-    }
-
-    /// Puts somebody into a group, or takes them out. For administrators.
-    pub async fn set_member(
-        &self,
-        changer: Changer<'_>,
-        group: &str,
-        subject: &Subject,
-        within: bool,
-        at: i64,
-    ) -> Result<Change, ChangeError> {
-        word("group", group)?;
-        let (Subject::User(_) | Subject::Robot(_) | Subject::Workload(_), Some((kind, name))) =
-            (subject, subject.row())
-        else {
-            return Err(ChangeError::Wrong(format!(
-                "{subject} cannot be in a group; users, robots and rules on workloads can"
-            )));
-        };
-        if within {
-            self.knows(subject)?;
-        }
-        let member = Member {
-            group: group.to_owned(),
-            kind: kind.to_owned(),
-            name: name.to_owned(),
-        };
-        let who = || format!("change who is in group {group}");
-        let changed = if within {
-            self.change(changer, at, |policy, by| {
-                changer.needs(policy, Permission::Admin, "", who)?;
-                let member = member.clone();
-                Ok(rows::group::Add { member, by })
-            })
-            .await
-        } else {
-            self.change(changer, at, |policy, by| {
-                changer.needs(policy, Permission::Admin, "", who)?;
-                let member = member.clone();
-                Ok(rows::group::Remove { member, by })
-            })
-            .await
-        };
-        changed.map_err(|failed| {
-            failed.or(|| match within {
-                true => {
-                    format!("there is no group {group}; make it with `wharf group create {group}`")
-                }
-                false => format!("{subject} is not in group {group}"),
-            })
-        })
-    }
-
-    /// Lets whoever is in a provider's group be in a group here, `<provider>:<group>`, or no longer. For administrators.
-    pub async fn set_source(
-        &self,
-        changer: Changer<'_>,
-        group: &str,
-        source: &str,
-        there: bool,
-        at: i64,
-    ) -> Result<Change, ChangeError> {
-        word("group", group)?;
-        let (provider, name) = self.source(source, there)?;
-        let source = rows::source::Source {
-            group: group.to_owned(),
-            provider,
-            name,
-        };
-        let what = || format!("change who is in group {group}");
-        let changed = if there {
-            self.change(changer, at, |policy, by| {
-                changer.needs(policy, Permission::Admin, "", what)?;
-                let source = source.clone();
-                Ok(rows::source::Put { source, by })
-            })
-            .await
-        } else {
-            self.change(changer, at, |policy, by| {
-                changer.needs(policy, Permission::Admin, "", what)?;
-                let source = source.clone();
-                Ok(rows::source::Delete { source, by })
-            })
-            .await
-        };
-        changed.map_err(|failed| match failed {
-            Failed::Other(ChangeError::InUse(_)) => ChangeError::Conflict(format!(
-                "group {group} has {} sources, which is the most; take one away first, or use two groups",
-                rows::source::MOST_SOURCES
-            )),
-            failed => failed.or(|| match there {
-                true => {
-                    format!("there is no group {group}; make it with `wharf group create {group}`")
-                }
-                false => format!("group {group} has no such source"),
-            }),
-        })
-    }
-
-    /// The provider and the group of a source. One that is to go may be of a provider that went.
-    pub(crate) fn source(&self, text: &str, there: bool) -> Result<(String, String), ChangeError> {
-        let parts = text.split_once(':');
-        let parts = parts.filter(|(_, name)| {
-            !name.is_empty()
-                && name.len() <= crate::identity::LONGEST_GROUP
-                && !name.chars().any(char::is_control)
-        });
-        let Some((provider, name)) = parts else {
-            return Err(ChangeError::Wrong(format!(
-                "source {text:?}: write it as PROVIDER:GROUP, such as corp:developers"
-            )));
-        };
-        if there {
-            self.knows_provider(provider)?;
-        }
-        Ok((provider.to_owned(), name.to_owned()))
-    }
-
-    /// The provider of that name.
-    pub(crate) fn knows_provider(&self, name: &str) -> Result<super::Provider, ChangeError> {
-        let all = self.providers();
-        if let Some(provider) = all.iter().find(|one| one.name == name) {
-            return Ok(provider.clone());
-        }
-        let names: Vec<&str> = all.iter().map(|one| one.name.as_str()).collect();
-        let known = match names.is_empty() {
-            true => "the configuration names none".to_owned(),
-            false => format!("the configuration names {}", names.join(", ")),
-        };
-        Err(ChangeError::Unknown(format!(
-            "there is no provider {name:?}; {known}"
-        )))
-    }
-
-    /// Makes a role of these permissions, or changes it wherever it is bound; `None` removes it. For administrators.
-    pub async fn set_role(
-        &self,
-        changer: Changer<'_>,
-        name: &str,
-        permissions: Option<Permissions>,
-        at: i64,
-    ) -> Result<Change, ChangeError> {
-        word("role", name)?;
-        if name.parse::<Role>().is_ok() {
-            return Err(ChangeError::Wrong(format!(
-                "role {name} is built in and stays as it is; take another name"
-            )));
-        }
-        let what = || "change roles".to_owned();
-        let changed = match permissions {
-            Some(Permissions::NONE) => {
-                let text = "a role needs at least one permission; `wharf role list` shows them all";
-                return Err(ChangeError::Wrong(text.to_owned()));
-            }
-            Some(permissions) => {
-                self.change(changer, at, |policy, by| {
-                    changer.needs(policy, Permission::Admin, "", what)?;
-                    self.fits_everybody(name, permissions)?;
-                    Ok(rows::role::Put {
-                        name: name.to_owned(),
-                        permissions: permissions.to_string(),
-                        by,
-                    })
-                })
-                .await
-            }
-            None => {
-                self.change(changer, at, |policy, by| {
-                    changer.needs(policy, Permission::Admin, "", what)?;
-                    let name = name.to_owned();
-                    Ok(rows::role::Delete { name, by })
-                })
-                .await
-            }
-        };
-        changed.map_err(|failed| match failed {
-            Failed::Other(ChangeError::InUse(_)) => ChangeError::InUse(name.to_owned()),
-            failed => failed.or(|| format!("there is no role {name}")),
-        })
-    }
-
-    /// A role that everybody holds must not become more than everybody may be.
-    fn fits_everybody(&self, name: &str, permissions: Permissions) -> Result<(), ChangeError> {
-        if permissions.within(Role::Maintainer.permissions()) {
-            return Ok(());
-        }
-        let policy = self.policy();
-        let mut bound = policy.bindings().filter(|one| one.role == name);
-        let open = bound.find(|one| {
-            matches!(one.subject, Subject::Anonymous | Subject::SignedIn)
-                || one.conditions.tags.is_some()
-        });
-        match open {
-            Some(binding) => Err(ChangeError::Wrong(format!(
-                "{binding}, and there the role cannot hold more than maintainer does; revoke that first"
-            ))),
-            None => Ok(()),
-        }
-    }
-
-    /// Makes a namespace, or changes its visibility.
-    pub async fn set_namespace(
-        &self,
-        changer: Changer<'_>,
-        on: &str,
-        visibility: Visibility,
-        at: i64,
-    ) -> Result<Change, ChangeError> {
-        let on = below(on)?;
-        self.change(changer, at, |policy, by| {
-            let what = || format!("change the settings of {on}");
-            changer.needs(policy, Permission::ManageSettings, &on, what)?;
-            if visibility != Visibility::Private {
-                changer.holds(policy, Role::Reader.permissions(), &on)?;
-            }
-            Ok(rows::namespace::Put {
-                path: on.clone(),
-                visibility: visibility.as_str().to_owned(),
-                by,
-            })
-        })
-        .await
-        .map_err(|failed| failed.or(|| format!("there is no namespace {on}")))
-    }
-
-    /// Removes a namespace with its settings and the bindings on exactly its path; its repositories stay. For administrators
-    /// of what lies above.
-    pub async fn remove_namespace(
-        &self,
-        changer: Changer<'_>,
-        on: &str,
-        at: i64,
-    ) -> Result<Change, ChangeError> {
-        let on = below(on)?;
-        let above = on.rsplit_once('/').map_or("", |(above, _)| above);
-        self.change(changer, at, |policy, by| {
-            let what = || format!("remove namespace {on}");
-            changer.needs(policy, Permission::Admin, above, what)?;
-            let path = on.clone();
-            Ok(rows::namespace::Delete { path, by })
-        })
-        .await
-        .map_err(|failed| failed.or(|| format!("there is no namespace {on}, and no grant on it")))
-    }
-
-    /// Takes everything from a user or robot that is about to be removed: whoever gets the name later begins with nothing.
+    /// Takes everything from a name that nobody has: whoever gets the name later begins with nothing.
     pub(crate) async fn take_all(
         &self,
         kind: &str,
@@ -743,6 +527,30 @@ impl Access {
         }
     }
 
+    /// Removes a user or robot with all that it holds, if it is the version that is meant; false: there is none.
+    pub(crate) async fn remove_principal(
+        &self,
+        kind: &str,
+        name: &str,
+        version: &Meant,
+        at: i64,
+    ) -> Result<bool, ChangeError> {
+        // What is taken from it in a step before the last is no part of its version.
+        let gone = self.change(Changer::Operator, at, |_, by| {
+            Ok(wharf_meta::credential::RemovePrincipal {
+                name: name.to_owned(),
+                kind: kind.to_owned(),
+                version: version.clone(),
+                by,
+            })
+        });
+        match gone.await {
+            Ok(_) => Ok(true),
+            Err(Failed::Unknown) => Ok(false),
+            Err(Failed::Other(error)) => Err(error),
+        }
+    }
+
     /// Runs a change under the rights that its maker has, and puts what came of it in force.
     pub(crate) async fn change<O: Op<Out = Changed>>(
         &self,
@@ -750,17 +558,40 @@ impl Access {
         at: i64,
         make: impl Fn(&Policy, By) -> Result<O, ChangeError>,
     ) -> Result<Change, Failed> {
+        let bound = matches!(changer, Changer::Caller(_));
+        self.change_as(changer, at, bound, |_| true, make).await
+    }
+
+    /// As [`Access::change`], if the policy fits; `bound`: the first step is made under the epoch of that policy, or not at all.
+    pub(crate) async fn change_as<O: Op<Out = Changed>>(
+        &self,
+        changer: Changer<'_>,
+        at: i64,
+        bound: bool,
+        fits: impl Fn(&Policy) -> bool,
+        make: impl Fn(&Policy, By) -> Result<O, ChangeError>,
+    ) -> Result<Change, Failed> {
         let meta = self.rights.meta().map_err(ChangeError::Store)?;
         let mut made = false;
         let mut stale = 0;
         let outcome = loop {
             let policy = self.policy();
+            let always = matches!(changer, Changer::Caller(_));
             let by = By {
                 actor: changer.name().to_owned(),
-                epoch: matches!(changer, Changer::Caller(_)).then_some(policy.epoch()),
+                epoch: (always || bound && !made).then_some(policy.epoch()),
                 at,
             };
             let op = make(&policy, by)?;
+            if !made && !fits(&policy) {
+                // Another replica may have made it what is meant, a moment ago.
+                self.refresh().await?;
+                if self.policy().epoch() == policy.epoch() || stale >= ATTEMPTS {
+                    return Err(ChangeError::Differs.into());
+                }
+                stale += 1;
+                continue;
+            }
             match meta
                 .write(op)
                 .await
@@ -826,23 +657,9 @@ impl From<ChangeError> for Failed {
 }
 
 /// A path as it is kept.
-fn path(on: &str) -> Result<String, ChangeError> {
+pub(super) fn path(on: &str) -> Result<String, ChangeError> {
     match check_prefix(on) {
         Ok(on) => Ok(on.to_owned()),
         Err(error) => Err(ChangeError::Wrong(error.to_string())),
     }
-}
-
-/// A path that is not everywhere.
-fn below(on: &str) -> Result<String, ChangeError> {
-    let on = path(on)?;
-    if on.is_empty() {
-        let text = "a namespace needs a path such as team/a";
-        return Err(ChangeError::Wrong(text.to_owned()));
-    }
-    Ok(on)
-}
-
-fn word(what: &str, name: &str) -> Result<(), ChangeError> {
-    check_word(name).map_err(|reason| ChangeError::Wrong(format!("{what} {name:?}: {reason}")))
 }

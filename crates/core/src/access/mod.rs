@@ -24,6 +24,7 @@ mod htpasswd;
 mod keys;
 mod load;
 mod machine_secret;
+mod named;
 mod narrow;
 mod network;
 mod password;
@@ -41,6 +42,7 @@ mod tag_view;
 mod tests;
 mod token;
 mod user;
+mod version;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -86,6 +88,7 @@ pub use secret::{Password, SHORTEST_PASSWORD};
 pub(crate) use secret::{fingerprint, random_bytes};
 pub use tag_view::TagView;
 pub use token::{LEEWAY_SECONDS, LONGEST_TOKEN, TokenCounts, TokenFault, key_name};
+pub use version::{Holder, Set, Shown, namespace_version, role_version};
 
 use backoff::Backoff;
 pub(crate) use binding::check_word;
@@ -395,22 +398,9 @@ impl Access {
     /// All groups, by name.
     pub fn groups(&self) -> Vec<GroupView> {
         let policy = self.policy();
-        let groups = policy.groups.iter().filter(|(_, group)| group.there);
-        let all = |table: &table::Table<Subject, ()>| {
-            let mut all: Vec<_> = table.iter().map(|(who, ())| who).collect();
-            all.sort_unstable_by_key(|who| who.row());
-            all.into_iter().map(ToString::to_string).collect()
-        };
-        let mut groups: Vec<GroupView> = groups
-            .map(|(name, group)| GroupView {
-                name: name.to_string(),
-                members: all(&group.members),
-                sources: (group.sources.iter())
-                    .map(|(provider, name)| format!("{provider}:{name}"))
-                    .collect(),
-                outside: all(&group.outside),
-            })
-            .collect();
+        let groups = policy.groups.iter();
+        let groups = groups.filter_map(|(name, _)| policy.group_view(name));
+        let mut groups: Vec<GroupView> = groups.collect();
         groups.sort_unstable_by(|one, other| one.name.cmp(&other.name));
         groups
     }

@@ -279,7 +279,7 @@ impl Role {
 /// A word that names no role.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{0:?} is no role; the roles are none, reader, publisher, writer, maintainer, owner, auditor and admin"
+    "{0:?} is no built-in role; those are none, reader, publisher, writer, maintainer, owner, auditor and admin (own roles are no part of the configuration: `wharf grant` gives them, and for rates name the built-in role whose rights they include)"
 )]
 pub struct RoleError(String);
 

@@ -102,7 +102,7 @@ impl Secrets for Meta {
         let change = principal::Change {
             name: name.into(),
             kind: "user".into(),
-            version: None,
+            version: wharf_meta::Meant::Any,
             disabled: Some(false),
             expires_at: None,
             networks: None,

@@ -249,7 +249,16 @@ async fn a_tag_goes_back_to_where_it_stood() {
     let without = async |needed: Permission, version| {
         let registry = &house.registry;
         let may = |permission| permission != needed;
-        let back = restore::tag_from(registry, &repository, &tag, None, version, "eve", may).await;
+        let back = restore::tag_from(
+            registry,
+            &repository,
+            &tag,
+            wharf_meta::Meant::Any,
+            version,
+            "eve",
+            may,
+        )
+        .await;
         assert!(
             matches!(back, Err(restore::RestoreError::Denied(missing)) if missing == needed),
             "{needed}: {back:?}"

@@ -15,7 +15,7 @@ mod token;
 mod user;
 
 use wharf_meta::credential::{CredentialRow, Listed};
-use wharf_meta::principal;
+use wharf_meta::{Meant, principal};
 
 use crate::access::{ChangeError, Limited, NetworkError, Password, PasswordRule, ScopeError};
 use crate::access::{SecretKind, hash_secret, new_secret, random_id};
@@ -200,11 +200,21 @@ async fn change(
     }
 }
 
-/// Whether a principal that is about to go is the version that is meant. Asked before anything is taken from it.
-fn is_meant(row: &PrincipalRow, version: Option<i64>) -> Result<()> {
-    match version {
-        Some(version) if version != row.version() => Err(IdentityError::Differs),
-        _ => Ok(()),
+/// Removes a principal, if it is the version that is meant, with all that it holds; `unknown` says that there is none.
+async fn remove(
+    registry: &Registry,
+    kind: &str,
+    name: &str,
+    version: &Meant,
+    unknown: impl FnOnce(&str) -> IdentityError,
+) -> Result<()> {
+    let now = registry.clock.now_ms();
+    let gone = registry.access.remove_principal(kind, name, version, now);
+    let gone = gone.await;
+    registry.access.forget(name);
+    match gone? {
+        true => Ok(()),
+        false => Err(unknown(name)),
     }
 }
 

@@ -2,10 +2,10 @@
 //! while the other still works.
 
 use wharf_meta::principal::PrincipalRow;
-use wharf_meta::{credential, principal};
+use wharf_meta::{Meant, credential, principal};
 use wharf_oci::RepositoryName;
 
-use super::{DAY, IdentityError, Made, Result, Shown, change, end, is_meant, make};
+use super::{DAY, IdentityError, Made, Result, Shown, change, end, make};
 use crate::access::{
     ChangeError, Changer, Conditions, Granting, Networks, Permission, Principal, ROBOT, Role,
     SecretKind, Subject, split_robot_name,
@@ -103,7 +103,7 @@ pub async fn create_robot(
         };
         if let Err(error) = registry.access.grant(changer, &granting, now).await {
             // Half of what was asked for is nothing that anybody asked for; nobody has its secret.
-            remove(registry, name).await?;
+            super::remove(registry, ROBOT, name, &Meant::Any, unknown).await?;
             return Err(error.into());
         }
     }
@@ -174,7 +174,7 @@ pub async fn change_robot(
     changer: Changer<'_>,
     name: &str,
     to: RobotChange,
-    version: Option<i64>,
+    version: impl Into<Meant>,
 ) -> Result<()> {
     let (name, namespace) = check(name)?;
     manages(registry, changer, namespace)?;
@@ -188,7 +188,7 @@ pub async fn change_robot(
     let to = principal::Change {
         name: name.into(),
         kind: ROBOT.into(),
-        version,
+        version: version.into(),
         disabled: to.disabled,
         expires_at: to.lifetime.map(ends).transpose()?,
         networks: networks.transpose()?.map(|all| all.to_string()),
@@ -202,29 +202,12 @@ pub async fn remove_robot(
     registry: &Registry,
     changer: Changer<'_>,
     name: &str,
-    version: Option<i64>,
+    version: impl Into<Meant>,
 ) -> Result<()> {
     let (name, namespace) = check(name)?;
     manages(registry, changer, namespace)?;
-    let (row, _) = get_robot(registry, name).await?;
-    is_meant(&row, version)?;
-    remove(registry, name).await
-}
-
-async fn remove(registry: &Registry, name: &str) -> Result<()> {
-    let now = registry.clock.now_ms();
-    registry.access.take_all(ROBOT, name, now).await?;
-    let (owned, kind) = (name.to_owned(), ROBOT.to_owned());
-    let done = registry
-        .meta
-        .write(credential::RemovePrincipal {
-            name: owned,
-            kind,
-            at: now,
-        })
-        .await?;
-    registry.access.forget(name);
-    if done { Ok(()) } else { Err(unknown(name)) }
+    get_robot(registry, name).await?;
+    super::remove(registry, ROBOT, name, &version.into(), unknown).await
 }
 
 /// The robot of that name with its secrets.

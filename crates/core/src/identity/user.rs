@@ -1,9 +1,9 @@
 //! Local users: a name and a password. `admin` is one of them, and the one that cannot be removed, since the next start would make
 //! it anew.
 
-use wharf_meta::{credential, principal};
+use wharf_meta::{Meant, principal};
 
-use super::{IdentityError, PrincipalRow, Result, change, is_meant};
+use super::{IdentityError, PrincipalRow, Result, change};
 use crate::access::{
     ADMIN, Changer, Password, Permission, Principal, SignIn, Source, check_password,
     check_user_name, split_robot_name,
@@ -90,13 +90,13 @@ pub async fn disable_user(
     changer: Changer<'_>,
     name: &str,
     disabled: bool,
-    version: Option<i64>,
+    version: impl Into<Meant>,
 ) -> Result<()> {
     administers(registry, changer)?;
     let to = principal::Change {
         name: name.into(),
         kind: KIND.into(),
-        version,
+        version: version.into(),
         disabled: Some(disabled),
         expires_at: None,
         networks: None,
@@ -110,7 +110,7 @@ pub async fn remove_user(
     registry: &Registry,
     changer: Changer<'_>,
     name: &str,
-    version: Option<i64>,
+    version: impl Into<Meant>,
 ) -> Result<()> {
     administers(registry, changer)?;
     if name == ADMIN {
@@ -118,21 +118,8 @@ pub async fn remove_user(
             "{ADMIN} cannot be removed, since the next start would make it anew; it can be locked out once there is another administrator"
         )));
     }
-    let found = get_user(registry, name).await?;
-    is_meant(&found, version)?;
-    let now = registry.clock.now_ms();
-    registry.access.take_all(KIND, name, now).await?;
-    let (owned, kind) = (name.to_owned(), KIND.to_owned());
-    let done = registry
-        .meta
-        .write(credential::RemovePrincipal {
-            name: owned,
-            kind,
-            at: now,
-        })
-        .await?;
-    registry.access.forget(name);
-    if done { Ok(()) } else { Err(unknown(name)) }
+    get_user(registry, name).await?;
+    super::remove(registry, KIND, name, &version.into(), unknown).await
 }
 
 /// The local user of that name.

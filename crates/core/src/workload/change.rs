@@ -1,6 +1,7 @@
 //! Making, changing and removing issuers and rules. For administrators of the registry, since a trusted issuer can sign for
 //! anybody whom a rule on its tokens lets in.
 
+use wharf_meta::Meant;
 use wharf_meta::access::workload as rows;
 
 use super::issuer::{IssuerSettings, SettingError};
@@ -42,16 +43,17 @@ impl From<SettingError> for ChangeError {
 }
 
 impl Access {
-    /// Makes an issuer or changes it, if it is of that version; 0: if there is none.
+    /// Makes an issuer or changes it, if it is the version that is meant.
     pub async fn put_issuer(
         &self,
         changer: Changer<'_>,
         name: &str,
         settings: &IssuerSettings,
         bearer: &Bearer,
-        version: Option<i64>,
+        version: impl Into<Meant>,
         at: i64,
     ) -> Result<Change, ChangeError> {
+        let version = version.into();
         let what = || "change whose tokens are trusted".to_owned();
         self.needs(changer, Permission::Admin, "", what)?;
         named(name)?;
@@ -115,7 +117,7 @@ impl Access {
                 name: name.to_owned(),
                 settings: text.clone(),
                 secret: secret.clone(),
-                version,
+                version: version.clone(),
                 by,
             })
         });
@@ -129,13 +131,15 @@ impl Access {
         &self,
         changer: Changer<'_>,
         name: &str,
-        version: Option<i64>,
+        version: impl Into<Meant>,
         at: i64,
     ) -> Result<Change, ChangeError> {
+        let version = version.into();
         let changed = self.change(changer, at, |policy, by| {
             let what = || "change whose tokens are trusted".to_owned();
             changer.needs(policy, Permission::Admin, "", what)?;
             let name = name.to_owned();
+            let version = version.clone();
             Ok(rows::DeleteIssuer { name, version, by })
         });
         let changed = changed
@@ -149,16 +153,17 @@ impl Access {
         })
     }
 
-    /// Makes a rule or changes it, if it is of that version; 0: if there is none.
+    /// Makes a rule or changes it, if it is the version that is meant.
     pub async fn put_rule(
         &self,
         changer: Changer<'_>,
         name: &str,
         issuer: &str,
         settings: &RuleSettings,
-        version: Option<i64>,
+        version: impl Into<Meant>,
         at: i64,
     ) -> Result<Change, ChangeError> {
+        let version = version.into();
         let what = || "change whose tokens are trusted".to_owned();
         self.needs(changer, Permission::Admin, "", what)?;
         named(name)?;
@@ -179,7 +184,7 @@ impl Access {
                 name: name.to_owned(),
                 issuer: issuer.to_owned(),
                 conditions: conditions.clone(),
-                version,
+                version: version.clone(),
                 by,
             })
         });
@@ -199,13 +204,15 @@ impl Access {
         &self,
         changer: Changer<'_>,
         name: &str,
-        version: Option<i64>,
+        version: impl Into<Meant>,
         at: i64,
     ) -> Result<Change, ChangeError> {
+        let version = version.into();
         let changed = self.change(changer, at, |policy, by| {
             let what = || "change whose tokens are trusted".to_owned();
             changer.needs(policy, Permission::Admin, "", what)?;
             let name = name.to_owned();
+            let version = version.clone();
             Ok(rows::DeleteRule { name, version, by })
         });
         changed

@@ -6,9 +6,11 @@ use std::fmt;
 
 use serde_json::{Value, json};
 
+use super::access::{self, By, Changed};
 use super::event::{self, Fact, Kind};
 use super::principal;
 use crate::error::Result;
+use crate::meant::Meant;
 use crate::tx::{Op, ReadOp, Tx};
 use crate::vals;
 use crate::value::Row;
@@ -420,35 +422,50 @@ impl Op for Forget {
     }
 }
 
-/// Removes a principal with all that it was given; gives whether there was one of that kind. Cost: its credentials.
+/// Removes a principal with its credentials and all that it holds, the principal itself last. Refused where nobody would be left.
+/// Again while it gives [`Changed::More`]; what is taken is gone by then. Locks the epoch of rights. Cost: its credentials, and
+/// [`access::STEP`] rows of what it holds.
 #[derive(Clone, Debug)]
 pub struct RemovePrincipal {
     /// Its name.
     pub name: String,
     /// What it must be.
     pub kind: String,
-    /// Milliseconds since 1970.
-    pub at: i64,
+    /// The version that is meant.
+    pub version: Meant,
+    /// Who removes it.
+    pub by: By,
 }
 
 impl Op for RemovePrincipal {
-    type Out = bool;
+    type Out = Changed;
     const FREES: bool = true;
 
-    async fn run<T: Tx>(&self, tx: &mut T) -> Result<bool> {
-        let gone = tx
-            .exec(
-                "DELETE FROM principal WHERE name = $1 AND kind = $2",
-                vals![&self.name, &self.kind],
-            )
-            .await?;
-        if gone == 0 {
-            return Ok(false);
+    async fn run<T: Tx>(&self, tx: &mut T) -> Result<Changed> {
+        let (name, kind) = (&*self.name, &*self.kind);
+        let going = access::binding::Going { name, kind };
+        let epoch = match access::begin(tx, &self.by).await? {
+            Ok(epoch) => epoch,
+            Err(kept) => return Ok(kept),
+        };
+        match principal::locked(tx, name)
+            .await?
+            .filter(|row| row.kind == kind)
+        {
+            None => return Ok(Changed::Unknown),
+            Some(row) if !self.version.fits(Some(row.version())) => return Ok(Changed::Differs),
+            Some(_) => {}
         }
+        match going.take(tx, epoch, &self.by).await? {
+            Changed::Done | Changed::Same => {}
+            other => return Ok(other),
+        }
+        tx.exec("DELETE FROM principal WHERE name = $1", vals![name])
+            .await?;
         let rows = tx
             .query(
                 "DELETE FROM credential WHERE principal = $1 RETURNING id",
-                vals![&self.name],
+                vals![name],
             )
             .await?;
         let mut ids = Vec::with_capacity(rows.len());
@@ -458,12 +475,13 @@ impl Op for RemovePrincipal {
                 .await?;
             ids.push(id);
         }
-        let before = json!({"name": self.name, "kind": self.kind, "credentials": ids});
-        let payload = json!({"what": self.kind, "before": before, "after": null});
-        let namespace = event::namespace_of(&self.kind, &self.name);
-        let fact = principal::fact(Kind::PrincipalRemove, namespace.as_ref(), self.at, payload);
+        let before = json!({"name": name, "kind": kind, "credentials": ids});
+        let payload = json!({"what": kind, "before": before, "after": null});
+        let namespace = event::namespace_of(kind, name);
+        let at = self.by.at;
+        let fact = principal::fact(Kind::PrincipalRemove, namespace.as_ref(), at, payload);
         event::record(tx, fact).await?;
-        Ok(true)
+        Ok(Changed::Done)
     }
 }
 

@@ -7,6 +7,7 @@ use wharf_oci::RepositoryName;
 
 use super::event::{self, Fact, Kind};
 use crate::error::Result;
+use crate::meant::Meant;
 use crate::tx::{Op, ReadOp, Tx};
 use crate::vals;
 use crate::value::Row;
@@ -201,6 +202,18 @@ impl Op for List {
     }
 }
 
+/// The principal of that name, locked.
+pub(super) async fn locked<T: Tx>(tx: &mut T, name: &str) -> Result<Option<PrincipalRow>> {
+    let row = tx
+        .row(
+            "SELECT name, kind, secret_hash, created_at, changed_at, disabled_at, expires_at, networks, created_by FROM \
+             principal WHERE name = $1 FOR UPDATE",
+            vals![name],
+        )
+        .await?;
+    row.map(|mut row| read(&mut row)).transpose()
+}
+
 /// What became of a change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Changed {
@@ -223,8 +236,8 @@ pub struct Change {
     pub name: String,
     /// What it must be.
     pub kind: String,
-    /// The version that the change is meant for; `None`: whatever it is.
-    pub version: Option<i64>,
+    /// The version that the change is meant for.
+    pub version: Meant,
     /// Whether it is locked out from now on.
     pub disabled: Option<bool>,
     /// When it ends, in milliseconds since 1970.
@@ -244,18 +257,10 @@ impl Op for Change {
             Some(true) => super::access::last_of(tx, kind, name).await?,
             _ => None,
         };
-        let row = tx
-            .row(
-                "SELECT name, kind, secret_hash, created_at, changed_at, disabled_at, expires_at, networks, created_by FROM \
-                 principal WHERE name = $1 FOR UPDATE",
-                vals![name],
-            )
-            .await?;
-        let row = row.map(|mut row| read(&mut row)).transpose()?;
-        let Some(row) = row.filter(|row| row.kind == *kind) else {
+        let Some(row) = locked(tx, name).await?.filter(|row| row.kind == *kind) else {
             return Ok(Changed::Unknown);
         };
-        if self.version.is_some_and(|version| version != row.version()) {
+        if !self.version.fits(Some(row.version())) {
             return Ok(Changed::Differs);
         }
         if let Some(path) = last.filter(|_| row.disabled_at.is_none()) {

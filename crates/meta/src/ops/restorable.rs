@@ -137,6 +137,8 @@ impl Op for Page {
 pub struct List {
     /// The repository.
     pub repository: RepositoryName,
+    /// The last one of the page before: when it was deleted, and its digest.
+    pub before: Option<(i64, String)>,
     /// At most so many.
     pub limit: u32,
 }
@@ -147,11 +149,14 @@ impl Op for List {
     const SINGLE: bool = true;
 
     async fn run<T: Tx>(&self, tx: &mut T) -> Result<Self::Out> {
+        let first = (i64::MAX, String::new());
+        let (at, digest) = self.before.as_ref().unwrap_or(&first);
         let rows = tx
             .query(
                 "SELECT d.manifest_id, r.name, d.digest, d.deleted_at, d.actor, d.look_at, d.purging FROM repository r \
-                 JOIN restorable d ON d.repository_id = r.id WHERE r.name = $1 ORDER BY d.deleted_at DESC LIMIT $2",
-                vals![&self.repository, self.limit],
+                 JOIN restorable d ON d.repository_id = r.id WHERE r.name = $1 AND (d.deleted_at, d.digest) < ($2, $3) \
+                 ORDER BY d.deleted_at DESC, d.digest DESC LIMIT $4",
+                vals![&self.repository, *at, digest, self.limit],
             )
             .await?;
         rows.into_iter().map(restorable).collect()

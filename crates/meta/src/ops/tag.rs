@@ -9,6 +9,7 @@ use wharf_oci::{Digest, RepositoryName, Tag};
 use super::event::{self, Fact, Kind};
 use super::repository;
 use crate::error::{Error, Result};
+use crate::meant::Meant;
 use crate::tx::{Counter, Op, ReadOp, Tx};
 use crate::vals;
 use crate::value::{Id, Row};
@@ -205,13 +206,13 @@ impl Op for Delete {
     const FREES: bool = true;
 
     async fn run<T: Tx>(&self, tx: &mut T) -> Result<bool> {
-        Ok(self.remove(tx, None).await? == Deleted::Done)
+        Ok(self.remove(tx, &Meant::Any).await? == Deleted::Done)
     }
 }
 
 impl Delete {
-    /// Removes the tag if it has the version, when one is expected.
-    async fn remove<T: Tx>(&self, tx: &mut T, version: Option<i64>) -> Result<Deleted> {
+    /// Removes the tag if it is the version that is meant.
+    async fn remove<T: Tx>(&self, tx: &mut T, version: &Meant) -> Result<Deleted> {
         let Some(repository) = repository::find(tx, &self.repository).await? else {
             return Ok(Deleted::Unknown);
         };
@@ -225,7 +226,7 @@ impl Delete {
         let Some(current) = change.current(tx, self.tag.as_str()).await? else {
             return Ok(Deleted::Unknown);
         };
-        if version.is_some_and(|version| version != current.version) {
+        if !version.fits(Some(current.version)) {
             return Ok(Deleted::Moved);
         }
         change.remove(tx, self.tag.as_str(), &current).await?;
@@ -249,8 +250,8 @@ pub enum Deleted {
 pub struct DeleteAt {
     /// The tag.
     pub delete: Delete,
-    /// Its version; `None`: whatever it is.
-    pub version: Option<i64>,
+    /// The version that is meant.
+    pub version: Meant,
 }
 
 impl Op for DeleteAt {
@@ -258,7 +259,7 @@ impl Op for DeleteAt {
     const FREES: bool = true;
 
     async fn run<T: Tx>(&self, tx: &mut T) -> Result<Deleted> {
-        self.delete.remove(tx, self.version).await
+        self.delete.remove(tx, &self.version).await
     }
 }
 
@@ -447,6 +448,38 @@ impl Op for MovesBefore {
                  JOIN tag_history h ON h.repository_id = r.id AND h.name = $2 AND h.version < $3 WHERE r.name = $1 \
                  ORDER BY h.version DESC LIMIT $4",
                 vals![&self.repository, &self.tag, self.version, self.limit],
+            )
+            .await?;
+        rows.into_iter().map(moved).collect()
+    }
+}
+
+/// Moves of all tags of a repository before one of them, newest first, for pages. Cost: the rows given, and those of the same
+/// millisecond.
+#[derive(Clone, Debug)]
+pub struct MovesIn {
+    /// The repository.
+    pub repository: RepositoryName,
+    /// The last one of the page before: when it was, of which tag, and the version.
+    pub before: Option<(i64, String, i64)>,
+    /// At most so many.
+    pub limit: u32,
+}
+
+impl ReadOp for MovesIn {}
+impl Op for MovesIn {
+    type Out = Vec<Move>;
+    const SINGLE: bool = true;
+
+    async fn run<T: Tx>(&self, tx: &mut T) -> Result<Self::Out> {
+        let first = (i64::MAX, String::new(), 0);
+        let (at, tag, version) = self.before.as_ref().unwrap_or(&first);
+        let rows = tx
+            .query(
+                "SELECT h.name, h.version, h.from_digest, h.to_digest, h.actor, h.moved_at FROM repository r \
+                 JOIN tag_history h ON h.repository_id = r.id WHERE r.name = $1 AND (h.moved_at, h.name, h.version) < ($2, $3, $4) \
+                 ORDER BY h.moved_at DESC, h.name DESC, h.version DESC LIMIT $5",
+                vals![&self.repository, *at, tag, *version, self.limit],
             )
             .await?;
         rows.into_iter().map(moved).collect()

@@ -4,7 +4,7 @@ use super::{NOW, events};
 use crate::access::binding::{self, Binding};
 use crate::access::group::{self, Member};
 use crate::access::{ADMIN, By, Changed, Epoch, OWNER, namespace, role};
-use crate::{Error, Meta, Op, principal};
+use crate::{Error, Meant, Meta, Op, principal};
 
 fn by(actor: &str) -> By {
     By {
@@ -368,7 +368,7 @@ fn lock_out(name: &str, disabled: bool) -> principal::Change {
     principal::Change {
         name: name.into(),
         kind: "user".into(),
-        version: None,
+        version: Meant::Any,
         disabled: Some(disabled),
         expires_at: None,
         networks: None,
@@ -450,6 +450,71 @@ pub async fn who_is_locked_out_does_not_count(meta: Meta) {
     assert_eq!(write(&meta, lock_out("bob", false)).await, done());
     assert_eq!(write(&meta, lock_out("carol", true)).await, done());
     assert_eq!(write(&meta, lock_out("bob", true)).await, last("team"));
+}
+
+/// Groups lead a robot nowhere beyond its home, so it keeps nothing elsewhere.
+pub async fn a_robot_looks_after_its_home_alone(meta: Meta) {
+    let create = group::Create {
+        name: "keepers".into(),
+        by: by("root"),
+    };
+    write(&meta, create).await;
+    let robot = |name: &str| Member {
+        group: "keepers".into(),
+        kind: "robot".into(),
+        name: name.into(),
+    };
+    for who in [
+        member("keepers", "carol"),
+        robot("team/a+ci"),
+        robot("tea+m"),
+    ] {
+        let add = group::Add {
+            member: who,
+            by: by("root"),
+        };
+        assert_eq!(write(&meta, add).await, Changed::Done);
+    }
+    let remove = |who: Member| group::Remove {
+        member: who,
+        by: by("root"),
+    };
+    let carol = || member("keepers", "carol");
+    // What lies above its home, beside it, and begins with the same letters.
+    for path in ["team", "team/b", "team/ab", "tea/m"] {
+        let held = bound("group", "keepers", OWNER, path);
+        write(&meta, put(held.clone())).await;
+        let counts = path == "tea/m";
+        let kept = Changed::Last(path.into());
+        if !counts {
+            assert_eq!(write(&meta, remove(carol())).await, kept, "{path}");
+            assert_eq!(
+                write(&meta, lock_out("carol", true)).await,
+                principal::Changed::Unknown
+            );
+            // Nor does it keep what another is about to leave.
+            let own = bound("user", "dora", OWNER, path);
+            write(&meta, put(own.clone())).await;
+            assert_eq!(write(&meta, remove(carol())).await, Changed::Done, "{path}");
+            assert_eq!(write(&meta, delete(own.clone())).await, kept, "{path}");
+            let add = group::Add {
+                member: carol(),
+                by: by("root"),
+            };
+            write(&meta, add).await;
+            assert_eq!(write(&meta, delete(own)).await, Changed::Done);
+            let other = bound("user", "eve", OWNER, path);
+            write(&meta, put(other.clone())).await;
+            assert_eq!(write(&meta, delete(held)).await, Changed::Done);
+        }
+    }
+    // Its home and what lies below it are its own.
+    for path in ["team/a", "team/a/b"] {
+        write(&meta, put(bound("group", "keepers", OWNER, path))).await;
+    }
+    assert_eq!(write(&meta, remove(carol())).await, Changed::Done);
+    let last = Changed::Last("team/a".into());
+    assert_eq!(write(&meta, remove(robot("team/a+ci"))).await, last);
 }
 
 /// What ended before a time goes, and nothing else.

@@ -1,11 +1,12 @@
 //! Local users, robots, their secrets, and when those were used.
 
 use super::NOW;
+use crate::access::{By, Changed};
 use crate::credential::{
     Add, Added, ByHash, ById, CreateRobot, CredentialRow, Extend, Forget, Of, RemovePrincipal,
     Revoke, Rotate, Use,
 };
-use crate::{Meta, principal};
+use crate::{Meant, Meta, principal};
 
 fn secret(principal: &str, number: i64) -> CredentialRow {
     CredentialRow {
@@ -27,7 +28,7 @@ fn change(name: &str, kind: &str) -> principal::Change {
     principal::Change {
         name: name.into(),
         kind: kind.into(),
-        version: None,
+        version: Meant::Any,
         disabled: None,
         expires_at: None,
         networks: None,
@@ -126,7 +127,7 @@ pub async fn a_change_is_meant_for_one_version(meta: Meta) {
     };
     let first = get().await;
     let to = |networks: &str| principal::Change {
-        version: Some(first.version()),
+        version: Some(first.version()).into(),
         networks: Some(networks.into()),
         ..change("b+x", "robot")
     };
@@ -223,14 +224,19 @@ pub async fn api_tokens(meta: Meta) {
         .collect();
     assert_eq!(left, ["a.1", "a.3"]);
     let remove = async |kind: &str| {
-        let (name, kind) = ("a".into(), kind.into());
-        meta.write(RemovePrincipal {
+        let by = By {
+            actor: "root".into(),
+            epoch: None,
+            at: NOW,
+        };
+        let (name, kind, version) = ("a".into(), kind.into(), Meant::Any);
+        let op = RemovePrincipal {
             name,
             kind,
-            at: NOW,
-        })
-        .await
-        .unwrap()
+            version,
+            by,
+        };
+        meta.write(op).await.unwrap() == Changed::Done
     };
     assert!(!remove("robot").await);
     assert_eq!(ids(&meta, "a").await.len(), 2);

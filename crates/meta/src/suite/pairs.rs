@@ -20,7 +20,7 @@ use crate::candidate::Collect;
 use crate::credential::{self, CredentialRow};
 use crate::manifest::{Delete, Expect, Get, Put, PutEdges, Ref};
 use crate::upload::{Claim, Create, Take};
-use crate::{Error, Meta, Op, multipart, principal, restorable, tag as tags, upload};
+use crate::{Error, Meant, Meta, Op, multipart, principal, restorable, tag as tags, upload};
 
 /// Something done to a store, with what came of it as text.
 pub type Doing = Pin<Box<dyn Future<Output = String> + Send>>;
@@ -250,6 +250,7 @@ async fn collect(meta: Meta, _: String) -> String {
 async fn end(meta: Meta, label: String) -> String {
     let list = restorable::List {
         repository: repo(&label),
+        before: None,
         limit: 1,
     };
     let Some(deleted) = meta.read(list).await.expect("a list").pop() else {
@@ -411,7 +412,7 @@ pairs! {
         told(meta, principal::Create { name: label, kind: "b".into(), secret_hash: None, at: NOW });
     "give a user a token, remove the user": |meta, label| local_user(&meta, &label).await;
         told(meta, credential::Add { row: secret(&label, 1), local: true, most: 9 });
-        told(meta, credential::RemovePrincipal { name: label, kind: "user".into(), at: NOW });
+        told(meta, remove(&label, "user"));
     "give a user a token, give one of the same name": |meta, label| local_user(&meta, &label).await;
         told(meta, credential::Add { row: secret(&label, 1), local: true, most: 9 });
         told(meta, credential::Add { row: CredentialRow { name: "1".into(), ..secret(&label, 2) }, local: true, most: 9 });
@@ -420,7 +421,13 @@ pairs! {
         told(meta, credential::Rotate { row: secret(&label, 3), until: NOW + 5 });
     "give a robot a new secret, remove it": |meta, label| robot(&meta, &label).await;
         told(meta, credential::Rotate { row: secret(&label, 2), until: NOW + 5 });
-        told(meta, credential::RemovePrincipal { name: label, kind: "robot".into(), at: NOW });
+        told(meta, remove(&label, "robot"));
+    "lock a user out, remove the user": |meta, label| local_user(&meta, &label).await;
+        told(meta, lock_out(&label));
+        told(meta, remove(&label, "user"));
+    "remove a user, remove the same user": |meta, label| local_user(&meta, &label).await;
+        told(meta, remove(&label, "user"));
+        told(meta, remove(&label, "user"));
     "lock a user out, set the password": |meta, label| local_user(&meta, &label).await;
         told(meta, lock_out(&label));
         told(meta, principal::SetSecret { name: label, hash: "new".into(), at: NOW });
@@ -435,13 +442,26 @@ pairs! {
         told(meta, Check { provider: label, subject: "1".into(), at: NOW, found: false, enough: 1 });
     "an account comes, its user goes": |meta, label| told(meta, came(&label, "1")).await;
         told(meta, came(&label, "1"));
-        told(meta, credential::RemovePrincipal { name: label, kind: "user".into(), at: NOW });
+        told(meta, remove(&label, "user"));
     "an account comes, its user is locked out": |meta, label| told(meta, came(&label, "1")).await;
         told(meta, came(&label, "1"));
         told(meta, lock_out(&label));
     "lock a user out, take all that the user holds": |meta, label| local_user(&meta, &label).await;
         told(meta, lock_out(&label));
         told(meta, DeleteOf { kind: "user".into(), name: label, by: By { actor: "root".into(), epoch: None, at: NOW } });
+}
+
+fn remove(label: &str, kind: &str) -> credential::RemovePrincipal {
+    credential::RemovePrincipal {
+        name: label.into(),
+        kind: kind.into(),
+        version: Meant::Any,
+        by: By {
+            actor: "root".into(),
+            epoch: None,
+            at: NOW,
+        },
+    }
 }
 
 fn came(label: &str, subject: &str) -> Arrive {
@@ -460,7 +480,7 @@ fn lock_out(label: &str) -> principal::Change {
     principal::Change {
         name: label.into(),
         kind: "user".into(),
-        version: None,
+        version: Meant::Any,
         disabled: Some(true),
         expires_at: None,
         networks: None,

@@ -4,8 +4,8 @@ use super::{NOW, digest, push, put, repo, tag};
 use crate::Meta;
 use crate::manifest::Put;
 use crate::tag::{
-    Between, Delete, DeleteAt, Deleted, GetStanding, History, List, Move, MovesBefore, Stand,
-    StandBetween, Standing,
+    Between, Delete, DeleteAt, Deleted, GetStanding, History, List, Move, MovesBefore, MovesIn,
+    Stand, StandBetween, Standing,
 };
 
 async fn list(
@@ -150,6 +150,31 @@ pub async fn history(meta: Meta) {
         [("a".into(), 2, 2), ("a".into(), 1, 0)]
     );
     assert!(moves(&meta, Some("none"), 9).await.is_empty());
+    // Those of one moment, too, each on one page.
+    let at = NOW + 9;
+    push(
+        &meta,
+        Put {
+            at,
+            ..put("a", "many", &["p", "q", "r", "a"])
+        },
+    )
+    .await;
+    let (mut seen, mut before) = (Vec::new(), None);
+    loop {
+        let page = MovesIn {
+            repository: repo("a"),
+            before,
+            limit: 2,
+        };
+        let page = meta.scan(page).await.unwrap();
+        let Some(last) = page.last() else { break };
+        before = Some((last.at, last.tag.clone(), last.version));
+        seen.extend(page);
+    }
+    let mut all = moves(&meta, None, 99).await;
+    all.sort_by_key(|one| std::cmp::Reverse((one.at, one.tag.clone(), one.version)));
+    assert_eq!((seen.len(), &seen), (7, &all));
     let elsewhere = History {
         repository: repo("none"),
         tag: None,
@@ -269,14 +294,14 @@ pub async fn standing(meta: Meta) {
     assert_eq!(names(meta.scan(page(Some("t"), 9)).await.unwrap()), ["u"]);
     assert_eq!(meta.scan(page(None, 1)).await.unwrap().unwrap(), [shown]);
 
-    let delete = |version| DeleteAt {
+    let delete = |version: Option<i64>| DeleteAt {
         delete: Delete {
             repository: repo("a"),
             tag: tag("t"),
             actor: "bob".into(),
             at: NOW + 9,
         },
-        version,
+        version: version.into(),
     };
     assert_eq!(meta.write(delete(Some(1))).await.unwrap(), Deleted::Moved);
     assert_eq!(meta.write(delete(Some(2))).await.unwrap(), Deleted::Done);

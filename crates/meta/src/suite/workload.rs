@@ -8,7 +8,7 @@ use crate::access::workload::{
     Version, WORKLOAD,
 };
 use crate::access::{By, Changed, Epoch, STEP};
-use crate::{Error, Meta, Op, event};
+use crate::{Error, Meant, Meta, Op, event};
 
 fn by() -> By {
     By {
@@ -23,7 +23,7 @@ fn issuer(name: &str, settings: &str, version: Option<i64>) -> PutIssuer {
         name: name.into(),
         settings: settings.into(),
         secret: None,
-        version,
+        version: version.into(),
         by: by(),
     }
 }
@@ -33,7 +33,7 @@ fn rule(name: &str, issuer: &str, conditions: &str, version: Option<i64>) -> Put
         name: name.into(),
         issuer: issuer.into(),
         conditions: conditions.into(),
-        version,
+        version: version.into(),
         by: by(),
     }
 }
@@ -42,7 +42,7 @@ fn no_rule(name: &str, version: Option<i64>) -> DeleteRule {
     let name = name.into();
     DeleteRule {
         name,
-        version,
+        version: version.into(),
         by: by(),
     }
 }
@@ -50,7 +50,7 @@ fn no_rule(name: &str, version: Option<i64>) -> DeleteRule {
 fn no_issuer(name: &str) -> DeleteIssuer {
     DeleteIssuer {
         name: name.into(),
-        version: None,
+        version: Meant::Any,
         by: by(),
     }
 }
@@ -225,12 +225,12 @@ pub async fn a_change_is_meant_for_one_version_of_them(meta: Meta) {
     assert_eq!(write(&meta, no_rule("r", Some(1))).await, Changed::Differs);
     assert_eq!(write(&meta, no_rule("r", Some(2))).await, Changed::Done);
     let gone = DeleteIssuer {
-        version: Some(1),
+        version: Some(1).into(),
         ..no_issuer("a")
     };
     assert_eq!(write(&meta, gone).await, Changed::Differs);
     let gone = DeleteIssuer {
-        version: Some(2),
+        version: Some(2).into(),
         ..no_issuer("a")
     };
     assert_eq!(write(&meta, gone).await, Changed::Done);

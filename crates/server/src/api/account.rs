@@ -74,7 +74,7 @@ pub(super) async fn list(
     let accounts = identity::accounts_of(registry, &user).await;
     let accounts = accounts.map_err(refused)?.into_iter().map(Account::from);
     let key = |one: &Account| format!("{} {}", one.provider, one.subject);
-    Ok(Json(wanted.of(accounts.collect(), key)?))
+    Ok(Json(wanted.of("accounts", accounts.collect(), key)?))
 }
 
 /// Which account

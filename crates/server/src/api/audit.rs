@@ -14,7 +14,7 @@ use wharf_oci::RepositoryName;
 
 use super::Shared;
 use super::arguments::{Body, Query};
-use super::page::{Page, Wanted, cursor};
+use super::page::{Page, Wanted, cursor, foreign};
 use super::problem::{Kind, Problem, Refusals};
 use super::time::Time;
 use super::visitor::Visitor;
@@ -161,14 +161,9 @@ fn query(
         Some("oldest") => false,
         Some(_) => return Err(Problem::invalid("order", "write latest or oldest")),
     };
-    let after = match wanted.after()? {
+    let after = match wanted.after("audit")? {
         None => None,
-        Some(key) => Some(position(&key).ok_or_else(|| {
-            Problem::invalid(
-                "after",
-                "this cursor is of another list; take the `next` of this one",
-            )
-        })?),
+        Some(key) => Some(position(&key).ok_or_else(foreign)?),
     };
     for text in [
         &filter.principal,
@@ -197,7 +192,9 @@ fn query(
 async fn found(state: &Shared, asked: &Asked) -> Result<(Vec<Entry>, Option<String>), Problem> {
     let origin = wharf_meta::origin::current().map(|origin| (*origin).clone());
     let page = audit::read(&state.registry, asked, origin.unwrap_or_default()).await?;
-    let next = page.next.map(|(at, seq)| cursor(&format!("{at} {seq}")));
+    let next = page
+        .next
+        .map(|(at, seq)| cursor("audit", &format!("{at} {seq}")));
     Ok((page.entries.into_iter().map(Entry::from).collect(), next))
 }
 

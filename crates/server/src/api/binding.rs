@@ -1,16 +1,17 @@
 //! Bindings: who has which role where.
 
-use std::collections::HashSet;
-
 use axum::Json;
+use axum::response::{IntoResponse as _, Response};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
-use wharf_core::access::{Binding, Conditions, Granting, Permission, SignIn, Subject};
+use wharf_core::access::{
+    self as rights, Binding, Conditions, Granting, Permission, SignIn, Subject,
+};
 
 use super::Shared;
 use super::access::{Changed, place, refused, wrong};
 use super::arguments::{Body, Query};
-use super::explain::caller;
+use super::condition::{self, IfMatch, etag};
 use super::page::{Page, Wanted};
 use super::problem::{Problem, Refusals};
 use super::time::Time;
@@ -78,49 +79,45 @@ pub(super) struct Looked {
 
 /// List bindings
 ///
-/// Needs the right to see settings on the namespace that is named, or everywhere when none is; one's own are always shown.
+/// Needs the right to see settings on the namespace that is named, or everywhere when none is; one's own are always shown. The `ETag` is
+/// of the whole list, all its pages: sent as `If-Match` with a grant or a revocation that the list would show, it is made only while
+/// the list is the same.
 #[utoipa::path(
     get, path = "/api/v1/bindings", operation_id = "list_bindings", tag = "rights", params(Looked, Wanted),
-    responses((status = 200, description = "A page", body = Page<Shown>), Refusals)
+    responses((status = 200, description = "A page, with the list's ETag", body = Page<Shown>), Refusals)
 )]
 pub(super) async fn bindings(
     state: Shared,
     visitor: Visitor,
     Query(Looked { on, who }): Query<Looked>,
     Query(wanted): Query<Wanted>,
-) -> Result<Json<Page<Shown>>, Problem> {
+) -> Result<Response, Problem> {
     let registry = &state.registry;
     if !visitor.is(who.as_deref()) {
         let on = place(on.as_deref().unwrap_or_default())?;
         visitor.may_on(&registry.access, Permission::ReadSettings, on.as_ref())?;
     }
     let limit = wanted.limit()?;
-    let after = wanted.after()?;
-    let policy = registry.access.policy();
-    let mut listed = match &who {
-        Some(who) => match who.parse().map_err(|error| wrong("who")(&error))? {
-            subject @ (Subject::Group(_) | Subject::SignedIn) => {
-                policy.bindings_to(&subject).collect()
-            }
-            _ => policy.bindings_of(&caller(&registry.access, who).await?.0.principal),
-        },
-        None => policy.bindings_on("", true),
+    let after = wanted.after("bindings")?;
+    let who = match &who {
+        Some(who) => {
+            let subject = who.parse().map_err(|error| wrong("who")(&error))?;
+            Some(registry.access.whose(&subject).await?)
+        }
+        None => None,
     };
-    if let Some(on) = on.as_deref().map(|on| on.trim_end_matches('/')) {
-        let near = policy.bindings_on(on, true);
-        let near: HashSet<*const Binding> = near.into_iter().map(std::ptr::from_ref).collect();
-        listed.retain(|one| near.contains(&std::ptr::from_ref(*one)));
-    }
+    let shown = rights::Shown { who, on };
+    let policy = registry.access.policy();
     let now = registry.clock.now_ms();
-    let mut all: Vec<(String, Shown)> = listed
-        .into_iter()
+    let etag = etag(policy.version_of_shown(&shown, now));
+    let mut all: Vec<(String, Shown)> = (policy.shown(&shown).into_iter())
         .map(|one| Shown::new(one, now))
         .map(|one| (one.key(), one))
         .filter(|(key, _)| after.as_ref().is_none_or(|after| key > after))
         .collect();
     all.sort_by(|(one, _), (other, _)| one.cmp(other));
     let items = all.into_iter().map(|(_, one)| one).collect();
-    Ok(Json(Page::cut(items, limit, Shown::key)))
+    Ok((etag, Json(Page::cut("bindings", items, limit, Shown::key))).into_response())
 }
 
 /// A way to sign in, by its word.
@@ -237,14 +234,16 @@ impl From<Granting> for Grant {
 
 /// Grant a role
 ///
-/// Nobody can give what they do not have. Granting what is granted already changes nothing.
+/// Nobody can give what they do not have. Granting what is granted already changes nothing. With `If-Match`, only while a list of
+/// bindings that would show it is the one that was read.
 #[utoipa::path(
-    post, path = "/api/v1/bindings", operation_id = "grant", tag = "rights", request_body = Grant,
+    post, path = "/api/v1/bindings", operation_id = "grant", tag = "rights", params(IfMatch), request_body = Grant,
     responses((status = 200, description = "Done", body = Changed), Refusals)
 )]
 pub(super) async fn grant(
     state: Shared,
     visitor: Visitor,
+    sent: condition::Conditions,
     Body(grant): Body<Grant>,
 ) -> Result<Json<Changed>, Problem> {
     let registry = &state.registry;
@@ -254,7 +253,7 @@ pub(super) async fn grant(
     let now = registry.clock.now_ms();
     let change = registry
         .access
-        .grant(visitor.changer(), &granting, now)
+        .grant_if(visitor.changer(), &granting, &sent.meant(), now)
         .await;
     let change = change.map_err(refused)?;
     tracing::info!(
@@ -283,14 +282,16 @@ pub(super) struct Revoked {
 
 /// Revoke roles
 ///
-/// Gives back the bindings that went. The last administrator and the last owner of a namespace stay.
+/// Gives back the bindings that went. The last administrator and the last owner of a namespace stay. With `If-Match`, only while a
+/// list of bindings that shows them is the one that was read.
 #[utoipa::path(
-    delete, path = "/api/v1/bindings", operation_id = "revoke", tag = "rights", params(Revoked),
+    delete, path = "/api/v1/bindings", operation_id = "revoke", tag = "rights", params(Revoked, IfMatch),
     responses((status = 200, description = "Done", body = Vec<Shown>), Refusals)
 )]
 pub(super) async fn revoke(
     state: Shared,
     visitor: Visitor,
+    sent: condition::Conditions,
     Query(Revoked { who, role, on }): Query<Revoked>,
 ) -> Result<Json<Vec<Shown>>, Problem> {
     let registry = &state.registry;
@@ -298,11 +299,10 @@ pub(super) async fn revoke(
     visitor.may_on(&registry.access, Permission::ManageBindings, place.as_ref())?;
     let subject: Subject = who.parse().map_err(|error| wrong("who")(&error))?;
     let now = registry.clock.now_ms();
-    let gone = registry
-        .access
-        .revoke(visitor.changer(), &subject, role.as_deref(), &on, now)
-        .await
-        .map_err(refused)?;
+    let (changer, meant) = (visitor.changer(), sent.meant());
+    let access = &registry.access;
+    let gone = access.revoke_if(changer, &subject, role.as_deref(), &on, &meant, now);
+    let gone = gone.await.map_err(refused)?;
     tracing::info!(who, role, on, actor = visitor.actor(), "revoked");
     let views = gone.iter().map(|one| Shown::new(one, now));
     Ok(Json(views.collect()))

@@ -1,15 +1,28 @@
 //! `ETag`, `If-None-Match` and `If-Match`: nobody overwrites what somebody else changed meanwhile.
 //!
-//! An entity tag here is the version of a row in quotes. Who sends it along with a change is told when it is no longer that.
+//! An entity tag here is a version in quotes: of a row, or of what a name stands for. Who sends it along with a change is told
+//! when it is no longer that. The condition is looked at in the transaction of the change, so that of two who mean the same
+//! version one is refused.
 
 use std::convert::Infallible;
 
+use axum::Json;
 use axum::extract::FromRequestParts;
-use http::HeaderMap;
+use axum::response::{IntoResponse as _, Response};
 use http::header::{HeaderName, HeaderValue, IF_MATCH, IF_NONE_MATCH};
 use http::request::Parts;
+use http::{HeaderMap, StatusCode};
 
+use serde::Serialize;
+use utoipa::IntoParams;
+use wharf_core::access::Set;
+use wharf_meta::Meant;
+
+use super::access::Changed;
 use super::problem::{Kind, Problem};
+
+/// Tags that one request can name at most.
+const MOST_TAGS: usize = 100;
 
 /// The conditions of a request.
 pub(super) struct Conditions(HeaderMap);
@@ -23,25 +36,26 @@ impl<S: Sync> FromRequestParts<S> for Conditions {
 }
 
 impl Conditions {
-    /// The version that the change is meant for; `None`: whatever it is.
-    pub(super) fn version(&self) -> Result<Option<i64>, Problem> {
-        let mut values = self.0.get_all(IF_MATCH).iter();
-        let Some(value) = values.next() else {
-            return Ok(None);
+    /// The version that the change is meant for (RFC 9110, 13.1.1): `*` is whatever is there, a list is one of several.
+    pub(super) fn meant(&self) -> Meant {
+        let values: Vec<&HeaderValue> = self.0.get_all(IF_MATCH).iter().collect();
+        let lists = values
+            .iter()
+            .map(|value| value.to_str().unwrap_or_default());
+        let tags = || lists.clone().flat_map(|list| list.split(','));
+        if values.is_empty() {
+            return Meant::Any;
+        }
+        if tags().any(|tag| tag.trim() == "*") {
+            return Meant::There;
+        }
+        // Weak tags match nothing here, and neither does what no answer ever had.
+        let version = |tag: &str| {
+            let quoted = tag.trim().strip_prefix('"')?.strip_suffix('"')?;
+            let version: i64 = quoted.parse().ok()?;
+            (version > 0).then_some(version)
         };
-        if value.as_bytes().trim_ascii() == b"*" {
-            return Ok(None);
-        }
-        let text = value.to_str().unwrap_or_default().trim();
-        let quoted = text
-            .strip_prefix('"')
-            .and_then(|rest| rest.strip_suffix('"'));
-        let version = quoted.and_then(|inner| inner.parse().ok());
-        match (version, values.next()) {
-            (Some(version), None) => Ok(Some(version)),
-            // What no answer ever had cannot be what is there.
-            _ => Err(changed()),
-        }
+        Meant::OneOf(tags().filter_map(version).take(MOST_TAGS).collect())
     }
 
     /// Whether the client has this version already.
@@ -54,6 +68,34 @@ impl Conditions {
             tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == wanted
         })
     }
+}
+
+/// The answer with its entity tag, or 304 when the client has it.
+pub(super) fn versioned(version: i64, conditions: &Conditions, what: impl Serialize) -> Response {
+    let etag = etag(version);
+    match conditions.has(version) {
+        true => (StatusCode::NOT_MODIFIED, etag).into_response(),
+        false => (etag, Json(what)).into_response(),
+    }
+}
+
+/// What a change did, with the entity tag of what is there since.
+pub(super) fn done(set: Set) -> Response {
+    let changed = Json(Changed::from(set.change));
+    match set.version {
+        Some(version) => (etag(version), changed).into_response(),
+        None => changed.into_response(),
+    }
+}
+
+/// For which state a change is meant
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Header)]
+#[expect(dead_code, reason = "documents the header that `Conditions` reads")]
+pub(super) struct IfMatch {
+    /// The `ETag` that it was shown with; several with commas, or `*` for whatever is there. Otherwise the answer is 412.
+    #[param(rename = "If-Match")]
+    if_match: Option<String>,
 }
 
 /// The entity tag of a version.
@@ -85,19 +127,23 @@ mod tests {
     }
 
     #[test]
-    fn only_one_version_in_quotes_is_a_condition() {
-        let version = |values: &[&'static str]| conditions(IF_MATCH, values).version().ok();
-        assert_eq!(version(&[]), Some(None));
-        assert_eq!(version(&["*"]), Some(None));
-        assert_eq!(version(&["\"7\""]), Some(Some(7)));
-        for wrong in [
-            &["7"][..],
-            &["W/\"7\""],
-            &["\"7\", \"8\""],
+    fn versions_in_quotes_are_a_condition() {
+        let meant = |values: &[&'static str]| conditions(IF_MATCH, values).meant();
+        assert_eq!(meant(&[]), Meant::Any);
+        assert_eq!(meant(&["*"]), Meant::There);
+        assert_eq!(meant(&[" \"7\" "]), Meant::OneOf(vec![7]));
+        for both in [
+            &["\"7\", \"8\""][..],
             &["\"7\"", "\"8\""],
-            &["\"x\""],
+            &["\"7\",,W/\"9\",\"8\""],
         ] {
-            assert_eq!(version(wrong), None, "{wrong:?}");
+            assert_eq!(meant(both), Meant::OneOf(vec![7, 8]), "{both:?}");
+        }
+        // What no answer ever had is nothing that could be there, and not even that nothing is.
+        for wrong in [
+            "7", "W/\"7\"", "\"x\"", "\"0\"", "\"-7\"", "\"7", "", "\"\"",
+        ] {
+            assert_eq!(meant(&[wrong]), Meant::OneOf(Vec::new()), "{wrong:?}");
         }
     }
 

@@ -7,11 +7,11 @@ use serde::Serialize;
 use utoipa::ToSchema;
 use wharf_core::Registry;
 use wharf_core::access::{Caller, Permission};
-use wharf_core::identity::{self, IdentityError, Made, Owner, PrincipalRow};
+use wharf_core::identity::{self, IdentityError, Made, Owner};
 
 use super::Shared;
 use super::access::refused as rights_refused;
-use super::condition::{self, Conditions};
+use super::condition;
 use super::problem::{Kind, Problem};
 use super::time::Time;
 use super::visitor::Visitor;
@@ -95,19 +95,6 @@ impl From<Made> for NewSecret {
 /// 201 with what was made.
 pub(super) fn created(what: impl Serialize) -> Response {
     (StatusCode::CREATED, Json(what)).into_response()
-}
-
-/// The row with its entity tag, or 304 when the client has it.
-pub(super) fn versioned(
-    row: &PrincipalRow,
-    conditions: &Conditions,
-    what: impl Serialize,
-) -> Response {
-    let etag = condition::etag(row.version());
-    match conditions.has(row.version()) {
-        true => (StatusCode::NOT_MODIFIED, etag).into_response(),
-        false => (etag, Json(what)).into_response(),
-    }
 }
 
 /// Seconds as the rest of the registry counts time.

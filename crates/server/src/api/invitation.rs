@@ -59,12 +59,18 @@ pub(super) async fn list(
 ) -> Result<Json<Page<Invitation>>, Problem> {
     let registry = &state.registry;
     visitor.may(&registry.access, Permission::Admin)?;
-    let (limit, after) = (wanted.limit()?, wanted.after()?.unwrap_or_default());
+    let (limit, after) = (
+        wanted.limit()?,
+        wanted.after("invitations")?.unwrap_or_default(),
+    );
     let all = identity::list_invitations(registry, &after, limit + 1).await;
     let all = all.map_err(refused)?.into_iter().map(Invitation::from);
-    Ok(Json(Page::cut(all.collect(), limit, |one: &Invitation| {
-        one.name.clone()
-    })))
+    Ok(Json(Page::cut(
+        "invitations",
+        all.collect(),
+        limit,
+        |one: &Invitation| one.name.clone(),
+    )))
 }
 
 /// A role that an invited user has from the start

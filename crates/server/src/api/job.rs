@@ -10,7 +10,7 @@ use wharf_meta::{Id, job as rows};
 
 use super::Shared;
 use super::arguments::{Body, Path, Query};
-use super::page::{Page, Wanted};
+use super::page::{Page, Wanted, foreign};
 use super::problem::{Kind, Problem, Refusals};
 use super::time::Time;
 use super::visitor::Visitor;
@@ -102,14 +102,9 @@ pub(super) async fn list(
 ) -> Result<Json<Page<Job>>, Problem> {
     visitor.may(&state.registry.access, Permission::Admin)?;
     let limit = wanted.limit()?;
-    let after = match wanted.after()? {
+    let after = match wanted.after("jobs")? {
         None => None,
-        Some(key) => Some(id(&key).ok_or_else(|| {
-            Problem::invalid(
-                "after",
-                "this cursor is of another list; take the `next` of this one",
-            )
-        })?),
+        Some(key) => Some(id(&key).ok_or_else(foreign)?),
     };
     let look = rows::List {
         after,
@@ -117,7 +112,9 @@ pub(super) async fn list(
     };
     let found = state.registry.meta.scan(look).await?;
     let items = found.into_iter().map(Job::from).collect();
-    Ok(Json(Page::cut(items, limit, |one: &Job| one.id.clone())))
+    Ok(Json(Page::cut("jobs", items, limit, |one: &Job| {
+        one.id.clone()
+    })))
 }
 
 /// A schedule that shall run

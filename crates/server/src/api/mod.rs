@@ -328,16 +328,21 @@ fn resources() -> OpenApiRouter<Arc<State>> {
         .routes(routes!(audit::export))
         .routes(routes!(audit::verify))
         .routes(routes!(group::groups))
-        .routes(routes!(group::make_group, group::remove_group))
+        .routes(routes!(
+            group::group,
+            group::make_group,
+            group::remove_group
+        ))
         .routes(routes!(group::add_member, group::remove_member))
         .routes(routes!(group::add_source, group::remove_source))
         .routes(routes!(namespace::namespaces))
         .routes(routes!(
+            namespace::namespace,
             namespace::set_namespace,
             namespace::remove_namespace
         ))
         .routes(routes!(role::roles))
-        .routes(routes!(role::set_role, role::remove_role))
+        .routes(routes!(role::role, role::set_role, role::remove_role))
         .routes(routes!(user::list, user::create))
         .routes(routes!(user::get, user::change, user::remove))
         .routes(routes!(user::set_password))

@@ -81,15 +81,18 @@ pub(super) async fn list(
     let limit = wanted.limit()?;
     fold(&state.registry).await;
     let look = usage::Within {
-        after: wanted.after()?,
+        after: wanted.after("repositories")?,
         limit: limit + 1,
         within: both(visitor.prefixes(access, Permission::Catalog), within),
     };
     let found = state.registry.meta.scan(look).await?;
     let items = found.into_iter().map(Repository::from).collect();
-    Ok(Json(Page::cut(items, limit, |one: &Repository| {
-        one.name.clone()
-    })))
+    Ok(Json(Page::cut(
+        "repositories",
+        items,
+        limit,
+        |one: &Repository| one.name.clone(),
+    )))
 }
 
 /// What was pushed a moment ago shall show; that it does not is no reason to show nothing.

@@ -5,11 +5,13 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use wharf_core::access::{Permission, TagView};
 use wharf_core::restore::{self, RestoreError, Restored as Back};
+use wharf_meta::tag as tags;
 use wharf_oci::{Digest, Tag};
 
 use super::Shared;
 use super::arguments::{Body, Path, Query};
-use super::condition::{Conditions, changed};
+use super::condition::{Conditions, IfMatch, changed};
+use super::page::{Wanted, cursor, foreign};
 use super::problem::{Kind, Problem, Refusals};
 use super::repository::Named;
 use super::tag::{Move, NamedTag, parse};
@@ -17,9 +19,9 @@ use super::time::Time;
 use super::visitor::Visitor;
 
 /// Entries of each kind that are shown at most.
-const MOST: u32 = 1_000;
-/// Entries of each kind that are shown if no number is asked for.
-const USUAL: u32 = 50;
+const MOST: usize = 1_000;
+/// The name of the list in cursors.
+const HISTORY: &str = "history";
 
 /// What happened in a repository lately
 #[derive(Debug, Serialize, ToSchema)]
@@ -28,6 +30,61 @@ pub(super) struct History {
     moves: Vec<Move>,
     /// Deleted manifests that can be restored, the latest first
     deleted: Vec<DeletedManifest>,
+    /// What to send as `after` for what was before that; absent: nothing was
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<String>,
+}
+
+/// Where a page of a history begins; `None`: there is no more of that kind.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+struct Place {
+    /// Behind which move: when it was, of which tag, and the version.
+    moves: Option<(i64, String, i64)>,
+    /// Behind which deleted manifest: when, and its digest.
+    deleted: Option<(i64, String)>,
+}
+
+impl Place {
+    /// The newest.
+    fn first() -> Self {
+        Self {
+            moves: Some((i64::MAX, String::new(), 0)),
+            deleted: Some((i64::MAX, String::new())),
+        }
+    }
+
+    /// As a cursor's key: tags and digests hold no spaces and no commas.
+    fn key(&self) -> String {
+        let moves = self.moves.as_ref();
+        let moves = moves.map(|(at, tag, version)| format!("{at} {version} {tag}"));
+        let deleted = self.deleted.as_ref();
+        let deleted = deleted.map(|(at, digest)| format!("{at} {digest}"));
+        format!(
+            "{},{}",
+            moves.unwrap_or_default(),
+            deleted.unwrap_or_default()
+        )
+    }
+
+    fn read(key: &str) -> Option<Self> {
+        let (moves, deleted) = key.split_once(',')?;
+        let moves = match moves {
+            "" => None,
+            moves => {
+                let (at, rest) = moves.split_once(' ')?;
+                let (version, tag) = rest.split_once(' ')?;
+                Some((at.parse().ok()?, tag.to_owned(), version.parse().ok()?))
+            }
+        };
+        let deleted = match deleted {
+            "" => None,
+            deleted => {
+                let (at, digest) = deleted.split_once(' ')?;
+                Some((at.parse().ok()?, digest.to_owned()))
+            }
+        };
+        Some(Self { moves, deleted })
+    }
 }
 
 /// A manifest that was deleted and can be restored
@@ -99,50 +156,69 @@ fn refused(error: RestoreError) -> Problem {
     }
 }
 
-/// How much of it
-#[derive(Debug, Deserialize, IntoParams)]
-#[into_params(parameter_in = Query)]
-pub(super) struct Latest {
-    /// At most so many of each kind, 50 if not given, and never more than 1000
-    #[param(minimum = 1, maximum = 1000)]
-    n: Option<u32>,
-}
-
 /// Show what happened in a repository
 ///
-/// The latest moves of its tags, and the manifests that can be restored. Whoever may read some tags only is shown their moves, as far as
-/// they are among the latest 1000 of all.
+/// The moves of its tags, and the manifests that can be restored, the latest first; on each page at most `n` of either kind. Of whoever
+/// may read some tags only it shows their moves; such a page may have none, and a `next` all the same.
 #[utoipa::path(
     get, path = "/api/v1/repositories/{name}/-/history", operation_id = "show_history", tag = "repositories",
-    params(Named, Latest), responses((status = 200, description = "It", body = History), Refusals)
+    params(Named, Wanted), responses((status = 200, description = "A page", body = History), Refusals)
 )]
 pub(super) async fn history(
     state: Shared,
     visitor: Visitor,
     Path(Named { name }): Path<Named>,
-    Query(Latest { n }): Query<Latest>,
+    Query(wanted): Query<Wanted>,
 ) -> Result<Json<History>, Problem> {
-    let repository = visitor.sees(&state.registry.access, &name)?;
-    let limit = n.unwrap_or(USUAL).min(MOST);
-    let view = visitor.tags(&state.registry.access, &repository);
-    // Whoever sees some tags only gets their moves from among the latest ones of all.
-    let among = if view == TagView::All { limit } else { MOST };
-    let mut found = restore::history(&state.registry, &repository, None, among).await?;
-    found.moves.retain(|one| view.shows(&one.tag));
-    found.moves.truncate(limit as usize);
-    found.deleted.truncate(limit as usize);
-    let deleted = found
-        .deleted
-        .into_iter()
-        .map(|(row, until)| DeletedManifest {
-            digest: row.digest.to_string(),
-            deleted_at: Time(row.deleted_at),
-            actor: row.actor,
-            until: Time(until),
-        });
+    let registry = &state.registry;
+    let repository = visitor.sees(&registry.access, &name)?;
+    let limit = wanted.limit()? as usize;
+    let from = match wanted.after(HISTORY)? {
+        None => Place::first(),
+        Some(key) => Place::read(&key).ok_or_else(foreign)?,
+    };
+    let view = visitor.tags(&registry.access, &repository);
+    let mut next = Place::default();
+    let mut moves = Vec::new();
+    if from.moves.is_some() {
+        // Whoever sees some tags only gets theirs from among so many of all.
+        let among = if view == TagView::All { limit } else { MOST };
+        let look = tags::MovesIn {
+            repository: repository.clone(),
+            before: from.moves,
+            limit: among as u32 + 1,
+        };
+        let found = registry.meta.scan(look).await?;
+        let all = found.len();
+        for (looked, one) in found.into_iter().enumerate().take(among) {
+            let place = (one.at, one.tag.clone(), one.version);
+            if view.shows(&one.tag) {
+                moves.push(Move::from(one));
+            }
+            if moves.len() == limit || looked + 1 == among {
+                next.moves = (looked + 1 < all).then_some(place);
+                break;
+            }
+        }
+    }
+    let mut deleted = Vec::new();
+    if from.deleted.is_some() {
+        let (rows, place) =
+            restore::deleted(registry, &repository, from.deleted, limit as u32).await?;
+        next.deleted = place;
+        deleted = rows;
+    }
+    let deleted = deleted.into_iter().map(|(row, until)| DeletedManifest {
+        digest: row.digest.to_string(),
+        deleted_at: Time(row.deleted_at),
+        actor: row.actor,
+        until: Time(until),
+    });
+    let more = next != Place::default();
     Ok(Json(History {
-        moves: found.moves.into_iter().map(Move::from).collect(),
+        moves,
         deleted: deleted.collect(),
+        next: more.then(|| cursor(HISTORY, &next.key())),
     }))
 }
 
@@ -161,7 +237,7 @@ pub(super) struct RestoreTag {
 /// delete, and the one to make tags where the tag is gone, or to move tags where it stands elsewhere.
 #[utoipa::path(
     post, path = "/api/v1/repositories/{name}/-/tags/{tag}/restore", operation_id = "restore_tag", tag = "tags",
-    params(NamedTag, ("If-Match" = Option<String>, Header, description = "The version of its last move, in quotes")),
+    params(NamedTag, IfMatch),
     request_body(content = Option<RestoreTag>), responses((status = 200, description = "Done", body = Restored), Refusals)
 )]
 pub(super) async fn tag(
@@ -174,7 +250,7 @@ pub(super) async fn tag(
     let registry = &state.registry;
     let repository = visitor.sees_and_may(&registry.access, &name, Permission::Delete)?;
     let tag = parse(&tag)?;
-    let from = conditions.version()?;
+    let from = conditions.meant();
     let actor = visitor.actor();
     let mut refusal = None;
     let may = |permission| {
@@ -227,4 +303,30 @@ pub(super) async fn manifest(
     let mut back = back.map_err(refused)?;
     back.tags.retain(|tag| view.shows(tag));
     Ok(Json(back.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::Place;
+
+    proptest! {
+        #[test]
+        fn a_place_comes_back_as_it_went(
+            moves in prop::option::of((any::<i64>(), "[a-zA-Z0-9_.-]{0,9}", any::<i64>())),
+            deleted in prop::option::of((any::<i64>(), "sha256:[0-9a-f]{0,9}|")),
+        ) {
+            let place = Place { moves, deleted };
+            prop_assert_eq!(Place::read(&place.key()), Some(place));
+        }
+
+        #[test]
+        fn no_text_is_taken_for_more_than_it_says(text in any::<String>()) {
+            if let Some(place) = Place::read(&text) {
+                let again = Place::read(&place.key());
+                prop_assert_eq!(again, Some(place));
+            }
+        }
+    }
 }

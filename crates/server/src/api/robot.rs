@@ -14,8 +14,8 @@ use super::Shared;
 use super::access::place;
 use super::arguments::{Body, Path, Query};
 use super::binding::{self, When};
-use super::condition::Conditions;
-use super::identity::{Credential, NewSecret, created, refused, span, versioned};
+use super::condition::{Conditions, IfMatch, versioned};
+use super::identity::{Credential, NewSecret, created, refused, span};
 use super::page::{Page, Wanted};
 use super::problem::{Problem, Refusals};
 use super::time::Time;
@@ -110,13 +110,16 @@ pub(super) async fn list(
     let registry = &state.registry;
     let on = place(namespace.as_deref().unwrap_or_default())?;
     visitor.may_on(&registry.access, Permission::ReadSettings, on.as_ref())?;
-    let (limit, after) = (wanted.limit()?, wanted.after()?.unwrap_or_default());
+    let (limit, after) = (wanted.limit()?, wanted.after("robots")?.unwrap_or_default());
     let on = on.as_ref().map(RepositoryName::as_str);
     let rows = identity::list_robots(registry, on, &after, limit + 1).await;
     let robots = rows.map_err(refused)?.into_iter().map(Robot::from);
-    Ok(Json(Page::cut(robots.collect(), limit, |one: &Robot| {
-        one.name.clone()
-    })))
+    Ok(Json(Page::cut(
+        "robots",
+        robots.collect(),
+        limit,
+        |one: &Robot| one.name.clone(),
+    )))
 }
 
 /// A role that a robot has from the start
@@ -254,7 +257,7 @@ pub(super) async fn get(
         bindings,
         ..Robot::from((row.clone(), secrets))
     };
-    Ok(versioned(&row, &conditions, robot))
+    Ok(versioned(row.version(), &conditions, robot))
 }
 
 /// What of a robot shall be otherwise; what is not given stays
@@ -274,7 +277,7 @@ pub(super) struct ChangeRobot {
 ///
 /// Needs the right to manage robots in its namespace. With `If-Match`, only the version that was read.
 #[utoipa::path(
-    patch, path = "/api/v1/robots/{name}", operation_id = "change_robot", tag = "identities", params(NamedRobot),
+    patch, path = "/api/v1/robots/{name}", operation_id = "change_robot", tag = "identities", params(NamedRobot, IfMatch),
     request_body = ChangeRobot, responses((status = 204, description = "Done"), Refusals)
 )]
 pub(super) async fn change(
@@ -286,7 +289,7 @@ pub(super) async fn change(
 ) -> Result<StatusCode, Problem> {
     let registry = &state.registry;
     manages(&visitor, registry, &name)?;
-    let version = conditions.version()?;
+    let version = conditions.meant();
     let to = RobotChange {
         disabled: body.disabled,
         lifetime: span("lifetime", body.lifetime)?,
@@ -302,7 +305,7 @@ pub(super) async fn change(
 ///
 /// Needs the right to manage robots in its namespace. With `If-Match`, only the version that was read.
 #[utoipa::path(
-    delete, path = "/api/v1/robots/{name}", operation_id = "remove_robot", tag = "identities", params(NamedRobot),
+    delete, path = "/api/v1/robots/{name}", operation_id = "remove_robot", tag = "identities", params(NamedRobot, IfMatch),
     responses((status = 204, description = "Done"), Refusals)
 )]
 pub(super) async fn remove(
@@ -313,7 +316,7 @@ pub(super) async fn remove(
 ) -> Result<StatusCode, Problem> {
     let registry = &state.registry;
     manages(&visitor, registry, &name)?;
-    let version = conditions.version()?;
+    let version = conditions.meant();
     let done = identity::remove_robot(registry, visitor.changer(), &name, version).await;
     done.map_err(refused)?;
     tracing::info!(robot = name, actor = visitor.actor(), "a robot was removed");

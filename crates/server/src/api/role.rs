@@ -1,13 +1,15 @@
 //! Roles: names for sets of permissions.
 
 use axum::Json;
+use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
-use wharf_core::access::{self as rights, Permission, Permissions};
+use wharf_core::access::{self as rights, ChangeError, Permission, Permissions, role_version};
 
 use super::Shared;
 use super::access::{Changed, refused, wrong};
 use super::arguments::{Body, Path, Query};
+use super::condition::{Conditions, IfMatch, done, versioned};
 use super::page::{Page, Wanted};
 use super::problem::{Problem, Refusals};
 use super::visitor::Visitor;
@@ -47,9 +49,9 @@ pub(super) async fn roles(
         permissions: permissions.iter().map(|one| one.to_string()).collect(),
         built_in,
     });
-    Ok(Json(
-        wanted.of(all.collect(), |one: &Role| one.name.clone())?,
-    ))
+    Ok(Json(wanted.of("roles", all.collect(), |one: &Role| {
+        one.name.clone()
+    })?))
 }
 
 /// Which role
@@ -59,6 +61,40 @@ pub(super) struct NamedRole {
     /// Its name
     #[param(example = "signer")]
     role: String,
+}
+
+/// Show a role
+///
+/// With an `ETag`, to be sent as `If-Match` with a change.
+#[utoipa::path(
+    get, path = "/api/v1/roles/{role}", operation_id = "show_role", tag = "rights", params(NamedRole),
+    responses((status = 200, description = "The role, with an ETag", body = Role), Refusals)
+)]
+pub(super) async fn role(
+    state: Shared,
+    visitor: Visitor,
+    conditions: Conditions,
+    Path(NamedRole { role: name }): Path<NamedRole>,
+) -> Result<Response, Problem> {
+    let access = &state.registry.access;
+    visitor.is_somebody(access)?;
+    let built_in = (rights::Role::ALL.into_iter().skip(1)).find(|role| role.as_str() == name);
+    let permissions = match built_in {
+        Some(role) => Some(role.permissions()),
+        None => access.policy().custom_role(&name),
+    };
+    let permissions = permissions.ok_or_else(|| {
+        refused(ChangeError::Unknown(format!(
+            "there is no role {name}; `wharf role list` shows all"
+        )))
+    })?;
+    let version = role_version(&name, permissions);
+    let role = Role {
+        permissions: permissions.iter().map(|one| one.to_string()).collect(),
+        built_in: built_in.is_some(),
+        name,
+    };
+    Ok(versioned(version, &conditions, role))
 }
 
 /// What a role shall be made of
@@ -71,48 +107,52 @@ pub(super) struct SetRole {
 
 /// Make a role, or change it
 ///
-/// For administrators. Who has the role has what it is made of from the next request on.
+/// For administrators. Who has the role has what it is made of from the next request on. With `If-Match`, only the role that was
+/// read.
 #[utoipa::path(
-    put, path = "/api/v1/roles/{role}", operation_id = "set_role", tag = "rights", params(NamedRole),
-    request_body = SetRole, responses((status = 200, description = "Done", body = Changed), Refusals)
+    put, path = "/api/v1/roles/{role}", operation_id = "set_role", tag = "rights", params(NamedRole, IfMatch),
+    request_body = SetRole, responses((status = 200, description = "Done, with the role's ETag", body = Changed), Refusals)
 )]
 pub(super) async fn set_role(
     state: Shared,
     visitor: Visitor,
+    conditions: Conditions,
     Path(NamedRole { role }): Path<NamedRole>,
     Body(SetRole { permissions }): Body<SetRole>,
-) -> Result<Json<Changed>, Problem> {
+) -> Result<Response, Problem> {
     let parsed = permissions.iter().map(|word| word.parse::<Permission>());
     let parsed: Result<_, _> = parsed.collect();
     let permissions = parsed.map_err(|error| wrong("permissions")(&error))?;
-    change_role(&state, &visitor, &role, Some(permissions)).await
+    change_role(&state, &visitor, &conditions, &role, Some(permissions)).await
 }
 
 /// Remove a role that nobody has
 ///
-/// For administrators.
+/// For administrators. With `If-Match`, only the role that was read.
 #[utoipa::path(
-    delete, path = "/api/v1/roles/{role}", operation_id = "remove_role", tag = "rights", params(NamedRole),
+    delete, path = "/api/v1/roles/{role}", operation_id = "remove_role", tag = "rights", params(NamedRole, IfMatch),
     responses((status = 200, description = "Done", body = Changed), Refusals)
 )]
 pub(super) async fn remove_role(
     state: Shared,
     visitor: Visitor,
+    conditions: Conditions,
     Path(NamedRole { role }): Path<NamedRole>,
-) -> Result<Json<Changed>, Problem> {
-    change_role(&state, &visitor, &role, None).await
+) -> Result<Response, Problem> {
+    change_role(&state, &visitor, &conditions, &role, None).await
 }
 
 async fn change_role(
     state: &Shared,
     visitor: &Visitor,
+    conditions: &Conditions,
     role: &str,
     permissions: Option<Permissions>,
-) -> Result<Json<Changed>, Problem> {
+) -> Result<Response, Problem> {
     let registry = &state.registry;
     visitor.may(&registry.access, Permission::Admin)?;
     let now = registry.clock.now_ms();
-    let access = &registry.access;
-    let change = access.set_role(visitor.changer(), role, permissions, now);
-    Ok(Json(change.await.map_err(refused)?.into()))
+    let (access, meant) = (&registry.access, conditions.meant());
+    let set = access.set_role_if(visitor.changer(), role, permissions, &meant, now);
+    Ok(done(set.await.map_err(refused)?))
 }

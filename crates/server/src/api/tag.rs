@@ -1,7 +1,7 @@
 //! Tags: where they stand, where they stood, and away with them.
 
 use axum::Json;
-use axum::response::{IntoResponse as _, Response};
+use axum::response::Response;
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -12,8 +12,8 @@ use wharf_oci::{RepositoryName, Tag};
 
 use super::Shared;
 use super::arguments::{Path, Query};
-use super::condition::{Conditions, changed, etag};
-use super::page::{Page, Wanted, cursor};
+use super::condition::{Conditions, IfMatch, changed, versioned};
+use super::page::{Page, Wanted, cursor, foreign};
 use super::problem::{Kind, Problem, Refusals};
 use super::repository::Named;
 use super::time::Time;
@@ -145,7 +145,7 @@ pub(super) async fn list(
     Query(wanted): Query<Wanted>,
 ) -> Result<Json<Page<Shown>>, Problem> {
     let repository = visitor.sees(&state.registry.access, &name)?;
-    let (limit, after) = (wanted.limit()?, wanted.after()?);
+    let (limit, after) = (wanted.limit()?, wanted.after("tags")?);
     let registry = &state.registry;
     let view = visitor.tags(&registry.access, &repository);
     let (found, next) = tag::stand(registry, &repository, &view, after.as_deref(), limit)
@@ -155,7 +155,10 @@ pub(super) async fn list(
             other => other.into(),
         })?;
     let items = found.into_iter().map(Shown::from).collect();
-    Ok(Json(Page::new(items, next.as_deref().map(cursor))))
+    Ok(Json(Page::new(
+        items,
+        next.as_deref().map(|next| cursor("tags", next)),
+    )))
 }
 
 /// Show where a tag stands
@@ -182,11 +185,8 @@ pub(super) async fn get(
     let found = tag::show(&state.registry, &repository, &tag)
         .await
         .map_err(|error| refused(error, &repository, &tag))?;
-    let etag = etag(found.version);
-    Ok(match conditions.has(found.version) {
-        true => (StatusCode::NOT_MODIFIED, etag).into_response(),
-        false => (etag, Json(Shown::from(found))).into_response(),
-    })
+    let version = found.version;
+    Ok(versioned(version, &conditions, Shown::from(found)))
 }
 
 /// Delete a tag
@@ -195,7 +195,7 @@ pub(super) async fn get(
 /// delete. A deleted tag can be restored.
 #[utoipa::path(
     delete, path = "/api/v1/repositories/{name}/-/tags/{tag}", operation_id = "delete_tag", tag = "tags",
-    params(NamedTag, ("If-Match" = Option<String>, Header, description = "The `ETag` that the tag was shown with")),
+    params(NamedTag, IfMatch),
     responses((status = 204, description = "Done"), Refusals)
 )]
 pub(super) async fn delete(
@@ -208,7 +208,7 @@ pub(super) async fn delete(
     let tag = parse(&tag)?;
     let may = visitor.sees_and_may_tag(&registry.access, &name, Permission::Delete, &tag);
     let repository = may?;
-    let version = conditions.version()?;
+    let version = conditions.meant();
     tag::delete_at(registry, &repository, &tag, version, visitor.actor())
         .await
         .map_err(|error| refused(error, &repository, &tag))?;
@@ -237,13 +237,8 @@ pub(super) async fn history(
     {
         return Err(no_history(&repository, &tag));
     }
-    let after = wanted.after()?.map(|key| key.parse());
-    let before = after.transpose().map_err(|_| {
-        Problem::invalid(
-            "after",
-            "this cursor is of another list; take the `next` of this one",
-        )
-    })?;
+    let after = wanted.after("moves")?.map(|key| key.parse());
+    let before = after.transpose().map_err(|_| foreign())?;
     let look = rows::MovesBefore {
         repository: repository.clone(),
         tag: tag.clone(),
@@ -255,7 +250,7 @@ pub(super) async fn history(
         return Err(no_history(&repository, &tag));
     }
     let items = found.into_iter().map(Move::from).collect();
-    Ok(Json(Page::cut(items, limit, |one: &Move| {
+    Ok(Json(Page::cut("moves", items, limit, |one: &Move| {
         one.version.to_string()
     })))
 }

@@ -12,8 +12,8 @@ use wharf_core::identity::{self, NewToken, PrincipalRow};
 
 use super::Shared;
 use super::arguments::{Body, Path, Query};
-use super::condition::Conditions;
-use super::identity::{Credential, NewSecret, created, refused, span, versioned};
+use super::condition::{Conditions, IfMatch, versioned};
+use super::identity::{Credential, NewSecret, created, refused, span};
 use super::page::{Page, Wanted};
 use super::problem::{Problem, Refusals};
 use super::time::Time;
@@ -66,7 +66,7 @@ pub(super) async fn list(
 ) -> Result<Json<Page<User>>, Problem> {
     let registry = &state.registry;
     visitor.may(&registry.access, Permission::Admin)?;
-    let (limit, after) = (wanted.limit()?, wanted.after()?.unwrap_or_default());
+    let (limit, after) = (wanted.limit()?, wanted.after("users")?.unwrap_or_default());
     let rows = identity::list_users(registry, &after, limit + 1).await;
     let rows = rows.map_err(refused)?;
     let mut providers = match (rows.first(), rows.last()) {
@@ -78,7 +78,9 @@ pub(super) async fn list(
     };
     let user = |row: &PrincipalRow| User::new(row, providers.remove(&row.name).unwrap_or_default());
     let users = rows.iter().map(user).collect();
-    Ok(Json(Page::cut(users, limit, |one: &User| one.name.clone())))
+    Ok(Json(Page::cut("users", users, limit, |one: &User| {
+        one.name.clone()
+    })))
 }
 
 /// A user to be made
@@ -165,7 +167,11 @@ pub(super) async fn get(
         .map_err(refused)?
         .remove(&user)
         .unwrap_or_default();
-    Ok(versioned(&row, &conditions, User::new(&row, providers)))
+    Ok(versioned(
+        row.version(),
+        &conditions,
+        User::new(&row, providers),
+    ))
 }
 
 /// What of a user shall be otherwise
@@ -181,7 +187,7 @@ pub(super) struct ChangeUser {
 /// For administrators. The last administrator and the last owner of a namespace stay. With `If-Match`, only the version that was
 /// read.
 #[utoipa::path(
-    patch, path = "/api/v1/users/{user}", operation_id = "change_user", tag = "identities", params(NamedUser),
+    patch, path = "/api/v1/users/{user}", operation_id = "change_user", tag = "identities", params(NamedUser, IfMatch),
     request_body = ChangeUser, responses((status = 204, description = "Done"), Refusals)
 )]
 pub(super) async fn change(
@@ -193,7 +199,7 @@ pub(super) async fn change(
 ) -> Result<StatusCode, Problem> {
     let registry = &state.registry;
     visitor.may(&registry.access, Permission::Admin)?;
-    let version = conditions.version()?;
+    let version = conditions.meant();
     let changer = visitor.changer();
     let done = identity::disable_user(registry, changer, &user, disabled, version).await;
     done.map_err(refused)?;
@@ -210,7 +216,7 @@ pub(super) async fn change(
 ///
 /// For administrators. With `If-Match`, only the version that was read.
 #[utoipa::path(
-    delete, path = "/api/v1/users/{user}", operation_id = "remove_user", tag = "identities", params(NamedUser),
+    delete, path = "/api/v1/users/{user}", operation_id = "remove_user", tag = "identities", params(NamedUser, IfMatch),
     responses((status = 204, description = "Done"), Refusals)
 )]
 pub(super) async fn remove(
@@ -221,7 +227,7 @@ pub(super) async fn remove(
 ) -> Result<StatusCode, Problem> {
     let registry = &state.registry;
     visitor.may(&registry.access, Permission::Admin)?;
-    let version = conditions.version()?;
+    let version = conditions.meant();
     let done = identity::remove_user(registry, visitor.changer(), &user, version).await;
     done.map_err(refused)?;
     tracing::info!(user, actor = visitor.actor(), "a user was removed");
@@ -281,7 +287,7 @@ pub(super) async fn tokens(
     // A moment and an id make a key that sorts as the list does.
     let tokens = tokens.map_err(refused)?.into_iter();
     let keyed = tokens.map(|one| (format!("{:020}.{}", one.created_at, one.id), one));
-    let page = wanted.of(keyed.collect(), |(key, _)| key.clone())?;
+    let page = wanted.of("tokens", keyed.collect(), |(key, _)| key.clone())?;
     Ok(Json(page.map(|(_, one)| Credential::from(one))))
 }
 

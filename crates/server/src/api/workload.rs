@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::response::{IntoResponse as _, Response};
-use http::StatusCode;
+use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use wharf_core::access::{ChangeError, Password, Permission, Subject};
@@ -14,7 +13,7 @@ use super::Shared;
 use super::access::{Changed, refused, wrong};
 use super::arguments::{Body, Path, Query};
 use super::binding;
-use super::condition::{self, Conditions};
+use super::condition::{Conditions, IfMatch, versioned};
 use super::page::{Page, Wanted};
 use super::problem::{Problem, Refusals};
 use super::time::Time;
@@ -257,9 +256,11 @@ pub(super) async fn issuers(
     visitor.may(access, Permission::Admin)?;
     let trust = access.workloads().trust();
     let all = trust.issuers.values().map(Issuer::from);
-    Ok(Json(
-        wanted.of(all.collect(), |one: &Issuer| one.name.clone())?,
-    ))
+    Ok(Json(wanted.of(
+        "issuers",
+        all.collect(),
+        |one: &Issuer| one.name.clone(),
+    )?))
 }
 
 /// Which issuer
@@ -298,7 +299,7 @@ pub(super) async fn issuer(
 /// the tokens of this registry that its tokens were exchanged for.
 #[utoipa::path(
     put, path = "/api/v1/workload/issuers/{issuer}", operation_id = "set_workload_issuer", tag = "workloads",
-    params(NamedIssuer), request_body = SetIssuer, responses((status = 200, description = "Done", body = Changed), Refusals)
+    params(NamedIssuer, IfMatch), request_body = SetIssuer, responses((status = 200, description = "Done", body = Changed), Refusals)
 )]
 pub(super) async fn set_issuer(
     state: Shared,
@@ -310,7 +311,7 @@ pub(super) async fn set_issuer(
     let registry = &state.registry;
     let access = &registry.access;
     visitor.may(access, Permission::Admin)?;
-    let version = conditions.version()?;
+    let version = conditions.meant();
     let (settings, bearer) = body.read(access.service())?;
     let now = registry.clock.now_ms();
     let done = access.put_issuer(visitor.changer(), &issuer, &settings, &bearer, version, now);
@@ -322,7 +323,7 @@ pub(super) async fn set_issuer(
 /// For administrators. Its rules go first. With `If-Match`, only the version that was read.
 #[utoipa::path(
     delete, path = "/api/v1/workload/issuers/{issuer}", operation_id = "remove_workload_issuer", tag = "workloads",
-    params(NamedIssuer), responses((status = 200, description = "Done", body = Changed), Refusals)
+    params(NamedIssuer, IfMatch), responses((status = 200, description = "Done", body = Changed), Refusals)
 )]
 pub(super) async fn remove_issuer(
     state: Shared,
@@ -332,7 +333,7 @@ pub(super) async fn remove_issuer(
 ) -> Result<Json<Changed>, Problem> {
     let registry = &state.registry;
     visitor.may(&registry.access, Permission::Admin)?;
-    let version = conditions.version()?;
+    let version = conditions.meant();
     let now = registry.clock.now_ms();
     let done = registry
         .access
@@ -437,9 +438,9 @@ pub(super) async fn rules(
     }
     let all = trust.rules.values();
     let all = all.map(|rule| Rule::new(rule, granted.remove(&*rule.name).unwrap_or_default()));
-    Ok(Json(
-        wanted.of(all.collect(), |one: &Rule| one.name.clone())?,
-    ))
+    Ok(Json(wanted.of("rules", all.collect(), |one: &Rule| {
+        one.name.clone()
+    })?))
 }
 
 /// Which rule
@@ -500,7 +501,7 @@ pub(super) struct SetRule {
 /// the groups that it is in. Rules on tokens of GitHub and GitLab ask for an id that is never given again, and match nothing of pull
 /// and merge requests unless they name the event. With `If-Match`, only the version that was read.
 #[utoipa::path(
-    put, path = "/api/v1/workload/rules/{rule}", operation_id = "set_workload_rule", tag = "workloads", params(NamedRule),
+    put, path = "/api/v1/workload/rules/{rule}", operation_id = "set_workload_rule", tag = "workloads", params(NamedRule, IfMatch),
     request_body = SetRule, responses((status = 200, description = "Done", body = Changed), Refusals)
 )]
 pub(super) async fn set_rule(
@@ -512,7 +513,7 @@ pub(super) async fn set_rule(
 ) -> Result<Json<Changed>, Problem> {
     let registry = &state.registry;
     visitor.may(&registry.access, Permission::Admin)?;
-    let version = conditions.version()?;
+    let version = conditions.meant();
     let settings = body.conditions.into_iter().map(Condition::read);
     let settings = RuleSettings {
         conditions: settings.collect::<Result<_, Problem>>()?,
@@ -535,7 +536,7 @@ pub(super) async fn set_rule(
 /// For administrators. Whoever came in by it is out from the next request on. With `If-Match`, only the version that was read.
 #[utoipa::path(
     delete, path = "/api/v1/workload/rules/{rule}", operation_id = "remove_workload_rule", tag = "workloads",
-    params(NamedRule), responses((status = 200, description = "Done", body = Changed), Refusals)
+    params(NamedRule, IfMatch), responses((status = 200, description = "Done", body = Changed), Refusals)
 )]
 pub(super) async fn remove_rule(
     state: Shared,
@@ -545,7 +546,7 @@ pub(super) async fn remove_rule(
 ) -> Result<Json<Changed>, Problem> {
     let registry = &state.registry;
     visitor.may(&registry.access, Permission::Admin)?;
-    let version = conditions.version()?;
+    let version = conditions.meant();
     let now = registry.clock.now_ms();
     let done = registry
         .access
@@ -655,13 +656,4 @@ pub(super) async fn test(
 
 fn absent(what: &str, name: &str) -> Problem {
     refused(ChangeError::Unknown(format!("there is no {what} {name}")))
-}
-
-/// With its entity tag, or 304 when the client has it.
-fn versioned(version: i64, conditions: &Conditions, what: impl Serialize) -> Response {
-    let etag = condition::etag(version);
-    match conditions.has(version) {
-        true => (StatusCode::NOT_MODIFIED, etag).into_response(),
-        false => (etag, Json(what)).into_response(),
-    }
 }

@@ -14,6 +14,8 @@ use crate::admin::{Deleted, HistoryView, MoveView, SizeView, UpkeepReply};
 
 /// So many entries a listing has at most.
 const LISTED: usize = 100_000;
+/// So many entries a page of a listing has at most.
+const PAGE: u32 = 1_000;
 
 fn repository_path(repository: &str) -> String {
     format!("/api/v1/repositories/{}", encode_path(repository))
@@ -139,9 +141,30 @@ pub(super) fn history(
             (client.list(&path, limit as usize)?, Vec::new())
         }
         None => {
-            let path = format!("{}/-/history?n={limit}", repository_path(repository));
-            let found = client.get(&path)?;
-            (list(&found["moves"]), list(&found["deleted"]))
+            let path = format!(
+                "{}/-/history?n={}",
+                repository_path(repository),
+                limit.clamp(1, PAGE)
+            );
+            let (mut moves, mut deleted) = (Vec::new(), Vec::new());
+            let mut after = String::new();
+            let limit = limit as usize;
+            loop {
+                let page = client.get(&format!("{path}{after}"))?;
+                moves.extend(list(&page["moves"]));
+                deleted.extend(list(&page["deleted"]));
+                // Of the one kind there may be few, and many pages of the other.
+                let some = !list(&page["deleted"]).is_empty();
+                match page["next"].as_str() {
+                    Some(next) if moves.len() < limit || some && deleted.len() < limit => {
+                        after = format!("&after={}", encode_query(next));
+                    }
+                    _ => break,
+                }
+            }
+            moves.truncate(limit);
+            deleted.truncate(limit);
+            (moves, deleted)
         }
     };
     let place = |value: &Value| value.as_str().map(str::to_owned);

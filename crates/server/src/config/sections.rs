@@ -216,7 +216,8 @@ section! {
     pub struct RateOverride {
         /// Prefix of repository names on `/` borders. Unset: wherever, `/api/v1` too.
         on: Option<String> = None => live;
-        /// For whoever has at least the rights of this role there. Unset: for everybody.
+        /// For whoever has at least the rights of this built-in role there, by whatever role: one that was made with `wharf role set`
+        /// counts by what it is made of, and has no name here, since it can change or go while this stays. Unset: for everybody.
         role: Option<Role> = None => live;
         /// As in `[rate_limits]`. With `on` for whoever has the role there, or without `role` may pull there: a token can be for many
         /// repositories.

@@ -52,11 +52,14 @@ impl Answer {
 }
 
 /// Users of the htpasswd file, each with a grant on `team`, and a password that is the name twice.
-const USERS: [(&str, Role); 4] = [
+const USERS: [(&str, Role); 7] = [
     ("stranger", Role::None),
     ("reader", Role::Reader),
+    ("publisher", Role::Publisher),
     ("writer", Role::Writer),
     ("maintainer", Role::Maintainer),
+    ("owner", Role::Owner),
+    ("auditor", Role::Auditor),
 ];
 
 impl House {
@@ -86,12 +89,12 @@ impl House {
             content: ContentRules::default(),
             rules: wharf_core::gc::Rules::default(),
             upkeep: None,
-            directories: Vec::new(),
             external_url: None,
             basic_challenge: false,
             redirect: crate::v2::RedirectRule::default(),
             clock: clock.clone(),
             metrics: Arc::new(Metrics::new(false)),
+            directories: Vec::new(),
         };
         change(&mut options);
         let data = Data::open(&DataOptions::new(folder.path().join("data")), |_| {})
@@ -185,6 +188,9 @@ fn bcrypt_of(password: &str) -> String {
         "readerreader" => "$2y$04$BL7PVdmqLxmTsnAwtg0dteROhxxN4rU476Z351kOv.evzZ/nYPrby",
         "writerwriter" => "$2y$04$/mcskDpb/hNguxgttHhC7.QUyfUheeQWgRYZDMLIk0jyGc4Gbxgiu",
         "maintainermaintainer" => "$2y$04$G8KGxdXTogHqIFKzF7gtGeK0UvjzNCHvGnn0U7z/WRZyCkTrcBdlW",
+        "publisherpublisher" => "$2y$04$WharfTestsSaltForTesteloo/74pqA7nyAGrvIoJNH/wWofsDko2",
+        "ownerowner" => "$2y$04$WharfTestsSaltForTestelNJkOhekKS7YRCKTbGHsjp9I2/KZ7Om",
+        "auditorauditor" => "$2y$04$WharfTestsSaltForTeste0Ho5G0Aa9zQBhyCjpmKlcGpVQqUg3Y.",
         _ => panic!("no hash for {password}"),
     }
     .into()
@@ -197,7 +203,7 @@ fn basic(user: &str) -> String {
     }
 }
 
-/// Every endpoint × anonymous, stranger, reader, writer, maintainer, admin, as passwords, as wide and as narrow tokens.
+/// Every endpoint × anonymous, stranger, reader, publisher, writer, maintainer, owner, auditor, admin, as passwords, as wide and as narrow tokens.
 ///
 /// Spec: AUTH-7, AUTH-8, SCOPE-3.
 #[tokio::test]
@@ -221,16 +227,16 @@ async fn every_endpoint_for_every_caller() {
             for method in route.methods() {
                 // What each endpoint needs, told apart from the code that knows it.
                 let needs = match (example.label, method.as_str()) {
-                    ("/v2/_catalog", _) => Some(Role::Reader),
-                    ("/metrics", _) => Some(Role::Admin),
+                    ("/v2/_catalog", _) => Some(Permission::Catalog),
+                    ("/metrics", _) => Some(Permission::Admin),
                     (label, "GET" | "HEAD") if !label.contains("/uploads/") => {
-                        label.contains("{name}").then_some(Role::Reader)
+                        label.contains("{name}").then_some(Permission::Pull)
                     }
                     (label, "DELETE") if !label.contains("/uploads/") => {
                         assert!(label.contains("{name}"));
-                        Some(Role::Maintainer)
+                        Some(Permission::Delete)
                     }
-                    (label, _) => label.contains("{name}").then_some(Role::Writer),
+                    (label, _) => label.contains("{name}").then_some(Permission::Push),
                 };
                 let ping = matches!(example.label, "/v2/" | "/v2/_oci/ext/discover");
                 let alone = if user.is_empty() {
@@ -243,16 +249,14 @@ async fn every_endpoint_for_every_caller() {
                     let refused = match (needs, ping) {
                         (_, true) => (kind == "none").then_some(401),
                         (None, _) => None,
-                        (Some(needs), _) => match (
-                            needs.permissions().within(role.permissions()),
-                            user.is_empty(),
-                            kind,
-                        ) {
-                            (true, _, "narrow") => Some(401),
-                            (true, ..) => None,
-                            (false, true, _) => Some(401),
-                            (false, false, _) => Some(403),
-                        },
+                        (Some(needs), _) => {
+                            match (role.permissions().contains(needs), user.is_empty(), kind) {
+                                (true, _, "narrow") => Some(401),
+                                (true, ..) => None,
+                                (false, true, _) => Some(401),
+                                (false, false, _) => Some(403),
+                            }
+                        }
                     };
                     let row = format!(
                         "{method} {} as {user:?} by {kind}: {}",

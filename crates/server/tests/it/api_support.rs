@@ -4,7 +4,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use serde_json::{Value, json};
 use wharf_core::access::{Changer, Conditions, Granting, Subject};
-use wharf_core::identity::{NewToken, create_token, revoke_token};
+use wharf_core::identity::{
+    NewRobot, NewToken, RobotBinding, RobotChange, change_robot, create_robot, create_token,
+    revoke_token,
+};
 use wharf_core::workload::{Bearer, Condition, IssuerSettings, KeySource, Kind, RuleSettings};
 use wharf_testkit::client::Response;
 use wharf_testkit::{Client, TestOptions, TestServer, TokenKey};
@@ -105,6 +108,51 @@ async fn machines(server: &TestServer) -> Vec<(&'static str, String, Option<&'st
         ("machine", key.sign(&says("maintainer", "another")), None),
         ("machine", stranger.sign(&says("maintainer", "wharf")), None),
     ]
+}
+
+/// Robots of `team`, each with this role there: name, secret, role. `None`: one that is locked out, and one whose secret was revoked.
+pub(crate) async fn robots(server: &TestServer) -> Vec<(String, String, Option<&'static str>)> {
+    let registry = &server.app().registry;
+    static MADE: AtomicU32 = AtomicU32::new(0);
+    let mut all = Vec::new();
+    for (name, role) in USERS
+        .into_iter()
+        .chain([("locked", "owner"), ("gone", "owner")])
+    {
+        let robot = format!("team+{name}{}", MADE.fetch_add(1, Ordering::Relaxed));
+        let binding = RobotBinding {
+            role: role.into(),
+            on: "team".into(),
+            conditions: Conditions::default(),
+        };
+        let new = NewRobot {
+            name: robot.clone(),
+            lifetime: None,
+            networks: String::new(),
+            reads: None,
+            bindings: (role != "none").then_some(binding).into_iter().collect(),
+        };
+        let made = create_robot(registry, Changer::Operator, &new).await;
+        let made = made.expect("a robot");
+        let out = RobotChange {
+            disabled: Some(true),
+            ..RobotChange::default()
+        };
+        let left = match name {
+            "locked" => {
+                let done = change_robot(registry, Changer::Operator, &robot, out, None).await;
+                done.expect("it is there");
+                None
+            }
+            "gone" => {
+                revoke_token(registry, &made.id).await.expect("it is there");
+                None
+            }
+            _ => Some(role),
+        };
+        all.push((robot, made.secret.reveal().to_owned(), left));
+    }
+    all
 }
 
 /// A server that knows [`USERS`], and `guest`, who may pull below `team` alone.

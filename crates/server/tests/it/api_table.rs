@@ -38,6 +38,8 @@ fn needs(template: &str, method: &Method) -> Needs {
         ("/api/v1/me", _) => Needs::Credentials,
         ("/api/v1/repositories", _) => Needs::Catalog,
         ("/api/v1/namespaces" | "/api/v1/roles", _) => Needs::Credentials,
+        ("/api/v1/roles/{role}", _) if reads => Needs::Credentials,
+        ("/api/v1/namespaces/{name}", _) if reads => Needs::Right(ReadSettings),
         ("/api/v1/namespaces/{name}", "PUT") => Needs::Right(ManageSettings),
         ("/api/v1/apply", _) if !reads => Needs::Right(ManageBindings),
         ("/api/v1/apply", _) => Needs::Right(Admin),

@@ -25,9 +25,20 @@ const RETRIES: i64 = 1_000_000_000;
 struct Bucket {
     key: u64,
     full_at: i64,
+    /// How slowly it refilled when it was taken from last.
+    pace: i64,
     /// Which requests were refused since then.
     since: i64,
     refused: [u32; KNOWN],
+}
+
+/// How a bucket refills.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Refill {
+    /// How long a whole one takes, in ns.
+    pub(super) whole: i64,
+    /// How long so many take that rates can be told apart by it, in ns.
+    pub(super) pace: i64,
 }
 
 /// Why nothing was taken.
@@ -58,10 +69,11 @@ impl Buckets {
         key: u64,
         now: i64,
         cost: i64,
-        whole: i64,
+        Refill { whole, pace }: Refill,
         request: impl FnOnce() -> u32,
     ) -> Result<(), Refused> {
         self.with(key, |bucket| {
+            bucket.keep_pace(pace, now);
             let full_at = bucket.full_at.max(now).saturating_add(cost);
             let wait = full_at.saturating_sub(whole).saturating_sub(now);
             if wait <= 0 {
@@ -74,8 +86,9 @@ impl Buckets {
     }
 
     /// Takes what needs `cost` to refill, whether it is there or not: what has been sent cannot be refused any more.
-    pub(super) fn charge(&self, key: u64, now: i64, cost: i64) {
+    pub(super) fn charge(&self, key: u64, now: i64, cost: i64, pace: i64) {
         self.with(key, |bucket| {
+            bucket.keep_pace(pace, now);
             bucket.full_at = bucket.full_at.max(now).saturating_add(cost);
         });
     }
@@ -85,13 +98,14 @@ impl Buckets {
         &self,
         key: u64,
         now: i64,
-        whole: i64,
+        Refill { whole, pace }: Refill,
         request: impl FnOnce() -> u32,
     ) -> Result<(), Refused> {
         let mut set = self.set(key).lock().unwrap_or_else(PoisonError::into_inner);
         let Some(bucket) = set.iter_mut().find(|bucket| bucket.key == key) else {
             return Ok(());
         };
+        bucket.keep_pace(pace, now);
         let wait = bucket.full_at.saturating_sub(whole).saturating_sub(now);
         if wait < 0 || bucket.full_at <= now {
             return Ok(());
@@ -135,6 +149,17 @@ impl Buckets {
 }
 
 impl Bucket {
+    /// What was taken at a slower pace comes back at the one that holds now: a rate that was raised counts at once for whoever
+    /// owes, too. One that was lowered makes nobody's debt longer.
+    fn keep_pace(&mut self, pace: i64, now: i64) {
+        let owed = self.full_at.saturating_sub(now);
+        if owed > 0 && (1..self.pace).contains(&pace) {
+            let owed = i128::from(owed) * i128::from(pace) / i128::from(self.pace);
+            self.full_at = now.saturating_add(i64::try_from(owed).unwrap_or(i64::MAX));
+        }
+        self.pace = pace;
+    }
+
     /// Whether this request was refused a moment ago; from now on it was.
     fn know(&mut self, request: u32, now: i64) -> bool {
         // 0 stands for none.
@@ -160,8 +185,35 @@ mod tests {
 
     const SECOND: i64 = 1_000_000_000;
 
+    fn refill(whole: i64) -> Refill {
+        Refill { whole, pace: 0 }
+    }
+
     fn take(buckets: &Buckets, key: u64, now: i64, cost: i64, burst: i64) -> bool {
-        buckets.take(key, now, cost, cost * burst, || 0).is_ok()
+        let refill = Refill {
+            whole: cost * burst,
+            pace: cost,
+        };
+        buckets.take(key, now, cost, refill, || 0).is_ok()
+    }
+
+    #[test]
+    fn a_rate_that_is_raised_counts_for_whoever_owes_and_a_lower_one_adds_nothing() {
+        let buckets = Buckets::new();
+        let hour = 3_600 * SECOND;
+        assert!(take(&buckets, 7, 0, hour, 1) && !take(&buckets, 7, 0, hour, 1));
+        // One in an hour becomes one in a second: what was taken is one, and that comes back in a second.
+        assert!(!take(&buckets, 7, 0, SECOND, 1));
+        assert!(!take(&buckets, 7, SECOND - 1, SECOND, 1) && take(&buckets, 7, SECOND, SECOND, 1));
+        // Lowered, it is back when it would have been.
+        assert!(!take(&buckets, 7, SECOND, hour, 1));
+        assert!(take(&buckets, 7, 2 * SECOND, hour, 1));
+        // Bytes that have passed, too.
+        let bytes = |pace| Refill { whole: pace, pace };
+        buckets.charge(8, 0, 5 * hour, hour);
+        assert!(buckets.look(8, 0, bytes(hour), || 0).is_err());
+        assert!(buckets.look(8, 3 * SECOND, bytes(SECOND), || 0).is_err());
+        assert!(buckets.look(8, 8 * SECOND, bytes(SECOND), || 0).is_ok());
     }
 
     #[test]
@@ -185,7 +237,9 @@ mod tests {
         let buckets = Buckets::new();
         assert!(take(&buckets, 7, 0, SECOND, 1));
         for now in [0, 1, SECOND / 2, SECOND - 1] {
-            let refused = buckets.take(7, now, SECOND, SECOND, || 0).unwrap_err();
+            let refused = buckets
+                .take(7, now, SECOND, refill(SECOND), || 0)
+                .unwrap_err();
             assert_eq!(refused.wait, SECOND - now);
         }
         assert!(take(&buckets, 7, SECOND, SECOND, 1));
@@ -195,7 +249,7 @@ mod tests {
     fn a_refused_request_and_its_retries_are_one() {
         let buckets = Buckets::new();
         let ask = |request, now| {
-            let taken = buckets.take(7, now, 60 * SECOND, 60 * SECOND, || request);
+            let taken = buckets.take(7, now, 60 * SECOND, refill(60 * SECOND), || request);
             taken.map_err(|refused| refused.again)
         };
         assert_eq!(ask(2, 0), Ok(()));
@@ -210,13 +264,16 @@ mod tests {
     #[test]
     fn what_was_sent_is_owed() {
         let buckets = Buckets::new();
-        assert_eq!(buckets.look(7, 0, SECOND, || 0), Ok(()));
+        assert_eq!(buckets.look(7, 0, refill(SECOND), || 0), Ok(()));
         assert_eq!(buckets.len(), 0);
-        buckets.charge(7, 0, 10 * SECOND);
-        let refused = buckets.look(7, 0, SECOND, || 0).unwrap_err();
+        buckets.charge(7, 0, 10 * SECOND, 0);
+        let refused = buckets.look(7, 0, refill(SECOND), || 0).unwrap_err();
         assert_eq!(refused.wait, 9 * SECOND);
-        assert!(buckets.look(7, 9 * SECOND, SECOND, || 0).is_err());
-        assert_eq!(buckets.look(7, 9 * SECOND + 1, SECOND, || 0), Ok(()));
+        assert!(buckets.look(7, 9 * SECOND, refill(SECOND), || 0).is_err());
+        assert_eq!(
+            buckets.look(7, 9 * SECOND + 1, refill(SECOND), || 0),
+            Ok(())
+        );
     }
 
     #[test]
@@ -292,7 +349,7 @@ mod tests {
             let mut now = 0;
             for pause in pauses {
                 now += pause;
-                if let Err(refused) = buckets.take(7, now, cost, cost * burst, || 0) {
+                if let Err(refused) = buckets.take(7, now, cost, refill(cost * burst), || 0) {
                     prop_assert!(refused.wait > 0 && refused.wait <= cost);
                     now += refused.wait;
                     prop_assert!(take(&buckets, 7, now, cost, burst));

@@ -20,7 +20,7 @@ use wharf_oci::RepositoryName;
 pub use self::bucket::MOST_BUCKETS;
 pub use self::rule::{Per, Rate, RateKind, RateOverride, RateRules};
 
-use self::bucket::{Buckets, Refused};
+use self::bucket::{Buckets, Refill, Refused};
 use super::policy::Policy;
 use super::principal::{Caller, Circumstances, Principal};
 use crate::audit::{Kind, Sight};
@@ -130,7 +130,7 @@ impl Rates {
         }
     }
 
-    /// Puts other rules in force. What has been taken stays taken.
+    /// Puts other rules in force. What has been taken stays taken, and comes back at the pace of the new ones where that is higher.
     pub(crate) fn configure(&self, rules: RateRules) {
         self.rules.store(Arc::new(rules.in_order()));
     }
@@ -158,7 +158,7 @@ impl Rates {
         });
         let taken = self
             .buckets
-            .take(key, self.now(), rate.cost(1), rate.whole(), || 0);
+            .take(key, self.now(), rate.cost(1), rate.refill(), || 0);
         taken.map_err(|refused| {
             let nobody = Caller::anonymous().under(Circumstances::new(address, 0));
             self.limited((kind, rate, None), &nobody, refused, key)
@@ -181,8 +181,11 @@ impl Rates {
         let passes_bytes = kind != RateKind::Token;
         if passes_bytes && let Some((rate, rule)) = find(RateKind::Bytes) {
             let key = self.key(RateKind::Bytes, rule, caller);
-            let whole = rate.cost(rate.burst());
-            let looked = self.buckets.look(key, now, whole, print);
+            let refill = Refill {
+                whole: rate.cost(rate.burst()),
+                pace: rate.pace(),
+            };
+            let looked = self.buckets.look(key, now, refill, print);
             looked.map_err(|refused| {
                 self.limited((RateKind::Bytes, rate, rule), caller, refused, key)
             })?;
@@ -193,7 +196,7 @@ impl Rates {
         let key = self.key(kind, rule, caller);
         let taken = self
             .buckets
-            .take(key, now, rate.cost(1), rate.whole(), print);
+            .take(key, now, rate.cost(1), rate.refill(), print);
         taken.map_err(|refused| self.limited((kind, rate, rule), caller, refused, key))
     }
 
@@ -283,7 +286,9 @@ impl Meter {
         let bytes = std::mem::take(&mut self.passed);
         if bytes > 0 {
             let cost = self.rate.cost(bytes);
-            self.rates.buckets.charge(self.key, self.rates.now(), cost);
+            let pace = self.rate.pace();
+            let now = self.rates.now();
+            self.rates.buckets.charge(self.key, now, cost, pace);
         }
     }
 }

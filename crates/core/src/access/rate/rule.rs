@@ -7,6 +7,7 @@ use wharf_oci::RepositoryName;
 use super::super::policy::Policy;
 use super::super::principal::Caller;
 use super::super::role::{Permission, Role};
+use super::bucket::Refill;
 
 /// The longest time in which a bucket may refill: 73 years, in ns.
 const LONGEST: u128 = i64::MAX as u128 / 4;
@@ -136,6 +137,20 @@ impl Rate {
     /// Time in which all comes back when it is taken one by one.
     pub(super) fn whole(self) -> i64 {
         i64::try_from(u128::from(self.burst) * self.nanos(1)).unwrap_or(i64::MAX)
+    }
+}
+
+impl Rate {
+    /// Time in which a million come back, in ns: more are counted in bytes than there are nanoseconds.
+    pub(super) fn pace(self) -> i64 {
+        self.cost(1_000_000)
+    }
+
+    pub(super) fn refill(self) -> Refill {
+        Refill {
+            whole: self.whole(),
+            pace: self.pace(),
+        }
     }
 }
 

@@ -14,6 +14,8 @@ use super::super::*;
 #[derive(Debug, Clone)]
 struct Line {
     who: &'static str,
+    /// A custom role, in the place of permissions.
+    role: Option<usize>,
     permissions: Vec<Permission>,
     on: &'static str,
     until: Option<i64>,
@@ -49,13 +51,15 @@ fn lines() -> impl Strategy<Value = Vec<Line>> {
     );
     let one = (
         prop::sample::select(PEOPLE.to_vec()),
+        prop::option::weighted(0.3, 0..ROLES.len()),
         proptest::collection::vec(prop::sample::select(Permission::ALL.to_vec()), 1..4),
         prop::sample::select(PATHS.to_vec()),
         conditions,
     );
     let one = one.prop_map(
-        |(who, permissions, on, (until, network, tags, sign_in))| Line {
+        |(who, role, permissions, on, (until, network, tags, sign_in))| Line {
             who,
+            role,
             permissions,
             on,
             until,
@@ -65,6 +69,58 @@ fn lines() -> impl Strategy<Value = Vec<Line>> {
         },
     );
     proptest::collection::vec(one, 0..10)
+}
+
+/// What custom roles are made of. A line that names one has what it is made of.
+fn roles() -> impl Strategy<Value = Vec<Vec<Permission>>> {
+    let one = proptest::collection::vec(prop::sample::select(Permission::ALL.to_vec()), 1..4);
+    proptest::collection::vec(one, ROLES.len())
+}
+
+/// Custom roles.
+const ROLES: [&str; 2] = ["first", "second"];
+
+/// Who sees namespaces without a binding.
+fn visible() -> impl Strategy<Value = Vec<(&'static str, Visibility)>> {
+    let places = prop::sample::select(PATHS[1..].to_vec());
+    let one = (places, prop::sample::select(Visibility::ALL.to_vec()));
+    proptest::collection::vec(one, 0..3)
+}
+
+/// The lines that these roles and openings stand for, told in lines alone.
+fn told(
+    lines: &[Line],
+    roles: &[Vec<Permission>],
+    visible: &[(&'static str, Visibility)],
+) -> Vec<Line> {
+    let named = |line: &Line| match line.role {
+        Some(role) => Line {
+            permissions: roles[role].clone(),
+            ..line.clone()
+        },
+        None => line.clone(),
+    };
+    let open = |(at, (on, visibility)): (usize, &(&'static str, Visibility))| {
+        // Of two that are about one namespace the later counts.
+        let last = visible.iter().rposition(|(other, _)| other == on);
+        let who = match visibility {
+            Visibility::Private => return None,
+            Visibility::Internal => "signed-in",
+            Visibility::Public => "anonymous",
+        };
+        (last == Some(at)).then(|| Line {
+            who,
+            role: None,
+            permissions: vec![Permission::Pull, Permission::Catalog],
+            on,
+            until: None,
+            network: None,
+            tags: None,
+            sign_in: None,
+        })
+    };
+    let open = visible.iter().enumerate().filter_map(open);
+    lines.iter().map(named).chain(open).collect()
 }
 
 /// Pairs of group and member.
@@ -211,11 +267,29 @@ fn lies_in(path: &str, prefix: &str) -> bool {
 }
 
 fn compiled(lines: &[Line], members: &[(&str, &str)]) -> Policy {
+    policy(lines, members, &[], &[])
+}
+
+/// As rows are compiled, whose bindings name roles, and whose namespaces have settings.
+fn policy(
+    lines: &[Line],
+    members: &[(&str, &str)],
+    roles: &[Vec<Permission>],
+    visible: &[(&'static str, Visibility)],
+) -> Policy {
+    let made_of = |role: usize| -> Permissions { roles[role].iter().copied().collect() };
     let subject = |who: &str| who.parse::<Subject>().unwrap();
     let bindings = lines.iter().map(|line| Binding {
         subject: subject(line.who),
-        role: "some".into(),
-        permissions: line.permissions.iter().copied().collect(),
+        role: line
+            .role
+            .filter(|_| !roles.is_empty())
+            .map_or("some", |role| ROLES[role])
+            .into(),
+        permissions: match line.role.filter(|_| !roles.is_empty()) {
+            Some(role) => made_of(role),
+            None => line.permissions.iter().copied().collect(),
+        },
         on: line.on.into(),
         conditions: Conditions {
             expires_at: line.until,
@@ -238,6 +312,13 @@ fn compiled(lines: &[Line], members: &[(&str, &str)]) -> Policy {
         bindings: bindings.collect(),
         members: members
             .map(|(group, who)| ((*group).to_owned(), subject(who)))
+            .collect(),
+        roles: (0..roles.len())
+            .map(|role| (ROLES[role].to_owned(), made_of(role)))
+            .collect(),
+        namespaces: visible
+            .iter()
+            .map(|(on, one)| ((*on).to_owned(), *one))
             .collect(),
         ..Rows::default()
     };
@@ -279,9 +360,11 @@ proptest! {
 
     #[test]
     fn the_compiled_rights_are_those_of_the_independent_model(
-        lines in lines(), members in members(), asked in proptest::collection::vec(questions(), 8),
+        lines in lines(), members in members(), roles in roles(), visible in visible(),
+        asked in proptest::collection::vec(questions(), 8),
     ) {
-        let policy = compiled(&lines, &members);
+        let policy = policy(&lines, &members, &roles, &visible);
+        let lines = told(&lines, &roles, &visible);
         for asked in &asked {
             let expected = model(&lines, &members, asked);
             let caller = caller(asked);

@@ -341,6 +341,25 @@ impl Op for DeleteOf {
             Err(kept) => return Ok(kept),
         };
         let (kind, name) = (&*self.kind, &*self.name);
+        Going { kind, name }.take(tx, epoch, &self.by).await
+    }
+}
+
+/// A user or robot that is about to go.
+pub(in crate::ops) struct Going<'a> {
+    pub(in crate::ops) kind: &'a str,
+    pub(in crate::ops) name: &'a str,
+}
+
+impl Going<'_> {
+    /// Takes what it holds, with the epoch locked.
+    pub(in crate::ops) async fn take<T: Tx>(
+        &self,
+        tx: &mut T,
+        epoch: i64,
+        by: &By,
+    ) -> Result<Changed> {
+        let (kind, name) = (self.kind, self.name);
         if let Some(path) = needed(tx, (kind, name)).await? {
             return Ok(Changed::Last(path));
         }
@@ -375,10 +394,10 @@ impl Op for DeleteOf {
         let namespace = event::namespace_of(kind, name);
         let on = namespace.as_ref().map_or("", RepositoryName::as_str);
         let part = Part::Subject {
-            kind: self.kind.clone(),
-            name: self.name.clone(),
+            kind: kind.to_owned(),
+            name: name.to_owned(),
         };
-        end(tx, epoch, &self.by, on, &[part], payload).await?;
+        end(tx, epoch, by, on, &[part], payload).await?;
         Ok(match all as i64 >= STEP {
             true => Changed::More,
             false => Changed::Done,

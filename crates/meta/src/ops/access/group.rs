@@ -264,7 +264,7 @@ impl Op for Delete {
         if there.is_none() {
             return Ok(Changed::Unknown);
         }
-        if let Some(path) = would_orphan(tx, (GROUP, &self.name), ("", "")).await? {
+        if let Some(path) = would_orphan(tx, (GROUP, &self.name), ("", ""), None).await? {
             return Ok(Changed::Last(path));
         }
         let gone = binding::delete_some(tx, GROUP, &self.name).await?;
@@ -371,8 +371,8 @@ impl Op for Remove {
         }
         // A rule is nobody who could look after anything, so it keeps nothing.
         if kind != WORKLOAD
-            && is_last_member(tx, group, (kind, name)).await?
-            && let Some(path) = would_orphan(tx, (GROUP, group), ("", "")).await?
+            && let Some(path) =
+                would_orphan(tx, (GROUP, group), ("", ""), Some((kind, name))).await?
         {
             return Ok(Changed::Last(path));
         }
@@ -392,17 +392,21 @@ fn member(group: &str, kind: &str, name: &str) -> Value {
     json!({"group": group, "kind": kind, "name": name})
 }
 
-/// Whether nobody else in the group counts: who is locked out does not.
+/// Whether nobody else in the group counts for a path: who is locked out does not, and a robot for its home and what lies below it
+/// alone (see `another_holds`).
 pub(super) async fn is_last_member<T: Tx>(
     tx: &mut T,
     group: &str,
     who: super::Whom<'_>,
+    path: &str,
 ) -> Result<bool> {
     let other = tx
         .row(
             "SELECT 1 FROM group_member m WHERE m.group_name = $1 AND m.kind <> 'workload' AND NOT (m.kind = $2 AND m.name = $3) AND NOT EXISTS (SELECT \
-             1 FROM principal p WHERE p.name = m.name AND p.disabled_at IS NOT NULL) LIMIT 1",
-            vals![group, who.0, who.1],
+             1 FROM principal p WHERE p.name = m.name AND p.disabled_at IS NOT NULL) AND (m.kind <> 'robot' OR substr($4 || '/', 1, \
+             length(replace(rtrim(m.name, replace(m.name, '+', '')), '+', '/'))) = replace(rtrim(m.name, replace(m.name, '+', '')), \
+             '+', '/')) LIMIT 1",
+            vals![group, who.0, who.1, path],
         )
         .await?;
     Ok(other.is_none())

@@ -86,7 +86,7 @@ pub enum Changed {
 }
 
 /// Locks the epoch and gives it, or what keeps the change from being made.
-async fn begin<T: Tx>(tx: &mut T, by: &By) -> Result<std::result::Result<i64, Changed>> {
+pub(super) async fn begin<T: Tx>(tx: &mut T, by: &By) -> Result<std::result::Result<i64, Changed>> {
     let epoch = lock(tx).await?;
     Ok(match by.epoch {
         Some(seen) if seen != epoch => Err(Changed::Stale),
@@ -150,7 +150,8 @@ async fn end<T: Tx>(
 type Whom<'a> = (&'a str, &'a str);
 
 /// Whether somebody else than `whom` holds the role on exactly this path without any condition, when `leaving` is no longer
-/// there. Who is locked out does not count; a group counts while somebody is in it who does.
+/// there. Who is locked out does not count; a group counts while somebody is in it who does, and a robot there for its home and
+/// what lies below it (`rtrim` leaves of its name all up to the `+`).
 async fn another_holds<T: Tx>(
     tx: &mut T,
     role: &str,
@@ -165,7 +166,8 @@ async fn another_holds<T: Tx>(
              $6) AND (b.kind IN ('user', 'robot') AND NOT EXISTS (SELECT 1 FROM principal p WHERE p.name = b.name AND \
              p.disabled_at IS NOT NULL) OR b.kind = 'group' AND EXISTS (SELECT 1 FROM group_member m WHERE m.group_name = \
              b.name AND m.kind <> 'workload' AND NOT (m.kind = $5 AND m.name = $6) AND NOT EXISTS (SELECT 1 FROM principal p WHERE p.name = m.name \
-             AND p.disabled_at IS NOT NULL))) LIMIT 1",
+             AND p.disabled_at IS NOT NULL) AND (m.kind <> 'robot' OR substr($2 || '/', 1, length(replace(rtrim(m.name, \
+             replace(m.name, '+', '')), '+', '/'))) = replace(rtrim(m.name, replace(m.name, '+', '')), '+', '/')))) LIMIT 1",
             vals![role, namespace, whom.0, whom.1, leaving.0, leaving.1],
         )
         .await?;
@@ -184,11 +186,13 @@ async fn another_holds<T: Tx>(
 }
 
 /// The first path that would have nobody left in a role that must not run out, if `whom` held nothing any more and `leaving`
-/// were gone. Looks at bindings without conditions alone: what may end by itself keeps nothing.
+/// were gone. With `member`, `whom` is a group that keeps what others in it than this one look after. Looks at bindings without
+/// conditions alone: what may end by itself keeps nothing.
 async fn would_orphan<T: Tx>(
     tx: &mut T,
     whom: Whom<'_>,
     leaving: Whom<'_>,
+    member: Option<Whom<'_>>,
 ) -> Result<Option<String>> {
     for role in [OWNER, ADMIN] {
         let rows = tx
@@ -200,7 +204,14 @@ async fn would_orphan<T: Tx>(
             .await?;
         for mut row in rows {
             let path = row.text(0)?;
-            if must_stay(role, &path) && !another_holds(tx, role, &path, whom, leaving).await? {
+            if !must_stay(role, &path) {
+                continue;
+            }
+            let kept = match member {
+                Some(member) => !group::is_last_member(tx, whom.1, member, &path).await?,
+                None => false,
+            };
+            if !kept && !another_holds(tx, role, &path, whom, leaving).await? {
                 return Ok(Some(path));
             }
         }
@@ -215,7 +226,7 @@ async fn needed<T: Tx>(tx: &mut T, who: Whom<'_>) -> Result<Option<String>> {
     if who == ("user", ADMIN) && !another_holds(tx, ADMIN, "", who, who).await? {
         return Ok(Some(String::new()));
     }
-    if let Some(path) = would_orphan(tx, who, who).await? {
+    if let Some(path) = would_orphan(tx, who, who, None).await? {
         return Ok(Some(path));
     }
     let groups = tx
@@ -228,9 +239,7 @@ async fn needed<T: Tx>(tx: &mut T, who: Whom<'_>) -> Result<Option<String>> {
         .await?;
     for mut row in groups {
         let group = row.text(0)?;
-        if group::is_last_member(tx, &group, who).await?
-            && let Some(path) = would_orphan(tx, (GROUP, &group), who).await?
-        {
+        if let Some(path) = would_orphan(tx, (GROUP, &group), who, Some(who)).await? {
             return Ok(Some(path));
         }
     }

@@ -11,6 +11,7 @@ use sha2::{Digest as _, Sha256};
 use super::change::Part;
 use super::{By, Changed, STEP, begin, binding, end};
 use crate::error::Result;
+use crate::meant::Meant;
 use crate::tx::{Op, ReadOp, Tx};
 use crate::vals;
 
@@ -201,8 +202,8 @@ pub struct PutIssuer {
     pub settings: String,
     /// Sealed; `None`: it has none.
     pub secret: Option<Vec<u8>>,
-    /// The version that the change is meant for, 0 for none at all; `None`: whatever it is.
-    pub version: Option<i64>,
+    /// The version that the change is meant for.
+    pub version: Meant,
     /// Who does it.
     pub by: By,
 }
@@ -225,10 +226,11 @@ impl Op for PutIssuer {
             Some(mut row) => Some((row.text(0)?, row.opt_bytes(1)?, row.int(2)?)),
             None => None,
         };
-        let version = before.as_ref().map_or(0, |before| before.2);
-        if self.version.is_some_and(|wanted| wanted != version) {
+        let version = before.as_ref().map(|before| before.2);
+        if !self.version.fits(version) {
             return Ok(Changed::Differs);
         }
+        let version = version.unwrap_or(0);
         if let Some((settings, secret, _)) = &before
             && (settings, secret) == (&self.settings, &self.secret)
         {
@@ -260,8 +262,8 @@ impl Op for PutIssuer {
 pub struct DeleteIssuer {
     /// The name.
     pub name: String,
-    /// The version that is meant; `None`: whatever it is.
-    pub version: Option<i64>,
+    /// The version that is meant.
+    pub version: Meant,
     /// Who does it.
     pub by: By,
 }
@@ -286,7 +288,7 @@ impl Op for DeleteIssuer {
         };
         let before = issuer(&self.name, &row.text(0)?, row.opt_bytes(1)?.is_some());
         let version = row.int(2)?;
-        if self.version.is_some_and(|wanted| wanted != version) {
+        if !self.version.fits(Some(version)) {
             return Ok(Changed::Differs);
         }
         let used = tx
@@ -344,8 +346,8 @@ pub struct PutRule {
     pub issuer: String,
     /// JSON.
     pub conditions: String,
-    /// The version that the change is meant for, 0 for none at all; `None`: whatever it is.
-    pub version: Option<i64>,
+    /// The version that the change is meant for.
+    pub version: Meant,
     /// Who does it.
     pub by: By,
 }
@@ -377,10 +379,11 @@ impl Op for PutRule {
             Some(mut row) => Some((row.text(0)?, row.text(1)?, row.int(2)?)),
             None => None,
         };
-        let version = before.as_ref().map_or(0, |before| before.2);
-        if self.version.is_some_and(|wanted| wanted != version) {
+        let version = before.as_ref().map(|before| before.2);
+        if !self.version.fits(version) {
             return Ok(Changed::Differs);
         }
+        let version = version.unwrap_or(0);
         if let Some((issuer, conditions, _)) = &before {
             if *issuer != self.issuer {
                 return Ok(Changed::InUse);
@@ -415,8 +418,8 @@ impl Op for PutRule {
 pub struct DeleteRule {
     /// The name.
     pub name: String,
-    /// The version that is meant; `None`: whatever it is.
-    pub version: Option<i64>,
+    /// The version that is meant.
+    pub version: Meant,
     /// Who does it.
     pub by: By,
 }
@@ -440,7 +443,7 @@ impl Op for DeleteRule {
             return Ok(Changed::Unknown);
         };
         let (issuer, conditions, version) = (row.text(0)?, row.text(1)?, row.int(2)?);
-        if self.version.is_some_and(|wanted| wanted != version) {
+        if !self.version.fits(Some(version)) {
             return Ok(Changed::Differs);
         }
         let bindings = binding::delete_some(tx, WORKLOAD, &self.name).await?;

@@ -131,7 +131,7 @@ pub const RESOURCES: &[Resource] = &[
     resource("/api/v1/groups", GET, "/api/v1/groups"),
     resource(
         "/api/v1/groups/{group}",
-        PUT_DELETE,
+        GET_PUT_DELETE,
         "/api/v1/groups/developers",
     ),
     resource(
@@ -147,11 +147,15 @@ pub const RESOURCES: &[Resource] = &[
     resource("/api/v1/namespaces", GET, "/api/v1/namespaces"),
     resource(
         "/api/v1/namespaces/{name}",
-        PUT_DELETE,
+        GET_PUT_DELETE,
         "/api/v1/namespaces/team/app",
     ),
     resource("/api/v1/roles", GET, "/api/v1/roles"),
-    resource("/api/v1/roles/{role}", PUT_DELETE, "/api/v1/roles/signer"),
+    resource(
+        "/api/v1/roles/{role}",
+        GET_PUT_DELETE,
+        "/api/v1/roles/signer",
+    ),
     resource("/api/v1/workload/issuers", GET, "/api/v1/workload/issuers"),
     resource(
         "/api/v1/workload/issuers/{issuer}",
