@@ -97,22 +97,11 @@ impl Slapd {
         let slapd = Self { plain, tls, daemon };
         std::fs::write(dir.join("people.ldif"), PEOPLE)?;
         // So that both servers know people by the same ids.
-        slapd.change(
-            "ldapadd",
-            &["-e", "relax", "-f"],
-            &dir.join("people.ldif"),
-            certificates,
-        )?;
+        slapd.change("ldapadd", &["-e", "relax", "-f"], &dir.join("people.ldif"))?;
         Ok(slapd)
     }
 
-    fn change(
-        &self,
-        program: &str,
-        words: &[&str],
-        file: &Path,
-        certificates: &Path,
-    ) -> Result<()> {
+    fn change(&self, program: &str, words: &[&str], file: &Path) -> Result<()> {
         let url = format!("ldaps://localhost:{}", self.tls);
         let program =
             run::find(program).with_context(|| format!("no {program}: cargo xtask clients"))?;
