@@ -283,11 +283,11 @@ impl Op for RemoveAlone {
     type Out = u64;
 
     async fn run<T: Tx>(&self, tx: &mut T) -> crate::Result<u64> {
-        let gone = tx.exec(
+        tx.exec(
             "DELETE FROM principal WHERE name = $1",
             crate::vals![self.0],
-        );
-        gone.await
+        )
+        .await
     }
 }
 
