@@ -3,8 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
-use rustls_pki_types::CertificateDer;
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose,
+    RevokedCertParams, SanType, SerialNumber, date_time_ymd,
+};
+use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 /// An authority that lives as long as the test.
 pub struct Ca {
@@ -40,11 +45,14 @@ impl Default for Ca {
 impl Ca {
     /// A fresh authority.
     pub fn new() -> Ca {
+        Self::named("Wharf test authority")
+    }
+
+    /// A fresh authority of that name.
+    pub fn named(name: &str) -> Ca {
         let key = KeyPair::generate().expect("make a key");
         let mut params = CertificateParams::new(Vec::new()).expect("no names to be wrong");
-        params
-            .distinguished_name
-            .push(DnType::CommonName, "Wharf test authority");
+        params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let certificate = params
@@ -78,6 +86,71 @@ impl Ca {
             cert: cert.pem(),
             key: key.serialize_pem(),
         }
+    }
+
+    /// A certificate for a client, with these names: `email:`, `uri:`, `dns:` or `cn:` and the name. From the start of
+    /// one year to that of another.
+    pub fn issue_client(&self, names: &[&str], serial: u64, years: (i32, i32)) -> Identity {
+        let key = KeyPair::generate().expect("make a key");
+        let mut params = CertificateParams::new(Vec::new()).expect("no names to be wrong");
+        for name in names {
+            let (kind, name) = name.split_once(':').expect("a kind and a name");
+            let text = || name.try_into().expect("a name in ASCII");
+            params.subject_alt_names.push(match kind {
+                "email" => SanType::Rfc822Name(text()),
+                "uri" => SanType::URI(text()),
+                "dns" => SanType::DnsName(text()),
+                _ => {
+                    params.distinguished_name.push(DnType::CommonName, name);
+                    continue;
+                }
+            });
+        }
+        params.serial_number = Some(serial.into());
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        params.not_before = date_time_ymd(years.0, 1, 1);
+        params.not_after = date_time_ymd(years.1, 1, 1);
+        let cert = params
+            .signed_by(&key, &self.issuer)
+            .expect("sign the certificate");
+        Identity {
+            cert: cert.pem(),
+            key: key.serialize_pem(),
+        }
+    }
+
+    /// A list of what this authority revoked, PEM.
+    pub fn revoke(&self, serials: &[u64]) -> String {
+        let revoked = serials.iter().map(|serial| RevokedCertParams {
+            serial_number: SerialNumber::from(*serial),
+            revocation_time: date_time_ymd(2024, 1, 1),
+            reason_code: None,
+            invalidity_date: None,
+        });
+        let list = CertificateRevocationListParams {
+            this_update: date_time_ymd(2024, 1, 1),
+            next_update: date_time_ymd(4000, 1, 1),
+            crl_number: SerialNumber::from(u64::try_from(serials.len()).expect("a few") + 1),
+            issuing_distribution_point: None,
+            revoked_certs: revoked.collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        let list = list.signed_by(&self.issuer).expect("sign the list");
+        list.pem().expect("write the list")
+    }
+
+    /// A client's configuration that trusts this authority, and shows a certificate.
+    pub fn client_config_as(&self, identity: &Identity) -> rustls::ClientConfig {
+        let chain = CertificateDer::pem_slice_iter(identity.cert.as_bytes())
+            .collect::<Result<Vec<_>, _>>()
+            .expect("a certificate");
+        let key = PrivateKeyDer::from_pem_slice(identity.key.as_bytes()).expect("a key");
+        let mut config = self.client_config();
+        let provider = config.crypto_provider().clone();
+        let signer = provider.key_provider.load_private_key(key).expect("a key");
+        let shown = rustls::sign::CertifiedKey::new(chain, signer);
+        config.client_auth_cert_resolver = Arc::new(rustls::sign::SingleCertAndKey::from(shown));
+        config
     }
 
     /// A client's configuration that trusts this authority and nobody else, without ALPN.

@@ -187,6 +187,11 @@ impl Process {
         self.signal(rustix::process::Signal::CONT);
     }
 
+    /// Sends SIGHUP: files are read again.
+    pub fn hang_up(&self) {
+        self.signal(rustix::process::Signal::HUP);
+    }
+
     /// Sends SIGTERM.
     pub fn signal_term(&self) {
         self.signal(rustix::process::Signal::TERM);

@@ -103,7 +103,9 @@ impl TestServer {
         let listen = listen.iter().map(|one| one.parse().expect("an address"));
         let listeners = Listeners::bind(&listen.collect::<Vec<ListenAddr>>()).expect("a port");
         let options = ServerOptions {
-            tls: tls.map(|(cert, key)| Tls::load(cert, key).expect("a certificate")),
+            tls: tls.map(|(cert, key)| {
+                Tls::load_asking(cert, key, config.client_options()).expect("a certificate")
+            }),
             limits: config.http_limits(),
             trusted_proxies: config.trusted_proxies(),
             observer: Arc::new(Telemetry { metrics }),

@@ -7,6 +7,7 @@ use wharf_oci::Authorization;
 use wharf_oci::auth::AuthorizationError;
 
 use super::Access;
+use super::certificate::{Certificate, CertificateFault};
 use super::credential::{BOUGHT_WITH, Credential};
 use super::machine_secret::{Form, form};
 use super::principal::{Caller, Circumstances, Principal, SignIn};
@@ -19,6 +20,8 @@ use crate::workload::{Jwt, Workload, WorkloadFault, is_jwt};
 
 /// What stands before the rules where a token names a workload.
 pub(super) const BY_WORKLOAD: &str = "workload.";
+/// What stands before a certificate's fingerprint where a token was bought with one, and before its serial number in the log.
+pub(super) const BY_CERTIFICATE: &str = "certificate.";
 /// When to come back after too many sign-ins at once.
 const COME_BACK: Duration = Duration::from_secs(2);
 
@@ -57,6 +60,9 @@ pub enum AuthFailure {
     /// A token of an issuer, trusted here or not.
     #[error("{0}")]
     Workload(#[from] WorkloadFault),
+    /// A certificate that is good, and nobody's.
+    #[error("{0}")]
+    Certificate(#[from] CertificateFault),
     /// 429: too many different wrong passwords for this user came from this address.
     #[error("too many wrong passwords for this user from your address; try again in {} s", retry_after.as_secs().max(1))]
     Guessing {
@@ -83,6 +89,7 @@ impl AuthFailure {
             Self::Busy { .. } => "busy",
             Self::Secret => "secret",
             Self::Workload(_) => "workload",
+            Self::Certificate(_) => "certificate",
             Self::Guessing { .. } => "guessing",
             Self::Limited(_) => "limited",
             Self::Store(_) => "store",
@@ -126,6 +133,24 @@ impl AuthFailure {
     }
 }
 
+/// What a request shows of who it comes from.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Presented<'a> {
+    /// The `Authorization` header, which counts where there is one.
+    pub authorization: Option<&'a Authorization>,
+    /// The client's certificate, whose authority is trusted.
+    pub certificate: Option<&'a Certificate>,
+}
+
+impl<'a> From<Option<&'a Authorization>> for Presented<'a> {
+    fn from(authorization: Option<&'a Authorization>) -> Self {
+        Self {
+            authorization,
+            certificate: None,
+        }
+    }
+}
+
 /// The credentials in the values of a request's `Authorization` headers, of which there may be one.
 pub fn read_authorization<'a>(
     values: impl IntoIterator<Item = &'a [u8]>,
@@ -144,23 +169,40 @@ pub fn read_authorization<'a>(
 impl Access {
     /// Who asks, from where and when.
     ///
-    /// Basic credentials are accepted though no challenge offers them (BASIC-1); empty ones are anonymous. A token
+    /// A client certificate counts where there is no header. Basic credentials are accepted though no challenge offers them (BASIC-1); empty ones are anonymous. A token
     /// that ended less than the upload grace ago gives a caller with [`Caller::expired_since`], whom every decision but
     /// [`Access::decide_upload`] refuses.
     pub async fn authenticate(
         &self,
-        authorization: Option<&Authorization>,
+        presented: impl Into<Presented<'_>>,
         came: impl Into<Circumstances>,
     ) -> Result<Caller, AuthFailure> {
         let came = came.into();
+        let Presented {
+            authorization,
+            certificate,
+        } = presented.into();
         match authorization {
-            None => Ok(Caller::anonymous().under(came)),
+            None => Ok(self.nobody(certificate, came).await?.0),
             Some(Authorization::Basic { user, password }) => {
                 Ok(self.sign_in(user, password, came).await?.0)
             }
-            Some(Authorization::Bearer(token)) => self.bearer(token, came).await,
+            Some(Authorization::Bearer(token)) => self.bearer(token, certificate, came).await,
             Some(Authorization::Other(scheme)) => Err(AuthFailure::Scheme(scheme.clone())),
         }
+    }
+
+    /// Who comes without a header, and the credential that was proved: whose certificate it is, or nobody in particular.
+    pub(super) async fn nobody(
+        &self,
+        certificate: Option<&Certificate>,
+        came: Circumstances,
+    ) -> Result<(Caller, String), AuthFailure> {
+        let found = match certificate {
+            Some(certificate) => self.by_certificate(certificate, came).await?,
+            None => None,
+        };
+        Ok(found.unwrap_or_else(|| (Caller::anonymous().under(came), String::new())))
     }
 
     /// Who comes with a name and a password, and the credential that was proved (empty for anonymous).
@@ -267,7 +309,12 @@ impl Access {
         }))
     }
 
-    async fn bearer(&self, token: &str, came: Circumstances) -> Result<Caller, AuthFailure> {
+    async fn bearer(
+        &self,
+        token: &str,
+        certificate: Option<&Certificate>,
+        came: Circumstances,
+    ) -> Result<Caller, AuthFailure> {
         match form(token) {
             Form::Whole => {
                 let found = self.by_secret(token, came).await?;
@@ -289,6 +336,10 @@ impl Access {
         }
         let caller = match &*token.subject {
             "" => Caller::anonymous().under(came),
+            name if token.credential.starts_with(BY_CERTIFICATE) => {
+                self.beside(name, &token.credential, certificate, came)
+                    .await?
+            }
             name => self
                 .with_credential(name, &token.credential, came)
                 .await?
@@ -299,6 +350,22 @@ impl Access {
             expired_since,
             ..caller
         })
+    }
+
+    /// Who bought a token with a certificate, which is shown beside it (RFC 8705, 3): a token that was copied is worth nothing, and
+    /// one whose certificate was revoked neither.
+    async fn beside(
+        &self,
+        name: &str,
+        credential: &str,
+        certificate: Option<&Certificate>,
+        came: Circumstances,
+    ) -> Result<Caller, AuthFailure> {
+        let found = self.nobody(certificate, came).await?;
+        let (caller, _) = Some(found)
+            .filter(|(caller, shown)| shown == credential && caller.principal.name() == name)
+            .ok_or(CertificateFault::Other)?;
+        Ok(caller)
     }
 
     /// Whether a bearer token that is not ours says so itself.

@@ -6,7 +6,8 @@ use wharf_oci::auth::AuthorizationError;
 use wharf_oci::{Authorization, RepositoryName, Scope};
 
 use super::Access;
-use super::authenticate::{AuthFailure, BY_WORKLOAD, read_authorization};
+use super::authenticate::{AuthFailure, BY_CERTIFICATE, BY_WORKLOAD, read_authorization};
+use super::certificate::Certificate;
 use super::decide::covers;
 use super::machine_secret::{Form, form};
 use super::principal::{Caller, Circumstances, Principal};
@@ -34,6 +35,8 @@ pub enum Proof {
         /// The password.
         password: Password,
     },
+    /// By the certificate of its connection; it may be nobody's.
+    Certificate(Arc<Certificate>),
     /// An identity token that this endpoint gave out before.
     RefreshToken(Password),
     /// A token of another issuer, to be exchanged for one of ours (RFC 8693).
@@ -163,14 +166,16 @@ impl Access {
         };
         // The client's token may end long before: that is what pushes that take their time are for (OIDC-3).
         let seconds = seconds.min(session);
-        let workload = matches!(caller.principal, Principal::Workload { .. });
+        // What is shown anew each time needs nothing that lasts.
+        let lasting = !matches!(caller.principal, Principal::Workload { .. })
+            && !credential.starts_with(BY_CERTIFICATE);
         let token = self
             .tokens
             .issue(subject, &credential, &scopes, now, seconds)?;
         let refresh_token = match held {
             // Never another one: clients do not store a second one while pulling.
             Some(held) => request.offline.then_some(held),
-            None if request.offline && self.identity_tokens && !subject.is_empty() && !workload => {
+            None if request.offline && self.identity_tokens && !subject.is_empty() && lasting => {
                 let made = new_refresh_token();
                 let row = RefreshTokenRow {
                     subject: subject.into(),
@@ -202,6 +207,10 @@ impl Access {
             Proof::Nobody => (Caller::anonymous().under(came), String::new(), None),
             Proof::Password { name, password } => {
                 let (caller, credential) = self.sign_in(name, password.reveal(), came).await?;
+                (caller, credential, None)
+            }
+            Proof::Certificate(certificate) => {
+                let (caller, credential) = self.nobody(Some(certificate), came).await?;
                 (caller, credential, None)
             }
             Proof::RefreshToken(token) => {

@@ -11,6 +11,7 @@ mod aside;
 mod authenticate;
 mod backoff;
 mod binding;
+mod certificate;
 mod change;
 mod compile;
 mod compiled;
@@ -45,6 +46,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use wharf_meta::Meta;
 use wharf_oci::RepositoryName;
 
@@ -55,11 +57,12 @@ pub use admin::{AdminError, Bootstrap};
 pub use apply::{
     Act, Applied, ApplyError, MOST_STEPS, Plan, Step, Wanted, carry_out, export, plan,
 };
-pub use authenticate::{AuthFailure, read_authorization};
+pub use authenticate::{AuthFailure, Presented, read_authorization};
 pub use binding::{
     Binding, Conditions, MOST_NETWORKS, Origin, PatternError, SIGNED_IN, Subject, SubjectError,
     TagPattern, Tags, Unmet, is_word,
 };
+pub use certificate::{Certificate, CertificateFault, CertificateUser, MOST_NAMES, NameKind};
 pub use change::{Change, ChangeError, Changer, Granting, OPERATOR};
 pub use credential::{ScopeError, parse_scope};
 pub use decide::{Decision, INSUFFICIENT_SCOPE, INVALID_TOKEN, scope_for};
@@ -176,6 +179,8 @@ pub struct AccessOptions {
     pub password_threads: usize,
     /// How many password checks may be under way, waiting ones included; more are told to come back.
     pub password_attempts: usize,
+    /// Whose certificates are users'.
+    pub certificates: Vec<CertificateUser>,
     /// How often clients may ask.
     pub rates: RateRules,
     /// Whose steady time rates go by.
@@ -203,6 +208,7 @@ impl Default for AccessOptions {
             // Pulls must not wait for a storm of sign-ins.
             password_threads: (cores / 2).max(1),
             password_attempts: 64,
+            certificates: Vec::new(),
             rates: RateRules::default(),
             clock: Arc::new(SystemClock),
             fetch: Arc::new(NoFetch),
@@ -239,6 +245,7 @@ pub struct Access {
     rates: Arc<Rates>,
     tokens: Tokens,
     pub(crate) workloads: Arc<Workloads>,
+    certificates: ArcSwap<Vec<CertificateUser>>,
     pub(crate) log_keys: crate::audit::LogKeys,
     pub(crate) places: Places,
     identity_tokens: bool,
@@ -303,6 +310,7 @@ impl Access {
             passwords: Passwords::new(options.password_threads, options.password_attempts)?,
             tokens: Tokens::new(options.service, keys),
             workloads: Arc::new(workloads),
+            certificates: ArcSwap::from_pointee(options.certificates),
             log_keys,
             places,
             identity_tokens: options.identity_tokens,

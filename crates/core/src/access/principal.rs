@@ -84,16 +84,19 @@ pub enum SignIn {
     RobotSecret,
     /// With a token of an issuer that is trusted here.
     Workload,
+    /// With a client certificate.
+    Certificate,
 }
 
 impl SignIn {
     /// Every way, for tables.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Nobody,
         Self::Password,
         Self::ApiToken,
         Self::RobotSecret,
         Self::Workload,
+        Self::Certificate,
     ];
 
     /// The word for conditions and messages.
@@ -104,6 +107,7 @@ impl SignIn {
             Self::ApiToken => "api-token",
             Self::RobotSecret => "robot-secret",
             Self::Workload => "workload",
+            Self::Certificate => "certificate",
         }
     }
 }

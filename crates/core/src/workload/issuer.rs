@@ -31,11 +31,19 @@ pub enum Kind {
     Gitlab,
     /// Any other.
     Oidc,
+    /// No tokens at all: certificates of clients, whose authorities the configuration names.
+    Certificate,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Kubernetes, Self::Github, Self::Gitlab, Self::Oidc];
+    pub const ALL: [Self; 5] = [
+        Self::Kubernetes,
+        Self::Github,
+        Self::Gitlab,
+        Self::Oidc,
+        Self::Certificate,
+    ];
 
     /// The word.
     pub const fn as_str(self) -> &'static str {
@@ -44,6 +52,7 @@ impl Kind {
             Self::Github => "github",
             Self::Gitlab => "gitlab",
             Self::Oidc => "oidc",
+            Self::Certificate => "certificate",
         }
     }
 
@@ -54,6 +63,7 @@ impl Kind {
             Self::Github => "{repository_id}/{repository}",
             Self::Gitlab => "{project_id}/{project_path}",
             Self::Oidc => "{sub}",
+            Self::Certificate => "{dns}",
         }
     }
 
@@ -62,7 +72,7 @@ impl Kind {
         match self {
             Self::Github => &["repository_id", "repository_owner_id", "enterprise_id"],
             Self::Gitlab => &["project_id", "namespace_id"],
-            Self::Kubernetes | Self::Oidc => &[],
+            Self::Kubernetes | Self::Oidc | Self::Certificate => &[],
         }
     }
 
@@ -91,7 +101,7 @@ impl Kind {
                 "pipeline_source",
                 &["merge_request_event", "external_pull_request_event"],
             )),
-            Self::Kubernetes | Self::Oidc => None,
+            Self::Kubernetes | Self::Oidc | Self::Certificate => None,
         }
     }
 }
@@ -257,6 +267,9 @@ impl IssuerSettings {
 
     /// Whether all of it can be meant.
     pub fn check(&self) -> Result<(), SettingError> {
+        if self.kind == Kind::Certificate {
+            return self.check_certificate();
+        }
         text("issuer", &self.issuer)?;
         if self.audiences.is_empty() || self.audiences.len() > MOST_AUDIENCES {
             let reason =
@@ -308,12 +321,32 @@ impl IssuerSettings {
                 return Err(wrong(field, format!("write seconds, from 60 to {most}")));
             }
         }
+        self.check_principal()
+    }
+
+    fn check_principal(&self) -> Result<(), SettingError> {
         if self.principal.len() > claim::LONGEST_PATTERN {
             let reason = format!("at most {} bytes", claim::LONGEST_PATTERN);
             return Err(wrong("principal", reason));
         }
         claim::named(&self.principal).map_err(|error| wrong("principal", error.to_string()))?;
         Ok(())
+    }
+
+    /// Certificates are judged where connections are made: nothing of what tokens have is theirs.
+    fn check_certificate(&self) -> Result<(), SettingError> {
+        for (field, given) in [
+            ("issuer", !self.issuer.is_empty()),
+            ("audiences", !self.audiences.is_empty()),
+            ("keys", self.keys != KeySource::Discovery),
+            ("authority", !self.authority.is_empty()),
+        ] {
+            if given {
+                let reason = "certificates have none: whose they may be, `tls.clients` of the configuration says";
+                return Err(wrong(field, reason));
+            }
+        }
+        self.check_principal()
     }
 }
 

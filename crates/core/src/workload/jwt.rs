@@ -109,8 +109,13 @@ impl<'a> Jwt<'a> {
         }
     }
 
+    /// Its end (`exp`), in seconds since 1970, if it has one; what is no time is `Err`.
+    pub fn end(&self) -> Result<Option<i64>, Fault> {
+        self.time("exp")
+    }
+
     /// For whom it is.
-    pub(crate) fn audiences(&self) -> Vec<&str> {
+    pub fn audiences(&self) -> Vec<&str> {
         match self.claims.get("aud") {
             Some(Value::String(one)) => vec![one],
             Some(Value::Array(all)) => all.iter().filter_map(Value::as_str).collect(),

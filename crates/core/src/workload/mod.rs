@@ -5,6 +5,7 @@
 //! (`workload:RULE`); a token that none matches is refused. Called by [`crate::access`], which asks for each request; a token that
 //! was checked before costs a hash and a look-up. Nothing here knows HTTP: keys are fetched through [`Fetch`].
 
+mod certificate;
 mod change;
 mod claim;
 mod issuer;
@@ -155,6 +156,7 @@ pub struct Workloads {
     fetch: Arc<dyn Fetch>,
     trust: ArcSwap<Trust>,
     known: Cache<[u8; 32], Arc<verify::Verified>>,
+    shown: certificate::Shown,
     hits: AtomicU64,
     misses: AtomicU64,
     fetches: Arc<AtomicU64>,
@@ -175,6 +177,7 @@ impl Workloads {
             fetch,
             trust: ArcSwap::default(),
             known: Cache::new(REMEMBERED),
+            shown: certificate::Shown::new(REMEMBERED),
             hits: AtomicU64::new(0),
             misses: AtomicU64::new(0),
             fetches: Arc::default(),

@@ -283,7 +283,9 @@ impl Workloads {
 pub(super) fn trusted(trust: &Trust, jwt: &Jwt<'_>) -> Vec<Arc<Issuer>> {
     let named = jwt.issuer();
     let all = trust.issuers.values();
-    let same = all.filter(|issuer| Some(&*issuer.settings.issuer) == named);
+    let same = all
+        .filter(|issuer| issuer.settings.kind != Kind::Certificate)
+        .filter(|issuer| Some(&*issuer.settings.issuer) == named);
     same.cloned().collect()
 }
 

@@ -271,7 +271,7 @@ impl Api {
     async fn authenticate(&self, request: &Request) -> Result<Visitor, Problem> {
         let access = &self.state.registry.access;
         let came = self.came(request);
-        let (name, who) = visitor::authenticate(access, &request.headers, came).await;
+        let (name, who) = visitor::authenticate(access, request, came).await;
         self.note_sign_in(came, request.id.as_str(), who.as_ref(), &name);
         who.map_err(|failure| {
             if let Some(metrics) = &self.metrics {

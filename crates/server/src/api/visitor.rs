@@ -8,7 +8,6 @@ use std::convert::Infallible;
 use std::sync::Arc;
 
 use axum::extract::FromRequestParts;
-use http::HeaderMap;
 use http::header::{AUTHORIZATION, HeaderValue};
 use http::request::Parts;
 use wharf_core::access::{
@@ -19,6 +18,7 @@ use wharf_meta::Origin;
 use wharf_oci::{Authorization, RepositoryName, Tag};
 
 use super::problem::{Kind, Problem};
+use crate::http::Request;
 
 /// The name under which acts of the admin socket are recorded, as those of its commands are.
 pub(super) const OPERATOR: &str = "operator";
@@ -35,15 +35,16 @@ pub(super) enum Visitor {
 /// Reads who asks from the `Authorization` header, and the name that was given where nobody was let in.
 pub(super) async fn authenticate(
     access: &Access,
-    headers: &HeaderMap,
+    request: &Request,
     came: Circumstances,
 ) -> (String, Result<Visitor, AuthFailure>) {
-    let values = headers.get_all(AUTHORIZATION);
+    let values = request.headers.get_all(AUTHORIZATION);
     let authorization = match read_authorization(values.iter().map(HeaderValue::as_bytes)) {
         Ok(authorization) => authorization,
         Err(failure) => return (String::new(), Err(failure)),
     };
-    let caller = access.authenticate(authorization.as_ref(), came).await;
+    let presented = request.presented(authorization.as_ref());
+    let caller = access.authenticate(presented, came).await;
     let name = match (authorization, &caller) {
         (Some(Authorization::Basic { user, .. }), Err(_)) => user,
         _ => String::new(),

@@ -19,6 +19,7 @@ use super::page::{Page, Wanted};
 use super::problem::{Problem, Refusals};
 use super::time::Time;
 use super::visitor::Visitor;
+use crate::http::tls::read_pem_certificate;
 
 /// Whose tokens are trusted
 #[derive(Debug, Serialize, ToSchema)]
@@ -26,7 +27,7 @@ pub(super) struct Issuer {
     /// Its name; all its principals' names begin with it
     #[schema(example = "prod")]
     name: String,
-    /// What sort it is: `kubernetes`, `github`, `gitlab` or `oidc`
+    /// What sort it is: `kubernetes`, `github`, `gitlab`, `oidc` or `certificate`
     #[schema(example = "kubernetes")]
     kind: &'static str,
     /// What its tokens say as `iss`, letter by letter
@@ -108,10 +109,11 @@ impl From<&Arc<workload::Issuer>> for Issuer {
 #[serde(deny_unknown_fields)]
 pub(super) struct SetIssuer {
     /// What sort it is: `kubernetes` (bound service account tokens alone), `github`, `gitlab` (nothing of pull and merge requests
-    /// unless a rule names the event) or `oidc`
+    /// unless a rule names the event), `oidc`, or `certificate`: clients' certificates, which have none of the rest but `principal`
     #[schema(example = "kubernetes")]
     kind: String,
     /// What its tokens say as `iss`, letter by letter
+    #[serde(default)]
     #[schema(example = "https://kubernetes.default.svc.cluster.local")]
     issuer: String,
     /// One of these must be in `aud`; the name of this registry if not given
@@ -148,7 +150,11 @@ impl SetIssuer {
             let all = workload::Kind::ALL.map(workload::Kind::as_str).join(", ");
             Problem::invalid("kind", format!("{:?} is none of {all}", self.kind))
         })?;
-        let audiences = self.audiences.unwrap_or_else(|| vec![service.to_owned()]);
+        let usual = match kind {
+            workload::Kind::Certificate => Vec::new(),
+            _ => vec![service.to_owned()],
+        };
+        let audiences = self.audiences.unwrap_or(usual);
         let mut settings = IssuerSettings::new(kind, &self.issuer, audiences);
         if let Some(algorithms) = self.algorithms {
             let parsed = algorithms.iter().map(|name| name.parse());
@@ -481,12 +487,14 @@ pub(super) async fn remove_rule(
     Ok(Json(done.await.map_err(refused)?.into()))
 }
 
-/// A token to be looked at
+/// A token or a certificate to be looked at
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Test {
     /// The token; it is kept nowhere
-    token: String,
+    token: Option<String>,
+    /// The client's certificate (PEM)
+    certificate: Option<String>,
 }
 
 /// One step of looking at a token
@@ -530,10 +538,10 @@ pub(super) struct Tested {
     rules: Vec<Judged>,
 }
 
-/// Look at a token
+/// Look at a token or a certificate
 ///
 /// For administrators. Says who it would be and by which rules, or all that is wrong with it and why rules do not match. Nobody is
-/// signed in by it.
+/// signed in by it. Whether a certificate's authority is trusted is not looked at.
 #[utoipa::path(
     post, path = "/api/v1/workload/test", operation_id = "test_workload_token", tag = "workloads", request_body = Test,
     responses((status = 200, description = "What becomes of it", body = Tested), Refusals)
@@ -541,12 +549,26 @@ pub(super) struct Tested {
 pub(super) async fn test(
     state: Shared,
     visitor: Visitor,
-    Body(Test { token }): Body<Test>,
+    Body(body): Body<Test>,
 ) -> Result<Json<Tested>, Problem> {
     let registry = &state.registry;
     visitor.may(&registry.access, Permission::Admin)?;
     let now = registry.clock.now_ms();
-    let report = registry.access.workloads().report(token.trim(), now).await;
+    let report = match (body.token, body.certificate) {
+        (Some(token), None) => registry.access.workloads().report(token.trim(), now).await,
+        (None, Some(pem)) => {
+            let certificate = read_pem_certificate(&pem);
+            let certificate =
+                certificate.map_err(|error| Problem::invalid("certificate", error))?;
+            registry.access.report_certificate(&certificate, now).await
+        }
+        _ => {
+            return Err(Problem::invalid(
+                "token",
+                "give a token or a certificate, one of them",
+            ));
+        }
+    };
     let steps = report.seen.into_iter().map(|seen| Step {
         what: seen.what,
         wrong: seen.wrong,

@@ -10,6 +10,7 @@ mod banner;
 mod client;
 mod completions;
 mod config;
+mod credential_provider;
 mod exit;
 mod flags;
 mod gc;
@@ -107,6 +108,7 @@ enum Command {
     /// Let machines sign in with the tokens that their cluster or CI service gives them
     #[command(subcommand)]
     Workload(workload::WorkloadCommand),
+    CredentialProvider(credential_provider::ProviderArgs),
     /// Give users API tokens, and end them
     #[command(subcommand)]
     Token(identity::TokenCommand),
@@ -319,7 +321,13 @@ pub fn main() -> ExitCode {
 }
 
 /// Runs a command line, its first word being the program's name.
+///
+/// Under the name of a kubelet's plugin the program is that plugin.
 pub fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let mut words: Vec<OsString> = words.into_iter().collect();
+    if credential_provider::is_called(words.first()) {
+        words.insert(1, "credential-provider".into());
+    }
     let cli = match Cli::try_parse_from(words) {
         Ok(cli) => cli,
         Err(error) => {
@@ -352,6 +360,7 @@ fn dispatch(command: Command) -> Outcome {
         Command::Token(command) => identity::token(&command),
         Command::Workload(command) => workload::run(&command),
         Command::PullSecret(command) => pull_secret::run(&command),
+        Command::CredentialProvider(args) => credential_provider::run(args),
         Command::Admin(AdminCommand::ForgetSecrets(flags)) => {
             storage::forget_secrets(&flags.inputs())
         }

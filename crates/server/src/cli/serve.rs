@@ -366,14 +366,15 @@ type Authority = Option<(std::path::PathBuf, String)>;
 fn certificate(config: &Config, folder: &Path) -> Result<(Option<Arc<Tls>>, Authority), Failure> {
     let wrong = |error| Failure::new(Exit::Usage, error);
     if let (Some(cert), Some(key)) = (&config.tls.cert, &config.tls.key) {
-        return Ok((Some(Tls::load(cert, key).map_err(wrong)?), None));
+        let tls = Tls::load_asking(cert, key, config.client_options());
+        return Ok((Some(tls.map_err(wrong)?), None));
     }
     if !config.tls.self_signed {
         return Ok((None, None));
     }
     let made = SelfSigned::ensure(&folder.join("tls"), &hosts(config), SystemTime::now())
         .map_err(wrong)?;
-    let tls = Tls::load(&made.cert, &made.key).map_err(wrong)?;
+    let tls = Tls::load_asking(&made.cert, &made.key, config.client_options()).map_err(wrong)?;
     Ok((
         Some(tls),
         Some((made.authority, made.authority_fingerprint)),
@@ -457,7 +458,7 @@ async fn reload(reloader: &Arc<Reloader>, parts: &Parts) {
     match renewed {
         Some(Ok(Some(fingerprint))) => tracing::info!(fingerprint, "new TLS certificate in use"),
         Some(Err(error)) => {
-            tracing::error!(%error, "the new TLS certificate cannot be used; the old one stays")
+            tracing::error!(%error, "new TLS files cannot be used; what was read before stays in force")
         }
         _ => {}
     }
@@ -487,6 +488,9 @@ async fn reload(reloader: &Arc<Reloader>, parts: &Parts) {
         .and_then(|rights| parts.app.registry.access.reload(&rights))
     {
         tracing::error!(%error, "the changed rights are not used, the old ones stay");
+    }
+    if let Ok(rules) = config.certificate_users() {
+        parts.app.registry.access.know_certificates(rules);
     }
     if let Err(error) = log::set_level(&config.log.level) {
         tracing::error!(%error, "the level of the log stays as it was");

@@ -10,12 +10,13 @@ use wharf_core::{Clock, ContentRule, ContentRules, Limits as CoreLimits};
 use wharf_meta::{PostgresOptions, Synchronous as MetaSynchronous};
 
 use super::sections::{
-    AnonymousRole, Challenge, Config, ContentOverride, Grant, LogFormat, Part, StorageKind,
-    Synchronous,
+    AnonymousRole, CertificateName, Challenge, ClientMode, Config, ContentOverride, Grant,
+    LogFormat, Part, StorageKind, Synchronous,
 };
 use crate::app::{AppOptions, Blobs, DataOptions, Upkeep};
-use crate::http::TrustedProxies;
 use crate::http::limits::{Limits as HttpLimits, Progress};
+use crate::http::tls::{Ask, AskAt, ClientOptions};
+use crate::http::{ListenAddr, TrustedProxies};
 use crate::telemetry::Metrics;
 
 impl From<AnonymousRole> for access::Role {
@@ -83,6 +84,53 @@ impl Config {
         })
     }
 
+    /// Whose certificates are users': live.
+    ///
+    /// # Errors
+    /// A rule that cannot be meant, by its index, and why.
+    pub fn certificate_users(&self) -> Result<Vec<access::CertificateUser>, (usize, String)> {
+        let rules = self.tls.clients.users.iter().enumerate();
+        rules
+            .map(|(index, rule)| {
+                let from = match rule.from {
+                    CertificateName::Email => access::NameKind::Email,
+                    CertificateName::Uri => access::NameKind::Uri,
+                    CertificateName::Dns => access::NameKind::Dns,
+                    CertificateName::Cn => access::NameKind::CommonName,
+                };
+                let user = rule.user.as_deref().unwrap_or_default();
+                access::CertificateUser::new(from, &rule.matches, user)
+                    .map_err(|error| (index, error))
+            })
+            .collect()
+    }
+
+    /// Whose certificates connections are made with, if clients are asked for any.
+    #[must_use]
+    pub fn client_options(&self) -> Option<ClientOptions> {
+        let clients = &self.tls.clients;
+        let at = |all: &[ListenAddr], ask| {
+            let one = |address: &ListenAddr| AskAt {
+                address: address.clone(),
+                ask,
+            };
+            all.iter().map(one).collect::<Vec<_>>()
+        };
+        Some(ClientOptions {
+            authorities: clients.ca.clone()?,
+            revoked: clients.crl.clone(),
+            ask: match clients.mode {
+                ClientMode::Optional => Ask::Optional,
+                ClientMode::Required => Ask::Required,
+            },
+            at: [
+                at(&clients.required_at, Ask::Required),
+                at(&clients.never_at, Ask::Never),
+            ]
+            .concat(),
+        })
+    }
+
     /// How access works.
     ///
     /// # Errors
@@ -105,6 +153,7 @@ impl Config {
                 .map_or(defaults.password_threads, |threads| threads as usize),
             password_attempts: self.limits.password_attempts as usize,
             rates: self.rate_rules(),
+            certificates: self.certificate_users().unwrap_or_default(),
             clock: defaults.clock,
             fetch: defaults.fetch,
         })

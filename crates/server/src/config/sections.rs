@@ -87,6 +87,64 @@ section! {
         /// Makes a certificate of its own in the data folder and prints its fingerprint: for laboratories. `wharf trust`
         /// prints what clients need to trust it.
         self_signed: bool = false => restart.flag("tls-self-signed", "BOOL");
+        section clients: ClientCertificates;
+    }
+}
+
+choice! {
+    /// Whether clients show a certificate.
+    pub enum ClientMode {
+        /// They may.
+        Optional = "optional",
+        /// Without a good one there is no connection.
+        Required = "required",
+    }
+}
+
+section! {
+    /// Clients that show certificates of their own (mTLS), with `tls.cert` or `tls.self_signed`. A certificate says who a request comes
+    /// from where it carries no user, password or token: a user by `[[tls.clients.user]]`, or a workload by rules that
+    /// `wharf workload trust certificate` writes. One that says neither only opens the connection. Changed files are noticed, and
+    /// count for connections that are open already.
+    pub struct ClientCertificates {
+        /// PEM file with the authorities of clients; nobody else's certificates are accepted, the system's authorities neither. Unset:
+        /// clients are asked for nothing.
+        ca: Option<PathBuf> = None => restart;
+        /// PEM files with what these authorities revoked (X509 CRL). With any, there must be one of each authority.
+        crl: Vec<PathBuf> = Vec::new() => restart;
+        /// Whether clients must show a certificate.
+        mode: ClientMode = ClientMode::Optional => restart;
+        /// Addresses of `server.listen` where they must, whatever `mode` says.
+        required_at: Vec<ListenAddr> = Vec::new() => restart;
+        /// Addresses of `server.listen` where they are not asked, whatever `mode` says: for probes, say.
+        never_at: Vec<ListenAddr> = Vec::new() => restart;
+        tables users = "user": CertificateUser;
+    }
+}
+
+choice! {
+    /// Which of a certificate's names is meant.
+    pub enum CertificateName {
+        /// An e-mail address of the alternative names.
+        Email = "email",
+        /// A URI of the alternative names.
+        Uri = "uri",
+        /// A host name of the alternative names.
+        Dns = "dns",
+        /// The subject's common name.
+        Cn = "cn",
+    }
+}
+
+section! {
+    /// Whose certificate it is, by one of its names. A certificate that is two users' is nobody's.
+    pub struct CertificateUser {
+        /// Which name counts.
+        from: CertificateName = CertificateName::Email => live.required();
+        /// Its form, with a star where the user's name is: `*@example.com`; or the whole name.
+        matches: String = String::new() => live.required();
+        /// The user, for a whole name.
+        user: Option<String> = None => live;
     }
 }
 

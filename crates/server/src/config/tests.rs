@@ -412,6 +412,31 @@ fn what_cannot_be_together_is_refused() {
             "wharf.toml:4: `tls.self_signed` and `tls.cert` exclude each other\n  help: keep one of them".to_owned(),
         ),
         (
+            "[tls.clients]\nmode = 'required'\n[[tls.clients.user]]\nfrom = 'email'\nmatches = '*@a.example'\n",
+            "wharf.toml:2: `tls.clients.mode` is given without `tls.clients.ca`\n  help: name the authorities of clients: \
+             ca = \"clients.pem\" in [tls.clients]\n\
+             wharf.toml:3: `tls.clients.user` is given without `tls.clients.ca`\n  help: name the authorities of clients: \
+             ca = \"clients.pem\" in [tls.clients]"
+                .to_owned(),
+        ),
+        (
+            "[tls.clients]\nca = 'c.pem'\n",
+            "wharf.toml:2: `tls.clients.ca` is given, and the registry speaks plain HTTP\n  help: name its own certificate in \
+             [tls] as well: only TLS shows clients' certificates, and a proxy in front hides them"
+                .to_owned(),
+        ),
+        (
+            "[server]\nlisten = ['127.0.0.1:5000', 'unix:/w.sock']\n[tls]\nself_signed = true\n[tls.clients]\nca = 'c.pem'\n\
+             required_at = ['127.0.0.1:5001', 'unix:/w.sock']\nnever_at = '127.0.0.1:5000'\n\
+             [[tls.clients.user]]\nfrom = 'email'\nmatches = '*'\n",
+            "wharf.toml:7: `tls.clients.required_at` names 127.0.0.1:5001, where nothing listens\n  help: write it as it stands in \
+             `server.listen`\n\
+             wharf.toml:7: `tls.clients.required_at` names unix:/w.sock?mode=660, where there is no TLS\n  help: leave it out\n\
+             wharf.toml:9: this `[[tls.clients.user]]` cannot be meant: matches: a star alone takes any email for a user's name; \
+             write a form such as *@example.com\n  help: a rule reads: from = \"email\", matches = \"*@example.com\""
+                .to_owned(),
+        ),
+        (
             "[server]\nlisten = []\n",
             "wharf.toml:2: `server.listen` names no address\n  help: name one, such as \"127.0.0.1:5000\"".to_owned(),
         ),

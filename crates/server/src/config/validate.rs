@@ -10,8 +10,9 @@ use wharf_core::access::{ANONYMOUS, Policy, Role};
 
 use super::load::Sources;
 use super::problem::{Problem, Source};
-use super::sections::{AnonymousRole, Challenge, Config, RedirectWhen, StorageKind};
+use super::sections::{AnonymousRole, Challenge, ClientMode, Config, RedirectWhen, StorageKind};
 use crate::http::listener::ListenAddr;
+use crate::http::tls::Tls;
 
 /// Finds what cannot work.
 pub(super) fn validate(
@@ -124,6 +125,55 @@ impl Check<'_> {
         if tls.self_signed && tls.cert.is_some() {
             let what = "`tls.self_signed` and `tls.cert` exclude each other";
             self.refuse("tls.self_signed", what, "keep one of them");
+        }
+        self.clients(config);
+    }
+
+    fn clients(&mut self, config: &Config) {
+        let (tls, clients) = (&config.tls, &config.tls.clients);
+        if clients.ca.is_none() {
+            for (path, given) in [
+                ("tls.clients.crl", !clients.crl.is_empty()),
+                ("tls.clients.mode", clients.mode != ClientMode::Optional),
+                ("tls.clients.required_at", !clients.required_at.is_empty()),
+                ("tls.clients.never_at", !clients.never_at.is_empty()),
+                ("tls.clients.user", !clients.users.is_empty()),
+            ] {
+                if given {
+                    let what = format!("`{path}` is given without `tls.clients.ca`");
+                    let help =
+                        "name the authorities of clients: ca = \"clients.pem\" in [tls.clients]";
+                    self.refuse(path, what, help);
+                }
+            }
+        } else if tls.cert.is_none() && !tls.self_signed {
+            let what = "`tls.clients.ca` is given, and the registry speaks plain HTTP";
+            let help = "name its own certificate in [tls] as well: only TLS shows clients' certificates, and a proxy in front hides them";
+            self.refuse("tls.clients.ca", what, help);
+        }
+        for (path, addresses) in [
+            ("tls.clients.required_at", &clients.required_at),
+            ("tls.clients.never_at", &clients.never_at),
+        ] {
+            for address in addresses {
+                let listened = config.server.listen.contains(address);
+                let twice = path.ends_with("never_at") && clients.required_at.contains(address);
+                if !listened {
+                    let what = format!("`{path}` names {address}, where nothing listens");
+                    self.refuse(path, what, "write it as it stands in `server.listen`");
+                } else if twice {
+                    let what = format!("{address} is in `required_at` and in `never_at`");
+                    self.refuse(path, what, "name it in one of them");
+                } else if matches!(address, ListenAddr::Unix { .. }) {
+                    let what = format!("`{path}` names {address}, where there is no TLS");
+                    self.refuse(path, what, "leave it out");
+                }
+            }
+        }
+        if let Err((index, error)) = config.certificate_users() {
+            let what = format!("this `[[tls.clients.user]]` cannot be meant: {error}");
+            let help = "a rule reads: from = \"email\", matches = \"*@example.com\"";
+            self.refuse(&format!("tls.clients.user[{index}]"), what, help);
         }
     }
 
@@ -489,6 +539,7 @@ pub fn check_files(config: &Config, sources: &Sources) -> Vec<Problem> {
     let named = [
         ("tls.cert", &config.tls.cert),
         ("tls.key", &config.tls.key),
+        ("tls.clients.ca", &config.tls.clients.ca),
         ("access.htpasswd.file", &config.access.htpasswd.file),
         ("metadata.password_file", &config.metadata.password_file),
         ("storage.ca", &config.storage.ca),
@@ -497,9 +548,12 @@ pub fn check_files(config: &Config, sources: &Sources) -> Vec<Problem> {
             &config.storage.gcs.service_account,
         ),
     ];
-    named
+    let lists = config.tls.clients.crl.iter();
+    let lists = lists.map(|file| ("tls.clients.crl", file.as_path()));
+    let unread: Vec<Problem> = named
         .into_iter()
         .filter_map(|(path, file)| Some((path, file.as_deref()?)))
+        .chain(lists)
         .filter_map(|(path, file)| {
             let error = readable(file).err()?;
             let at = sources.get(path).cloned().unwrap_or(Source::Default);
@@ -509,7 +563,33 @@ pub fn check_files(config: &Config, sources: &Sources) -> Vec<Problem> {
                 help: None,
             })
         })
-        .collect()
+        .collect();
+    match unread.is_empty() {
+        true => unfit(config, sources).into_iter().collect(),
+        false => unread,
+    }
+}
+
+/// Certificates that can be read, and cannot be used.
+fn unfit(config: &Config, sources: &Sources) -> Option<Problem> {
+    let tls = &config.tls;
+    let own = tls.cert.as_ref().zip(tls.key.as_ref());
+    let own = own.map_or(Ok(()), |(cert, key)| Tls::load(cert, key).map(drop));
+    let clients = || {
+        config
+            .client_options()
+            .map_or(Ok(()), |options| options.check())
+    };
+    let (path, error) = match (own, clients()) {
+        (Err(error), _) => ("tls.cert", error),
+        (_, Err(error)) => ("tls.clients.ca", error),
+        _ => return None,
+    };
+    Some(Problem {
+        at: sources.get(path).cloned().unwrap_or(Source::Default),
+        what: format!("`{path}`: {error}"),
+        help: None,
+    })
 }
 
 /// Whether a URL leads to this machine.

@@ -16,6 +16,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
+use tokio_rustls::server::TlsStream;
 use tokio_util::task::TaskTracker;
 use wharf_oci::{ErrorCode, ErrorEntry};
 
@@ -27,7 +28,7 @@ use super::limits::Limits;
 use super::observer::{ConnectionEnd, Observer};
 use super::sendfile::Lane;
 use super::service;
-use super::tls::Tls;
+use super::tls::{Ask, Shown, Tls};
 use super::watch::{Registration, Verdict, Watch, Watched};
 
 /// What all connections of a server have in common.
@@ -51,6 +52,8 @@ pub(super) struct Conn {
     pub(super) addr: Option<SocketAddr>,
     pub(super) trusted: bool,
     pub(super) tls: bool,
+    /// The certificate that the client showed.
+    pub(super) client: Option<Arc<Shown>>,
     pub(super) protocol: Protocol,
     pub(super) refused: Refused,
     /// How files go out by themselves, where they can.
@@ -107,9 +110,10 @@ pub(super) async fn serve<H: Handler>(
     handler: Arc<H>,
     wire: Wire,
     addr: Option<SocketAddr>,
+    ask: Ask,
 ) {
     shared.observer.connection_opened();
-    let end = serve_wire(&shared, handler, wire, addr).await;
+    let end = serve_wire(&shared, handler, wire, addr, ask).await;
     shared.observer.connection_closed(end);
 }
 
@@ -118,6 +122,7 @@ async fn serve_wire<H: Handler>(
     handler: Arc<H>,
     wire: Wire,
     addr: Option<SocketAddr>,
+    ask: Ask,
 ) -> ConnectionEnd {
     let registration = shared.watch.register();
     let watched = Arc::clone(&registration.watched);
@@ -136,8 +141,8 @@ async fn serve_wire<H: Handler>(
         Err(end) => return end,
     }
     // On the heap for as long as it takes: the connection's task lives longer, and should be small.
-    let opening = Box::pin(open(shared, wire, &refused, &watched, deadline));
-    let (io, tls, protocol) = match unless_judged(&watched, opening).await {
+    let opening = Box::pin(open(shared, wire, &refused, &watched, (deadline, ask)));
+    let (io, tls, protocol, client) = match unless_judged(&watched, opening).await {
         Ok(Ok(opened)) => opened,
         Ok(Err(end)) | Err(end) => return end,
     };
@@ -147,6 +152,7 @@ async fn serve_wire<H: Handler>(
         addr,
         trusted: shared.proxies.trusts(addr.map(|addr| addr.ip())),
         tls,
+        client,
         protocol,
         refused,
         lane: io.lane(protocol),
@@ -161,20 +167,31 @@ async fn serve_wire<H: Handler>(
     }
 }
 
-/// Handshake and first bytes: a connection that is ready for hyper, whether it is encrypted, and its protocol.
+/// A connection that is ready for hyper: whether it is encrypted, its protocol, and the certificate that the client showed.
+type Opened = (Io, bool, Protocol, Option<Arc<Shown>>);
+
+/// Handshake and first bytes.
 async fn open(
     shared: &Shared,
     wire: Wire,
     refused: &Refused,
     watched: &Arc<Watched>,
-    deadline: Instant,
-) -> Result<(Io, bool, Protocol), ConnectionEnd> {
-    let (wire, tls, alpn) = match (wire, &shared.tls) {
+    (deadline, ask): (Instant, Ask),
+) -> Result<Opened, ConnectionEnd> {
+    let (wire, tls, alpn, client) = match (wire, &shared.tls) {
         (Wire::Tcp(stream), Some(tls)) => {
-            let (wire, alpn) = handshake(shared, tls, stream, watched, deadline).await?;
-            (wire, true, alpn)
+            let (stream, alpn) = handshake(shared, (tls, ask), stream, watched, deadline).await?;
+            let client = match tls.judge() {
+                Some(judge) => judge.shown(stream.get_ref().1, ask).map_err(|reason| {
+                    tracing::debug!(reason, "the client's certificate is refused");
+                    shared.observer.handshake_failed("certificate");
+                    ConnectionEnd::Error
+                })?,
+                None => None,
+            };
+            (Wire::Tls(Box::new(stream)), true, alpn, client)
         }
-        (wire, _) => (wire, false, None),
+        (wire, _) => (wire, false, None, None),
     };
     let max_head = shared.limits.header_size;
     let mut io = Io::new(wire, max_head, Arc::clone(refused), Arc::clone(watched));
@@ -191,7 +208,7 @@ async fn open(
             Err(_) => return Err(ConnectionEnd::HeaderTimeout),
         },
     };
-    Ok((io, tls, protocol))
+    Ok((io, tls, protocol, client))
 }
 
 /// Runs a future as long as the watch has nothing against the connection.
@@ -211,11 +228,11 @@ async fn unless_judged<F: Future + Unpin>(
 
 async fn handshake(
     shared: &Shared,
-    tls: &Tls,
+    (tls, ask): (&Tls, Ask),
     stream: TcpStream,
     watched: &Arc<Watched>,
     deadline: Instant,
-) -> Result<(Wire, Option<Protocol>), ConnectionEnd> {
+) -> Result<(TlsStream<TcpStream>, Option<Protocol>), ConnectionEnd> {
     let failed = |reason| shared.observer.handshake_failed(reason);
     let work = async {
         let mut first = [0];
@@ -223,7 +240,7 @@ async fn handshake(
         if stream.peek(&mut first).await? == 1 && first[0] != 22 {
             return Ok(Err(stream));
         }
-        tls.acceptor().accept(stream).await.map(Ok)
+        tls.acceptor(ask).accept(stream).await.map(Ok)
     };
     match tokio::time::timeout_at(deadline, work).await {
         Ok(Ok(Ok(stream))) => {
@@ -232,7 +249,7 @@ async fn handshake(
                 Some(_) => Some(Protocol::H1),
                 None => None,
             };
-            Ok((Wire::Tls(Box::new(stream)), alpn))
+            Ok((stream, alpn))
         }
         Ok(Ok(Err(stream))) => {
             failed("plain-http");
@@ -243,6 +260,7 @@ async fn handshake(
             tracing::debug!(%error, "TLS handshake failed");
             failed(match error.kind() {
                 std::io::ErrorKind::UnexpectedEof | std::io::ErrorKind::ConnectionReset => "closed",
+                _ if is_about_certificate(&error) => "certificate",
                 _ => "protocol",
             });
             Err(ConnectionEnd::Error)
@@ -252,6 +270,15 @@ async fn handshake(
             Err(ConnectionEnd::HeaderTimeout)
         }
     }
+}
+
+/// Whether a handshake failed by the client's certificate, or for want of one.
+fn is_about_certificate(error: &std::io::Error) -> bool {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
+    matches!(
+        inner,
+        Some(rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented)
+    )
 }
 
 /// A client that speaks HTTP to a TLS port would otherwise see noise or a reset.

@@ -168,7 +168,8 @@ impl fmt::Display for BoundAddr {
 /// Bound sockets that nobody accepts from yet.
 #[derive(Debug)]
 pub struct Listeners {
-    pub(super) list: Vec<Listener>,
+    /// Each with the address as it was given.
+    pub(super) list: Vec<(ListenAddr, Listener)>,
 }
 
 #[derive(Debug)]
@@ -189,12 +190,13 @@ impl Listeners {
                         addr: addr.to_string(),
                         reason,
                     })?;
-                    list.push(Listener::Unix(listener, file));
+                    list.push((addr.clone(), Listener::Unix(listener, file)));
                 }
                 ListenAddr::Tcp { host, port } => {
                     let listeners = bind_name(host, *port, &bound)?;
                     bound.extend(listeners.iter().filter_map(|tcp| tcp.local_addr().ok()));
-                    list.extend(listeners.into_iter().map(Listener::Tcp));
+                    let listeners = listeners.into_iter().map(Listener::Tcp);
+                    list.extend(listeners.map(|listener| (addr.clone(), listener)));
                 }
             }
         }
@@ -203,7 +205,10 @@ impl Listeners {
 
     /// What is listened on, in the order of the list; a name may have become several addresses.
     pub fn addrs(&self) -> Vec<BoundAddr> {
-        self.list.iter().filter_map(Listener::addr).collect()
+        self.list
+            .iter()
+            .filter_map(|(_, listener)| listener.addr())
+            .collect()
     }
 }
 

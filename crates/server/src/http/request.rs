@@ -19,8 +19,8 @@ use hyper::body::{Body as _, Incoming};
 use tokio::time::{Instant, Sleep};
 use wharf_core::BodyError;
 use wharf_core::Registry;
-use wharf_core::access::{Caller, Limited, Meter, RateKind};
-use wharf_oci::RepositoryName;
+use wharf_core::access::{Caller, Certificate, Limited, Meter, Presented, RateKind};
+use wharf_oci::{Authorization, RepositoryName};
 
 use super::id::RequestId;
 use super::limits::Progress;
@@ -45,6 +45,9 @@ pub struct Request {
     pub body: RequestBody,
     /// Who is at the other end.
     pub peer: Peer,
+    /// The certificate that it showed on its own connection. `None` too where another site's page sent the request, since browsers
+    /// show certificates unasked, and where it came through a trusted proxy, whose certificate it is.
+    pub certificate: Option<Arc<Certificate>>,
     /// The scheme that the client used, as far as it is known.
     pub scheme: Scheme,
     /// Host and port that the client asked for, from a trusted proxy when one says so.
@@ -57,6 +60,14 @@ impl Request {
     /// The path as it came, percent-encoded.
     pub fn path(&self) -> &str {
         self.uri.path()
+    }
+
+    /// What it shows of who it comes from.
+    pub fn presented<'a>(&'a self, authorization: Option<&'a Authorization>) -> Presented<'a> {
+        Presented {
+            authorization,
+            certificate: self.certificate.as_deref(),
+        }
     }
 
     /// Counts this request for whoever sends it, or refuses it, which goes into the audit log. The repository is named only to those who may do there what they

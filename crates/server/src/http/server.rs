@@ -18,7 +18,7 @@ use super::io::Wire;
 use super::limits::Limits;
 use super::listener::{BoundAddr, Listener, Listeners};
 use super::observer::{Observer, Silent};
-use super::tls::{self, Tls};
+use super::tls::{self, Ask, Tls};
 use super::watch::Watch;
 
 /// How long to pause when the system has no file descriptor or memory for another connection.
@@ -80,11 +80,15 @@ impl Server {
         });
         let accepting = CancellationToken::new();
         let ended = CancellationToken::new();
-        for listener in options.listeners.list {
+        for (given, listener) in options.listeners.list {
             let (ours, handler) = (Arc::clone(&shared), Arc::clone(&handler));
+            let ask = shared
+                .tls
+                .as_ref()
+                .map_or(Ask::Never, |tls| tls.ask(&given));
             let accepting = accepting.clone();
             shared.tasks.spawn(async move {
-                let gate = Gate::new(ours, handler);
+                let gate = Gate::new(ours, handler, ask);
                 accepting.run_until_cancelled(gate.accept(&listener)).await;
                 gate.close(listener);
             });
@@ -112,11 +116,14 @@ struct Gate<H> {
     shared: Arc<Shared>,
     handler: Arc<H>,
     places: Arc<Semaphore>,
+    /// Whether clients are asked for certificates here.
+    ask: Ask,
 }
 
 impl<H: Handler> Gate<H> {
-    fn new(shared: Arc<Shared>, handler: Arc<H>) -> Self {
+    fn new(shared: Arc<Shared>, handler: Arc<H>, ask: Ask) -> Self {
         Self {
+            ask,
             places: Arc::new(Semaphore::new(shared.limits.connections.max(1))),
             shared,
             handler,
@@ -159,6 +166,7 @@ impl<H: Handler> Gate<H> {
             Arc::clone(&self.handler),
             wire,
             addr,
+            self.ask,
         );
         self.shared.tasks.spawn(async move {
             serving.await;
@@ -206,7 +214,7 @@ async fn renew(certificate: Arc<Tls>) {
             // In the middle of a renewal this is normal, so it is said once.
             Ok(Err(error)) if !complained => {
                 complained = true;
-                tracing::warn!(%error, "the new TLS certificate cannot be used; the old one stays");
+                tracing::warn!(%error, "new TLS files cannot be used; what was read before stays in force");
             }
             Ok(Err(_)) => {}
         }
@@ -293,7 +301,13 @@ mod tests {
         let running = Server::start(options, Arc::new(Nothing));
         let (ours, _theirs) = tokio::net::UnixStream::pair().unwrap();
         let shared = Arc::clone(&running.shared);
-        let serving = conn::serve(shared, Arc::new(Nothing), Wire::Unix(ours), None);
+        let serving = conn::serve(
+            shared,
+            Arc::new(Nothing),
+            Wire::Unix(ours),
+            None,
+            Ask::Never,
+        );
         let size = size_of_val(&serving);
         assert!(size < 3 * 1024, "{size} bytes");
     }

@@ -21,7 +21,8 @@ use http::header::{
 use http::{HeaderMap, Method, StatusCode, Version};
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
-use wharf_core::access::Meter;
+use rustls_pki_types::UnixTime;
+use wharf_core::access::{Certificate, Meter};
 use wharf_oci::ErrorCode;
 
 use super::body::{Body, Facts, SendError};
@@ -35,6 +36,7 @@ use super::sendfile::{Lane, Piece};
 use super::watch::{Verdict, Watched};
 use super::{Handler, Response, forwarded, route};
 
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api-version");
 
@@ -79,6 +81,10 @@ async fn ask<H: Handler>(
     };
     let (peer, scheme, host) = origin(&conn, &head.headers, host);
     ticket.peer = peer.addr;
+    let certificate = match certificate(&conn, &head.headers) {
+        Ok(certificate) => certificate,
+        Err(error) => return (error.into_response(), conn.tls),
+    };
     let route = route::parse(head.uri.path());
     ticket.route = route.as_ref().map_or("unknown", |route| route.label());
     let request = Request {
@@ -90,6 +96,7 @@ async fn ask<H: Handler>(
         headers: head.headers,
         body,
         peer,
+        certificate,
         scheme,
         host,
         version: head.version,
@@ -159,6 +166,27 @@ fn check_head(head: &http::request::Parts, protocol: Protocol) -> Result<Option<
         }
         (None, named) => Ok(named.filter(|text| !text.is_empty()).map(str::to_owned)),
     }
+}
+
+/// The client's certificate, if the request may count as its holder's. One that is good no longer ends the connection.
+fn certificate(conn: &Conn, headers: &HeaderMap) -> Result<Option<Arc<Certificate>>, ApiError> {
+    let (Some(shown), Some(tls)) = (&conn.client, &conn.shared.tls) else {
+        return Ok(None);
+    };
+    if let Some(judge) = tls.judge() {
+        judge.still(shown, UnixTime::now()).map_err(|reason| {
+            tracing::debug!(reason, "a client certificate is good no longer");
+            conn.watched().judge(Verdict::Close(ConnectionEnd::Done));
+            let text =
+                "the client certificate was revoked, or has expired; connect with another one";
+            ApiError::new(ErrorCode::Unauthorized, text)
+        })?;
+    }
+    let site = headers.get(SEC_FETCH_SITE).map(HeaderValue::as_bytes);
+    let ours = matches!(site, None | Some(b"same-origin" | b"none"));
+    // A proxy's certificate says who the proxy is, and nothing of those behind it.
+    let proxied = conn.trusted && forwarded::present(headers);
+    Ok((ours && !proxied).then(|| Arc::clone(&shown.certificate)))
 }
 
 /// Where the request comes from, through trusted proxies.

@@ -52,7 +52,9 @@ impl V2 {
         let authorization = read_authorization(headers.iter().map(HeaderValue::as_bytes));
         let (name, caller) = match authorization {
             Ok(authorization) => {
-                let caller = access.authenticate(authorization.as_ref(), came).await;
+                let caller = access
+                    .authenticate(request.presented(authorization.as_ref()), came)
+                    .await;
                 // A password that was refused is not kept for longer than this.
                 let name = match (authorization, &caller) {
                     (Some(Authorization::Basic { user, .. }), Err(_)) => user,

@@ -134,6 +134,7 @@ impl House {
                 secure: true,
                 proxied: false,
             },
+            certificate: None,
             scheme: Scheme::Https,
             host: Some("reg.example:5000".into()),
             version: Version::HTTP_11,

@@ -4,6 +4,8 @@
 //! GET takes Basic credentials or none, POST the OAuth2 form. Errors are OCI JSON, which is what clients print. Nothing
 //! here is cached by anyone, and no secret is ever repeated.
 
+use std::sync::Arc;
+
 use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
 use http::{Method, StatusCode};
 use serde_json::json;
@@ -97,7 +99,7 @@ async fn grant(
     name: &mut String,
     exchanged: &mut bool,
 ) -> Result<TokenGrant, Box<Refusal>> {
-    let asked = match request.method {
+    let mut asked = match request.method {
         Method::GET | Method::HEAD => {
             from_query(request).map_err(|failure| refuse(access, failure))
         }
@@ -106,6 +108,9 @@ async fn grant(
             Route::Token.methods(),
         ))),
     }?;
+    if let (Proof::Nobody, Some(certificate)) = (&asked.proof, &request.certificate) {
+        asked.proof = Proof::Certificate(Arc::clone(certificate));
+    }
     if let Proof::Password { name: given, .. } = &asked.proof {
         name.clone_from(given);
     }
@@ -392,6 +397,7 @@ mod tests {
                     secure: true,
                     proxied: false,
                 },
+                certificate: None,
                 scheme: Scheme::Http,
                 host: Some("reg.example".into()),
                 version: Version::HTTP_11,

@@ -361,7 +361,7 @@ async fn a_token_is_tested_and_never_printed() {
         "wrong  signature",
         "wrong  audience",
         "prod-prod: does not match",
-        "would be refused",
+        "would sign in nobody",
     ] {
         assert!(told.contains(part), "{part}: {told}");
     }

@@ -63,13 +63,20 @@ pub(super) enum WorkloadCommand {
         #[command(flatten)]
         at: Where,
     },
-    /// Say what becomes of a token: which rules match it, and why others do not
+    /// Say what becomes of a token or a certificate: which rules match it, and why others do not
     ///
     /// The token is never printed, and nobody is signed in. Ends with 1 when it would be refused.
     Test {
         /// File that holds the token; - for standard input
-        #[arg(long, value_name = "FILE")]
-        token_file: PathBuf,
+        #[arg(
+            long,
+            value_name = "FILE",
+            required_unless_present = "certificate_file"
+        )]
+        token_file: Option<PathBuf>,
+        /// File that holds a client's certificate (PEM)
+        #[arg(long, value_name = "FILE", conflicts_with = "token_file")]
+        certificate_file: Option<PathBuf>,
         /// As JSON
         #[arg(long)]
         json: bool,
@@ -114,32 +121,40 @@ pub(super) fn run(command: &WorkloadCommand) -> Outcome {
         }
         WorkloadCommand::Test {
             token_file,
+            certificate_file,
             json,
             at,
         } => {
-            let body = json!({ "token": token(token_file)? });
+            let (what, body) = match (token_file, certificate_file) {
+                (_, Some(file)) => {
+                    let text = held("--certificate-file", file)?;
+                    ("certificate", json!({ "certificate": text }))
+                }
+                (Some(file), None) => ("token", json!({ "token": held("--token-file", file)? })),
+                (None, None) => return Err(Failure::text(Exit::Usage, "give --token-file FILE")),
+            };
             let told = at
                 .client()?
                 .send("POST", "/api/v1/workload/test", Some(&body))?;
             match json {
                 true => print(&as_json(&told))?,
-                false => print(&tested(&told))?,
+                false => print(&tested(&told, what))?,
             }
             match told["accepted"].as_bool() {
                 Some(true) => Ok(()),
-                _ => Err(Failure::text(Exit::Failure, "the token would be refused")),
+                _ => Err(Failure::text(
+                    Exit::Failure,
+                    format!("the {what} would sign in nobody"),
+                )),
             }
         }
     }
 }
 
 /// What a file holds, without what stands around it.
-fn token(file: &Path) -> Result<String, Failure> {
+fn held(flag: &str, file: &Path) -> Result<String, Failure> {
     let bad = |error: &dyn std::fmt::Display| {
-        Failure::text(
-            Exit::Usage,
-            format!("--token-file {}: {error}", file.display()),
-        )
+        Failure::text(Exit::Usage, format!("{flag} {}: {error}", file.display()))
     };
     let mut read = String::new();
     let done = match file.as_os_str() == "-" {
@@ -153,8 +168,8 @@ fn token(file: &Path) -> Result<String, Failure> {
     };
     done.map_err(|error| bad(&error))?;
     match read.trim() {
-        "" => Err(bad(&"it holds no token")),
-        token => Ok(token.to_owned()),
+        "" => Err(bad(&"it is empty")),
+        text => Ok(text.to_owned()),
     }
 }
 
@@ -215,7 +230,7 @@ fn condition(condition: &Value) -> String {
     format!("{}{}", text(&condition["claim"]), all.join("|"))
 }
 
-fn tested(told: &Value) -> String {
+fn tested(told: &Value, what: &str) -> String {
     let mut out = String::new();
     for step in told["steps"].as_array().into_iter().flatten() {
         match step["wrong"].as_str() {
@@ -236,7 +251,7 @@ fn tested(told: &Value) -> String {
         }
     }
     if let Some(principal) = told["principal"].as_str() {
-        out.push_str(&format!("The token signs in as {principal}.\n"));
+        out.push_str(&format!("The {what} signs in as {principal}.\n"));
     }
     out
 }

@@ -99,6 +99,29 @@ pub(in crate::cli) enum TrustCommand {
         #[command(flatten)]
         common: Common,
     },
+    /// Client certificates, of authorities that `tls.clients.ca` of the configuration names
+    ///
+    /// Hosts and services that show a certificate are principals named after it, as dns:build-7.example.com. One that two such rules of
+    /// different kinds match is refused. Certificates of people are users', by [[tls.clients.user]] of the configuration.
+    #[command(after_help = "Examples:
+  wharf workload trust certificate --dns 'build-*.example.com' writer on team/a
+  wharf workload trust certificate --uri 'spiffe://example.org/ns/prod/sa/*' reader on team/a")]
+    Certificate {
+        /// A host name of the certificate; * for any text [may be repeated]
+        #[arg(long, value_name = "NAME", required_unless_present_any = ["uri", "email", "cn"])]
+        dns: Vec<String>,
+        /// A URI of the certificate, as of SPIFFE; * for any text without / [may be repeated]
+        #[arg(long, value_name = "URI", conflicts_with = "dns")]
+        uri: Vec<String>,
+        /// An e-mail address of the certificate; * for any text [may be repeated]
+        #[arg(long, value_name = "ADDRESS", conflicts_with_all = ["dns", "uri"])]
+        email: Vec<String>,
+        /// The common name of the certificate's subject; * for any text without / [may be repeated]
+        #[arg(long, value_name = "NAME", conflicts_with_all = ["dns", "uri", "email"])]
+        cn: Vec<String>,
+        #[command(flatten)]
+        common: Common,
+    },
     /// Any other issuer of OpenID Connect tokens
     #[command(after_help = "Examples:
   wharf workload trust oidc --issuer https://ci.example.com --as ci --claim sub=job:deploy writer on team/a")]
@@ -213,6 +236,8 @@ fn wrong(text: String) -> Failure {
 /// What is asked for, apart from what is the same for all.
 struct Asked<'a> {
     kind: &'static str,
+    /// What the issuer is called unless something else is said.
+    called: &'static str,
     issuer: &'a str,
     /// What the rule is called after.
     words: Vec<String>,
@@ -237,6 +262,7 @@ fn asked(command: &TrustCommand) -> Result<Asked<'_>, Failure> {
             conditions.either("kubernetes.io.serviceaccount.name", service_account);
             Asked {
                 kind: "kubernetes",
+                called: "kubernetes",
                 issuer,
                 words: [&namespace[..], service_account].concat(),
                 conditions,
@@ -266,6 +292,7 @@ fn asked(command: &TrustCommand) -> Result<Asked<'_>, Failure> {
             let named = repository.clone().map_or_else(Vec::new, |name| vec![name]);
             Asked {
                 kind: "github",
+                called: "github",
                 issuer,
                 words: [&named[..], repository_id, owner_id, environment, event].concat(),
                 conditions,
@@ -290,8 +317,30 @@ fn asked(command: &TrustCommand) -> Result<Asked<'_>, Failure> {
             conditions.values("pipeline_source", source);
             Asked {
                 kind: "gitlab",
+                called: "gitlab",
                 issuer,
                 words: [&project_id[..], namespace_id, source].concat(),
+                conditions,
+                common,
+            }
+        }
+        TrustCommand::Certificate {
+            dns,
+            uri,
+            email,
+            cn,
+            common,
+        } => {
+            no_tokens(common)?;
+            let given = [("dns", dns), ("uri", uri), ("email", email), ("cn", cn)];
+            let given = given.into_iter().find(|(_, names)| !names.is_empty());
+            let (claim, names) = given.unwrap_or(("dns", dns));
+            conditions.either(claim, names);
+            Asked {
+                kind: "certificate",
+                called: claim,
+                issuer: "",
+                words: names.clone(),
                 conditions,
                 common,
             }
@@ -304,6 +353,7 @@ fn asked(command: &TrustCommand) -> Result<Asked<'_>, Failure> {
             }
             Asked {
                 kind: "oidc",
+                called: "oidc",
                 issuer,
                 words: Vec::new(),
                 conditions,
@@ -315,6 +365,23 @@ fn asked(command: &TrustCommand) -> Result<Asked<'_>, Failure> {
         asked.conditions.said(claim)?;
     }
     Ok(asked)
+}
+
+/// Certificates have none of what tokens have.
+fn no_tokens(common: &Common) -> Result<(), Failure> {
+    for (flag, given) in [
+        ("--audience", !common.audience.is_empty()),
+        ("--jwks-url", common.jwks_url.is_some()),
+        ("--jwks-file", common.jwks_file.is_some()),
+        ("--authority", common.authority.is_some()),
+        ("--bearer-file", common.bearer_file.is_some()),
+    ] {
+        if given {
+            let text = "certificates have no keys and audiences; their authorities stand in the configuration, as tls.clients.ca";
+            return Err(wrong(format!("{flag}: {text}")));
+        }
+    }
+    Ok(())
 }
 
 /// Both forms of GitHub's `sub`, without ids and with them.
@@ -350,7 +417,7 @@ fn trust(asked: Asked<'_>) -> Outcome {
     let issuer = common
         .called
         .clone()
-        .unwrap_or_else(|| asked.kind.to_owned());
+        .unwrap_or_else(|| asked.called.to_owned());
     let rule = match (&common.name, asked.words.is_empty()) {
         (Some(name), _) => name.clone(),
         (None, true) => return Err(wrong("--name: say what the rule shall be called".into())),
@@ -382,11 +449,14 @@ fn trust(asked: Asked<'_>) -> Outcome {
         client.send("PUT", &place, None)?;
     }
     let shown = client.get(&path(&issuer, true))?;
-    let mut told = format!(
-        "Tokens of {} for {} that match rule {rule} sign in.\n",
-        asked.issuer,
-        super::texts(&shown["audiences"]).join(" or "),
-    );
+    let mut told = match asked.kind {
+        "certificate" => format!("Clients with certificates that match rule {rule} are let in.\n"),
+        _ => format!(
+            "Tokens of {} for {} that match rule {rule} sign in.\n",
+            asked.issuer,
+            super::texts(&shown["audiences"]).join(" or "),
+        ),
+    };
     match &common.role {
         Some(role) => {
             let body = json!({"who": who, "role": role, "on": on, "networks": []});
@@ -405,7 +475,10 @@ fn trust(asked: Asked<'_>) -> Outcome {
         }
         None => {}
     }
-    told.push_str("Look at a token: wharf workload test --token-file FILE\n");
+    told.push_str(match asked.kind {
+        "certificate" => "Look at a certificate: wharf workload test --certificate-file FILE\n",
+        _ => "Look at a token: wharf workload test --token-file FILE\n",
+    });
     print(&told)
 }
 
@@ -455,6 +528,9 @@ fn settings(client: &Client, name: &str, asked: &Asked<'_>) -> Result<Value, Fai
         }
     }
     body.insert("kind".into(), asked.kind.into());
+    if asked.kind == "certificate" && !body.contains_key("principal") {
+        body.insert("principal".into(), format!("{{{}}}", asked.called).into());
+    }
     body.insert("issuer".into(), asked.issuer.into());
     if !common.audience.is_empty() {
         body.insert("audiences".into(), common.audience.clone().into());
@@ -593,6 +669,32 @@ mod tests {
             &token("false", "merge_request_event")
         ));
         assert!(rule("gitlab --ref main reader").is_err(), "an id is needed");
+    }
+
+    #[test]
+    fn certificates_by_one_of_their_names() {
+        let line = "certificate --dns build-*.example.com --claim ou=ci writer on team/a";
+        let token = |dns: Value, ou: &str| json!({"dns": dns, "ou": ou});
+        let good = json!("build-7.example.com");
+        assert!(matches(line, Kind::Certificate, &token(good.clone(), "ci")));
+        assert!(!matches(line, Kind::Certificate, &token(good, "dev")));
+        assert!(!matches(
+            line,
+            Kind::Certificate,
+            &token(json!("build-7.example.com.evil.org"), "ci")
+        ));
+        assert_eq!(
+            rule("certificate --dns a.example reader").unwrap().0,
+            "certificate-a.example"
+        );
+        for bad in [
+            "certificate writer on team/a",
+            "certificate --dns a --uri b writer",
+            "certificate --dns a --audience b writer",
+            "certificate --dns a --jwks-url https://b writer",
+        ] {
+            assert!(rule(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

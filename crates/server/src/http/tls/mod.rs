@@ -4,6 +4,7 @@
 //! [`POLL`] and on demand. A pair that does not fit together, as in the middle of a renewal, is not taken: the old one
 //! stays until the next look. Open connections keep what they shook hands with.
 
+mod client;
 mod self_signed;
 
 use std::fmt;
@@ -21,6 +22,11 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::TlsAcceptor;
 
+use self::client::Clients;
+use super::listener::ListenAddr;
+
+pub use client::{Ask, AskAt, ClientOptions, read_certificate, read_pem_certificate};
+pub(super) use client::{Judge, Shown};
 pub use self_signed::SelfSigned;
 
 /// How often the files are looked at.
@@ -59,6 +65,14 @@ pub enum TlsError {
         /// What rustls says.
         source: rustls::Error,
     },
+    /// Certificates of authorities, or lists of what they revoked, that do not do.
+    #[error("{}: {reason}", path.display())]
+    Clients {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong, and the way out.
+        reason: String,
+    },
     /// rustls refuses the settings.
     #[error("TLS cannot be set up: {0}")]
     Setup(#[from] rustls::Error),
@@ -69,7 +83,9 @@ pub enum TlsError {
 
 /// A certificate with its key, in files that may change.
 pub struct Tls {
-    config: Arc<ServerConfig>,
+    /// By [`Ask`]: tickets of one are nothing to the others.
+    configs: [Arc<ServerConfig>; 3],
+    clients: Option<Clients>,
     current: Arc<Current>,
     cert: PathBuf,
     key: PathBuf,
@@ -97,19 +113,41 @@ impl ResolvesServerCert for Current {
 impl Tls {
     /// Reads certificate chain and key, both PEM, and offers TLS 1.2 and 1.3 with HTTP/2 and HTTP/1.1.
     pub fn load(cert: &Path, key: &Path) -> Result<Arc<Self>, TlsError> {
+        Self::load_asking(cert, key, None)
+    }
+
+    /// The same, and asks clients for certificates.
+    pub fn load_asking(
+        cert: &Path,
+        key: &Path,
+        clients: Option<ClientOptions>,
+    ) -> Result<Arc<Self>, TlsError> {
         let seen = [stamp(cert)?, stamp(key)?];
         let current = Arc::new(Current(ArcSwap::from_pointee(read_pair(cert, key)?)));
-        let provider = Arc::new(aws_lc_rs::default_provider());
-        let resolver = Arc::clone(&current);
-        let mut config = ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()?
-            .with_no_client_auth()
-            .with_cert_resolver(resolver);
-        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        // Clients that come back skip the costly half of the handshake.
-        config.ticketer = aws_lc_rs::Ticketer::new()?;
+        let clients = clients.map(Clients::load).transpose()?;
+        let judge = clients.as_ref().map(Clients::judge);
+        let config = |ask: Ask| {
+            let provider = Arc::new(aws_lc_rs::default_provider());
+            let builder = ServerConfig::builder_with_provider(provider)
+                .with_safe_default_protocol_versions()?;
+            let builder = match &judge {
+                Some(judge) => builder.with_client_cert_verifier(judge.verifier(ask)),
+                None => builder.with_no_client_auth(),
+            };
+            let mut config = builder.with_cert_resolver(Arc::clone(&current) as _);
+            config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+            // Clients that come back skip the costly half of the handshake.
+            config.ticketer = aws_lc_rs::Ticketer::new()?;
+            Ok::<_, TlsError>(Arc::new(config))
+        };
+        let configs = [
+            config(Ask::Never)?,
+            config(Ask::Optional)?,
+            config(Ask::Required)?,
+        ];
         Ok(Arc::new(Self {
-            config: Arc::new(config),
+            configs,
+            clients,
             current,
             cert: cert.to_owned(),
             key: key.to_owned(),
@@ -117,11 +155,17 @@ impl Tls {
         }))
     }
 
-    /// Takes the files' new content if they changed. Whether they did. On an error the old certificate stays, and the
+    /// Takes the files' new content if they changed. Whether the server's own certificate did. On an error the old certificate stays, and the
     /// next call tries again.
     ///
     /// Reads files: call it where blocking is allowed.
     pub fn reload(&self) -> Result<bool, TlsError> {
+        let clients = self.clients.as_ref().map_or(Ok(()), Clients::reload);
+        let own = self.reload_own()?;
+        clients.map(|()| own)
+    }
+
+    fn reload_own(&self) -> Result<bool, TlsError> {
         let now = [stamp(&self.cert)?, stamp(&self.key)?];
         let mut seen = match self.seen.lock() {
             Ok(seen) => seen,
@@ -152,8 +196,19 @@ impl Tls {
         &self.cert
     }
 
-    pub(super) fn acceptor(&self) -> TlsAcceptor {
-        TlsAcceptor::from(Arc::clone(&self.config))
+    /// Whether clients are asked for a certificate at an address of the configuration.
+    pub(super) fn ask(&self, at: &ListenAddr) -> Ask {
+        let clients = self.clients.as_ref();
+        clients.map_or(Ask::Never, |clients| clients.ask(at))
+    }
+
+    pub(super) fn acceptor(&self, ask: Ask) -> TlsAcceptor {
+        TlsAcceptor::from(Arc::clone(&self.configs[ask as usize]))
+    }
+
+    /// What judges clients' certificates.
+    pub(super) fn judge(&self) -> Option<Arc<Judge>> {
+        self.clients.as_ref().map(Clients::judge)
     }
 }
 
