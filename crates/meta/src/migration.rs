@@ -93,6 +93,11 @@ pub(crate) const ALL: &[Migration] = &[
         name: "accounts",
         sql: include_str!("migrations/0014_accounts.sql"),
     },
+    Migration {
+        number: 15,
+        name: "sessions",
+        sql: include_str!("migrations/0015_sessions.sql"),
+    },
 ];
 
 /// The schema that this binary knows: the number of the last migration.

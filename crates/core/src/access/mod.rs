@@ -51,6 +51,8 @@ use wharf_meta::Meta;
 use wharf_oci::RepositoryName;
 
 use crate::clock::{Clock, SystemClock};
+use crate::oidc::{NoWeb, OidcSettings, People, Web};
+use crate::session::SessionRules;
 use crate::workload::{Fetch, NoFetch, Workloads};
 
 pub use admin::{AdminError, Bootstrap};
@@ -92,7 +94,7 @@ use htpasswd::HtpasswdFile;
 use keys::Keyring;
 pub(crate) use machine_secret::{Form, SecretKind, form, is_secret, new_secret};
 pub(crate) use policy::check_user_name;
-pub(crate) use secret::{hash_secret, random_id};
+pub(crate) use secret::{hash_secret, random_bytes, random_id};
 
 use password::Passwords;
 use rate::Rates;
@@ -187,6 +189,12 @@ pub struct AccessOptions {
     pub clock: Arc<dyn Clock>,
     /// What gets the keys of issuers whose tokens machines sign in with.
     pub fetch: Arc<dyn Fetch>,
+    /// Providers with which people sign in.
+    pub oidc: Vec<OidcSettings>,
+    /// What asks them.
+    pub web: Arc<dyn Web>,
+    /// How long sessions are good.
+    pub sessions: SessionRules,
 }
 
 impl Default for AccessOptions {
@@ -212,6 +220,9 @@ impl Default for AccessOptions {
             rates: RateRules::default(),
             clock: Arc::new(SystemClock),
             fetch: Arc::new(NoFetch),
+            oidc: Vec::new(),
+            web: Arc::new(NoWeb),
+            sessions: SessionRules::default(),
         }
     }
 }
@@ -246,6 +257,8 @@ pub struct Access {
     tokens: Tokens,
     pub(crate) workloads: Arc<Workloads>,
     certificates: ArcSwap<Vec<CertificateUser>>,
+    pub(crate) people: People,
+    sessions: SessionRules,
     pub(crate) log_keys: crate::audit::LogKeys,
     pub(crate) places: Places,
     identity_tokens: bool,
@@ -298,7 +311,8 @@ impl Access {
         let places = sealing.of_places();
         let unknown = sealing.of_unknown();
         let sealing = Arc::new(sealing);
-        let workloads = Workloads::new(sealing.clone(), options.fetch);
+        let workloads = Workloads::new(sealing.clone(), options.fetch.clone());
+        let people = People::new(options.oidc, sealing.clone(), options.web, options.fetch);
         let keys = Keyring::open(secrets.clone(), sealing, rotation, overlap, now).await?;
         Ok(Self {
             rights,
@@ -310,6 +324,8 @@ impl Access {
             passwords: Passwords::new(options.password_threads, options.password_attempts)?,
             tokens: Tokens::new(options.service, keys),
             workloads: Arc::new(workloads),
+            people,
+            sessions: options.sessions,
             certificates: ArcSwap::from_pointee(options.certificates),
             log_keys,
             places,
@@ -540,6 +556,31 @@ impl Access {
         Ok(user
             .filter(|user| !user.is_locked_out())
             .and_then(|user| user.source()))
+    }
+
+    /// Where the user of that name is kept, who is not locked out, and what names the password.
+    pub(crate) async fn user_standing(
+        &self,
+        name: &str,
+    ) -> crate::Result<Option<(Source, Arc<str>)>> {
+        let user = self.users.find(name).await?;
+        let user = user.filter(|user| !user.is_locked_out());
+        Ok(user.and_then(|user| Some((user.source()?, user.credential().clone()))))
+    }
+
+    /// Providers with which people sign in.
+    pub fn people(&self) -> &People {
+        &self.people
+    }
+
+    /// How long sessions are good.
+    pub fn session_rules(&self) -> SessionRules {
+        self.sessions
+    }
+
+    /// Seals what a session can ask its provider with.
+    pub(crate) fn seal_refresh(&self, session: &str, token: &Password) -> crate::Result<Vec<u8>> {
+        self.people.seal_refresh(session, token)
     }
 
     /// Whether something waits for whoever is called so.

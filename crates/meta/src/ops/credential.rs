@@ -7,7 +7,7 @@ use std::fmt;
 use serde_json::{Value, json};
 
 use super::event::{self, Fact, Kind};
-use super::principal;
+use super::{principal, session};
 use crate::error::Result;
 use crate::tx::{Op, ReadOp, Tx};
 use crate::vals;
@@ -458,6 +458,7 @@ impl Op for RemovePrincipal {
                 .await?;
             ids.push(id);
         }
+        session::delete_of(tx, &self.name).await?;
         let before = json!({"name": self.name, "kind": self.kind, "credentials": ids});
         let payload = json!({"what": self.kind, "before": before, "after": null});
         let namespace = event::namespace_of(&self.kind, &self.name);

@@ -3,7 +3,12 @@
 use super::exit::{Exit, Failure};
 use super::offline::runtime;
 use super::{Outcome, print};
+use std::sync::Arc;
+
+use wharf_core::oidc::look;
+
 use crate::app::check as check_stores;
+use crate::app::oidc::Providers;
 use crate::config::reload::compare;
 use crate::config::validate::check_files;
 use crate::config::{Config, Inputs, Problems, load, render};
@@ -41,7 +46,17 @@ fn ask(config: &Config) -> Outcome {
     for warning in &report.warnings {
         eprintln!("warning: {warning}");
     }
-    let problems: Vec<String> = report.problems.iter().map(ToString::to_string).collect();
+    let mut problems: Vec<String> = report.problems.iter().map(ToString::to_string).collect();
+    let looked = look(config.oidc_settings(), Arc::new(Providers));
+    for checked in runtime()?.block_on(looked) {
+        match checked.problem {
+            None => print(&format!(
+                "The provider {} answers as it should.\n",
+                checked.name
+            ))?,
+            Some(problem) => problems.push(format!("[[auth.oidc]] {}: {problem}", checked.name)),
+        }
+    }
     match problems.is_empty() {
         true => print("The stores were only read; nothing was written.\n"),
         false => Err(Failure::text(Exit::Data, problems.join("\nerror: "))),

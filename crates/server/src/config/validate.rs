@@ -291,11 +291,9 @@ impl Check<'_> {
                 );
             }
             for pattern in &oidc.group_filter {
-                if pattern.len() > 256 || pattern.is_empty() {
-                    refuse(
-                        "a pattern of `group_filter` is empty or longer than 256 bytes".into(),
-                        "write it like \"registry-*\"",
-                    );
+                if let Err(error) = pattern.parse::<wharf_core::workload::Pattern>() {
+                    let what = format!("`group_filter` holds {pattern:?}: {error}");
+                    refuse(what, "write it like \"registry-*\"");
                 }
             }
             if config.server.external_url.is_none() {
@@ -550,13 +548,20 @@ pub fn check_files(config: &Config, sources: &Sources) -> Vec<Problem> {
     ];
     let lists = config.tls.clients.crl.iter();
     let lists = lists.map(|file| ("tls.clients.crl", file.as_path()));
+    let oidc = config.auth.oidc.iter().enumerate();
+    let oidc = oidc.filter_map(|(index, oidc)| {
+        let file = oidc.ca_file.as_deref()?;
+        Some((format!("auth.oidc[{index}]"), file))
+    });
     let unread: Vec<Problem> = named
         .into_iter()
         .filter_map(|(path, file)| Some((path, file.as_deref()?)))
         .chain(lists)
+        .map(|(path, file)| (path.to_owned(), file))
+        .chain(oidc)
         .filter_map(|(path, file)| {
             let error = readable(file).err()?;
-            let at = sources.get(path).cloned().unwrap_or(Source::Default);
+            let at = sources.get(&path).cloned().unwrap_or(Source::Default);
             Some(Problem {
                 at,
                 what: format!("`{path}`: cannot read {}: {error}", file.display()),

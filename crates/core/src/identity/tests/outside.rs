@@ -207,9 +207,7 @@ async fn who_is_linked_to_a_user_could_be_the_user_so_only_who_stands_above_link
     let error = link_account(registry, Changer::Caller(&carol), "carol", "corp", "10").await;
     assert!(matches!(
         error,
-        Err(IdentityError::Rights(
-            ChangeError::Denied { .. }
-        ))
+        Err(IdentityError::Rights(ChangeError::Denied { .. }))
     ));
 }
 
