@@ -681,8 +681,6 @@ async fn a_provider_that_is_down_or_talks_nonsense_lets_nobody_in_and_ends_no_se
     };
     let secret = session::begin(hall.registry(), &arrived.principal, by, came, "").await;
     let secret = secret.unwrap();
-    let started = hall.start("corp").await;
-    let answer = hall.world.sign_in(&started.location, &ann());
     let check_every = i64::try_from(SessionRules::default().check.as_millis()).unwrap();
     for broken in [
         Err("refused".to_owned()),
@@ -693,6 +691,9 @@ async fn a_provider_that_is_down_or_talks_nonsense_lets_nobody_in_and_ends_no_se
         Ok((200, b"{}".to_vec())),
         Ok((200, br#"{"issuer":"https://other.example","authorization_endpoint":"https://a.b","token_endpoint":"https://a.b","jwks_uri":"https://a.b"}"#.to_vec())),
     ] {
+        *hall.world.broken.lock().unwrap() = None;
+        let started = hall.start("corp").await;
+        let answer = hall.world.sign_in(&started.location, &ann());
         *hall.world.broken.lock().unwrap() = Some(broken.clone());
         let done = hall.finish(&started.flow, &answer).await;
         assert!(

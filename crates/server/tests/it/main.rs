@@ -50,6 +50,7 @@ mod metadata;
 mod model;
 mod mount;
 mod operator;
+mod people;
 mod ping;
 mod postgres;
 mod postgres_reach;
