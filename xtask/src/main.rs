@@ -15,6 +15,7 @@ mod e2e;
 mod endure;
 mod grow;
 mod lex;
+mod outside;
 mod pairs;
 mod queries;
 mod run;
@@ -54,6 +55,8 @@ enum Task {
     Endure(endure::Args),
     /// Write a data folder of any size
     Grow(grow::Args),
+    /// Run the release binary beside the real programs that it takes identities from
+    Outside(outside::Args),
     /// Record the query plan of each SQL statement
     Queries(queries::Args),
     /// Draw where the server's time goes in one figure
@@ -75,6 +78,7 @@ fn main() -> ExitCode {
         Task::E2e(args) => e2e::main(&args),
         Task::Endure(args) => endure::main(&args),
         Task::Grow(args) => grow::main(&args),
+        Task::Outside(args) => outside::main(&args),
         Task::Queries(args) => queries::main(&args),
         Task::Profile(args) => bench::profile(&args),
         Task::Spec(args) => spec::main(&args),

@@ -10,6 +10,7 @@ pub mod backup;
 pub mod blob;
 mod cache;
 pub mod clock;
+pub mod directory;
 pub mod error;
 pub mod event;
 pub mod gc;

@@ -95,8 +95,13 @@ pub(crate) const ALL: &[Migration] = &[
     },
     Migration {
         number: 15,
+        name: "account_check",
+        sql: include_str!("migrations/0015_account_check.sql"),
+    },
+    Migration {
+        number: 16,
         name: "sessions",
-        sql: include_str!("migrations/0015_sessions.sql"),
+        sql: include_str!("migrations/0016_sessions.sql"),
     },
 ];
 

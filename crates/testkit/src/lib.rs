@@ -6,6 +6,7 @@
 pub mod ca;
 pub mod client;
 pub mod content;
+pub mod directory;
 pub mod issuer;
 pub mod options;
 pub mod process;
@@ -16,6 +17,7 @@ pub mod server;
 pub use ca::Ca;
 pub use client::{Client, Connection, Request, Response, Version};
 pub use content::{Content, Image, ImageSpec};
+pub use directory::{FakeLdap, Mood};
 pub use issuer::{Manner, TokenIssuer, TokenKey};
 pub use options::{TestOptions, on_postgres};
 pub use process::Process;

@@ -77,6 +77,8 @@ const CLIENTS: &[Client] = &[
     debian("containerd", "containerd", "ctr, hosts.toml mirror"),
     debian("runc", "runc", "runs what was pulled"),
     debian("conmon", "conmon", "podman needs it to run"),
+    debian("slapd", "slapd", "a directory that people sign in with"),
+    debian("ldap-utils", "ldapadd", "fills it"),
     debian("umoci", "umoci", "unpacks what was pulled"),
     debian(
         "nginx-light",

@@ -9,6 +9,7 @@ use wharf_oci::auth::AuthorizationError;
 use super::Access;
 use super::certificate::{Certificate, CertificateFault};
 use super::credential::{BOUGHT_WITH, Credential};
+use super::elsewhere::BY_ACCOUNT;
 use super::machine_secret::{Form, form};
 use super::principal::{Caller, Circumstances, Principal, SignIn};
 use super::rate::Limited;
@@ -72,6 +73,12 @@ pub enum AuthFailure {
     /// 429: too many passwords, or requests for tokens, from this client.
     #[error("{0}")]
     Limited(#[from] Limited),
+    /// A directory knows the password, and who has it may not be here: why.
+    #[error("{0}")]
+    Elsewhere(String),
+    /// 503: the directory that knows users does not answer.
+    #[error("{0}")]
+    Directory(Error),
     /// 503, or what else the error says: users cannot be looked up.
     #[error("{0}")]
     Store(#[from] Error),
@@ -92,6 +99,8 @@ impl AuthFailure {
             Self::Certificate(_) => "certificate",
             Self::Guessing { .. } => "guessing",
             Self::Limited(_) => "limited",
+            Self::Elsewhere(_) => "account",
+            Self::Directory(_) => "directory",
             Self::Store(_) => "store",
         }
     }
@@ -230,6 +239,12 @@ impl Access {
             return self.by_workload(password, came).await;
         }
         let found = self.users.find(name).await?;
+        if let Some(name) = self
+            .asked_elsewhere(name, password, found.as_deref())
+            .await?
+        {
+            return self.by_directory(&name, password, came).await;
+        }
         let user = found.filter(|user| user.signs_in() && user.stands(came));
         if let Some(user) = &user
             && self.passwords.remembers(name, password, user, came.at)
@@ -297,6 +312,9 @@ impl Access {
         let Some(user) = found.filter(stands) else {
             return Ok(None);
         };
+        if user.hash().is_none() && self.directories.has_lost(user.name()).await? {
+            return Ok(None);
+        }
         self.credentials.note(credential, came);
         let sign_in = match credential.source {
             Some(_) => SignIn::ApiToken,
@@ -412,6 +430,9 @@ impl Access {
                 None => Ok(None),
             };
         }
+        if credential.starts_with(BY_ACCOUNT) {
+            return self.by_account(name, credential, came).await;
+        }
         let user = self.users.find(name).await?;
         Ok(user
             .filter(|user| user.signs_in() && user.stands(came))
@@ -421,7 +442,7 @@ impl Access {
 }
 
 /// A user who proved a password, now or for a token.
-fn by_password(user: &User, came: Circumstances) -> Caller {
+pub(super) fn by_password(user: &User, came: Circumstances) -> Caller {
     let sign_in = SignIn::Password;
     Caller::direct(user.principal()).under(Circumstances { sign_in, ..came })
 }

@@ -17,6 +17,7 @@ mod compile;
 mod compiled;
 mod credential;
 mod decide;
+mod elsewhere;
 mod explain;
 mod grant_token;
 mod htpasswd;
@@ -51,6 +52,7 @@ use wharf_meta::Meta;
 use wharf_oci::RepositoryName;
 
 use crate::clock::{Clock, SystemClock};
+use crate::directory::Directories;
 use crate::oidc::{NoWeb, OidcSettings, People, Web};
 use crate::session::SessionRules;
 use crate::workload::{Fetch, NoFetch, Workloads};
@@ -82,6 +84,7 @@ pub use rate::{Limited, MOST_BUCKETS, Meter, Per, Rate, RateKind, RateOverride, 
 pub use role::{Permission, PermissionError, Permissions, Role, RoleError};
 pub use seal::{KEY_CURE, OtherKey, SecretKeys, SecretKeysError, forget as forget_secrets};
 pub use secret::{Password, SHORTEST_PASSWORD};
+pub(crate) use secret::{fingerprint, random_bytes};
 pub use tag_view::TagView;
 pub use token::{LEEWAY_SECONDS, LONGEST_TOKEN, TokenCounts, TokenFault, key_name};
 
@@ -94,7 +97,7 @@ use htpasswd::HtpasswdFile;
 use keys::Keyring;
 pub(crate) use machine_secret::{Form, SecretKind, form, is_secret, new_secret};
 pub(crate) use policy::check_user_name;
-pub(crate) use secret::{hash_secret, random_bytes, random_id};
+pub(crate) use secret::{hash_secret, random_id};
 
 use password::Passwords;
 use rate::Rates;
@@ -256,6 +259,7 @@ pub struct Access {
     rates: Arc<Rates>,
     tokens: Tokens,
     pub(crate) workloads: Arc<Workloads>,
+    directories: Directories,
     certificates: ArcSwap<Vec<CertificateUser>>,
     pub(crate) people: People,
     sessions: SessionRules,
@@ -326,6 +330,7 @@ impl Access {
             workloads: Arc::new(workloads),
             people,
             sessions: options.sessions,
+            directories: Directories::default(),
             certificates: ArcSwap::from_pointee(options.certificates),
             log_keys,
             places,
@@ -592,6 +597,11 @@ impl Access {
     /// How checking passwords went, for metrics.
     pub fn password_counts(&self) -> PasswordCounts {
         self.passwords.counts()
+    }
+
+    /// The directories that people sign in with.
+    pub fn directories(&self) -> &Directories {
+        &self.directories
     }
 
     /// Whose tokens machines sign in with, and how.

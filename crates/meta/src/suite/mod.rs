@@ -20,6 +20,7 @@ pub mod referrer;
 pub mod repository;
 pub mod session;
 pub mod small;
+pub mod standing;
 pub mod tag;
 pub mod upload;
 pub mod usage;
@@ -370,6 +371,7 @@ macro_rules! meta_suite {
             access_change: [each_change_says_what_it_was_about, the_list_of_changes_is_bounded,
                 whoever_takes_the_named_parts_has_all],
             account: [groups_are_kept_as_told, a_name_gives_nothing, accounts_go_with_their_user],
+            standing: [negative_answers_add_up, accounts_are_due_by_age],
             audit: [places_are_given_once, of_many_one_appends, the_oldest_are_cut_off, pages_by_time,
                 origins_travel_with_operations],
             pairs: [serially],

@@ -14,6 +14,7 @@ use super::{NOW, digest, edge, publish, publish_key, push, push_blob, put, repo,
 use crate::access::By;
 use crate::access::account::Arrive;
 use crate::access::binding::DeleteOf;
+use crate::access::standing::Check;
 use crate::blob::{Condemn, Find, Garbage, Lookup, Mount, Place, Publish, Unlink};
 use crate::candidate::Collect;
 use crate::credential::{self, CredentialRow};
@@ -429,6 +430,9 @@ pairs! {
     "an account comes twice": |meta, label| drop((meta, label));
         told(meta, came(&label, "1"));
         told(meta, came(&label, "1"));
+    "an account comes, it is looked for": |meta, label| told(meta, came(&label, "1")).await;
+        told(meta, came(&label, "1"));
+        told(meta, Check { provider: label, subject: "1".into(), at: NOW, found: false, enough: 1 });
     "an account comes, its user goes": |meta, label| told(meta, came(&label, "1")).await;
         told(meta, came(&label, "1"));
         told(meta, credential::RemovePrincipal { name: label, kind: "user".into(), at: NOW });

@@ -220,7 +220,7 @@ impl Problem {
                 .with_header(RETRY_AFTER, HeaderValue::from(seconds));
         }
         match failure {
-            AuthFailure::Store(error) => error.into(),
+            AuthFailure::Store(error) | AuthFailure::Directory(error) => error.into(),
             failure => {
                 let error = failure.challenge_error();
                 let scheme = if error.is_some() { "Bearer" } else { "Basic" };

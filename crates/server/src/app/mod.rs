@@ -6,6 +6,7 @@ mod copy;
 mod data;
 mod fetch;
 pub(crate) mod health;
+pub mod ldap;
 pub(crate) mod oidc;
 mod secret;
 mod upkeep;
@@ -26,6 +27,7 @@ use wharf_core::{Clock, ContentRules, Limits, Registry, audit, mark};
 pub use self::check::{Report, check};
 pub use self::copy::{CopyError, Place, copy};
 pub use self::data::{Blobs, Data, DataError, DataOptions, target};
+use self::ldap::LdapOptions;
 pub use self::secret::{ForgetError, forget};
 pub use self::upkeep::Upkeep;
 use crate::api::{Api, Door};
@@ -51,6 +53,8 @@ pub struct AppOptions {
     pub limits: Limits,
     /// What manifests must satisfy.
     pub content: ContentRules,
+    /// Whom people sign in with whose passwords are elsewhere.
+    pub directories: Vec<LdapOptions>,
     /// How long what nobody needs stays.
     pub rules: Rules,
     /// How to clean up and repair; `None`: another process does.
@@ -99,6 +103,9 @@ pub enum AppError {
     /// Access cannot be set up.
     #[error(transparent)]
     Access(#[from] AccessError),
+    /// A directory cannot be asked as the configuration says.
+    #[error("{0}")]
+    Directory(String),
     /// The stores cannot answer.
     #[error(transparent)]
     Core(#[from] wharf_core::Error),
@@ -139,6 +146,11 @@ impl App {
             options.limits,
             options.content,
         ));
+        let sources = options.directories.into_iter().map(LdapOptions::open);
+        let sources = sources
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(AppError::Directory)?;
+        registry.access.directories().open(&registry, sources);
         registry.rules.store(Arc::new(options.rules));
         gc::awake(&registry).await?;
         // Before any job: an older state must not collect what only a newer one names.

@@ -10,7 +10,8 @@ use wharf_core::clock::SharedClock;
 use wharf_core::job::{self, Kinds, Spec};
 use wharf_core::replica::{self, Me};
 use wharf_core::{
-    Registry, audit, event, gc, identity, manifest, mark, oidc, scrub, session, upload, usage,
+    Registry, audit, directory, event, gc, identity, manifest, mark, oidc, scrub, session, upload,
+    usage,
 };
 use wharf_meta::counter::{Fold, MAX_FOLD};
 
@@ -32,6 +33,8 @@ const FOLD: Duration = Duration::from_secs(20);
 const ACCOUNTS: Duration = Duration::from_secs(5);
 /// Between two looks for invitations and grants that have ended.
 const FORGET: Duration = Duration::from_secs(60 * 60);
+/// Between two looks for accounts that directories know.
+const RECHECK: Duration = Duration::from_secs(2 * 60);
 /// Between two rounds of things that nobody waits for.
 const DAILY: Duration = Duration::from_secs(86_400);
 /// When it is night for many: the walks over everything begin then.
@@ -64,6 +67,7 @@ pub(super) fn kinds(upkeep: Option<Upkeep>) -> Kinds {
         .with::<usage::Recount>(Spec::every(WEEKLY).at(NIGHT).after(OFTEN))
         .with::<gc::Sweep>(Spec::every(DAILY).after(DAILY).at(NIGHT))
         .with::<scrub::Scrub>(Spec::every(DAILY).after(OFTEN))
+        .with::<directory::Recheck>(Spec::every(RECHECK).after(RECHECK))
 }
 
 /// Looks after the registry until `stop`. Beside requests, from the first one on: a start takes as long for a store of

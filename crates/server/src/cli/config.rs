@@ -39,7 +39,10 @@ pub(super) fn check(inputs: &Inputs, online: bool) -> Outcome {
 
 /// Asks the stores, and says what was found there.
 fn ask(config: &Config) -> Outcome {
-    let report = runtime()?.block_on(check_stores(&config.data_options()));
+    let (report, directories) = runtime()?.block_on(async {
+        let report = check_stores(&config.data_options()).await;
+        (report, super::ldap::probe(config).await)
+    });
     for found in &report.found {
         print(&format!("{found}\n"))?;
     }
@@ -55,6 +58,12 @@ fn ask(config: &Config) -> Outcome {
                 checked.name
             ))?,
             Some(problem) => problems.push(format!("[[auth.oidc]] {}: {problem}", checked.name)),
+        }
+    }
+    for told in directories {
+        match told {
+            Ok(found) => print(&format!("{found}\n"))?,
+            Err(problem) => problems.push(problem),
         }
     }
     match problems.is_empty() {

@@ -130,7 +130,7 @@ impl From<DataError> for Failure {
 impl From<AppError> for Failure {
     fn from(error: AppError) -> Self {
         let exit = match error {
-            AppError::Access(_) => Exit::Usage,
+            AppError::Access(_) | AppError::Directory(_) => Exit::Usage,
             AppError::Core(_) => Exit::Failure,
             AppError::Storage(_) => Exit::Data,
         };

@@ -18,6 +18,7 @@ mod history;
 mod human;
 mod identity;
 mod job;
+mod ldap;
 mod metadata;
 mod offline;
 mod page;
@@ -109,6 +110,9 @@ enum Command {
     #[command(subcommand)]
     Workload(workload::WorkloadCommand),
     CredentialProvider(credential_provider::ProviderArgs),
+    /// See how people of an LDAP directory sign in
+    #[command(subcommand)]
+    Ldap(ldap::LdapCommand),
     /// Give users API tokens, and end them
     #[command(subcommand)]
     Token(identity::TokenCommand),
@@ -177,7 +181,7 @@ enum ConfigCommand {
     ///
     /// Reads file, environment and flags, and the files that they name. Warnings do not make it fail.
     Check {
-        /// Ask the database and the object store, too, whether they can be used; nothing is written
+        /// Ask the database, the object store and LDAP directories, too, whether they can be used; nothing is written
         #[arg(long)]
         online: bool,
         #[command(flatten)]
@@ -362,6 +366,7 @@ fn dispatch(command: Command) -> Outcome {
         Command::Robot(command) => identity::robot(&command),
         Command::Token(command) => identity::token(&command),
         Command::Session(command) => identity::session(&command),
+        Command::Ldap(command) => ldap::run(&command),
         Command::Workload(command) => workload::run(&command),
         Command::PullSecret(command) => pull_secret::run(&command),
         Command::CredentialProvider(args) => credential_provider::run(args),

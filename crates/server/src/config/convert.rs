@@ -12,9 +12,10 @@ use wharf_core::{Clock, ContentRule, ContentRules, Limits as CoreLimits};
 use wharf_meta::{PostgresOptions, Synchronous as MetaSynchronous};
 
 use super::sections::{
-    AnonymousRole, CertificateName, Challenge, ClientMode, Config, ContentOverride, Grant,
+    AnonymousRole, CertificateName, Challenge, ClientMode, Config, ContentOverride, Grant, Ldap,
     LogFormat, Onboarding, Part, StorageKind, Synchronous,
 };
+use crate::app::ldap::LdapOptions;
 use crate::app::{AppOptions, Blobs, DataOptions, Upkeep};
 use crate::http::limits::{Limits as HttpLimits, Progress};
 use crate::http::tls::{Ask, AskAt, ClientOptions};
@@ -82,6 +83,13 @@ impl Config {
                     admin_group: oidc.admin_group.clone(),
                     section: "[[auth.oidc]] admin_group",
                 })
+                .chain(self.auth.ldap.iter().map(|ldap| access::Provider {
+                    name: ldap.name.clone(),
+                    // A directory has only itself.
+                    issuer: String::new(),
+                    admin_group: ldap.admin_group.clone(),
+                    section: "[[auth.ldap]] admin_group",
+                }))
                 .collect(),
         })
     }
@@ -386,6 +394,7 @@ impl Config {
     ) -> Result<AppOptions, GrantError> {
         Ok(AppOptions {
             access: self.access_options()?,
+            directories: self.directories(),
             limits: self.core_limits(),
             content: self.content_rules(),
             rules: self.rules(),
@@ -398,6 +407,16 @@ impl Config {
             clock,
             metrics,
         })
+    }
+
+    /// The directories that people sign in with.
+    #[must_use]
+    pub fn directories(&self) -> Vec<LdapOptions> {
+        let open = |table: &Ldap| LdapOptions {
+            settings: table.settings(),
+            onboards: table.onboarding == Onboarding::Auto,
+        };
+        self.auth.ldap.iter().map(open).collect()
     }
 
     /// Whose word about clients counts.

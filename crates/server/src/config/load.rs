@@ -296,31 +296,23 @@ impl Loader<'_> {
                 for (field, value) in fields {
                     let field_at = place(field.span().start);
                     let field = field.get_ref().as_ref();
-                    let secret = field.strip_suffix("_file").filter(|base| {
-                        let mut keys = outline.keys.iter();
-                        keys.any(|key| key.secret && key.name == *base)
-                    });
-                    if let Some(base) = secret {
-                        let both = fields.iter().any(|(other, _)| other.get_ref() == base);
-                        let set = match (both, value.get_ref()) {
-                            (true, _) => {
-                                Err("the secret itself is given, too; keep one of them".to_owned())
-                            }
-                            (false, DeValue::String(file)) => read_secret(file)
-                                .and_then(|secret| entry.set(base, &Input::Text(&secret))),
-                            (false, other) => {
-                                Err(format!("found {}; expected a path", describe(other)))
-                            }
-                        };
-                        if let Err(what) = set {
+                    if outline.keys.iter().any(|key| key.name == field) {
+                        if let Err(what) = entry.set(field, &Input::Toml(value.get_ref())) {
                             problems.push(Problem {
                                 at: field_at,
                                 what: format!("`{field}` in `[[{full}]]`: {what}"),
                                 help: None,
                             });
                         }
-                    } else if outline.keys.iter().any(|key| key.name == field) {
-                        if let Err(what) = entry.set(field, &Input::Toml(value.get_ref())) {
+                    } else if let Some(secret) = secret_in(outline, field) {
+                        let both = fields.iter().any(|(other, _)| other.get_ref() == secret);
+                        let set = match value.get_ref() {
+                            _ if both => Err(format!("`{secret}` is given, too; keep one of them")),
+                            DeValue::String(file) => secret_in_file(file)
+                                .and_then(|text| entry.set(secret, &Input::Text(&text))),
+                            other => Err(format!("found {}; expected a path", describe(other))),
+                        };
+                        if let Err(what) = set {
                             problems.push(Problem {
                                 at: field_at,
                                 what: format!("`{field}` in `[[{full}]]`: {what}"),
@@ -481,20 +473,16 @@ pub fn variable_of(path: &str) -> String {
     )
 }
 
-/// The secret that a file holds, alone.
-fn read_secret(file: &str) -> Result<String, String> {
-    let text = read_text(Path::new(file))?;
-    match text.trim_end_matches(['\n', '\r']) {
-        "" => Err(format!("{file} is empty; write the secret into it, alone")),
-        secret => Ok(secret.to_owned()),
-    }
-}
+/// Tables with more keys are shown with those that they must have.
+const FEW: usize = 8;
 
 /// A table of a list as it can be written on one line.
 pub(super) fn example_of(outline: &Outline) -> String {
+    let few = outline.keys.len() <= FEW;
     let fields: Vec<_> = outline
         .keys
         .iter()
+        .filter(|key| few || key.required)
         .map(|key| format!("{} = {}", key.name, (key.example)()))
         .collect();
     format!("[{{ {} }}]", fields.join(", "))
@@ -506,6 +494,22 @@ fn secret_of(full: &str) -> Option<&str> {
     match Config::OUTLINE.find(base) {
         Some(Place::Key(key)) if key.secret => Some(base),
         _ => None,
+    }
+}
+
+/// The same in a table of a list.
+fn secret_in(outline: &'static Outline, field: &str) -> Option<&'static str> {
+    let base = field.strip_suffix("_file")?;
+    let key = outline.keys.iter().find(|key| key.name == base)?;
+    key.secret.then_some(key.name)
+}
+
+/// What the file of a secret in a table holds.
+fn secret_in_file(file: &str) -> Result<String, String> {
+    let text = read_text(Path::new(file))?;
+    match text.trim_end_matches(['\n', '\r']) {
+        "" => Err(format!("{file} is empty; write the secret into it, alone")),
+        secret => Ok(secret.to_owned()),
     }
 }
 

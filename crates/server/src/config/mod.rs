@@ -4,6 +4,7 @@
 //! their outline. Must never start anything, and never shows a secret.
 
 mod convert;
+mod ldap;
 pub mod load;
 pub(crate) mod nearest;
 mod object;
@@ -18,6 +19,7 @@ mod tests;
 pub mod validate;
 pub mod value;
 
+pub use ldap::{LdapFilter, LdapUrl};
 pub use load::{FlagValue, Inputs, Loaded, Sources, load};
 pub use problem::{Problem, Problems, Source};
 pub use rate::{ByteRate, RequestRate};

@@ -184,8 +184,11 @@ pub fn reference() -> String {
                     key.text(),
                     (key.expects)()
                 );
+                if let (false, Some(default)) = (key.required, (key.default)()) {
+                    let _ = writeln!(out, "- Default: `{default}`.");
+                }
                 if key.secret {
-                    let _ = writeln!(out, "- From a file: `{list}.{}_file`.", key.name);
+                    let _ = writeln!(out, "- From a file: `{}_file`.", key.name);
                 }
             }
         }

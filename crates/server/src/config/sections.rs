@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use wharf_core::access::{RateRules, Role};
 
+use super::ldap::{LdapFilter, LdapUrl};
 use super::rate::{ByteRate, RequestRate};
 use super::section::section;
 use super::value::{
@@ -325,6 +326,41 @@ section! {
         /// Time between two looks whether the provider of a session still knows the account, and what groups it is in.
         session_check: Duration = Duration::from_secs(600) => restart;
         tables oidc = "oidc": Oidc;
+        tables ldap = "ldap": Ldap;
+    }
+}
+
+choice! {
+    /// How far below its base a search looks.
+    pub enum LdapScope {
+        /// At the base alone.
+        Base = "base",
+        /// Right below it.
+        One = "one",
+        /// At it and below it.
+        Subtree = "subtree",
+    }
+}
+
+choice! {
+    /// How groups inside groups count.
+    pub enum LdapNested {
+        /// Not at all.
+        Off = "off",
+        /// Each group's own groups are asked for, to a depth of 10.
+        Walk = "walk",
+        /// The server follows them, as Active Directory does.
+        Chain = "chain",
+    }
+}
+
+choice! {
+    /// What names a member of a group.
+    pub enum LdapMember {
+        /// The distinguished name.
+        Dn = "dn",
+        /// The user name.
+        Name = "name",
     }
 }
 
@@ -335,6 +371,73 @@ choice! {
         Auto = "auto",
         /// For nobody: an administrator links each account with `wharf user link`.
         Invited = "invited",
+    }
+}
+
+section! {
+    /// An LDAP directory, such as OpenLDAP or Active Directory, whose people sign in with the password that they have there. Local
+    /// users and those of the htpasswd file come first: a name that exists here is never asked for there. Several directories are
+    /// asked in their order.
+    pub struct Ldap {
+        /// What the directory is called here: in names of groups (`wharf group`), logs and commands. It is not to change: whoever came
+        /// from it is known by it.
+        name: String = String::new() => restart.required();
+        /// Its servers, `ldaps://HOST` or `ldap://HOST`, with a port if it is not 636 or 389. All hold the same. They are asked in this
+        /// order, and one that failed is left alone for a while.
+        urls: Vec<LdapUrl> = Vec::new() => restart.required();
+        /// Begins TLS on a connection to `ldap://` before anything is said there.
+        start_tls: bool = false => restart;
+        /// Allows passwords to cross the network in the open: `ldap://` without `start_tls` to other machines.
+        allow_unencrypted: bool = false => restart;
+        /// PEM file with the certificate authorities that vouch for the servers. Unset: those that this machine trusts.
+        ca_file: Option<PathBuf> = None => restart;
+        /// Distinguished name of the account that searches. Empty: searching without one.
+        search_dn: String = String::new() => restart;
+        /// Its password.
+        search_password: Option<Secret> = None => restart.secret();
+        /// Distinguished name below which people are.
+        base_dn: String = String::new() => restart.required();
+        /// How far below `base_dn` people are.
+        scope: LdapScope = LdapScope::Subtree => restart;
+        /// Who of them may sign in, as an LDAP filter. Whoever it does not fit any more loses tokens and sessions here. Unset: everybody.
+        filter: Option<LdapFilter> = None => restart;
+        /// Attribute with the user name. `sAMAccountName` for Active Directory.
+        user_attribute: String = "uid".to_owned() => restart;
+        /// Attribute that stays the same when all else changes, by which people are known. Unset: the first of `entryUUID`, `objectGUID`,
+        /// `nsUniqueId`, `ipaUniqueID` and `GUID` that an entry has, else its distinguished name, with which whoever is renamed becomes
+        /// somebody else; so does `dn`.
+        id_attribute: Option<String> = None => restart;
+        /// Attribute of a person that names groups, such as `memberOf`. Unset: not asked for.
+        member_of: Option<String> = None => restart;
+        /// Distinguished name below which groups count. Whoever may make groups there can make members of them. Unset: `base_dn`.
+        group_base_dn: Option<String> = None => restart;
+        /// How far below `group_base_dn` groups are searched.
+        group_scope: LdapScope = LdapScope::Subtree => restart;
+        /// What a group is, where groups are searched by their members.
+        group_filter: LdapFilter = LdapFilter::groups() => restart;
+        /// Attribute with a group's name.
+        group_name_attribute: String = "cn".to_owned() => restart;
+        /// Attribute of a group that names members, such as `member`, `uniqueMember` or `memberUid`: groups are searched by it.
+        /// Unset: they are not searched.
+        group_member_attribute: Option<String> = None => restart;
+        /// What stands there: `dn`, or `name` for the user's name, as in `memberUid`.
+        group_member: LdapMember = LdapMember::Dn => restart;
+        /// Groups inside groups: `off`; `walk` asks for each group's own groups, to a depth of 10; `chain` has Active Directory follow
+        /// them (rule 1.2.840.113556.1.4.1941).
+        nested: LdapNested = LdapNested::Off => restart;
+        /// Names of the groups that count, with `*` for anything. Empty: all below `group_base_dn`.
+        groups: Vec<String> = Vec::new() => restart;
+        /// Group whose members are administrators here: its name, or its distinguished name. Unset: none.
+        admin_group: Option<String> = None => restart;
+        /// For whom a user is made at the first sign-in: `auto` for everybody whom the directory lets in, `invited` for nobody.
+        onboarding: Onboarding = Onboarding::Auto => restart;
+        /// Time for connecting, TLS included.
+        connect_timeout: Duration = Duration::from_secs(3) => restart;
+        /// Time for each answer.
+        read_timeout: Duration = Duration::from_secs(5) => restart;
+        /// Questions to the directory at the same time; each has a connection that searches and one that checks a password, which are
+        /// kept for the next.
+        connections: u32 = 8 => restart;
     }
 }
 

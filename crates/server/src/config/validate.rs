@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use wharf_core::access::{ANONYMOUS, Policy, Role};
 
+use super::ldap;
 use super::load::Sources;
 use super::problem::{Problem, Source};
 use super::sections::{AnonymousRole, Challenge, ClientMode, Config, RedirectWhen, StorageKind};
@@ -261,6 +262,9 @@ impl Check<'_> {
                 "`auth.service` is empty",
                 "take a name, such as \"wharf\"",
             );
+        }
+        for (index, what, help) in ldap::problems(config) {
+            self.refuse(&format!("auth.ldap[{index}]"), what, help);
         }
     }
 
@@ -546,19 +550,23 @@ pub fn check_files(config: &Config, sources: &Sources) -> Vec<Problem> {
             &config.storage.gcs.service_account,
         ),
     ];
+    let named = named.map(|(path, file)| (path.to_owned(), file.as_deref()));
     let lists = config.tls.clients.crl.iter();
-    let lists = lists.map(|file| ("tls.clients.crl", file.as_path()));
-    let oidc = config.auth.oidc.iter().enumerate();
-    let oidc = oidc.filter_map(|(index, oidc)| {
-        let file = oidc.ca_file.as_deref()?;
-        Some((format!("auth.oidc[{index}]"), file))
+    let lists = lists.map(|file| ("tls.clients.crl".to_owned(), Some(file.as_path())));
+    let authorities = config.auth.ldap.iter().enumerate().map(|(index, table)| {
+        let path = format!("auth.ldap[{index}]");
+        (path, table.ca_file.as_deref())
+    });
+    let providers = config.auth.oidc.iter().enumerate().map(|(index, table)| {
+        let path = format!("auth.oidc[{index}]");
+        (path, table.ca_file.as_deref())
     });
     let unread: Vec<Problem> = named
         .into_iter()
-        .filter_map(|(path, file)| Some((path, file.as_deref()?)))
         .chain(lists)
-        .map(|(path, file)| (path.to_owned(), file))
-        .chain(oidc)
+        .chain(authorities)
+        .chain(providers)
+        .filter_map(|(path, file)| Some((path, file?)))
         .filter_map(|(path, file)| {
             let error = readable(file).err()?;
             let at = sources.get(&path).cloned().unwrap_or(Source::Default);

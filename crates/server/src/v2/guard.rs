@@ -173,7 +173,7 @@ impl V2 {
                 .with_retry_after(retry_after);
         }
         match failure {
-            AuthFailure::Store(error) => error.into(),
+            AuthFailure::Store(error) | AuthFailure::Directory(error) => error.into(),
             failure => {
                 let error = failure.challenge_error();
                 let scope = scope.map(|scope| vec![scope]);

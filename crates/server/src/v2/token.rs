@@ -299,7 +299,7 @@ fn refuse(access: &Access, failure: AuthFailure) -> Box<Refusal> {
             ApiError::new(ErrorCode::TooManyRequests, failure.to_string())
                 .with_retry_after(retry_after)
         }
-        (None, AuthFailure::Store(error)) => error.into(),
+        (None, AuthFailure::Store(error) | AuthFailure::Directory(error)) => error.into(),
         (None, failure) => {
             let challenge = Challenge {
                 scheme: "Basic".into(),

@@ -42,6 +42,8 @@ mod http_smuggling;
 mod http_support;
 mod http_tls;
 mod invitation;
+mod ldap;
+mod ldap_sign_in;
 mod legacy;
 mod linear;
 mod manifest;

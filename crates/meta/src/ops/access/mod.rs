@@ -11,6 +11,7 @@ pub mod group;
 pub mod namespace;
 pub mod role;
 pub mod source;
+pub mod standing;
 pub mod workload;
 
 use change::Part;
