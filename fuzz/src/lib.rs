@@ -9,6 +9,7 @@ mod http;
 mod oci;
 mod route;
 pub mod seeds;
+mod workload;
 
 /// What is under test.
 pub struct Target {
@@ -47,9 +48,13 @@ macro_rules! targets {
 targets! {
     "authorization" => oci::authorization,
     "challenge" => oci::challenge,
+    "claims" => workload::claims,
     "content-range" => oci::content_range,
+    "credential-provider" => workload::credential_provider,
     "digest" => oci::digest,
     "htpasswd" => access::htpasswd,
+    "jwks" => workload::jwks,
+    "jwt" => workload::jwt,
     "manifest" => oci::manifest,
     "range" => oci::range,
     "reference" => oci::reference,

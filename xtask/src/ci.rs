@@ -127,6 +127,7 @@ fn steps() -> Result<Vec<Step>> {
             &[&xtask, "e2e", "--binary", &release, "--metadata", "both"],
             &[],
         ),
+        step("outside", &[&xtask, "outside", "--wharf", &release], &[]),
         step(
             "minio",
             &[
@@ -360,8 +361,8 @@ impl Step {
             );
         }
         let counts = [
-            "test", "bucket", "postgres", "both", "e2e", "minio", "redirect", "gcs", "azure",
-            "crash", "collect", "power", "cluster", "folder", "rolling",
+            "test", "bucket", "postgres", "both", "e2e", "outside", "minio", "redirect", "gcs",
+            "azure", "crash", "collect", "power", "cluster", "folder", "rolling",
         ];
         if counts.contains(&self.name) && found.passed == 0 {
             bail!("no test was run");

@@ -63,7 +63,7 @@ pub(crate) fn main(args: &Args) -> Result<()> {
     let items: Items =
         toml::from_str(&text).with_context(|| format!("reading {}", file.display()))?;
     let mut proofs = Proofs::new();
-    for dir in ["crates", "fuzz", "xtask/src/e2e"] {
+    for dir in ["crates", "fuzz", "xtask/src/e2e", "xtask/src/outside"] {
         for path in workspace::files(&root.join(dir), "rs")? {
             let source = std::fs::read_to_string(&path)?;
             scan(&workspace::shown(&path), &source, &mut proofs);
@@ -205,7 +205,9 @@ fn scan(path: &str, source: &str, proofs: &mut Proofs) {
     {
         in_text.extend(span.line + 1..=span.line + span.text.matches('\n').count());
     }
-    let is_e2e = path.starts_with("xtask/src/e2e/");
+    let is_e2e = ["xtask/src/e2e/", "xtask/src/outside/"]
+        .iter()
+        .any(|folder| path.starts_with(folder));
     for (n, line) in lines.iter().enumerate() {
         if in_text.contains(&(n + 1)) {
             continue;
@@ -258,7 +260,8 @@ fn scan(path: &str, source: &str, proofs: &mut Proofs) {
 fn test_name(line: &str, next: &str, is_e2e: bool) -> Option<String> {
     let line = line.trim();
     let after = |word: &str| line.find(word).map(|at| &line[at + word.len()..]);
-    if is_e2e && let Some(rest) = after("suite.step(") {
+    let step = after("suite.step(").or_else(|| after("outside.step("));
+    if is_e2e && let Some(rest) = step {
         // The formatter moves long names to the next line.
         let rest = if rest.is_empty() { next.trim() } else { rest };
         let name = rest.trim_start_matches("&format!(").strip_prefix('"')?;

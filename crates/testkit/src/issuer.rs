@@ -76,6 +76,8 @@ struct State {
     manner: Manner,
     asked: Vec<String>,
     bearer: Option<String>,
+    /// What it says as a cluster that is asked about a token.
+    review: Value,
 }
 
 /// An issuer in this process.
@@ -120,6 +122,7 @@ impl TokenIssuer {
             manner: Manner::Good,
             asked: Vec::new(),
             bearer: None,
+            review: json!({"authenticated": false}),
         }));
         let (of, at) = (state.clone(), url.clone());
         tokio::spawn(async move {
@@ -154,6 +157,11 @@ impl TokenIssuer {
     /// Answers only to who shows this from now on.
     pub fn ask_for(&self, bearer: &str) {
         self.state().bearer = Some(bearer.to_owned());
+    }
+
+    /// Says this of every token that it is asked about (TokenReview) from now on.
+    pub fn review(&self, status: Value) {
+        self.state().review = status;
     }
 
     /// The paths that it was asked for, in order.
@@ -217,11 +225,24 @@ where
     }
     let head = String::from_utf8_lossy(&head).into_owned();
     let path = head.split(' ').nth(1).unwrap_or_default().to_owned();
-    let (manner, keys, bearer) = {
+    let length = head.lines().find_map(|line| {
+        let (name, value) = line.split_once(':')?;
+        let is_length = name.eq_ignore_ascii_case("content-length");
+        is_length.then(|| value.trim().parse().ok()).flatten()
+    });
+    let mut body = vec![0; length.unwrap_or(0).min(64 << 10)];
+    stream.read_exact(&mut body).await?;
+    let (manner, keys, bearer, review) = {
         let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
         state.asked.push(path.clone());
         let keys = json!({"keys": state.keys}).to_string();
-        (state.manner.clone(), keys, state.bearer.clone())
+        let review = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "status": state.review});
+        (
+            state.manner.clone(),
+            keys,
+            state.bearer.clone(),
+            review.to_string(),
+        )
     };
     let shown = head.to_ascii_lowercase();
     let lets_in = bearer.is_none_or(|bearer| {
@@ -251,6 +272,9 @@ where
                 stream.flush().await?;
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
+        }
+        ("/apis/authentication.k8s.io/v1/tokenreviews", _) => {
+            ("201 Created", String::new(), review)
         }
         ("/.well-known/openid-configuration", _) => ("200 OK", String::new(), document),
         ("/keys", Manner::Redirect(to)) => {

@@ -129,6 +129,8 @@ const CLIENTS: &[Client] = &[
         "distribution",
         "the reference registry: to check the tests themselves, and benchmarks",
     ),
+    go("etcd", "what a cluster keeps, below kube-apiserver"),
+    go("kube-apiserver", "a cluster's service accounts"),
     go("minio", "an S3 server: the registry over a bucket"),
     Client {
         name: "azurite",

@@ -4,7 +4,9 @@
 //! Programs come from `cargo xtask clients`; one that is missing is a failure, since it could be installed. [`Outside`] holds what
 //! parts share: named steps with logs of their own, and registries.
 
+mod kube;
 mod ldap;
+mod templates;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -39,11 +41,30 @@ type Part = (
     fn(&mut Outside) -> Result<()>,
 );
 
-const PARTS: &[Part] = &[(
-    "ldap",
-    &["slapd", "ldapadd", "openssl", "crane", "skopeo"],
-    ldap::run,
-)];
+const PARTS: &[Part] = &[
+    (
+        "kube",
+        &[
+            "etcd",
+            "kube-apiserver",
+            "curl",
+            "openssl",
+            "crane",
+            "skopeo",
+        ],
+        kube::run,
+    ),
+    (
+        "ldap",
+        &["slapd", "ldapadd", "openssl", "crane", "skopeo"],
+        ldap::run,
+    ),
+    (
+        "templates",
+        &["buildah", "cosign3", "curl", "openssl", "bash"],
+        templates::run,
+    ),
+];
 
 /// A run.
 pub(crate) struct Outside {

@@ -91,6 +91,11 @@ pub enum ChangeError {
         /// Where.
         place: String,
     },
+    /// The caller is there for the time of a token of its issuer.
+    #[error(
+        "{0} signs in with a token of its issuer, and can give nobody a secret that outlives it; ask somebody who signs in otherwise"
+    )]
+    Passing(String),
     /// There is no such thing.
     #[error("{0}")]
     Unknown(String),
@@ -294,9 +299,19 @@ impl Access {
         granting: &Granting,
         at: i64,
     ) -> Result<Binding, ChangeError> {
+        self.knows(&granting.subject)?;
+        self.formed(changer, granting, at)
+    }
+
+    /// The same of a rule on workloads that is yet to be made.
+    pub(crate) fn formed(
+        &self,
+        changer: Changer<'_>,
+        granting: &Granting,
+        at: i64,
+    ) -> Result<Binding, ChangeError> {
         let wrong = |text: String| Err(ChangeError::Wrong(text));
         let on = path(&granting.on)?;
-        self.knows(&granting.subject)?;
         let Some(permissions) = self.policy().role(&granting.role) else {
             return Err(ChangeError::Unknown(format!(
                 "there is no role {:?}; the built-in ones are {}, and `wharf role list` shows the others",

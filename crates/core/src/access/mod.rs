@@ -59,7 +59,8 @@ use crate::workload::{Fetch, NoFetch, Workloads};
 
 pub use admin::{AdminError, Bootstrap};
 pub use apply::{
-    Act, Applied, ApplyError, MOST_STEPS, Plan, Step, Wanted, carry_out, export, plan,
+    Act, Applied, ApplyError, MOST_STEPS, Plan, Step, Wanted, WantedIssuer, WantedRule, carry_out,
+    export, plan,
 };
 pub use authenticate::{AuthFailure, Presented, read_authorization};
 pub use binding::{

@@ -30,6 +30,7 @@ pub use self::outside::{
     AccountRow, Arrival, ArriveError, LONGEST_GROUP, LONGEST_SUBJECT, MOST_ACCOUNTS, MOST_GROUPS,
     accounts_of, arrive, depart, link_account, providers_of, unlink_account,
 };
+pub(crate) use self::robot::lasts;
 pub use self::robot::{
     LONGEST_OVERLAP_MS, MOST_BINDINGS, NewRobot, RobotBinding, RobotChange, change_robot,
     check_robot, create_robot, get_robot, list_robots, remove_robot, rotate_robot,

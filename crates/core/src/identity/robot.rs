@@ -7,8 +7,8 @@ use wharf_oci::RepositoryName;
 
 use super::{DAY, IdentityError, Made, Result, Shown, change, end, is_meant, make};
 use crate::access::{
-    Changer, Conditions, Granting, Networks, Permission, Principal, ROBOT, Role, SecretKind,
-    Subject, split_robot_name,
+    ChangeError, Changer, Conditions, Granting, Networks, Permission, Principal, ROBOT, Role,
+    SecretKind, Subject, split_robot_name,
 };
 use crate::registry::Registry;
 
@@ -55,6 +55,7 @@ pub async fn create_robot(
 ) -> Result<Made> {
     let (name, namespace) = check(&new.name)?;
     manages(registry, changer, namespace)?;
+    lasts(changer)?;
     // Grants may be older than whom they are for.
     registry.access.stands_above(changer, &robot(name))?;
     let networks: Networks = new.networks.parse()?;
@@ -128,6 +129,7 @@ pub async fn rotate_robot(
 ) -> Result<Made> {
     let (name, namespace) = check(name)?;
     manages(registry, changer, namespace)?;
+    lasts(changer)?;
     registry.access.stands_above(changer, &robot(name))?;
     let by = changer.name();
     if !(0..=LONGEST_OVERLAP_MS).contains(&overlap) {
@@ -275,6 +277,16 @@ fn manages(registry: &Registry, changer: Changer<'_>, namespace: &str) -> Result
     let what = || format!("manage the robots of {namespace}");
     let access = &registry.access;
     Ok(access.needs(changer, Permission::ManageRobots, namespace, what)?)
+}
+
+/// Whether whoever asks may know a secret that lasts: a workload's rights end with its rule, and a robot's would not.
+pub(crate) fn lasts(changer: Changer<'_>) -> std::result::Result<(), ChangeError> {
+    match changer {
+        Changer::Caller(caller) if matches!(caller.principal, Principal::Workload { .. }) => {
+            Err(ChangeError::Passing(changer.name().to_owned()))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn robot(name: &str) -> Principal {

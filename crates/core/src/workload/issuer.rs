@@ -198,6 +198,8 @@ pub enum KeySource {
     Url(String),
     /// From nowhere: this JWKS.
     Static(String),
+    /// There are none: the cluster at this address is asked about each token (TokenReview).
+    Review(String),
 }
 
 /// What an issuer's tokens must be.
@@ -294,6 +296,18 @@ impl IssuerSettings {
             }
             KeySource::Url(url) => {
                 origin(url).map_err(|reason| wrong("jwks_url", reason))?;
+            }
+            KeySource::Review(_) if self.kind != Kind::Kubernetes => {
+                let reason = "only a Kubernetes cluster reviews tokens";
+                return Err(wrong("token_review", reason));
+            }
+            KeySource::Review(server) => {
+                origin(server).map_err(|reason| wrong("token_review", reason))?;
+                if server.contains(['?', '#']) {
+                    let reason =
+                        "write the kube-apiserver's address alone, such as https://10.0.0.1:6443";
+                    return Err(wrong("token_review", reason));
+                }
             }
             KeySource::Static(jwks) => {
                 let keys = KeySet::uploaded(jwks.as_bytes());

@@ -14,7 +14,6 @@ use super::verify::Fault;
 pub const LONGEST_JWT: usize = 16 << 10;
 
 /// A token, of which nothing is proved.
-#[derive(Debug)]
 pub struct Jwt<'a> {
     /// The algorithm's name as the header says it.
     pub algorithm: String,
@@ -22,6 +21,8 @@ pub struct Jwt<'a> {
     pub kid: Option<String>,
     /// What it says.
     pub claims: Claims,
+    /// The whole of it.
+    pub(crate) text: &'a str,
     /// What is signed.
     pub(crate) message: &'a str,
     /// In base64.
@@ -32,6 +33,12 @@ pub struct Jwt<'a> {
 pub fn is_jwt(text: &str) -> bool {
     // What JSON begins with, in base64.
     text.starts_with("eyJ") && text.bytes().filter(|byte| *byte == b'.').count() == 2
+}
+
+impl std::fmt::Debug for Jwt<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Jwt").finish_non_exhaustive()
+    }
 }
 
 impl<'a> Jwt<'a> {
@@ -81,6 +88,7 @@ impl<'a> Jwt<'a> {
             algorithm: head.alg,
             kid: head.kid,
             claims,
+            text: token,
             message,
             signature,
         })

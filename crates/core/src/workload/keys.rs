@@ -11,8 +11,12 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use super::claim::Claims;
 use super::issuer::{IssuerSettings, KeySource, origin};
 use super::jwks::{JwksError, KeySet, LARGEST_KEYS};
+use super::jwt::Jwt;
+use super::review::{Cluster, Reviews};
+use super::verify::Fault;
 use crate::access::Password;
 
 /// An issuer is asked for its keys once in this time at most, in ms.
@@ -22,7 +26,7 @@ pub const REFRESH_AFTER: i64 = 5 * 60_000;
 /// Keys that are older are not used, in ms.
 pub const STALE_AFTER: i64 = 24 * 60 * 60_000;
 /// So long may one answer of an issuer take.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 /// Largest document that says where keys are, in bytes.
 const LARGEST_DOCUMENT: usize = 64 << 10;
 /// Most bytes of an error that are kept.
@@ -37,6 +41,8 @@ pub struct FetchRequest {
     pub authority: String,
     /// What to show there.
     pub bearer: Option<Password>,
+    /// JSON to send; without it the address is only read.
+    pub post: Option<Password>,
     /// Largest answer, in bytes.
     pub largest: usize,
 }
@@ -98,13 +104,24 @@ pub(crate) struct Ring {
     /// Which settings these are the keys of.
     pub(crate) print: String,
     state: Mutex<State>,
+    /// What its cluster said of tokens, where that is asked instead of keys.
+    reviews: Option<Reviews>,
     /// Whoever fetches; the others wait for what comes.
     fetching: tokio::sync::Mutex<()>,
 }
 
 /// Whether so much time has passed; a clock that was set back says that it has.
-fn passed(since: i64, now: i64, span: i64) -> bool {
+pub(super) fn passed(since: i64, now: i64, span: i64) -> bool {
     now.abs_diff(since) >= span.unsigned_abs()
+}
+
+/// As much of a reason as is kept.
+pub(super) fn shortened(mut error: String) -> String {
+    let end = (0..=LONGEST_ERROR)
+        .rev()
+        .find(|at| error.is_char_boundary(*at));
+    error.truncate(end.unwrap_or(0));
+    error
 }
 
 impl Ring {
@@ -116,7 +133,9 @@ impl Ring {
                 Err(error) => state.error = Some(error.to_string()),
             }
         }
+        let asks = matches!(settings.keys, KeySource::Review(_));
         Self {
+            reviews: asks.then(Reviews::new),
             settings,
             bearer,
             print,
@@ -135,12 +154,43 @@ impl Ring {
 
     /// How it stands.
     pub(crate) fn standing(&self) -> Standing {
+        if let Some(reviews) = &self.reviews {
+            return reviews.standing();
+        }
         let state = self.state();
         Standing {
             keys: state.keys.len(),
             fetched_at: state.fetched_at,
             error: state.error.clone(),
         }
+    }
+
+    /// Whether it has a key of that name in hand, so that nobody is asked.
+    pub(crate) fn has(&self, kid: Option<&str>, now: i64) -> bool {
+        let good = self.good(now).filter(|_| !self.is_overdue(now));
+        good.is_some_and(|(keys, _)| keys.find(kid).is_some())
+    }
+
+    /// What the cluster says of the token, and until when that counts; `None`: it is for us to check.
+    pub(crate) async fn review(
+        &self,
+        jwt: &Jwt<'_>,
+        now: i64,
+        fetch: &Arc<dyn Fetch>,
+        count: &AtomicU64,
+    ) -> Option<Result<(Arc<Claims>, i64), Fault>> {
+        let (Some(reviews), KeySource::Review(server)) = (&self.reviews, &self.settings.keys)
+        else {
+            return None;
+        };
+        let cluster = Cluster {
+            server,
+            settings: &self.settings,
+            bearer: self.bearer.as_ref(),
+            fetch,
+            count,
+        };
+        Some(reviews.of(&cluster, jwt, now).await)
     }
 
     /// The set whose keys are good now, and its number.
@@ -168,6 +218,9 @@ impl Ring {
         fetch: &Arc<dyn Fetch>,
         count: &Arc<AtomicU64>,
     ) -> Option<u64> {
+        if self.reviews.is_some() {
+            return Some(0);
+        }
         let (_, generation) = self.good(now).filter(|_| !self.is_overdue(now))?;
         self.refresh(now, fetch, count);
         Some(generation)
@@ -246,11 +299,8 @@ impl Ring {
                 state.generation += 1;
                 state.fetched_at = Some(now);
             }
-            Err(mut error) => {
-                let end = (0..=LONGEST_ERROR)
-                    .rev()
-                    .find(|at| error.is_char_boundary(*at));
-                error.truncate(end.unwrap_or(0));
+            Err(error) => {
+                let error = shortened(error);
                 tracing::warn!(
                     issuer = self.settings.issuer,
                     error,
@@ -308,6 +358,7 @@ impl Ring {
             url,
             authority: self.settings.authority.clone(),
             bearer: self.bearer.clone(),
+            post: None,
             largest,
         };
         let body = tokio::time::timeout(PATIENCE, fetch.get(request)).await;

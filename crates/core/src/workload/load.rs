@@ -6,6 +6,7 @@ use std::sync::Arc;
 use wharf_meta::Meta;
 use wharf_meta::access::workload::{IssuerRow, Issuers, RuleRow, Rules, Version};
 
+use super::issuer::KeySource;
 use super::keys::Ring;
 use super::{Issuer, Rule, Trust, print};
 use crate::access::{Password, SecretKeys};
@@ -118,7 +119,18 @@ fn issuer(
     // Its keys stay as they are unless what they come from changed.
     let secret = bearer.as_ref().map_or("", Password::reveal);
     let source = format!("{:?}", settings.keys);
-    let keys = print(&[&settings.issuer, &source, &settings.authority, secret]);
+    // What a cluster said of tokens holds for these audiences.
+    let asked_for = match &settings.keys {
+        KeySource::Review(_) => settings.audiences.join("\n"),
+        _ => String::new(),
+    };
+    let keys = print(&[
+        &settings.issuer,
+        &source,
+        &settings.authority,
+        secret,
+        &asked_for,
+    ]);
     let same = had.issuers.get(&name).map(|issuer| &issuer.ring);
     let has_bearer = bearer.is_some();
     let ring = match same.filter(|ring| ring.print == keys) {

@@ -14,6 +14,7 @@ mod jwt;
 mod keys;
 mod load;
 mod report;
+mod review;
 mod rule;
 #[cfg(test)]
 mod tests;
@@ -39,6 +40,7 @@ pub use self::keys::{
     FETCH_EVERY, Fetch, FetchRequest, Fetched, NoFetch, REFRESH_AFTER, STALE_AFTER, Standing,
 };
 pub use self::report::{Judged, Report, Seen};
+pub use self::review::{REFUSED_FOR, REVIEW_STALE, REVIEWED_FOR};
 pub use self::rule::{Condition, RuleSettings};
 pub(crate) use self::verify::signed_by;
 pub use self::verify::{Fault, WorkloadFault};
@@ -147,7 +149,7 @@ pub struct WorkloadCounts {
     pub remembered: u64,
     /// Signatures that were computed.
     pub checked: u64,
-    /// Requests to issuers for their keys.
+    /// Requests to issuers, for their keys or for what they say of a token.
     pub fetched: u64,
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::claim::Claims;
-use super::issuer::Kind;
+use super::issuer::{KeySource, Kind};
 use super::jwt::Jwt;
 use super::verify::{Fault, audience, bound, check_times, name, trusted};
 use super::{Issuer, Trust, Workloads};
@@ -88,15 +88,21 @@ impl Workloads {
     ) {
         let first = report.seen.len();
         report.step(&format!("issuer {}", issuer.name), Ok(()));
-        report.step("signature", self.signed(issuer, jwt, now).await.map(|_| ()));
+        let what = match &issuer.settings.keys {
+            KeySource::Review(_) => "the cluster's review",
+            _ => "signature",
+        };
+        let proof = self.proved(issuer, jwt, now).await;
+        report.step(what, proof.as_ref().map(|_| ()).map_err(Clone::clone));
+        let claims = proof.as_ref().map_or(&jwt.claims, |proof| &*proof.claims);
         report.step("audience", audience(issuer, jwt));
         report.step("times", check_times(issuer, jwt, now));
         if issuer.settings.kind == Kind::Kubernetes {
-            report.step("bound to a service account", bound(&jwt.claims));
+            report.step("bound to a service account", bound(claims));
         }
-        let name = name(issuer, &jwt.claims);
+        let name = name(issuer, claims);
         report.step("name", name.clone().map(|_| ()));
-        let matching = report.judge(trust, issuer, &jwt.claims);
+        let matching = report.judge(trust, issuer, claims);
         let good = report.seen[first..].iter().all(|seen| seen.wrong.is_none());
         if let (true, false, Ok(name), None) = (good, matching.is_empty(), name, &report.principal)
         {

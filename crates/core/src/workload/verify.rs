@@ -1,14 +1,18 @@
 //! From a token to a [`Workload`], or why not. In this order: form, issuer, signature, audience, times, rules; so that nothing is
 //! told of a token that nobody signed.
 
+use std::borrow::Cow;
+use std::fmt;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Poll;
 
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 use super::claim::{self, Claims};
-use super::issuer::{Algorithm, Kind};
+use super::issuer::{Algorithm, KeySource, Kind};
 use super::jwt::Jwt;
 use super::keys::{Fetch, Missing, Ring};
 use super::{Issuer, MOST_MATCHES, Trust, Workload, Workloads};
@@ -34,6 +38,9 @@ pub enum Fault {
     /// The signature does not fit.
     #[error("its signature is wrong")]
     Signature,
+    /// Its cluster was asked and says no.
+    #[error("its cluster does not accept it: {0}")]
+    Reviewed(String),
     /// For another service.
     #[error(
         "it is for another audience; ask its issuer for one with an audience that is accepted here"
@@ -65,14 +72,46 @@ pub enum Fault {
     Rule,
 }
 
-/// Why a token is not accepted, and whose it seems to be. Never quotes the token.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the workload token is not accepted: {fault}")]
+impl Fault {
+    /// How much a refusal says of a token that several could have issued: what only one of them found wrong says most.
+    fn weight(&self) -> u8 {
+        match self {
+            Self::Issuer => 0,
+            // Clusters often have one address: it is the other's token then.
+            Self::Key => 1,
+            Self::Signature | Self::Reviewed(_) => 2,
+            Self::Unreachable(_) => 3,
+            _ => 4,
+        }
+    }
+}
+
+/// Why a token is not accepted, and whose it seems to be. Never quotes the token. In words for whoever shows it: those say nothing of
+/// whom this registry trusts, so they are the same whatever is wrong but what the token itself shows everybody.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WorkloadFault {
     /// What is wrong.
     pub fault: Fault,
     /// The issuer's name here, and the principal's as far as it is proved.
     pub of: Option<String>,
+    /// It is over by what it says itself.
+    over: bool,
+}
+
+impl std::error::Error for WorkloadFault {}
+
+impl fmt::Display for WorkloadFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the workload token is not accepted: ")?;
+        match &self.fault {
+            Fault::Malformed(_) => self.fault.fmt(f),
+            _ if self.over => Fault::Expired.fmt(f),
+            _ => f.write_str(
+                "its issuer is not trusted here or cannot be asked now, it is for another audience, or no rule matches it; \
+                 administrators see which with `wharf workload test` and in the audit log",
+            ),
+        }
+    }
 }
 
 impl WorkloadFault {
@@ -87,7 +126,10 @@ impl WorkloadFault {
             Fault::Unreachable(why) => format!(": {why}"),
             _ => String::new(),
         };
-        format!("{self}{of}{why}")
+        format!(
+            "the workload token is not accepted: {}{of}{why}",
+            self.fault
+        )
     }
 }
 
@@ -101,6 +143,15 @@ pub(crate) struct Verified {
     /// In seconds, with the leeway.
     not_before: i64,
     expires: i64,
+    /// Until when what its cluster said counts, in ms.
+    until: i64,
+}
+
+/// What is proved of a token.
+pub(super) struct Proof<'a> {
+    pub(super) claims: Cow<'a, Claims>,
+    generation: u64,
+    until: i64,
 }
 
 /// When a token counts, in seconds, with the leeway.
@@ -135,6 +186,7 @@ impl Workloads {
             .generation(now, &self.fetch, &self.fetches);
         let stands = known.trust == trust.version
             && generation == Some(known.generation)
+            && now < known.until
             && (known.not_before..known.expires).contains(&seconds);
         if !stands {
             return None;
@@ -145,57 +197,74 @@ impl Workloads {
 
     /// Who has this token.
     pub(crate) async fn verify(&self, token: &str, now: i64) -> Result<Admitted, WorkloadFault> {
-        let nobody = |fault| WorkloadFault { fault, of: None };
-        let jwt = Jwt::read(token).map_err(nobody)?;
+        let refused = |fault, over| WorkloadFault {
+            fault,
+            of: None,
+            over,
+        };
+        let jwt = Jwt::read(token).map_err(|fault| refused(fault, false))?;
+        // By the token alone, so that the answer is the same whoever is trusted.
+        let times = ["exp", "nbf", "iat"].map(|name| jwt.time(name));
+        let over = matches!(times[0], Ok(Some(end)) if end <= now.div_euclid(1_000));
+        if let Some(fault) = times.into_iter().find_map(Result::err) {
+            return Err(refused(fault, false));
+        }
         let trust = self.trust();
-        let issuers = trusted(&trust, &jwt);
-        let mut fault = nobody(Fault::Issuer);
-        for issuer in issuers {
-            match self.by(&trust, &issuer, &jwt, now).await {
+        let kid = jwt.kid.as_deref();
+        let (first, rest): (Vec<_>, Vec<_>) = trusted(&trust, &jwt)
+            .into_iter()
+            .partition(|issuer| issuer.ring.has(kid, now));
+        let mut worst = refused(Fault::Issuer, over);
+        // Who has the key is asked first, and alone: others of the same address may be slow, or not there.
+        for issuers in [first, rest] {
+            let tries = issuers.iter().map(|issuer| {
+                let tried = self.by(&trust, issuer, &jwt, now);
+                Box::pin(tried) as Attempt<'_>
+            });
+            match first_good(tries.collect()).await {
                 Ok(verified) => {
                     let id: [u8; 32] = Sha256::digest(token).into();
-                    let admitted = admitted(&trust, &verified.workload, &issuer);
+                    let admitted = admitted(&trust, &verified.workload, &verified.issuer);
                     self.known.insert(id, Arc::new(verified));
                     return Ok(admitted);
                 }
-                // Clusters often have one address: it is the other's token then.
-                Err(other) if matches!(other.fault, Fault::Key | Fault::Signature) => {
-                    if fault.fault == Fault::Issuer {
-                        fault = other;
+                Err(faults) => {
+                    for (fault, of) in faults {
+                        if fault.weight() > worst.fault.weight() {
+                            worst = WorkloadFault { fault, of, over };
+                        }
                     }
                 }
-                Err(other) => fault = other,
             }
         }
-        Err(fault)
+        Err(worst)
     }
 
+    /// By this issuer; or why not, and of whom.
     async fn by(
         &self,
         trust: &Trust,
         issuer: &Arc<Issuer>,
         jwt: &Jwt<'_>,
         now: i64,
-    ) -> Result<Verified, WorkloadFault> {
-        let of = |fault| WorkloadFault {
-            fault,
-            of: Some(format!("issuer {}", issuer.name)),
-        };
-        let generation = self.signed(issuer, jwt, now).await.map_err(of)?;
-        let times = stands(issuer, jwt, now).map_err(of)?;
-        let name = name(issuer, &jwt.claims).map_err(of)?;
+    ) -> Result<Verified, Refusal> {
+        let of = |fault| (fault, Some(format!("issuer {}", issuer.name)));
+        if matches!(issuer.settings.keys, KeySource::Review(_)) {
+            // A cluster is not asked about what would be refused whatever it says.
+            stands(issuer, jwt, &jwt.claims, now).map_err(of)?;
+        }
+        let proof = self.proved(issuer, jwt, now).await.map_err(of)?;
+        let times = stands(issuer, jwt, &proof.claims, now).map_err(of)?;
+        let name = name(issuer, &proof.claims).map_err(of)?;
         let rules = trust.rules_of(&issuer.name);
         let kind = issuer.settings.kind;
-        let matching = rules.filter(|rule| rule.settings.unmet(kind, &jwt.claims).is_empty());
+        let matching = rules.filter(|rule| rule.settings.unmet(kind, &proof.claims).is_empty());
         let rules: Vec<Arc<str>> = matching
             .take(MOST_MATCHES)
             .map(|rule| rule.name.clone())
             .collect();
         if rules.is_empty() {
-            return Err(WorkloadFault {
-                fault: Fault::Rule,
-                of: Some(name),
-            });
+            return Err((Fault::Rule, Some(name)));
         }
         Ok(Verified {
             workload: Workload {
@@ -204,19 +273,44 @@ impl Workloads {
             },
             issuer: issuer.clone(),
             trust: trust.version,
-            generation,
+            generation: proof.generation,
             not_before: times.not_before,
             expires: times.expires,
+            until: proof.until,
         })
     }
 
-    /// Whether the issuer signed it; the number of the keys by which that is so.
-    pub(super) async fn signed(
+    /// What the issuer vouches for: by its signature all of the token, by its review what the cluster says.
+    pub(super) async fn proved<'a>(
         &self,
         issuer: &Issuer,
-        jwt: &Jwt<'_>,
+        jwt: &'a Jwt<'_>,
         now: i64,
-    ) -> Result<u64, Fault> {
+    ) -> Result<Proof<'a>, Fault> {
+        let allowed = jwt
+            .algorithm
+            .parse()
+            .is_ok_and(|algorithm: Algorithm| issuer.settings.algorithms.contains(&algorithm));
+        if !allowed {
+            return Err(Fault::Algorithm);
+        }
+        let reviewed = issuer.ring.review(jwt, now, &self.fetch, &self.fetches);
+        match reviewed.await {
+            Some(reviewed) => reviewed.map(|(claims, until)| Proof {
+                claims: Cow::Owned((*claims).clone()),
+                generation: 0,
+                until,
+            }),
+            None => Ok(Proof {
+                generation: self.signed(issuer, jwt, now).await?,
+                claims: Cow::Borrowed(&jwt.claims),
+                until: i64::MAX,
+            }),
+        }
+    }
+
+    /// Whether the issuer signed it; the number of the keys by which that is so.
+    async fn signed(&self, issuer: &Issuer, jwt: &Jwt<'_>, now: i64) -> Result<u64, Fault> {
         let allowed = &issuer.settings.algorithms;
         let signed = signed_by(&issuer.ring, allowed, jwt, now, &self.fetch, &self.fetches).await;
         if matches!(signed, Ok(_) | Err(Fault::Signature)) {
@@ -260,6 +354,7 @@ impl Workloads {
     }
 }
 
+<<<<<<< HEAD
 /// Whether a token is signed with one of these keys, by an algorithm that is allowed; the number of the keys by which that is so.
 pub(crate) async fn signed_by(
     ring: &Arc<Ring>,
@@ -293,6 +388,34 @@ pub(crate) async fn signed_by(
         Ok(true) => Ok(generation),
         _ => Err(Fault::Signature),
     }
+=======
+/// A refusal, and of whom.
+type Refusal = (Fault, Option<String>);
+/// One issuer's look at a token, under way.
+type Attempt<'a> = Pin<Box<dyn Future<Output = Result<Verified, Refusal>> + Send + 'a>>;
+
+/// The first that succeeds, all being under way at once; or how all failed.
+async fn first_good(mut attempts: Vec<Attempt<'_>>) -> Result<Verified, Vec<Refusal>> {
+    let mut failed = Vec::new();
+    std::future::poll_fn(|context| {
+        let mut at = 0;
+        while at < attempts.len() {
+            match attempts[at].as_mut().poll(context) {
+                Poll::Pending => at += 1,
+                Poll::Ready(Ok(verified)) => return Poll::Ready(Ok(verified)),
+                Poll::Ready(Err(error)) => {
+                    failed.push(error);
+                    drop(attempts.remove(at));
+                }
+            }
+        }
+        match attempts.is_empty() {
+            true => Poll::Ready(Err(std::mem::take(&mut failed))),
+            false => Poll::Pending,
+        }
+    })
+    .await
+>>>>>>> main
 }
 
 /// The issuers who say exactly what the token says.
@@ -321,11 +444,11 @@ fn admitted(trust: &Trust, workload: &Workload, issuer: &Issuer) -> Admitted {
 }
 
 /// Whether a token that the issuer signed is for us, now, and of the form that is asked for.
-fn stands(issuer: &Issuer, jwt: &Jwt<'_>, now: i64) -> Result<Times, Fault> {
+fn stands(issuer: &Issuer, jwt: &Jwt<'_>, claims: &Claims, now: i64) -> Result<Times, Fault> {
     audience(issuer, jwt)?;
     let times = times(issuer, jwt, now)?;
     if issuer.settings.kind == Kind::Kubernetes {
-        bound(&jwt.claims)?;
+        bound(claims)?;
     }
     Ok(times)
 }

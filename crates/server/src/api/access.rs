@@ -32,7 +32,9 @@ pub(super) fn refused(error: ChangeError) -> Problem {
         ChangeError::Field(field, reason) => return Problem::invalid(*field, reason.clone()),
         ChangeError::Differs => return super::condition::changed(),
         ChangeError::Wrong(_) => Kind::Invalid,
-        ChangeError::Denied { .. } | ChangeError::NotHeld { .. } => Kind::Forbidden,
+        ChangeError::Denied { .. } | ChangeError::NotHeld { .. } | ChangeError::Passing(_) => {
+            Kind::Forbidden
+        }
         ChangeError::Unknown(_) => Kind::NotFound,
         ChangeError::ReadOnly(_)
         | ChangeError::InUse(_)

@@ -4,10 +4,11 @@ use axum::Json;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use wharf_core::access::{
-    Act, ApplyError, Permission, Plan, Step, Visibility, Wanted, carry_out, export, plan,
-    split_robot_name,
+    Act, ApplyError, Permission, Plan, Step, Visibility, Wanted, WantedIssuer, WantedRule,
+    carry_out, export, plan, split_robot_name,
 };
 use wharf_core::identity::{IdentityError, Made, NewRobot};
+use wharf_core::workload::RuleSettings;
 
 use super::Shared;
 use super::access::{place, refused, wrong};
@@ -16,18 +17,48 @@ use super::binding::Grant;
 use super::problem::{Kind, Problem, Refusals};
 use super::time::Time;
 use super::visitor::Visitor;
+use super::workload::{Condition, SetIssuer};
 
 /// What is there, as it can be applied
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Serialize, ToSchema)]
 pub(super) struct Wish {
     /// Namespaces with settings
     namespaces: Vec<WishedNamespace>,
+    /// Whose tokens are trusted; one that is there keeps its bearer token, which is no part of this
+    issuers: Vec<WishedIssuer>,
+    /// Rules on their tokens
+    rules: Vec<WishedRule>,
     /// Groups
     groups: Vec<WishedGroup>,
     /// Robots; one that is there stays as it is
     robots: Vec<WishedRobot>,
     /// Bindings
     bindings: Vec<Grant>,
+}
+
+/// An issuer that shall be there
+#[derive(Deserialize, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct WishedIssuer {
+    /// Its name
+    #[schema(example = "prod")]
+    name: String,
+    /// What it shall be
+    settings: SetIssuer,
+}
+
+/// A rule that shall be there
+#[derive(Debug, Deserialize, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct WishedRule {
+    /// Its name
+    #[schema(example = "prod-default")]
+    name: String,
+    /// Whose tokens
+    #[schema(example = "prod")]
+    issuer: String,
+    /// What they must say: all of it
+    conditions: Vec<Condition>,
 }
 
 /// A namespace that shall be there
@@ -77,11 +108,15 @@ struct WishedRobot {
 }
 
 /// What shall be there, and how
-#[derive(Debug, Default, Deserialize, ToSchema)]
+#[derive(Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Asked {
     /// Namespaces with settings
     namespaces: Vec<WishedNamespace>,
+    /// Whose tokens are trusted; one that is there keeps its bearer token, which is no part of this
+    issuers: Vec<WishedIssuer>,
+    /// Rules on their tokens
+    rules: Vec<WishedRule>,
     /// Groups
     groups: Vec<WishedGroup>,
     /// Robots; one that is there stays as it is
@@ -103,7 +138,7 @@ pub(super) struct Shown {
     /// `remove`, `change` or `add`
     #[schema(example = "add")]
     act: &'static str,
-    /// `namespace`, `group`, `member`, `source`, `robot` or `binding`
+    /// `namespace`, `issuer`, `rule`, `group`, `member`, `source`, `robot` or `binding`
     #[schema(example = "binding")]
     sort: &'static str,
     /// What it is about
@@ -177,7 +212,7 @@ fn refuse(error: ApplyError) -> Problem {
 }
 
 impl Asked {
-    fn wanted(self) -> Result<Wanted, Problem> {
+    fn wanted(self, service: &str) -> Result<Wanted, Problem> {
         let namespace = |one: WishedNamespace| {
             let visibility = one.visibility.parse::<Visibility>();
             let visibility = visibility.map_err(|error| wrong("visibility")(&error))?;
@@ -187,6 +222,23 @@ impl Asked {
             let members = one.members.iter().map(|who| who.parse());
             let members = members.collect::<Result<_, _>>();
             Ok::<_, Problem>((one.name, members.map_err(|error| wrong("members")(&error))?))
+        };
+        let issuer = |one: WishedIssuer| {
+            let settings = one.settings.settings(service)?;
+            Ok::<_, Problem>(WantedIssuer {
+                name: one.name,
+                settings,
+            })
+        };
+        let rule = |one: WishedRule| {
+            let conditions = one.conditions.into_iter().map(Condition::read);
+            Ok::<_, Problem>(WantedRule {
+                name: one.name,
+                issuer: one.issuer,
+                settings: RuleSettings {
+                    conditions: conditions.collect::<Result<_, _>>()?,
+                },
+            })
         };
         let robot = |one: WishedRobot| NewRobot {
             name: one.name,
@@ -202,6 +254,8 @@ impl Asked {
         Ok(Wanted {
             sources: sources.collect(),
             namespaces: (self.namespaces.into_iter().map(namespace)).collect::<Result<_, _>>()?,
+            issuers: (self.issuers.into_iter().map(issuer)).collect::<Result<_, _>>()?,
+            rules: (self.rules.into_iter().map(rule)).collect::<Result<_, _>>()?,
             groups: self
                 .groups
                 .into_iter()
@@ -224,6 +278,19 @@ impl Wish {
                 .map(|(path, visibility)| WishedNamespace {
                     path,
                     visibility: visibility.as_str().to_owned(),
+                })
+                .collect(),
+            issuers: (wanted.issuers.into_iter())
+                .map(|one| WishedIssuer {
+                    name: one.name,
+                    settings: SetIssuer::of(&one.settings),
+                })
+                .collect(),
+            rules: (wanted.rules.into_iter())
+                .map(|one| WishedRule {
+                    name: one.name,
+                    issuer: one.issuer,
+                    conditions: one.settings.conditions.iter().map(Condition::of).collect(),
                 })
                 .collect(),
             groups: (wanted.groups.into_iter())
@@ -256,7 +323,7 @@ fn credentials(visitor: &Visitor, state: &Shared, wanted: &Wanted) -> Result<(),
     for (path, _) in &wanted.namespaces {
         may(Permission::ManageSettings, path)?;
     }
-    if !wanted.groups.is_empty() {
+    if !(wanted.groups.is_empty() && wanted.issuers.is_empty() && wanted.rules.is_empty()) {
         may(Permission::Admin, "")?;
     }
     for robot in &wanted.robots {
@@ -285,7 +352,7 @@ pub(super) async fn apply(
 ) -> Result<Json<Outcome>, Problem> {
     let registry = &state.registry;
     let (prune, dry_run, epoch) = (asked.prune, asked.dry_run, asked.epoch);
-    let wanted = asked.wanted()?;
+    let wanted = asked.wanted(registry.access.service())?;
     credentials(&visitor, &state, &wanted)?;
     let plan = plan(registry, visitor.changer(), &wanted, prune)
         .await

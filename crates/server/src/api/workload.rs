@@ -44,6 +44,9 @@ pub(super) struct Issuer {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
     jwks: Option<serde_json::Value>,
+    /// The cluster that is asked about each token instead (TokenReview)
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token_review: Option<String>,
     /// Certificates (PEM) that vouch for where its keys are; absent: those that the registry's machine trusts
     #[serde(skip_serializing_if = "String::is_empty")]
     authority: String,
@@ -75,10 +78,11 @@ pub(super) struct Issuer {
 impl From<&Arc<workload::Issuer>> for Issuer {
     fn from(issuer: &Arc<workload::Issuer>) -> Self {
         let settings = &issuer.settings;
-        let (jwks_url, jwks) = match &settings.keys {
-            KeySource::Discovery => (None, None),
-            KeySource::Url(url) => (Some(url.clone()), None),
-            KeySource::Static(jwks) => (None, serde_json::from_str(jwks).ok()),
+        let (jwks_url, jwks, token_review) = match &settings.keys {
+            KeySource::Discovery => (None, None, None),
+            KeySource::Url(url) => (Some(url.clone()), None, None),
+            KeySource::Static(jwks) => (None, serde_json::from_str(jwks).ok(), None),
+            KeySource::Review(server) => (None, None, Some(server.clone())),
         };
         let standing = issuer.standing();
         Self {
@@ -89,6 +93,7 @@ impl From<&Arc<workload::Issuer>> for Issuer {
             algorithms: settings.algorithms.iter().map(|one| one.as_str()).collect(),
             jwks_url,
             jwks,
+            token_review,
             authority: settings.authority.clone(),
             has_bearer: issuer.has_bearer,
             leeway: settings.leeway,
@@ -105,7 +110,7 @@ impl From<&Arc<workload::Issuer>> for Issuer {
 }
 
 /// What an issuer shall be; what is not given is as is usual for its kind
-#[derive(Deserialize, ToSchema)]
+#[derive(Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct SetIssuer {
     /// What sort it is: `kubernetes` (bound service account tokens alone), `github`, `gitlab` (nothing of pull and merge requests
@@ -117,31 +122,82 @@ pub(super) struct SetIssuer {
     #[schema(example = "https://kubernetes.default.svc.cluster.local")]
     issuer: String,
     /// One of these must be in `aud`; the name of this registry if not given
+    #[serde(skip_serializing_if = "Option::is_none")]
     audiences: Option<Vec<String>>,
     /// What it may sign with: `RS256` and `ES256` if not given. Shared secrets are none of it
+    #[serde(skip_serializing_if = "Option::is_none")]
     algorithms: Option<Vec<String>>,
     /// Where its keys are, if not where its discovery document says
+    #[serde(skip_serializing_if = "Option::is_none")]
     jwks_url: Option<String>,
     /// Its keys, if they are to be fetched from nowhere
+    #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
     jwks: Option<serde_json::Value>,
+    /// The address of a cluster (https://HOST:PORT of its kube-apiserver) that is asked about each token, instead of having keys: it
+    /// needs a bearer token whose account has the ClusterRole `system:auth-delegator`. Answers are kept for a minute
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token_review: Option<String>,
     /// Certificates (PEM) that vouch for where its keys are, instead of those that the registry's machine trusts
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     authority: String,
     /// A bearer token with which its keys are fetched; stays if not given, and is forgotten if empty
+    #[serde(skip_serializing_if = "Option::is_none")]
     bearer: Option<String>,
     /// How far clocks may be apart, in seconds; 60 if not given, and at most
+    #[serde(skip_serializing_if = "Option::is_none")]
     leeway: Option<u32>,
     /// Longest life of its tokens, in seconds; a day if not given
+    #[serde(skip_serializing_if = "Option::is_none")]
     longest_life: Option<u32>,
     /// Longest life of a token of this registry that one is exchanged for, in seconds; an hour if not given
+    #[serde(skip_serializing_if = "Option::is_none")]
     session: Option<u32>,
     /// How principals are named: claims in braces
+    #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = "{sub}")]
     principal: Option<String>,
 }
 
 impl SetIssuer {
+    /// For `apply`: everything that can be said of an issuer but its secret.
+    pub(super) fn settings(self, service: &str) -> Result<IssuerSettings, Problem> {
+        match self.bearer {
+            Some(_) => Err(Problem::invalid(
+                "bearer",
+                "secrets are no part of this; give it with PUT /api/v1/workload/issuers/{issuer}",
+            )),
+            None => Ok(self.read(service)?.0),
+        }
+    }
+
+    /// As it would be asked for.
+    pub(super) fn of(settings: &IssuerSettings) -> Self {
+        let (mut jwks_url, mut jwks, mut token_review) = (None, None, None);
+        match &settings.keys {
+            KeySource::Discovery => {}
+            KeySource::Url(url) => jwks_url = Some(url.clone()),
+            KeySource::Static(keys) => jwks = serde_json::from_str(keys).ok(),
+            KeySource::Review(server) => token_review = Some(server.clone()),
+        }
+        let algorithms = settings.algorithms.iter();
+        Self {
+            kind: settings.kind.as_str().to_owned(),
+            issuer: settings.issuer.clone(),
+            audiences: Some(settings.audiences.clone()),
+            algorithms: Some(algorithms.map(|one| one.as_str().to_owned()).collect()),
+            jwks_url,
+            jwks,
+            token_review,
+            authority: settings.authority.clone(),
+            bearer: None,
+            leeway: Some(settings.leeway),
+            longest_life: Some(settings.longest_life),
+            session: Some(settings.session),
+            principal: Some(settings.principal.clone()),
+        }
+    }
+
     fn read(self, service: &str) -> Result<(IssuerSettings, Bearer), Problem> {
         let kind = workload::Kind::ALL
             .into_iter()
@@ -161,13 +217,15 @@ impl SetIssuer {
             let parsed: Result<Vec<_>, String> = parsed.collect();
             settings.algorithms = parsed.map_err(|error| wrong("algorithms")(&error))?;
         }
-        settings.keys = match (self.jwks_url, self.jwks) {
-            (Some(_), Some(_)) => {
-                return Err(Problem::invalid("jwks", "give jwks_url or jwks, not both"));
+        settings.keys = match (self.jwks_url, self.jwks, self.token_review) {
+            (None, None, None) => KeySource::Discovery,
+            (Some(url), None, None) => KeySource::Url(url),
+            (None, Some(jwks), None) => KeySource::Static(jwks.to_string()),
+            (None, None, Some(server)) => KeySource::Review(server),
+            _ => {
+                let text = "give one of jwks_url, jwks and token_review";
+                return Err(Problem::invalid("jwks", text));
             }
-            (Some(url), None) => KeySource::Url(url),
-            (None, Some(jwks)) => KeySource::Static(jwks.to_string()),
-            (None, None) => KeySource::Discovery,
         };
         settings.authority = self.authority;
         settings.leeway = self.leeway.unwrap_or(settings.leeway);
@@ -297,6 +355,27 @@ pub(super) struct Condition {
     patterns: Vec<String>,
 }
 
+impl Condition {
+    /// As it is in force.
+    pub(super) fn of(one: &workload::Condition) -> Self {
+        Self {
+            claim: one.claim.clone(),
+            values: one.values.clone(),
+            patterns: one.patterns.iter().map(ToString::to_string).collect(),
+        }
+    }
+
+    pub(super) fn read(self) -> Result<workload::Condition, Problem> {
+        let patterns = self.patterns.iter().map(|text| text.parse());
+        let patterns: Result<Vec<_>, workload::PatternError> = patterns.collect();
+        Ok(workload::Condition {
+            claim: self.claim,
+            values: self.values,
+            patterns: patterns.map_err(|error| wrong("conditions")(&error))?,
+        })
+    }
+}
+
 /// What a token must say; grants are for `workload:` and the rule's name
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Rule {
@@ -318,11 +397,7 @@ pub(super) struct Rule {
 
 impl Rule {
     fn new(rule: &workload::Rule, bindings: Vec<binding::Shown>) -> Self {
-        let conditions = rule.settings.conditions.iter().map(|one| Condition {
-            claim: one.claim.clone(),
-            values: one.values.clone(),
-            patterns: one.patterns.iter().map(ToString::to_string).collect(),
-        });
+        let conditions = rule.settings.conditions.iter().map(Condition::of);
         Self {
             name: rule.name.to_string(),
             issuer: rule.issuer.to_string(),
@@ -438,16 +513,7 @@ pub(super) async fn set_rule(
     let registry = &state.registry;
     visitor.may(&registry.access, Permission::Admin)?;
     let version = conditions.version()?;
-    let read = |one: Condition| {
-        let patterns = one.patterns.iter().map(|text| text.parse());
-        let patterns: Result<Vec<_>, workload::PatternError> = patterns.collect();
-        Ok(workload::Condition {
-            claim: one.claim,
-            values: one.values,
-            patterns: patterns.map_err(|error| wrong("conditions")(&error))?,
-        })
-    };
-    let settings = body.conditions.into_iter().map(read);
+    let settings = body.conditions.into_iter().map(Condition::read);
     let settings = RuleSettings {
         conditions: settings.collect::<Result<_, Problem>>()?,
     };

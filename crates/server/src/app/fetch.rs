@@ -60,10 +60,20 @@ impl Fetch for Web {
                 url,
                 authority,
                 bearer,
+                post,
                 largest,
             } = request;
             let told = |error: reqwest::Error| format!("{url}: {}", reason(&error));
-            let mut asked = self.client(&url, &authority)?.get(&url);
+            let client = self.client(&url, &authority)?;
+            let is_post = post.is_some();
+            let mut asked = match post {
+                None => client.get(&url),
+                Some(body) => client
+                    .post(&url)
+                    .header("content-type", "application/json")
+                    .header("accept", "application/json")
+                    .body(body.reveal().to_owned()),
+            };
             if let Some(bearer) = &bearer {
                 asked = asked.bearer_auth(bearer.reveal());
             }
@@ -74,8 +84,19 @@ impl Fetch for Web {
                     "{url}: the answer is a redirect ({status}), which is not followed"
                 ));
             }
-            if status != reqwest::StatusCode::OK {
-                return Err(format!("{url}: the answer is {status}"));
+            let good = status == reqwest::StatusCode::OK
+                || is_post && status == reqwest::StatusCode::CREATED;
+            if !good {
+                let hint = match status.as_u16() {
+                    401 if bearer.is_none() => "; it wants to know who asks: give a bearer token",
+                    401 => "; the bearer token is not, or no longer, good there",
+                    403 if is_post => "; who asks needs the ClusterRole system:auth-delegator",
+                    403 => {
+                        "; who asks needs the ClusterRole system:service-account-issuer-discovery, if this is a cluster"
+                    }
+                    _ => "",
+                };
+                return Err(format!("{url}: the answer is {status}{hint}"));
             }
             let mut body = Vec::new();
             while let Some(piece) = answer.chunk().await.map_err(told)? {

@@ -86,6 +86,7 @@ impl House {
             content: ContentRules::default(),
             rules: wharf_core::gc::Rules::default(),
             upkeep: None,
+            directories: Vec::new(),
             external_url: None,
             basic_challenge: false,
             redirect: crate::v2::RedirectRule::default(),

@@ -2,11 +2,12 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use serde_json::Value;
-use wharf_core::access::Changer;
+use serde_json::{Value, json};
+use wharf_core::access::{Changer, Conditions, Granting, Subject};
 use wharf_core::identity::{NewToken, create_token, revoke_token};
+use wharf_core::workload::{Bearer, Condition, IssuerSettings, KeySource, Kind, RuleSettings};
 use wharf_testkit::client::Response;
-use wharf_testkit::{Client, TestOptions, TestServer};
+use wharf_testkit::{Client, TestOptions, TestServer, TokenKey};
 
 /// Everybody whom the tests know: an htpasswd user with this role everywhere, whose password is `x`.
 pub(crate) const USERS: [(&str, &str); 7] = [
@@ -53,7 +54,57 @@ pub(crate) async fn lesser(
         }
         all.push(("maintainer", made.secret.reveal().to_owned(), left));
     }
+    all.extend(machines(server).await);
     all
+}
+
+/// Tokens of machines, with the role of the rule that each matches: `None` where none does, or nobody signed it for us.
+async fn machines(server: &TestServer) -> Vec<(&'static str, String, Option<&'static str>)> {
+    let (access, now) = (
+        &server.app().registry.access,
+        server.app().registry.clock.now_ms(),
+    );
+    let (key, stranger) = (TokenKey::new("one"), TokenKey::new("one"));
+    let mut settings =
+        IssuerSettings::new(Kind::Oidc, "https://machines.example", vec!["wharf".into()]);
+    settings.keys = KeySource::Static(json!({"keys": [key.jwk]}).to_string());
+    let (by, forget) = (Changer::Operator, Bearer::Forget);
+    let made = access.put_issuer(by, "machines", &settings, &forget, None, now);
+    made.await.expect("an issuer");
+    for role in ["reader", "maintainer"] {
+        let rule = RuleSettings {
+            conditions: vec![Condition::equal("sub", role)],
+        };
+        let name = format!("machines-{role}");
+        let made = access.put_rule(by, &name, "machines", &rule, None, now);
+        made.await.expect("a rule");
+        let granting = Granting {
+            subject: Subject::Workload(name),
+            role: role.into(),
+            on: String::new(),
+            conditions: Conditions::default(),
+        };
+        access.grant(by, &granting, now).await.expect("a grant");
+    }
+    let says = |subject: &str, audience: &str| {
+        let now = now / 1_000;
+        json!({"iss": "https://machines.example", "sub": subject, "aud": audience, "iat": now, "exp": now + 3_600})
+    };
+    vec![
+        (
+            "machine",
+            key.sign(&says("reader", "wharf")),
+            Some("reader"),
+        ),
+        (
+            "machine",
+            key.sign(&says("maintainer", "wharf")),
+            Some("maintainer"),
+        ),
+        ("machine", key.sign(&says("nobody", "wharf")), None),
+        ("machine", key.sign(&says("maintainer", "another")), None),
+        ("machine", stranger.sign(&says("maintainer", "wharf")), None),
+    ]
 }
 
 /// A server that knows [`USERS`], and `guest`, who may pull below `team` alone.

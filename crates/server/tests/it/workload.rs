@@ -617,7 +617,7 @@ async fn issuers_that_misbehave_are_refused_in_time() {
         }
         let told = answered.expect_status(401).json().to_string();
         assert!(
-            told.contains("keys of its issuer cannot be fetched"),
+            told.contains("not trusted here or cannot be asked now"),
             "{told}"
         );
         let error = shown["keys_error"].as_str().expect("an error");
@@ -640,6 +640,60 @@ async fn issuers_that_misbehave_are_refused_in_time() {
     let client = anonymous.with_basic("x", &key.sign(&issuer.pod(AUDIENCE, "prod", "default")));
     assert_eq!(status(&client, "/v2/").await, 401);
     assert!(issuer.asked().is_empty(), "it is not believed to be itself");
+}
+
+/// A cluster that publishes no keys: one command, and it is asked about its tokens, over HTTPS and with a secret that is kept sealed.
+///
+/// Spec: K8SCRED-7.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_that_publishes_no_keys_is_asked() {
+    let key = TokenKey::new("one");
+    let (server, cluster) = stocked(TestOptions::default(), &key).await;
+    cluster.publish(&[]);
+    cluster.ask_for("the-reviewers-token");
+    std::fs::write(server.folder().join("reviewer"), "the-reviewers-token\n").expect("a file");
+    let trust = format!(
+        "workload trust kubernetes --issuer {0} --token-review {0} --ca-file ca.pem --bearer-file reviewer --as closed --namespace prod \
+         reader on team/a",
+        cluster.url
+    );
+    good(&wharf(&server, &trust).await);
+    let pod = key.sign(&cluster.pod(AUDIENCE, "prod", "default"));
+    let node = server.admin(Version::Http1).anonymous();
+    let node = node.with_basic("kubernetes", &pod);
+    cluster.review(json!({"authenticated": true, "audiences": [AUDIENCE], "user": {
+        "username": "system:serviceaccount:prod:default", "uid": "0f4d", "groups": ["system:serviceaccounts"],
+    }}));
+    assert_eq!(may(&node).await, (true, false));
+    let reviews = "/apis/authentication.k8s.io/v1/tokenreviews";
+    assert_eq!(cluster.asked(), [reviews], "once for all that came");
+    let listed = good(&wharf(&server, "workload list").await);
+    assert!(
+        listed.contains(&format!("asks {}", cluster.url)),
+        "{listed}"
+    );
+    let shown = good(&wharf(&server, "workload show closed --issuer").await);
+    let shown: Value = serde_json::from_str(&shown).expect("JSON");
+    assert_eq!(shown["token_review"], cluster.url);
+    assert_eq!(shown["has_bearer"], true);
+    assert!(!shown.to_string().contains("the-reviewers-token"));
+
+    cluster.review(json!({"authenticated": false, "error": "pods \"app-0\" not found"}));
+    let gone = key.sign(&cluster.pod(AUDIENCE, "prod", "builder"));
+    std::fs::write(server.folder().join("gone"), gone).expect("a file");
+    let told = bad(&wharf(&server, "workload test --token-file gone").await, 1);
+    assert!(
+        told.contains(
+            "wrong  the cluster's review: its cluster does not accept it: pods \"app-0\" not found"
+        ),
+        "{told}"
+    );
+    // A reviewer whose own token is over.
+    cluster.ask_for("another");
+    let late = key.sign(&cluster.pod(AUDIENCE, "prod", "late"));
+    std::fs::write(server.folder().join("late"), late).expect("a file");
+    let told = bad(&wharf(&server, "workload test --token-file late").await, 1);
+    assert!(told.contains("not, or no longer, good there"), "{told}");
 }
 
 /// Trusted at one replica: at the other within five seconds, and out again.

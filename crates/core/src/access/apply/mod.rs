@@ -8,6 +8,7 @@
 mod step;
 #[cfg(test)]
 mod tests;
+mod trust;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use wharf_meta::access::binding::Binding as Key;
 use wharf_meta::principal;
 
 pub use self::step::{Act, Step};
+pub use self::trust::{WantedIssuer, WantedRule};
 
 use super::binding::{Binding, Origin, Subject, check_word};
 use super::change::{ChangeError, Changer, Granting};
@@ -38,6 +40,10 @@ const PAGE: u32 = 500;
 pub struct Wanted {
     /// Namespaces with their visibility.
     pub namespaces: Vec<(String, Visibility)>,
+    /// Whose tokens are trusted. One that is there keeps its secret.
+    pub issuers: Vec<WantedIssuer>,
+    /// Rules on them.
+    pub rules: Vec<WantedRule>,
     /// Groups with their members.
     pub groups: Vec<(String, Vec<Subject>)>,
     /// Groups with the groups of providers that lead to them, `<provider>:<group>`.
@@ -135,6 +141,7 @@ pub async fn plan(
     let mut named = Named::default();
     let mut steps = Vec::new();
     namespaces(&judge, wanted, &mut named, &mut steps)?;
+    trust::wanted(access, &judge, wanted, &mut named, &mut steps)?;
     groups(&judge, wanted, &mut named, &mut steps)?;
     robots(registry, &judge, wanted, &mut named, &mut steps).await?;
     // Members and bindings may be of what the steps before make.
@@ -160,6 +167,8 @@ pub async fn plan(
 #[derive(Default)]
 struct Named {
     namespaces: BTreeSet<String>,
+    issuers: BTreeSet<String>,
+    rules: BTreeSet<String>,
     groups: BTreeSet<String>,
     /// Those of them whose members are listed.
     described: BTreeSet<String>,
@@ -175,6 +184,7 @@ impl Named {
         match subject {
             Subject::Group(name) => self.groups.insert(name.clone()),
             Subject::Robot(name) => self.robots.insert(name.clone()),
+            Subject::Workload(rule) => self.rules.insert(rule.clone()),
             _ => false,
         };
     }
@@ -247,7 +257,10 @@ async fn robots(
         judge.needs(Permission::ManageRobots, home(&new.name), "make robots of")?;
         let name = new.name.clone();
         match registry.meta.read(principal::Get { name }).await? {
-            None => steps.push(Step::MakeRobot(new.clone())),
+            None => {
+                identity::lasts(judge.changer)?;
+                steps.push(Step::MakeRobot(new.clone()));
+            }
             Some(row) if row.kind == ROBOT => {}
             Some(_) => return Err(wrong(format!("{} is no robot but a user", new.name))),
         }
@@ -343,7 +356,14 @@ fn bindings(
         named.subject(&granting.subject);
         let over = granting.conditions.expires_at.is_some_and(|end| end <= now);
         if named.bindings.insert(key.clone()) && !there.contains(&key) && !over {
-            let binding = access.meant(judge.changer, granting, now)?;
+            let made = |rule: &String| wanted.rules.iter().any(|one| one.name == *rule);
+            let binding = match &granting.subject {
+                // It is there when the binding is made.
+                Subject::Workload(rule) if made(rule) => {
+                    access.formed(judge.changer, granting, now)?
+                }
+                _ => access.meant(judge.changer, granting, now)?,
+            };
             judge
                 .changer
                 .holds(&judge.policy, binding.permissions, on)?;
@@ -449,6 +469,7 @@ async fn too_much(
         {
             steps.push(Step::RemoveGroup(group.clone()));
         }
+        trust::too_much(&registry.access, named, steps);
     }
     steps.extend(gone.into_iter().map(Step::RemoveRobot));
     Ok(())
@@ -527,8 +548,11 @@ pub async fn export(registry: &Registry) -> Result<Wanted, ApplyError> {
         policy: access.policy(),
     };
     let robots = unnamed_robots(registry, &nobody, &Named::default()).await?;
+    let (issuers, rules) = trust::export(access);
     let mut wanted = Wanted {
         namespaces: rows.namespaces.clone(),
+        issuers,
+        rules,
         groups: (rows.groups.iter())
             .map(|group| (group.clone(), members(group)))
             .collect(),

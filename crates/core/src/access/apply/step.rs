@@ -6,8 +6,10 @@ use super::super::binding::{Binding, Subject};
 use super::super::change::{Changer, Granting};
 use super::super::load::Visibility;
 use super::ApplyError;
+use super::trust::{WantedIssuer, WantedRule};
 use crate::identity::{self, Made, NewRobot};
 use crate::registry::Registry;
+use crate::workload::Bearer;
 
 /// What a step does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -45,6 +47,24 @@ pub enum Step {
     },
     /// A group.
     MakeGroup(String),
+    /// Whose tokens are trusted.
+    SetIssuer {
+        /// As it shall be.
+        issuer: Box<WantedIssuer>,
+        /// There is one, which is otherwise.
+        known: bool,
+    },
+    /// A rule on tokens.
+    SetRule {
+        /// As it shall be.
+        rule: Box<WantedRule>,
+        /// There is one, which is otherwise.
+        known: bool,
+    },
+    /// A rule goes, with what it was granted.
+    RemoveRule(String),
+    /// An issuer goes, with its secret.
+    RemoveIssuer(String),
     /// A robot, with a secret.
     MakeRobot(NewRobot),
     /// Somebody comes into a group.
@@ -101,6 +121,16 @@ impl fmt::Display for Step {
             },
             Self::MakeGroup(name) | Self::RemoveGroup(name) => write!(out, "group {name}"),
             Self::MakeRobot(new) => write!(out, "robot {}", new.name),
+            Self::SetIssuer { issuer, .. } => {
+                let settings = &issuer.settings;
+                let (name, kind) = (&issuer.name, settings.kind.as_str());
+                write!(out, "issuer {name}: {kind} at {}", settings.issuer)
+            }
+            Self::SetRule { rule, .. } => {
+                write!(out, "rule {} on tokens of {}", rule.name, rule.issuer)
+            }
+            Self::RemoveRule(name) => write!(out, "rule {name}, with what it was granted"),
+            Self::RemoveIssuer(name) => write!(out, "issuer {name}"),
             Self::RemoveRobot(name) => write!(out, "robot {name}, with its secrets"),
             Self::AddMember { group, who } | Self::RemoveMember { group, who } => {
                 write!(out, "{who} in group {group}")
@@ -123,8 +153,12 @@ impl Step {
     /// What it does.
     pub const fn act(&self) -> Act {
         match self {
-            Self::SetNamespace { from: Some(_), .. } => Act::Change,
+            Self::SetNamespace { from: Some(_), .. }
+            | Self::SetIssuer { known: true, .. }
+            | Self::SetRule { known: true, .. } => Act::Change,
             Self::SetNamespace { .. }
+            | Self::SetIssuer { .. }
+            | Self::SetRule { .. }
             | Self::MakeGroup(_)
             | Self::MakeRobot(_)
             | Self::AddMember { .. }
@@ -135,6 +169,8 @@ impl Step {
             | Self::RemoveSource { .. }
             | Self::RemoveGroup(_)
             | Self::RemoveNamespace { .. }
+            | Self::RemoveRule(_)
+            | Self::RemoveIssuer(_)
             | Self::RemoveRobot(_) => Act::Remove,
         }
     }
@@ -143,6 +179,8 @@ impl Step {
     pub const fn sort(&self) -> &'static str {
         match self {
             Self::SetNamespace { .. } | Self::RemoveNamespace { .. } => "namespace",
+            Self::SetIssuer { .. } | Self::RemoveIssuer(_) => "issuer",
+            Self::SetRule { .. } | Self::RemoveRule(_) => "rule",
             Self::MakeGroup(_) | Self::RemoveGroup(_) => "group",
             Self::MakeRobot(_) | Self::RemoveRobot(_) => "robot",
             Self::AddMember { .. } | Self::RemoveMember { .. } => "member",
@@ -170,6 +208,24 @@ impl Step {
         match self {
             Self::SetNamespace { path, to, .. } => {
                 access.set_namespace(changer, path, *to, now).await?;
+            }
+            Self::SetIssuer { issuer, .. } => {
+                let (name, settings) = (&issuer.name, &issuer.settings);
+                access
+                    .put_issuer(changer, name, settings, &Bearer::Keep, None, now)
+                    .await?;
+            }
+            Self::SetRule { rule, .. } => {
+                let (name, issuer) = (&rule.name, &rule.issuer);
+                access
+                    .put_rule(changer, name, issuer, &rule.settings, None, now)
+                    .await?;
+            }
+            Self::RemoveRule(name) => {
+                access.remove_rule(changer, name, None, now).await?;
+            }
+            Self::RemoveIssuer(name) => {
+                access.remove_issuer(changer, name, None, now).await?;
             }
             Self::MakeGroup(name) => {
                 access.set_group(changer, name, true, now).await?;

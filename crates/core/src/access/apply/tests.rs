@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use super::super::{Caller, Conditions, Principal, Source};
 use super::*;
 use crate::house::House;
+use crate::workload::{Bearer, Condition, IssuerSettings, Kind, RuleSettings};
 
 /// As the house has it.
 const NOW: i64 = 1_000;
@@ -90,6 +91,27 @@ fn team() -> Wanted {
             granting("group:devs writer team/a"),
             granting("olga owner team/a"),
         ],
+        ..Wanted::default()
+    }
+}
+
+/// A CI service whose tokens count here.
+fn issuer(name: &str) -> WantedIssuer {
+    let audiences = vec!["reg".to_owned()];
+    WantedIssuer {
+        name: name.into(),
+        settings: IssuerSettings::new(Kind::Oidc, "https://ci.example", audiences),
+    }
+}
+
+/// A rule on them that asks for this subject.
+fn rule(name: &str, issuer: &str, subject: &str) -> WantedRule {
+    WantedRule {
+        name: name.into(),
+        issuer: issuer.into(),
+        settings: RuleSettings {
+            conditions: vec![Condition::equal("sub", subject)],
+        },
     }
 }
 
@@ -147,6 +169,7 @@ async fn what_is_not_named_stays_and_goes_only_when_that_is_asked_for() {
             granting("team/b+bot reader team/b"),
             granting("group:others reader team/c"),
         ],
+        ..Wanted::default()
     };
     hall.apply(&more, false).await;
     let mut wanted = team();
@@ -464,6 +487,7 @@ fn anything() -> impl Strategy<Value = Wanted> {
                         ..granting(&format!("{who} {role} {on}"))
                     })
                     .collect(),
+                ..Wanted::default()
             }
         })
 }
@@ -521,7 +545,119 @@ fn large() -> Wanted {
     wanted
         .namespaces
         .push(("team/b".into(), Visibility::Public));
+    wanted.issuers = vec![issuer("ci"), issuer("new")];
+    wanted.rules = vec![rule("deploy", "ci", "after"), rule("new", "new", "x")];
+    wanted.bindings.push(granting("workload:new writer team/b"));
     wanted
+}
+
+/// Whose tokens are trusted is made, changed and removed like all else; what is granted to a rule names it.
+#[tokio::test]
+async fn workloads_are_part_of_it_and_their_secrets_are_not() {
+    let hall = Hall::new().await;
+    let access = &hall.registry.access;
+    let wanted = Wanted {
+        issuers: vec![issuer("ci")],
+        rules: vec![rule("deploy", "ci", "job")],
+        groups: vec![("devs".into(), vec!["workload:deploy".parse().unwrap()])],
+        bindings: vec![granting("workload:deploy writer team/a")],
+        ..Wanted::default()
+    };
+    let added = [
+        "add issuer ci: oidc at https://ci.example",
+        "add rule deploy on tokens of ci",
+        "add group devs",
+        "add workload:deploy in group devs",
+        "add workload:deploy is writer on team/a",
+    ];
+    assert_eq!(hall.apply(&wanted, false).await, added);
+    assert!(hall.apply(&wanted, true).await.is_empty());
+    // A secret stays, is not told, and stays where it was given for.
+    let bearer = Bearer::Set(crate::access::Password::new("the-secret"));
+    let settings = &wanted.issuers[0].settings;
+    let put = access.put_issuer(Changer::Operator, "ci", settings, &bearer, None, NOW);
+    put.await.unwrap();
+    let exported = export(&hall.registry).await.unwrap();
+    assert_eq!(
+        (&exported.issuers, &exported.rules),
+        (&wanted.issuers, &wanted.rules)
+    );
+    assert!(!format!("{exported:?}").contains("the-secret"));
+    let mut other = wanted.clone();
+    other.issuers[0].settings.session = 600;
+    other.rules[0] = rule("deploy", "ci", "another");
+    let changed = [
+        "change issuer ci: oidc at https://ci.example",
+        "change rule deploy on tokens of ci",
+    ];
+    assert_eq!(hall.apply(&other, true).await, changed);
+    assert!(access.workloads().trust().issuers["ci"].has_bearer);
+    other.issuers[0].settings.issuer = "https://evil.example".into();
+    let refused = hall.plan(&other, false).await.unwrap_err();
+    assert!(refused.to_string().contains("bearer token"), "{refused}");
+    // What cannot be meant, and who may not.
+    let mut alone = wanted.clone();
+    alone.rules.push(rule("x", "nobody", "x"));
+    let refused = hall.plan(&alone, false).await.unwrap_err();
+    assert!(
+        refused.to_string().contains("there is no issuer nobody"),
+        "{refused}"
+    );
+    let mut twice = wanted.clone();
+    twice.rules.push(rule("deploy", "ci", "x"));
+    assert!(hall.plan(&twice, false).await.is_err());
+    hall.grant("olga owner team/z").await;
+    let olga = caller("olga");
+    for only in [
+        Wanted {
+            issuers: vec![issuer("mine")],
+            ..Wanted::default()
+        },
+        Wanted {
+            rules: vec![rule("mine", "ci", "x")],
+            ..Wanted::default()
+        },
+    ] {
+        let refused = plan(&hall.registry, Changer::Caller(&olga), &only, false).await;
+        assert!(
+            refused
+                .unwrap_err()
+                .to_string()
+                .contains("change whose tokens are trusted")
+        );
+    }
+    let by_olga = plan(
+        &hall.registry,
+        Changer::Caller(&olga),
+        &Wanted::default(),
+        true,
+    )
+    .await
+    .unwrap();
+    assert!(
+        !told(&by_olga)
+            .iter()
+            .any(|line| line.contains("rule ") || line.contains("issuer "))
+    );
+    // What is spoken of stays; then all of it goes, rules first.
+    let spoken = Wanted {
+        bindings: wanted.bindings.clone(),
+        ..Wanted::default()
+    };
+    let gone = hall.apply(&spoken, true).await;
+    assert!(
+        !gone
+            .iter()
+            .any(|line| line.contains("remove rule") || line.contains("remove issuer")),
+        "{gone:?}"
+    );
+    let gone = hall.apply(&Wanted::default(), true).await;
+    let at = |text: &str| gone.iter().position(|line| line == text);
+    assert!(
+        at("remove rule deploy, with what it was granted") < at("remove issuer ci"),
+        "{gone:?}"
+    );
+    assert!(at("remove issuer ci").is_some());
 }
 
 /// A registry that has too much for [`large`], and too little.
@@ -535,7 +671,10 @@ async fn begun() -> Hall {
             ("gone".into(), vec!["zoe".parse().unwrap()]),
         ],
         robots: vec![robot("team/b+old")],
+        issuers: vec![issuer("ci"), issuer("old")],
+        rules: vec![rule("deploy", "ci", "before"), rule("old", "old", "x")],
         bindings: vec![
+            granting("workload:old reader team/a"),
             granting("group:gone reader team/a"),
             granting("zoe writer team/a"),
             granting("zoe owner team/z"),
@@ -553,6 +692,8 @@ async fn exported(hall: &Hall) -> String {
         robots,
         bindings,
         sources,
+        issuers,
+        rules,
     } = export(&hall.registry).await.unwrap();
     groups.sort_by(|one, other| one.0.cmp(&other.0));
     for (_, members) in &mut groups {
@@ -561,7 +702,7 @@ async fn exported(hall: &Hall) -> String {
     let robots: Vec<_> = robots.into_iter().map(|robot| robot.name).collect();
     let mut bindings: Vec<_> = bindings.iter().map(|one| format!("{one:?}")).collect();
     bindings.sort();
-    format!("{namespaces:?} {groups:?} {sources:?} {robots:?} {bindings:?}")
+    format!("{namespaces:?} {groups:?} {sources:?} {robots:?} {bindings:?} {issuers:?} {rules:?}")
 }
 
 /// The process dies between two steps, wherever that is: what was done stays, and the next run does the rest and nothing twice.

@@ -23,7 +23,7 @@ struct Line {
 }
 
 const PATHS: [&str; 6] = ["", "a", "a/b", "ab", "a/b/c", "b"];
-const PEOPLE: [&str; 8] = [
+const PEOPLE: [&str; 10] = [
     "anonymous",
     "signed-in",
     "alice",
@@ -32,6 +32,8 @@ const PEOPLE: [&str; 8] = [
     "group:one",
     "group:two",
     "group:empty",
+    "workload:deploy",
+    "workload:nightly",
 ];
 const NOW: i64 = 1_000;
 
@@ -69,7 +71,7 @@ fn lines() -> impl Strategy<Value = Vec<Line>> {
 fn members() -> impl Strategy<Value = Vec<(&'static str, &'static str)>> {
     let one = (
         prop::sample::select(vec!["one", "two"]),
-        prop::sample::select(vec!["alice", "bob", "a+ci", "carol"]),
+        prop::sample::select(vec!["alice", "bob", "a+ci", "carol", "workload:nightly"]),
     );
     proptest::collection::vec(one, 0..5)
 }
@@ -87,7 +89,18 @@ struct Question {
 
 fn questions() -> impl Strategy<Value = Question> {
     (
-        prop::sample::select(vec!["anonymous", "alice", "bob", "a+ci", "carol", "admin"]),
+        prop::sample::select(vec![
+            "anonymous",
+            "alice",
+            "bob",
+            "a+ci",
+            "carol",
+            "admin",
+            // Machines whose tokens match one rule, both, and one that is granted nothing.
+            "deploy",
+            "deploy,nightly",
+            "other",
+        ]),
         prop::sample::select(Permission::ALL.to_vec()),
         prop::sample::select(vec!["a", "a/b", "a/b/c", "ab", "b/x", "c"]),
         prop::sample::select(vec![
@@ -136,6 +149,12 @@ fn model(lines: &[Line], members: &[(&str, &str)], asked: &Question) -> bool {
     if asked.who == "admin" {
         return true;
     }
+    // A machine is in all groups of all its rules, and has what is granted to any of them.
+    let rules = rules(asked.who);
+    let named = |who: &str| match who.strip_prefix("workload:") {
+        Some(rule) => rules.contains(&rule),
+        None => who == asked.who && rules.is_empty(),
+    };
     lines.iter().any(|line| {
         let me = match line.who {
             "anonymous" => true,
@@ -144,9 +163,10 @@ fn model(lines: &[Line], members: &[(&str, &str)], asked: &Question) -> bool {
                 // Groups lead a robot nowhere but home.
                 Some(group) => {
                     let at_home = asked.who != "a+ci" || lies_in(asked.on, "a");
-                    members.contains(&(group, asked.who)) && at_home
+                    let inside = members.iter().any(|(of, who)| *of == group && named(who));
+                    inside && at_home
                 }
-                None => who == asked.who,
+                None => named(who),
             },
         };
         let timely = line.until.is_none_or(|until| NOW < until);
@@ -175,6 +195,14 @@ fn model(lines: &[Line], members: &[(&str, &str)], asked: &Question) -> bool {
             && tagged
             && line.sign_in.is_none_or(|wanted| wanted == asked.sign_in)
     })
+}
+
+/// The rules that a machine's token matches; none of who is no machine.
+fn rules(who: &str) -> Vec<&str> {
+    match who {
+        "deploy" | "deploy,nightly" | "other" => who.split(',').collect(),
+        _ => Vec::new(),
+    }
 }
 
 fn lies_in(path: &str, prefix: &str) -> bool {
@@ -221,6 +249,10 @@ fn caller(asked: &Question) -> Caller {
         "anonymous" => Principal::Anonymous,
         "a+ci" => Principal::Robot {
             name: "a+ci".into(),
+        },
+        machine if !rules(machine).is_empty() => Principal::Workload {
+            name: "ci:job".into(),
+            rules: rules(machine).into_iter().map(Arc::from).collect(),
         },
         name => Principal::User {
             name: name.into(),

@@ -168,6 +168,95 @@ async fn attack_a_bought_token_makes_credentials() {
     }
 }
 
+/// A workload that owns a namespace makes no robot there, and learns no secret of one that is there: those would outlive its rule.
+#[tokio::test]
+async fn attack_a_workload_leaves_a_secret_behind() {
+    let it = It::new().await;
+    let registry = it.registry();
+    let grant = Grant {
+        who: Who::parse("team+ci").unwrap(),
+        role: Role::Writer,
+        on: Some("team/a".into()),
+    };
+    let rights = Rights {
+        grants: vec![grant],
+        ..Rights::default()
+    };
+    registry.access.reload(&rights).unwrap();
+    let now = registry.clock.now_ms();
+    let issuer = r#"{"kind":"oidc","issuer":"https://ci.example","audiences":["reg"],"algorithms":["ES256"],"keys":"discovery",
+        "leeway":60,"longest_life":3600,"session":3600,"principal":"{sub}"}"#;
+    let rule = r#"{"conditions":[{"claim":"sub","in":["job"]}]}"#;
+    let (issuer, rule) = (
+        serde_json::from_str(issuer).unwrap(),
+        serde_json::from_str(rule).unwrap(),
+    );
+    let (access, operator) = (&registry.access, Changer::Operator);
+    let forget = crate::workload::Bearer::Forget;
+    let made = access.put_issuer(operator, "ci", &issuer, &forget, None, now);
+    made.await.unwrap();
+    let made = access.put_rule(operator, "deploy", "ci", &rule, None, now);
+    made.await.unwrap();
+    let owner = crate::access::Granting {
+        subject: Subject::Workload("deploy".into()),
+        role: "owner".into(),
+        on: "team".into(),
+        conditions: crate::access::Conditions::default(),
+    };
+    access.grant(operator, &owner, now).await.unwrap();
+    let robot = |name: &str| NewRobot {
+        name: name.into(),
+        ..NewRobot::default()
+    };
+    if get_robot(registry, "team+ci").await.is_err() {
+        create_robot(registry, operator, &robot("team+ci"))
+            .await
+            .unwrap();
+    }
+    let job = Caller::direct(Principal::Workload {
+        name: "ci:job".into(),
+        rules: vec!["deploy".into()].into(),
+    });
+    let by = Changer::Caller(&job);
+    let passing = |error: IdentityError| {
+        assert!(
+            matches!(&error, IdentityError::Rights(ChangeError::Passing(_))),
+            "{error}"
+        );
+        assert!(
+            error
+                .to_string()
+                .contains("ask somebody who signs in otherwise")
+        );
+    };
+    passing(
+        create_robot(registry, by, &robot("team+mine"))
+            .await
+            .unwrap_err(),
+    );
+    assert!(get_robot(registry, "team+mine").await.is_err());
+    passing(
+        rotate_robot(registry, by, "team+ci", 0, None)
+            .await
+            .unwrap_err(),
+    );
+    let wanted = crate::access::Wanted {
+        robots: vec![robot("team+mine")],
+        ..Default::default()
+    };
+    let planned = crate::access::plan(registry, by, &wanted, false).await;
+    assert!(planned.unwrap_err().to_string().contains("outlives it"));
+    // What is no secret it does, as its role says.
+    let disabled = RobotChange {
+        disabled: Some(true),
+        ..RobotChange::default()
+    };
+    change_robot(registry, by, "team+ci", disabled, None)
+        .await
+        .unwrap();
+    remove_robot(registry, by, "team+ci", None).await.unwrap();
+}
+
 /// An invitation is good once, for a time, for a password that will do, and while whoever invited may still do so.
 #[tokio::test]
 async fn an_invitation_is_good_once_and_while_its_maker_stands() {

@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 use wharf_core::access::{Network, SignIn, Subject, TagPattern, Visibility, split_robot_name};
+use wharf_core::workload;
 use wharf_oci::RepositoryName;
 
 use super::nothing;
@@ -66,13 +67,41 @@ const fn required(mut field: Field) -> Field {
 }
 
 /// The tables: in the file, in the request, and their fields.
-const TABLES: [(&str, &str, &[Field]); 4] = [
+const TABLES: [(&str, &str, &[Field]); 6] = [
     (
         "namespace",
         "namespaces",
         &[
             required(text("path", "path", path)),
             text("visibility", "visibility", visibility),
+        ],
+    ),
+    (
+        "issuer",
+        "issuers",
+        &[
+            required(text("name", "name", word)),
+            required(text("kind", "kind", kind)),
+            text("issuer", "issuer", any),
+            list("audiences", word),
+            list("algorithms", algorithm),
+            text("jwks_url", "jwks_url", word),
+            text("jwks", "jwks", keys),
+            text("token_review", "token_review", word),
+            text("authority", "authority", any),
+            text("leeway", "leeway", lifetime),
+            text("longest_life", "longest_life", lifetime),
+            text("session", "session", lifetime),
+            text("principal", "principal", word),
+        ],
+    ),
+    (
+        "rule",
+        "rules",
+        &[
+            required(text("name", "name", word)),
+            required(text("issuer", "issuer", word)),
+            required(list("conditions", condition)),
         ],
     ),
     (
@@ -133,6 +162,103 @@ fn word(text: &str) -> Result<Value, String> {
         "" => Err("it is empty".to_owned()),
         text => Ok(text.into()),
     }
+}
+
+fn any(text: &str) -> Result<Value, String> {
+    Ok(text.into())
+}
+
+fn kind(text: &str) -> Result<Value, String> {
+    let all = workload::Kind::ALL.map(workload::Kind::as_str);
+    match all.contains(&text) {
+        true => Ok(text.into()),
+        false => Err(format!(
+            "`{text}` is no kind of issuer; write one of {}",
+            all.join(", ")
+        )),
+    }
+}
+
+fn algorithm(text: &str) -> Result<Value, String> {
+    let parsed = text.parse::<workload::Algorithm>();
+    parsed.map(|one| one.as_str().into())
+}
+
+/// A key set, which is JSON in the file too.
+fn keys(text: &str) -> Result<Value, String> {
+    match serde_json::from_str(text) {
+        Ok(keys @ Value::Object(_)) => Ok(keys),
+        _ => Err("it is no key set; write the JSON of one, as {\"keys\": […]}".to_owned()),
+    }
+}
+
+/// As `wharf workload trust --claim` takes it.
+fn condition(text: &str) -> Result<Value, String> {
+    let at = text
+        .find(['=', '~'])
+        .filter(|at| *at > 0 && at + 1 < text.len());
+    let at = at.ok_or_else(|| format!("`{text}`: write CLAIM=VALUE or CLAIM~PATTERN"))?;
+    let (claim, value) = (&text[..at], &text[at + 1..]);
+    Ok(match text.as_bytes()[at] {
+        b'=' => json!({"claim": claim, "in": [value]}),
+        _ => json!({"claim": claim, "glob": [value]}),
+    })
+}
+
+/// One condition for each claim, with all that it may be.
+fn gathered(conditions: &mut Value) {
+    let mut all: Vec<Value> = Vec::new();
+    for one in conditions
+        .as_array_mut()
+        .into_iter()
+        .flatten()
+        .map(Value::take)
+    {
+        match all.iter_mut().find(|known| known["claim"] == one["claim"]) {
+            None => all.push(one),
+            Some(known) => {
+                for list in ["in", "glob"] {
+                    for value in one[list].as_array().into_iter().flatten() {
+                        match known[list].as_array_mut() {
+                            Some(values) => values.push(value.clone()),
+                            None => known[list] = json!([value]),
+                        }
+                    }
+                }
+            }
+        }
+    }
+    *conditions = all.into();
+}
+
+/// A table of the request as the file has it.
+fn flat(table: &str, one: &Value) -> Value {
+    let mut one = one.clone();
+    match table {
+        "issuer" => {
+            if let Some(settings) = one["settings"].as_object().cloned() {
+                settings
+                    .into_iter()
+                    .for_each(|(name, value)| one[name] = value);
+            }
+        }
+        "rule" => {
+            let conditions = one["conditions"].as_array().into_iter().flatten();
+            let each = |condition: &Value, list: &str, sign: char| {
+                let claim = condition["claim"].as_str().unwrap_or_default().to_owned();
+                let values = condition[list].as_array().cloned().unwrap_or_default();
+                let values = values.into_iter().filter_map(move |value| {
+                    Some(Value::from(format!("{claim}{sign}{}", value.as_str()?)))
+                });
+                values.collect::<Vec<_>>()
+            };
+            one["conditions"] = conditions
+                .flat_map(|one| [each(one, "in", '='), each(one, "glob", '~')].concat())
+                .collect();
+        }
+        _ => {}
+    }
+    one
 }
 
 fn member(text: &str) -> Result<Value, String> {
@@ -333,6 +459,19 @@ impl Reader<'_> {
         }
         match table {
             "namespace" => drop(one.entry("visibility").or_insert_with(|| json!("private"))),
+            "issuer" => {
+                one.entry("issuer").or_insert_with(|| json!(""));
+                let name = one.remove("name");
+                one = Map::from_iter([
+                    ("name".to_owned(), name.unwrap_or_default()),
+                    ("settings".to_owned(), Value::Object(one)),
+                ]);
+            }
+            "rule" => {
+                if let Some(conditions) = one.get_mut("conditions") {
+                    gathered(conditions);
+                }
+            }
             "binding" => drop(one.entry("on").or_insert_with(|| json!(""))),
             _ => {}
         }
@@ -370,11 +509,18 @@ pub(super) fn write(wish: &Value) -> String {
     for (table, json, fields) in TABLES {
         for one in wish[json].as_array().into_iter().flatten() {
             let _ = write!(out, "\n[[{table}]]\n");
+            let one = flat(table, one);
             for field in fields {
                 let written = match &one[field.json] {
                     Value::String(text) if text.is_empty() => continue,
                     Value::String(text) => quote(text),
-                    Value::Array(items) if items.is_empty() && field.name != "members" => continue,
+                    Value::Object(keys) => quote(&Value::from(keys.clone()).to_string()),
+                    Value::Number(seconds) => quote(&format!("{seconds}s")),
+                    Value::Array(items)
+                        if items.is_empty() && matches!(field.name, "networks" | "from") =>
+                    {
+                        continue;
+                    }
                     Value::Array(items) => {
                         let items = items.iter().filter_map(Value::as_str).map(quote);
                         format!("[{}]", items.collect::<Vec<_>>().join(", "))
@@ -410,6 +556,17 @@ mod tests {
             visibility = "public"
             [[namespace]]
             path = "team/b"
+            [[issuer]]
+            name = "prod"
+            kind = "kubernetes"
+            issuer = "https://cluster.example"
+            audiences = ["wharf"]
+            token_review = "https://10.0.0.1:6443"
+            session = "30m"
+            [[rule]]
+            name = "prod-default"
+            issuer = "prod"
+            conditions = ["kubernetes.io.namespace=prod", "sub~system:**", "kubernetes.io.namespace=dev"]
             [[group]]
             name = "developers"
             members = ["alice", "team/a+ci"]
@@ -438,6 +595,13 @@ mod tests {
                     { "path": "team/a", "visibility": "public" },
                     { "path": "team/b", "visibility": "private" },
                 ],
+                "issuers": [{ "name": "prod", "settings": {
+                    "kind": "kubernetes", "issuer": "https://cluster.example", "audiences": ["wharf"],
+                    "token_review": "https://10.0.0.1:6443", "session": 1_800,
+                } }],
+                "rules": [{ "name": "prod-default", "issuer": "prod", "conditions": [
+                    { "claim": "kubernetes.io.namespace", "in": ["prod", "dev"] }, { "claim": "sub", "glob": ["system:**"] },
+                ] }],
                 "groups": [{ "name": "developers", "members": ["alice", "team/a+ci"], "from": ["corp:developers"] }],
                 "robots": [{ "name": "team/a+ci", "lifetime": 2_592_000, "networks": ["10.0.0.0/8"] }],
                 "bindings": [
@@ -460,7 +624,7 @@ mod tests {
             ),
             (
                 "users = 1",
-                "access.toml:1: `users` is unknown\n  help: there are namespace, group, robot, binding",
+                "access.toml:1: `users` is unknown\n  help: there are namespace, issuer, rule, group, robot, binding",
             ),
             (
                 "[binding]\nwho = 'a'\n",
@@ -496,6 +660,16 @@ mod tests {
                 "access.toml:3: `members` in `[[group]]`: group:h cannot be in a group; users and robots can",
             ),
             (
+                "[[rule]]\nname = 'r'\nissuer = 'i'\nconditions = ['sub']\n",
+                "access.toml:4: `conditions` in `[[rule]]`: `sub`: write CLAIM=VALUE or CLAIM~PATTERN",
+            ),
+            (
+                "[[issuer]]\nname = 'i'\nkind = 'jenkins'\nbearer = 'x'\n",
+                "access.toml:3: `kind` in `[[issuer]]`: `jenkins` is no kind of issuer; write one of kubernetes, github, gitlab, oidc, \
+                 certificate\naccess.toml:4: `bearer` in `[[issuer]]` is unknown\n  help: there are name, kind, issuer, audiences, \
+                 algorithms, jwks_url, jwks, token_review, authority, leeway, longest_life, session, principal",
+            ),
+            (
                 "[[robot]]\nname = 'ci'\nlifetime = 'long'\n",
                 "access.toml:2: `name` in `[[robot]]`: `ci` is no robot's name; write <namespace>+<name> in lower case, such as \
                  team/a+ci\naccess.toml:3: `lifetime` in `[[robot]]`: \"long\" is no span of time; write a whole number with s, m, h \
@@ -515,6 +689,13 @@ mod tests {
     fn what_is_written_reads_back_as_the_same() {
         let wish = json!({
             "namespaces": [{ "path": "team/a", "visibility": "public" }],
+            "issuers": [{ "name": "i", "settings": {
+                "kind": "oidc", "issuer": "https://a.example", "audiences": ["x"], "algorithms": ["ES256"], "jwks": { "keys": [] },
+                "authority": "-----BEGIN\nx\"'y", "leeway": 60, "principal": "{sub}",
+            } }],
+            "rules": [{ "name": "r", "issuer": "i", "conditions": [
+                { "claim": "sub", "in": ["a=b", "c"], "glob": ["d/*"] }, { "claim": "ref", "glob": ["x~y"] },
+            ] }],
             "groups": [{ "name": "g", "members": [] }, { "name": "h", "members": ["alice"] }],
             "robots": [{ "name": "team/a+ci", "networks": ["10.0.0.0/8"] }],
             "bindings": [
@@ -529,7 +710,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_is_read_or_refused_with_a_line(text in "(\\[\\[(binding|group|robot|namespace)\\]\\]\n|[a-z_]{1,8} = ['\\[\"a-z/+:.\\],-]{0,12}\n|\\PC{0,8}){0,8}") {
+        fn any_text_is_read_or_refused_with_a_line(text in "(\\[\\[(binding|group|robot|namespace|issuer|rule)\\]\\]\n|[a-z_]{1,8} = ['\\[\"a-z/+:.\\],-]{0,12}\n|\\PC{0,8}){0,8}") {
             if let Err(problems) = parse(Path::new("x.toml"), &text) {
                 prop_assert!(problems.0.iter().all(|problem| problem.to_string().starts_with("x.toml:")));
             }

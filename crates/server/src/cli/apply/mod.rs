@@ -220,7 +220,7 @@ pub(super) fn export(at: &Where) -> Outcome {
 
 /// An empty wish, for what reads a file.
 fn nothing() -> Value {
-    json!({ "namespaces": [], "groups": [], "robots": [], "bindings": [] })
+    json!({ "namespaces": [], "issuers": [], "rules": [], "groups": [], "robots": [], "bindings": [] })
 }
 
 #[cfg(test)]

@@ -180,9 +180,13 @@ fn texts(list: &Value) -> Vec<String> {
 
 fn listed(issuers: &[Value], rules: &[Value]) -> String {
     let row = |one: &Value| {
-        let keys = match one["keys_error"].as_str() {
-            Some(error) => format!("{}, and now: {error}", one["keys"]),
+        let keys = match one["token_review"].as_str() {
+            Some(server) => format!("asks {server}"),
             None => one["keys"].to_string(),
+        };
+        let keys = match one["keys_error"].as_str() {
+            Some(error) => format!("{keys}, and now: {error}"),
+            None => keys,
         };
         [
             text(&one["name"]),

@@ -25,7 +25,8 @@ pub(in crate::cli) enum TrustCommand {
     /// Bound tokens alone: with an end, and with the service account's namespace and name. Legacy tokens are refused.
     #[command(after_help = "Examples:
   wharf workload trust kubernetes --issuer https://oidc.example.com/cluster --namespace prod --service-account default reader on team/a
-  wharf workload trust kubernetes --issuer https://kubernetes.default.svc.cluster.local --jwks-file keys.json --namespace ci --service-account builder writer on team/a")]
+  wharf workload trust kubernetes --issuer https://kubernetes.default.svc.cluster.local --jwks-file keys.json --namespace ci --service-account builder writer on team/a
+  wharf workload trust kubernetes --issuer https://kubernetes.default.svc --token-review https://10.0.0.1:6443 --authority ca.crt --bearer-file reviewer --namespace prod reader on team/a")]
     Kubernetes {
         /// What the cluster's tokens say as `iss` (kube-apiserver's --service-account-issuer)
         #[arg(long, value_name = "URL")]
@@ -36,6 +37,11 @@ pub(in crate::cli) enum TrustCommand {
         /// The service account; without it, all of the namespace [may be repeated]
         #[arg(long, value_name = "NAME")]
         service_account: Vec<String>,
+        /// Ask the cluster at this address (its kube-apiserver) about each token, instead of having its keys: for clusters that publish
+        /// none, and to notice within a minute that a pod or an account is gone. --bearer-file holds a token of an account with the
+        /// ClusterRole system:auth-delegator
+        #[arg(long, value_name = "URL", conflicts_with_all = ["jwks_url", "jwks_file"])]
+        token_review: Option<String>,
         #[command(flatten)]
         common: Common,
     },
@@ -156,10 +162,10 @@ pub(in crate::cli) struct Common {
     /// The issuer's keys themselves (`kubectl get --raw /openid/v1/jwks`), for issuers that the registry cannot reach
     #[arg(long, value_name = "FILE")]
     jwks_file: Option<PathBuf>,
-    /// Certificates (PEM) that vouch for where the keys are
-    #[arg(long, value_name = "FILE")]
+    /// Certificates (PEM) that vouch for where the keys are, or for the cluster that is asked
+    #[arg(long, visible_alias = "ca-file", value_name = "FILE")]
     authority: Option<PathBuf>,
-    /// File with a bearer token with which the keys are fetched
+    /// File with a bearer token with which the keys are fetched, or the cluster is asked
     #[arg(long, value_name = "FILE")]
     bearer_file: Option<PathBuf>,
     /// Put whoever the rule matches into this group [may be repeated]
@@ -242,6 +248,8 @@ struct Asked<'a> {
     /// What the rule is called after.
     words: Vec<String>,
     conditions: Conditions,
+    /// The cluster that is asked about tokens.
+    token_review: Option<&'a str>,
     common: &'a Common,
 }
 
@@ -256,6 +264,7 @@ fn asked(command: &TrustCommand) -> Result<Asked<'_>, Failure> {
             issuer,
             namespace,
             service_account,
+            token_review,
             common,
         } => {
             conditions.either("kubernetes.io.namespace", namespace);
@@ -266,6 +275,7 @@ fn asked(command: &TrustCommand) -> Result<Asked<'_>, Failure> {
                 issuer,
                 words: [&namespace[..], service_account].concat(),
                 conditions,
+                token_review: token_review.as_deref(),
                 common,
             }
         }
@@ -296,6 +306,7 @@ fn asked(command: &TrustCommand) -> Result<Asked<'_>, Failure> {
                 issuer,
                 words: [&named[..], repository_id, owner_id, environment, event].concat(),
                 conditions,
+                token_review: None,
                 common,
             }
         }
@@ -321,6 +332,7 @@ fn asked(command: &TrustCommand) -> Result<Asked<'_>, Failure> {
                 issuer,
                 words: [&project_id[..], namespace_id, source].concat(),
                 conditions,
+                token_review: None,
                 common,
             }
         }
@@ -342,6 +354,7 @@ fn asked(command: &TrustCommand) -> Result<Asked<'_>, Failure> {
                 issuer: "",
                 words: names.clone(),
                 conditions,
+                token_review: None,
                 common,
             }
         }
@@ -357,6 +370,7 @@ fn asked(command: &TrustCommand) -> Result<Asked<'_>, Failure> {
                 issuer,
                 words: Vec::new(),
                 conditions,
+                token_review: None,
                 common,
             }
         }
@@ -516,6 +530,7 @@ fn settings(client: &Client, name: &str, asked: &Asked<'_>) -> Result<Value, Fai
             "algorithms",
             "jwks_url",
             "jwks",
+            "token_review",
             "authority",
             "leeway",
             "longest_life",
@@ -539,8 +554,14 @@ fn settings(client: &Client, name: &str, asked: &Asked<'_>) -> Result<Value, Fai
         let read = std::fs::read_to_string(file);
         read.map_err(|error| wrong(format!("{flag} {}: {error}", file.display())))
     };
+    if let Some(server) = asked.token_review {
+        body.remove("jwks");
+        body.remove("jwks_url");
+        body.insert("token_review".into(), server.into());
+    }
     if let Some(url) = &common.jwks_url {
         body.remove("jwks");
+        body.remove("token_review");
         body.insert("jwks_url".into(), url.as_str().into());
     }
     if let Some(file) = &common.jwks_file {
@@ -548,6 +569,7 @@ fn settings(client: &Client, name: &str, asked: &Asked<'_>) -> Result<Value, Fai
         let keys =
             keys.map_err(|error| wrong(format!("--jwks-file {}: {error}", file.display())))?;
         body.remove("jwks_url");
+        body.remove("token_review");
         body.insert("jwks".into(), keys);
     }
     if let Some(file) = &common.authority {
