@@ -354,7 +354,6 @@ impl Workloads {
     }
 }
 
-<<<<<<< HEAD
 /// Whether a token is signed with one of these keys, by an algorithm that is allowed; the number of the keys by which that is so.
 pub(crate) async fn signed_by(
     ring: &Arc<Ring>,
@@ -388,7 +387,8 @@ pub(crate) async fn signed_by(
         Ok(true) => Ok(generation),
         _ => Err(Fault::Signature),
     }
-=======
+}
+
 /// A refusal, and of whom.
 type Refusal = (Fault, Option<String>);
 /// One issuer's look at a token, under way.
@@ -415,7 +415,6 @@ async fn first_good(mut attempts: Vec<Attempt<'_>>) -> Result<Verified, Vec<Refu
         }
     })
     .await
->>>>>>> main
 }
 
 /// The issuers who say exactly what the token says.
