@@ -23,6 +23,7 @@ pub(crate) const EVERY_PAIR: &[&str] = &[
     "model",
     "mount",
     "operator",
+    "people",
     "race",
     "referrer",
     "replica",

@@ -45,7 +45,7 @@ pub use migration::SCHEMA;
 pub use ops::{
     access, adopt, audit, blob, candidate, counter, credential, event, hold, invitation, job,
     manifest, mark, multipart, principal, quarantine, recheck, referrer, refresh_token, replica,
-    repository, restorable, setting, signing_key, tag, upload, usage,
+    repository, restorable, session, setting, signing_key, tag, upload, usage,
 };
 pub use origin::Origin;
 pub use stats::{Slow, Stats};

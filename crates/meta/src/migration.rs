@@ -98,6 +98,11 @@ pub(crate) const ALL: &[Migration] = &[
         name: "account_check",
         sql: include_str!("migrations/0015_account_check.sql"),
     },
+    Migration {
+        number: 16,
+        name: "sessions",
+        sql: include_str!("migrations/0016_sessions.sql"),
+    },
 ];
 
 /// The schema that this binary knows: the number of the last migration.

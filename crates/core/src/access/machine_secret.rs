@@ -22,6 +22,8 @@ pub(crate) enum SecretKind {
     Robot,
     /// What the link of an invitation says; nobody signs in with it.
     Invitation,
+    /// What a browser's cookie says; nobody signs in to anything else with it.
+    Session,
 }
 
 impl SecretKind {
@@ -31,6 +33,7 @@ impl SecretKind {
             Self::Token => "token",
             Self::Robot => "robot",
             Self::Invitation => "invitation",
+            Self::Session => "session",
         }
     }
 }
@@ -69,7 +72,12 @@ pub(crate) fn is_secret(text: &str) -> bool {
 
 /// Tells by the form alone.
 pub(crate) fn form(text: &str) -> Form {
-    let kinds = [SecretKind::Token, SecretKind::Robot, SecretKind::Invitation];
+    let kinds = [
+        SecretKind::Token,
+        SecretKind::Robot,
+        SecretKind::Invitation,
+        SecretKind::Session,
+    ];
     let ours = |kind: SecretKind| {
         let rest = text.strip_prefix("wharf_")?;
         rest.strip_prefix(kind.as_str())?.strip_prefix('_')

@@ -55,6 +55,8 @@ use wharf_oci::RepositoryName;
 
 use crate::clock::{Clock, SystemClock};
 use crate::directory::Directories;
+use crate::oidc::{NoWeb, OidcSettings, People, Web};
+use crate::session::SessionRules;
 use crate::workload::{Fetch, NoFetch, Workloads};
 
 pub use admin::{AdminError, Bootstrap};
@@ -194,6 +196,12 @@ pub struct AccessOptions {
     pub clock: Arc<dyn Clock>,
     /// What gets the keys of issuers whose tokens machines sign in with.
     pub fetch: Arc<dyn Fetch>,
+    /// Providers with which people sign in.
+    pub oidc: Vec<OidcSettings>,
+    /// What asks them.
+    pub web: Arc<dyn Web>,
+    /// How long sessions are good.
+    pub sessions: SessionRules,
 }
 
 impl Default for AccessOptions {
@@ -219,6 +227,9 @@ impl Default for AccessOptions {
             rates: RateRules::default(),
             clock: Arc::new(SystemClock),
             fetch: Arc::new(NoFetch),
+            oidc: Vec::new(),
+            web: Arc::new(NoWeb),
+            sessions: SessionRules::default(),
         }
     }
 }
@@ -254,6 +265,8 @@ pub struct Access {
     pub(crate) workloads: Arc<Workloads>,
     directories: Directories,
     certificates: ArcSwap<Vec<CertificateUser>>,
+    pub(crate) people: People,
+    sessions: SessionRules,
     pub(crate) log_keys: crate::audit::LogKeys,
     pub(crate) places: Places,
     identity_tokens: bool,
@@ -306,7 +319,8 @@ impl Access {
         let places = sealing.of_places();
         let unknown = sealing.of_unknown();
         let sealing = Arc::new(sealing);
-        let workloads = Workloads::new(sealing.clone(), options.fetch);
+        let workloads = Workloads::new(sealing.clone(), options.fetch.clone());
+        let people = People::new(options.oidc, sealing.clone(), options.web, options.fetch);
         let keys = Keyring::open(secrets.clone(), sealing, rotation, overlap, now).await?;
         Ok(Self {
             rights,
@@ -318,6 +332,8 @@ impl Access {
             passwords: Passwords::new(options.password_threads, options.password_attempts)?,
             tokens: Tokens::new(options.service, keys),
             workloads: Arc::new(workloads),
+            people,
+            sessions: options.sessions,
             directories: Directories::default(),
             certificates: ArcSwap::from_pointee(options.certificates),
             log_keys,
@@ -536,6 +552,31 @@ impl Access {
         Ok(user
             .filter(|user| !user.is_locked_out())
             .and_then(|user| user.source()))
+    }
+
+    /// Where the user of that name is kept, who is not locked out, and what names the password.
+    pub(crate) async fn user_standing(
+        &self,
+        name: &str,
+    ) -> crate::Result<Option<(Source, Arc<str>)>> {
+        let user = self.users.find(name).await?;
+        let user = user.filter(|user| !user.is_locked_out());
+        Ok(user.and_then(|user| Some((user.source()?, user.credential().clone()))))
+    }
+
+    /// Providers with which people sign in.
+    pub fn people(&self) -> &People {
+        &self.people
+    }
+
+    /// How long sessions are good.
+    pub fn session_rules(&self) -> SessionRules {
+        self.sessions
+    }
+
+    /// Seals what a session can ask its provider with.
+    pub(crate) fn seal_refresh(&self, session: &str, token: &Password) -> crate::Result<Vec<u8>> {
+        self.people.seal_refresh(session, token)
     }
 
     /// Whether something waits for whoever is called so.

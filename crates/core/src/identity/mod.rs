@@ -36,7 +36,8 @@ pub use self::robot::{
     check_robot, create_robot, get_robot, list_robots, remove_robot, rotate_robot,
 };
 pub use self::token::{
-    MOST_TOKENS, NewToken, Owner, create_token, list_tokens, owner_of, revoke_token,
+    MOST_TOKENS, NewToken, Owner, create_own_token, create_token, list_tokens, owner_of,
+    revoke_token,
 };
 pub use self::user::{create_user, disable_user, get_user, list_users, remove_user, set_password};
 pub use wharf_meta::principal::PrincipalRow;

@@ -315,6 +315,8 @@ pub async fn unlink_account(
     });
     let unlinked = unlinked.await;
     access.forget(user);
+    // Whoever has the account is nobody here, also where they are signed in.
+    crate::session::end_of_account(registry, user, provider, subject).await?;
     unlinked.map_err(|failed| {
         failed.or(|| format!("{user} has no such account; `wharf user show {user}` shows all"))
     })?;

@@ -4,7 +4,7 @@ use wharf_meta::credential;
 
 use super::user::by_own_password;
 use super::{DAY, IdentityError, Made, Result, Shown, end, make};
-use crate::access::{Changer, SecretKind, parse_scope, write_scopes};
+use crate::access::{Caller, Changer, Principal, SecretKind, SignIn, parse_scope, write_scopes};
 use crate::registry::Registry;
 
 /// So many tokens one user may have.
@@ -42,7 +42,24 @@ pub async fn create_token(
             new.user
         )));
     }
-    let by = changer.name();
+    make_token(registry, changer.name(), new).await
+}
+
+/// Gives whoever signed in on the pages an API token of their own.
+pub async fn create_own_token(
+    registry: &Registry,
+    caller: &Caller,
+    new: &NewToken,
+) -> Result<Made> {
+    let own = matches!(&caller.principal, Principal::User { name, .. } if **name == *new.user);
+    if !own || caller.circumstances.sign_in != SignIn::Password {
+        let text = "an API token is made by whoever it is for";
+        return Err(IdentityError::ByPassword(text.to_owned()));
+    }
+    make_token(registry, &new.user, new).await
+}
+
+async fn make_token(registry: &Registry, by: &str, new: &NewToken) -> Result<Made> {
     let wrong = |text: &str| Err(IdentityError::Wrong(text.to_owned()));
     if new.name.is_empty() || new.name.len() > 100 || new.name.chars().any(char::is_control) {
         return wrong("a token's name has 1 to 100 bytes and no control characters");

@@ -35,15 +35,16 @@ pub use self::claim::{Claims, Pattern, PatternError, find};
 pub use self::issuer::{Algorithm, IssuerSettings, KeySource, Kind, SettingError, origin};
 pub use self::jwks::{JwksError, KeySet, LARGEST_KEYS, MOST_KEYS};
 pub use self::jwt::{Jwt, LONGEST_JWT, is_jwt};
+pub(crate) use self::keys::Ring;
 pub use self::keys::{
     FETCH_EVERY, Fetch, FetchRequest, Fetched, NoFetch, REFRESH_AFTER, STALE_AFTER, Standing,
 };
 pub use self::report::{Judged, Report, Seen};
 pub use self::review::{REFUSED_FOR, REVIEW_STALE, REVIEWED_FOR};
 pub use self::rule::{Condition, RuleSettings};
+pub(crate) use self::verify::signed_by;
 pub use self::verify::{Fault, WorkloadFault};
 
-use self::keys::Ring;
 pub(crate) use self::load::purpose;
 use crate::access::SecretKeys;
 use crate::error::Result;

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
 
 use serde_json::Value;
@@ -14,7 +14,7 @@ use sha2::{Digest as _, Sha256};
 use super::claim::{self, Claims};
 use super::issuer::{Algorithm, KeySource, Kind};
 use super::jwt::Jwt;
-use super::keys::Missing;
+use super::keys::{Fetch, Missing, Ring};
 use super::{Issuer, MOST_MATCHES, Trust, Workload, Workloads};
 
 /// Why a token is not accepted.
@@ -311,31 +311,12 @@ impl Workloads {
 
     /// Whether the issuer signed it; the number of the keys by which that is so.
     async fn signed(&self, issuer: &Issuer, jwt: &Jwt<'_>, now: i64) -> Result<u64, Fault> {
-        let algorithm: Algorithm = jwt.algorithm.parse().map_err(|_| Fault::Algorithm)?;
-        if !issuer.settings.algorithms.contains(&algorithm) {
-            return Err(Fault::Algorithm);
+        let allowed = &issuer.settings.algorithms;
+        let signed = signed_by(&issuer.ring, allowed, jwt, now, &self.fetch, &self.fetches).await;
+        if matches!(signed, Ok(_) | Err(Fault::Signature)) {
+            self.misses.fetch_add(1, Ordering::Relaxed);
         }
-        let kid = jwt.kid.as_deref();
-        let found = issuer.ring.find(kid, now, &self.fetch, &self.fetches).await;
-        let (keys, generation) = found.map_err(|missing| match missing {
-            Missing::Unknown => Fault::Key,
-            Missing::Unreachable(why) => Fault::Unreachable(why),
-        })?;
-        let key = keys
-            .find(kid)
-            .filter(|key| key.fits(algorithm))
-            .ok_or(Fault::Key)?;
-        self.misses.fetch_add(1, Ordering::Relaxed);
-        let good = jsonwebtoken::crypto::verify(
-            jwt.signature,
-            jwt.message.as_bytes(),
-            &key.key,
-            algorithm.of_library(),
-        );
-        match good {
-            Ok(true) => Ok(generation),
-            _ => Err(Fault::Signature),
-        }
+        signed
     }
 
     /// How many seconds a token of ours may stand for this at most.
@@ -370,6 +351,41 @@ impl Workloads {
             name: name.into(),
             rules: rules.into(),
         })
+    }
+}
+
+/// Whether a token is signed with one of these keys, by an algorithm that is allowed; the number of the keys by which that is so.
+pub(crate) async fn signed_by(
+    ring: &Arc<Ring>,
+    allowed: &[Algorithm],
+    jwt: &Jwt<'_>,
+    now: i64,
+    fetch: &Arc<dyn Fetch>,
+    count: &Arc<AtomicU64>,
+) -> Result<u64, Fault> {
+    let algorithm: Algorithm = jwt.algorithm.parse().map_err(|_| Fault::Algorithm)?;
+    if !allowed.contains(&algorithm) {
+        return Err(Fault::Algorithm);
+    }
+    let kid = jwt.kid.as_deref();
+    let found = ring.find(kid, now, fetch, count).await;
+    let (keys, generation) = found.map_err(|missing| match missing {
+        Missing::Unknown => Fault::Key,
+        Missing::Unreachable(why) => Fault::Unreachable(why),
+    })?;
+    let key = keys
+        .find(kid)
+        .filter(|key| key.fits(algorithm))
+        .ok_or(Fault::Key)?;
+    let good = jsonwebtoken::crypto::verify(
+        jwt.signature,
+        jwt.message.as_bytes(),
+        &key.key,
+        algorithm.of_library(),
+    );
+    match good {
+        Ok(true) => Ok(generation),
+        _ => Err(Fault::Signature),
     }
 }
 

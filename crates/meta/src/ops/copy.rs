@@ -101,6 +101,8 @@ pub(crate) static TABLES: &[Table] = &[
         "created_by"]),
     table("invitation", 1, PAGE, &["name", "id", "hash", "expires_at", "created_at", "created_by"]),
     table("credential_use", 1, PAGE, &["id", "used_at", "address"]),
+    table("session", 1, PAGE, &["id", "hash", "principal", "source", "credential", "provider", "subject", "created_at", "seen_at",
+        "address", "agent", "expires_at", "refresh", "check_at"]),
     table("signing_key", 1, PAGE, &["kid", "algorithm", "private_der", "created_at", "retired_at"]),
     table("refresh_token", 1, PAGE, &["hash", "subject", "credential", "created_at"]),
     table("setting", 1, PAGE, &["key", "value"]),

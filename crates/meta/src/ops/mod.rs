@@ -33,6 +33,7 @@ pub mod refresh_token;
 pub mod replica;
 pub mod repository;
 pub mod restorable;
+pub mod session;
 pub mod setting;
 pub mod signing_key;
 pub mod tag;

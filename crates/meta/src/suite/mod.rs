@@ -18,6 +18,7 @@ pub mod multipart;
 pub mod pairs;
 pub mod referrer;
 pub mod repository;
+pub mod session;
 pub mod small;
 pub mod standing;
 pub mod tag;
@@ -368,6 +369,7 @@ macro_rules! meta_suite {
                 one_publisher_makes_a_tag, standing],
             referrer: [pages_and_filters, gone_with_their_manifest],
             repository: [pages_within_prefixes, totals],
+            session: [they_begin_and_end, they_go_with_their_user_and_in_time, one_asks_about_each],
             small: [replicas, holds, marks, principals, signing_keys, refresh_tokens, settings, events_are_in_order,
                 consumers_see_every_event],
             credential: [local_users, a_change_is_meant_for_one_version, api_tokens, robots, uses, ends],

@@ -31,6 +31,7 @@ mod repository;
 mod restore;
 mod robot;
 mod role;
+mod session;
 mod status;
 mod tag;
 mod time;
@@ -348,6 +349,8 @@ fn resources() -> OpenApiRouter<Arc<State>> {
         .routes(routes!(user::set_password))
         .routes(routes!(user::tokens, user::make_token))
         .routes(routes!(account::list, account::link, account::unlink))
+        .routes(routes!(session::list, session::end_all))
+        .routes(routes!(session::end))
         .routes(routes!(robot::list, robot::create))
         .routes(routes!(robot::get, robot::change, robot::remove))
         .routes(routes!(robot::rotate))

@@ -7,6 +7,7 @@ mod data;
 mod fetch;
 pub(crate) mod health;
 pub mod ldap;
+pub(crate) mod oidc;
 mod secret;
 mod upkeep;
 
@@ -83,6 +84,8 @@ pub struct App {
     metrics: Arc<Metrics>,
     /// Host and port of `external_url`.
     authority: Option<String>,
+    /// `server.external_url`.
+    external: Option<String>,
     /// Whether new requests are welcome.
     pub readiness: Readiness,
     stop: CancellationToken,
@@ -127,6 +130,7 @@ impl App {
         let access = AccessOptions {
             clock: clock.clone(),
             fetch: Arc::new(fetch::Web::default()),
+            web: Arc::new(oidc::Providers),
             ..options.access
         };
         let access = Access::open(access, data.secret_keys()?, data.meta.clone(), now).await?;
@@ -179,6 +183,7 @@ impl App {
             ),
             api: Arc::new(Api::new(registry.clone(), Some(options.metrics.clone()))),
             authority: options.external_url.as_deref().and_then(authority),
+            external: options.external_url,
             metrics: options.metrics,
             registry,
             data,
@@ -257,6 +262,15 @@ impl Handler for App {
             Ok(Route::Invitation) => match refuse_method(&request) {
                 Some(refusal) => refusal,
                 None => ui::invitation(request, &self.registry, self.authority.as_deref()).await,
+            },
+            Ok(Route::People(page)) => match refuse_method(&request) {
+                Some(refusal) => refusal,
+                None => {
+                    let page = page.clone();
+                    let (external, authority) =
+                        (self.external.as_deref(), self.authority.as_deref());
+                    ui::people(request, page, &self.registry, external, authority).await
+                }
             },
             Ok(Route::Livez) => get_only(&request, |_| health::live()),
             Ok(Route::Startupz) => get_only(&request, |_| health::started()),

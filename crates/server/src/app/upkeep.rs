@@ -10,7 +10,8 @@ use wharf_core::clock::SharedClock;
 use wharf_core::job::{self, Kinds, Spec};
 use wharf_core::replica::{self, Me};
 use wharf_core::{
-    Registry, audit, directory, event, gc, identity, manifest, mark, scrub, upload, usage,
+    Registry, audit, directory, event, gc, identity, manifest, mark, oidc, scrub, session, upload,
+    usage,
 };
 use wharf_meta::counter::{Fold, MAX_FOLD};
 
@@ -28,6 +29,8 @@ const MARK: Duration = Duration::from_secs(60);
 const OFTEN: Duration = Duration::from_secs(10 * 60);
 /// Between two times that changes of counters and of what repositories take up are added up.
 const FOLD: Duration = Duration::from_secs(20);
+/// Between two looks for sessions whose providers are to be asked.
+const ACCOUNTS: Duration = Duration::from_secs(5);
 /// Between two looks for invitations and grants that have ended.
 const FORGET: Duration = Duration::from_secs(60 * 60);
 /// Between two looks for accounts that directories know.
@@ -79,6 +82,7 @@ pub(super) async fn run(
         every(SHORT, &stop, || log(&registry)),
         every(FOLD, &stop, || fold(&registry)),
         every(FORGET, &stop, || forget(&registry)),
+        every(ACCOUNTS, &stop, || accounts(&registry)),
         every(FOLLOW, &stop, || follow(&registry, shared.as_deref())),
         async {
             // The start did the first.
@@ -136,10 +140,20 @@ async fn access(registry: &Registry) {
     }
 }
 
-/// Forgets invitations and grants that have ended.
+/// Asks providers about the accounts of sessions.
+async fn accounts(registry: &Registry) {
+    if let Err(error) = oidc::check(registry).await {
+        tracing::warn!(%error, "the accounts of sessions could not be looked after; trying again");
+    }
+}
+
+/// Forgets invitations, grants and sessions that have ended.
 async fn forget(registry: &Registry) {
     if let Err(error) = identity::forget_invitations(registry).await {
         tracing::warn!(%error, "invitations and grants that have ended could not be forgotten; trying again");
+    }
+    if let Err(error) = session::forget(registry).await {
+        tracing::warn!(%error, "sessions that have ended could not be forgotten; trying again");
     }
 }
 

@@ -3,7 +3,12 @@
 use super::exit::{Exit, Failure};
 use super::offline::runtime;
 use super::{Outcome, print};
+use std::sync::Arc;
+
+use wharf_core::oidc::look;
+
 use crate::app::check as check_stores;
+use crate::app::oidc::Providers;
 use crate::config::reload::compare;
 use crate::config::validate::check_files;
 use crate::config::{Config, Inputs, Problems, load, render};
@@ -45,6 +50,16 @@ fn ask(config: &Config) -> Outcome {
         eprintln!("warning: {warning}");
     }
     let mut problems: Vec<String> = report.problems.iter().map(ToString::to_string).collect();
+    let looked = look(config.oidc_settings(), Arc::new(Providers));
+    for checked in runtime()?.block_on(looked) {
+        match checked.problem {
+            None => print(&format!(
+                "The provider {} answers as it should.\n",
+                checked.name
+            ))?,
+            Some(problem) => problems.push(format!("[[auth.oidc]] {}: {problem}", checked.name)),
+        }
+    }
     for told in directories {
         match told {
             Ok(found) => print(&format!("{found}\n"))?,

@@ -116,6 +116,9 @@ enum Command {
     /// Give users API tokens, and end them
     #[command(subcommand)]
     Token(identity::TokenCommand),
+    /// List and end sessions of people in browsers
+    #[command(subcommand)]
+    Session(identity::SessionCommand),
     /// Make and rotate secrets with which clusters pull
     #[command(subcommand)]
     PullSecret(pull_secret::PullSecretCommand),
@@ -362,6 +365,7 @@ fn dispatch(command: Command) -> Outcome {
         Command::User(command) => identity::user(&command),
         Command::Robot(command) => identity::robot(&command),
         Command::Token(command) => identity::token(&command),
+        Command::Session(command) => identity::session(&command),
         Command::Ldap(command) => ldap::run(&command),
         Command::Workload(command) => workload::run(&command),
         Command::PullSecret(command) => pull_secret::run(&command),

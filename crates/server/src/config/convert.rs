@@ -4,8 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use wharf_blob::fs::Folder;
-use wharf_core::access::{self, AccessOptions, GrantError, RateRules, Rights, Who};
+use wharf_core::access::{self, AccessOptions, GrantError, Password, RateRules, Rights, Who};
 use wharf_core::gc::{Rules, Windows};
+use wharf_core::oidc::OidcSettings;
+use wharf_core::session::SessionRules;
 use wharf_core::{Clock, ContentRule, ContentRules, Limits as CoreLimits};
 use wharf_meta::{PostgresOptions, Synchronous as MetaSynchronous};
 
@@ -139,6 +141,33 @@ impl Config {
         })
     }
 
+    /// The providers with which people sign in.
+    #[must_use]
+    pub fn oidc_settings(&self) -> Vec<OidcSettings> {
+        let all = self.auth.oidc.iter();
+        all.map(|oidc| OidcSettings {
+            name: oidc.name.clone(),
+            title: oidc.title.clone().unwrap_or_else(|| oidc.name.clone()),
+            issuer: oidc.issuer.0.clone(),
+            client_id: oidc.client_id.clone(),
+            client_secret: (oidc.client_secret.as_ref())
+                .map(|secret| Password::new(secret.expose())),
+            scopes: oidc.scopes.clone(),
+            username_claim: oidc.username_claim.clone(),
+            groups_claim: oidc.groups_claim.clone(),
+            admin_group: oidc.admin_group.clone(),
+            group_filter: (oidc.group_filter.iter())
+                .filter_map(|pattern| pattern.parse().ok())
+                .collect(),
+            onboards: oidc.onboarding == Onboarding::Auto,
+            // A file that cannot be read vouches for nobody; validation tells of it.
+            authority: (oidc.ca_file.as_ref()).map_or_else(String::new, |file| {
+                std::fs::read_to_string(file).unwrap_or_else(|_| "unreadable".to_owned())
+            }),
+        })
+        .collect()
+    }
+
     /// How access works.
     ///
     /// # Errors
@@ -164,6 +193,13 @@ impl Config {
             certificates: self.certificate_users().unwrap_or_default(),
             clock: defaults.clock,
             fetch: defaults.fetch,
+            oidc: self.oidc_settings(),
+            web: defaults.web,
+            sessions: SessionRules {
+                lifetime: self.auth.session_lifetime,
+                idle: self.auth.session_idle,
+                check: self.auth.session_check,
+            },
         })
     }
 
@@ -287,7 +323,7 @@ impl Config {
                 .access
                 .secret_key
                 .as_ref()
-                .map(|key| access::Password::new(key.expose())),
+                .map(|key| Password::new(key.expose())),
             blobs: match (self.object_options(), &self.storage.folder) {
                 (Some(bucket), _) => Blobs::Bucket(Box::new(bucket)),
                 (None, Some(folder)) => Blobs::Folder(Folder::new(folder, "storage.folder")),

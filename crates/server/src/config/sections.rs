@@ -469,7 +469,7 @@ section! {
         group_filter: Vec<String> = Vec::new() => restart;
         /// For whom a user is made at the first sign-in: `auto` for everybody whom the provider lets in, `invited` for nobody.
         onboarding: Onboarding = Onboarding::Invited => restart;
-        /// PEM file with certificate authorities to trust for it, beside the system's.
+        /// PEM file with certificate authorities to trust for it, in the place of the system's.
         ca_file: Option<PathBuf> = None => restart;
     }
 }

@@ -295,11 +295,9 @@ impl Check<'_> {
                 );
             }
             for pattern in &oidc.group_filter {
-                if pattern.len() > 256 || pattern.is_empty() {
-                    refuse(
-                        "a pattern of `group_filter` is empty or longer than 256 bytes".into(),
-                        "write it like \"registry-*\"",
-                    );
+                if let Err(error) = pattern.parse::<wharf_core::workload::Pattern>() {
+                    let what = format!("`group_filter` holds {pattern:?}: {error}");
+                    refuse(what, "write it like \"registry-*\"");
                 }
             }
             if config.server.external_url.is_none() {
@@ -559,10 +557,15 @@ pub fn check_files(config: &Config, sources: &Sources) -> Vec<Problem> {
         let path = format!("auth.ldap[{index}]");
         (path, table.ca_file.as_deref())
     });
+    let providers = config.auth.oidc.iter().enumerate().map(|(index, table)| {
+        let path = format!("auth.oidc[{index}]");
+        (path, table.ca_file.as_deref())
+    });
     let unread: Vec<Problem> = named
         .into_iter()
         .chain(lists)
         .chain(authorities)
+        .chain(providers)
         .filter_map(|(path, file)| Some((path, file?)))
         .filter_map(|(path, file)| {
             let error = readable(file).err()?;

@@ -5,6 +5,7 @@
 //! Called by the transport for every request; pure, and it must never panic, whatever the path.
 
 mod api;
+mod people;
 
 use std::borrow::Cow;
 
@@ -15,6 +16,7 @@ use wharf_oci::{
 };
 
 pub use self::api::{ApiRoute, RESOURCES, Resource};
+pub use self::people::PeopleRoute;
 
 /// Every address that Wharf serves.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +25,8 @@ pub enum Route {
     Root,
     /// `/invitation`: where an invited person chooses a password.
     Invitation,
+    /// `/auth/…` and `/account/…`: pages on which people sign in and look after what is theirs.
+    People(PeopleRoute),
     /// `/livez`: the process runs (OPS-1).
     Livez,
     /// `/readyz`: requests are welcome.
@@ -184,7 +188,10 @@ fn parse_plain(path: &str) -> Result<Route, RouteError> {
             "/readyz" => Ok(Route::Readyz),
             "/startupz" => Ok(Route::Startupz),
             "/metrics" => Ok(Route::Metrics),
-            _ => Err(RouteError::NotFound),
+            _ => match PeopleRoute::parse(path) {
+                Some(page) => Ok(Route::People(page)),
+                None => Err(RouteError::NotFound),
+            },
         };
     };
     match rest {
@@ -267,6 +274,7 @@ impl Route {
             ],
             Self::Manifest { .. } => &[Method::GET, Method::HEAD, Method::PUT, Method::DELETE],
             Self::Api(route) => route.resource.methods,
+            Self::People(page) => page.methods(),
             _ => &[Method::GET, Method::HEAD],
         }
     }
@@ -276,6 +284,7 @@ impl Route {
         match self {
             Self::Root => "/",
             Self::Invitation => "/invitation",
+            Self::People(page) => page.label(),
             Self::Livez => "/livez",
             Self::Readyz => "/readyz",
             Self::Startupz => "/startupz",
@@ -301,6 +310,7 @@ impl Route {
         match self {
             Self::Root
             | Self::Invitation
+            | Self::People(_)
             | Self::Livez
             | Self::Readyz
             | Self::Startupz

@@ -1,10 +1,13 @@
-//! Pages for people: what this is, and how to log in and push; where an invited person chooses a password.
+//! Pages for people: what this is, and how to log in and push; where an invited person chooses a password; where one signs in and
+//! looks after tokens and sessions.
 //!
 //! Nothing from elsewhere; the host that a page shows comes from the request, so it is always escaped.
 
 mod invitation;
+mod people;
 
 pub use self::invitation::invitation;
+pub use self::people::people;
 
 use askama::Template;
 use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue};

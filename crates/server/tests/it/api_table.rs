@@ -63,7 +63,9 @@ fn needs(template: &str, method: &Method) -> Needs {
         | (
             "/api/v1/users/{user}/password"
             | "/api/v1/users/{user}/tokens"
-            | "/api/v1/users/{user}/accounts",
+            | "/api/v1/users/{user}/accounts"
+            | "/api/v1/users/{user}/sessions"
+            | "/api/v1/users/{user}/sessions/{id}",
             _,
         ) => Needs::Right(Admin),
         ("/api/v1/robots" | "/api/v1/robots/{name}", _) if reads => Needs::Right(ReadSettings),

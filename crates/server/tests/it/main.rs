@@ -54,6 +54,7 @@ mod model;
 mod mount;
 mod operator;
 mod paging;
+mod people;
 mod ping;
 mod postgres;
 mod postgres_reach;

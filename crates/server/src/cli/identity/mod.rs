@@ -1,15 +1,17 @@
-//! `wharf user`, `wharf robot` and `wharf token`: who can sign in.
+//! `wharf user`, `wharf robot`, `wharf token` and `wharf session`: who can sign in.
 //!
 //! All through the management API, on this machine over the socket and elsewhere with a context. Only a secret goes to standard
 //! output, so that a script can take it; what people read beside it goes to standard error.
 
 mod robot;
+mod session;
 mod token;
 mod user;
 
 use serde_json::Value;
 
 pub(super) use self::robot::{RobotCommand, make, robots, rotate};
+pub(super) use self::session::SessionCommand;
 pub(super) use self::token::TokenCommand;
 pub(super) use self::user::UserCommand;
 use super::client::{moment, text};
@@ -26,6 +28,10 @@ pub(super) fn user(command: &UserCommand) -> Outcome {
 
 pub(super) fn robot(command: &RobotCommand) -> Outcome {
     robot::run(command)
+}
+
+pub(super) fn session(command: &SessionCommand) -> Outcome {
+    session::run(command)
 }
 
 pub(super) fn token(command: &TokenCommand) -> Outcome {

@@ -190,6 +190,16 @@ pub const RESOURCES: &[Resource] = &[
         GET_POST_DELETE,
         "/api/v1/users/alice/accounts",
     ),
+    resource(
+        "/api/v1/users/{user}/sessions",
+        GET_DELETE,
+        "/api/v1/users/alice/sessions",
+    ),
+    resource(
+        "/api/v1/users/{user}/sessions/{id}",
+        DELETE,
+        "/api/v1/users/alice/sessions/0123456789abcdef",
+    ),
     resource("/api/v1/robots", GET_POST, "/api/v1/robots"),
     resource(
         "/api/v1/robots/{name}",

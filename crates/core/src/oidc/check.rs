@@ -1,0 +1,171 @@
+//! Whether the accounts of sessions are still there, asked of their providers from time to time.
+//!
+//! Called once every few seconds in each process; whoever moves a session's next time has it to ask. A provider that says the account
+//! is gone (`invalid_grant`) ends all its sessions here, and what its groups gave; one that does not answer ends nothing.
+
+use wharf_meta::session::{Due, Schedule, SessionRow};
+
+use super::flow::arrival;
+use super::id_token::{Expected, verify};
+use super::provider::Denied;
+use super::{OidcError, People};
+use crate::access::Password;
+use crate::error::Result;
+use crate::identity::{self, ArriveError};
+use crate::registry::Registry;
+use crate::session;
+
+/// Most sessions of one round.
+const MOST: u32 = 20;
+
+/// Asks about the sessions that are due; gives how many these were.
+pub async fn check(registry: &Registry) -> Result<usize> {
+    let due = Due {
+        at: registry.clock.now_ms(),
+        limit: MOST,
+    };
+    let due = registry.meta.read(due).await?;
+    let count = due.len();
+    for row in due {
+        one(registry, row).await?;
+    }
+    Ok(count)
+}
+
+async fn one(registry: &Registry, row: SessionRow) -> Result<()> {
+    let every = registry.access.session_rules().check.as_millis();
+    let next = registry.clock.now_ms() + i64::try_from(every).unwrap_or(i64::MAX / 4);
+    let take = Schedule {
+        id: row.id.clone(),
+        seen: row.check_at,
+        check_at: next,
+        refresh: None,
+    };
+    if !registry.meta.write(take).await? {
+        return Ok(());
+    }
+    let people = &registry.access.people;
+    let sealed = row.refresh.as_deref();
+    let Some(token) = sealed.and_then(|sealed| people.open_refresh(&row.id, sealed)) else {
+        return Ok(());
+    };
+    match ask(registry, people, &row, &token).await {
+        Ok(Some(token)) => {
+            let kept = Schedule {
+                id: row.id.clone(),
+                seen: Some(next),
+                check_at: next,
+                refresh: Some(people.seal_refresh(&row.id, &token)?),
+            };
+            registry.meta.write(kept).await?;
+        }
+        Ok(None) => {}
+        Err(OidcError::Refused { .. }) => gone(registry, &row).await?,
+        Err(OidcError::Arrive(ArriveError::Store(error)) | OidcError::Store(error)) => {
+            return Err(error);
+        }
+        Err(OidcError::Arrive(error)) => {
+            tracing::info!(user = row.principal, provider = row.provider, %error, "an account counts no longer");
+            end(registry, &row).await?;
+        }
+        Err(OidcError::Provider { reason, .. } | OidcError::Proof { reason, .. }) => {
+            tracing::warn!(
+                provider = row.provider,
+                reason,
+                "a provider could not be asked for an account; its sessions go on"
+            );
+        }
+        // It went from the configuration, and takes its sessions along.
+        Err(OidcError::Unknown | OidcError::Flow(_)) => end(registry, &row).await?,
+    }
+    Ok(())
+}
+
+/// What the provider says now; gives what to ask with the next time, if that is another one.
+async fn ask(
+    registry: &Registry,
+    people: &People,
+    row: &SessionRow,
+    token: &Password,
+) -> std::result::Result<Option<Password>, OidcError> {
+    let provider = people.provider(&row.provider)?;
+    let now = registry.clock.now_ms();
+    let (document, ring) = provider.document(people, now).await?;
+    let form = vec![
+        ("grant_type", "refresh_token".to_owned()),
+        ("refresh_token", token.reveal().to_owned()),
+    ];
+    let tokens = match provider.tokens(&people.web, &document, form).await {
+        Ok(tokens) => tokens,
+        Err(Denied::Says(error)) if error == "invalid_grant" => {
+            return Err(OidcError::Refused {
+                provider: row.provider.clone(),
+                reason: error,
+            });
+        }
+        // Said about us, and not about the account.
+        Err(Denied::Says(reason) | Denied::Down(reason)) => return Err(provider.down(reason)),
+    };
+    let settings = &provider.settings;
+    let expected = Expected {
+        issuer: &settings.issuer,
+        client_id: &settings.client_id,
+        nonce: None,
+        now,
+    };
+    let claims = match &tokens.id_token {
+        Some(id_token) => {
+            let claims = verify(id_token, &expected, &ring, &people.fetch, &people.fetches).await;
+            claims.map_err(|reason| OidcError::Proof {
+                provider: row.provider.clone(),
+                reason,
+            })?
+        }
+        None => serde_json::Map::from_iter([("sub".to_owned(), row.subject.clone().into())]),
+    };
+    let told = tokens.id_token.is_some() || document.userinfo_endpoint.is_some();
+    if told {
+        let arrival = arrival(
+            people,
+            provider,
+            &document,
+            claims,
+            tokens.access_token.as_deref(),
+        );
+        let mut arrival = arrival.await?;
+        if arrival.subject != row.subject {
+            return Err(OidcError::Proof {
+                provider: row.provider.clone(),
+                reason: "it tells of another account (sub)".to_owned(),
+            });
+        }
+        // Nobody is made a user without being there.
+        arrival.wished = None;
+        let user = identity::arrive(registry, &arrival).await?;
+        if user.name() != row.principal {
+            // The account is another user's by now.
+            return Err(OidcError::Flow("another user"));
+        }
+    }
+    Ok(tokens.refresh_token.map(Password::new))
+}
+
+/// The provider has no such account any more.
+async fn gone(registry: &Registry, row: &SessionRow) -> Result<()> {
+    tracing::info!(
+        user = row.principal,
+        provider = row.provider,
+        "a provider says that an account is gone"
+    );
+    end(registry, row).await?;
+    match identity::depart(registry, &row.provider, &row.subject).await {
+        Err(ArriveError::Store(error)) => Err(error),
+        _ => Ok(()),
+    }
+}
+
+async fn end(registry: &Registry, row: &SessionRow) -> Result<()> {
+    let (user, provider) = (&row.principal, &row.provider);
+    session::end_of_account(registry, user, provider, &row.subject).await?;
+    Ok(())
+}

@@ -1,0 +1,376 @@
+//! Sessions of people in the browser.
+//!
+//! A session is found by the hash of what its cookie says, and named by an id that says nothing. What ends one deletes its row, so
+//! that it is over with the next request, wherever that comes. All that make or end several lock the user first.
+
+use std::fmt;
+
+use serde_json::{Value, json};
+
+use super::event::{self, Fact, Kind};
+use crate::error::Result;
+use crate::tx::{Op, ReadOp, Tx};
+use crate::vals;
+use crate::value::Row;
+
+/// Most sessions of one user; one more ends the oldest.
+pub const MOST_SESSIONS: u32 = 20;
+
+/// A session as stored.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SessionRow {
+    /// Its name in lists.
+    pub id: String,
+    /// SHA-256 of what the cookie says.
+    pub hash: Vec<u8>,
+    /// The user.
+    pub principal: String,
+    /// Where the user is kept.
+    pub source: String,
+    /// Names the password it was begun with; empty where there was none.
+    pub credential: String,
+    /// The provider that was signed in with; empty: a password.
+    pub provider: String,
+    /// The account there.
+    pub subject: String,
+    /// Milliseconds since 1970.
+    pub created_at: i64,
+    /// When it was used last, in milliseconds since 1970, to the minute.
+    pub seen_at: i64,
+    /// From where it was used last.
+    pub address: String,
+    /// What the browser says it is.
+    pub agent: String,
+    /// Milliseconds since 1970.
+    pub expires_at: i64,
+    /// With what its provider is asked for the account, sealed.
+    pub refresh: Option<Vec<u8>>,
+    /// When that is done next, in milliseconds since 1970.
+    pub check_at: Option<i64>,
+}
+
+impl fmt::Debug for SessionRow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SessionRow")
+            .field("id", &self.id)
+            .field("principal", &self.principal)
+            .finish_non_exhaustive()
+    }
+}
+
+fn read(row: &mut Row) -> Result<SessionRow> {
+    Ok(SessionRow {
+        id: row.text(0)?,
+        hash: row.bytes(1)?,
+        principal: row.text(2)?,
+        source: row.text(3)?,
+        credential: row.text(4)?,
+        provider: row.text(5)?,
+        subject: row.text(6)?,
+        created_at: row.int(7)?,
+        seen_at: row.int(8)?,
+        address: row.text(9)?,
+        agent: row.text(10)?,
+        expires_at: row.int(11)?,
+        refresh: row.opt_bytes(12)?,
+        check_at: row.opt_int(13)?,
+    })
+}
+
+async fn told<T: Tx>(
+    tx: &mut T,
+    kind: Kind,
+    principal: &str,
+    at: i64,
+    change: (Value, Value),
+) -> Result<()> {
+    let fact = Fact {
+        kind,
+        repository: None,
+        digest: None,
+        tag: None,
+        actor: principal,
+        at,
+        payload: json!({"what": "session", "before": change.0, "after": change.1}),
+    };
+    event::record(tx, fact).await
+}
+
+/// Locks the user, if there is a row of that name.
+async fn lock<T: Tx>(tx: &mut T, principal: &str) -> Result<()> {
+    tx.row(
+        "SELECT disabled_at FROM principal WHERE name = $1 FOR UPDATE",
+        vals![principal],
+    )
+    .await?;
+    Ok(())
+}
+
+/// Begins a session; of too many the oldest ends. Cost: the user's sessions.
+#[derive(Clone, Debug)]
+pub struct Begin {
+    /// It.
+    pub row: SessionRow,
+}
+
+impl Op for Begin {
+    type Out = ();
+
+    async fn run<T: Tx>(&self, tx: &mut T) -> Result<()> {
+        let row = &self.row;
+        lock(tx, &row.principal).await?;
+        let of = Of {
+            principal: row.principal.clone(),
+        };
+        let held = of.run(tx).await?;
+        let over = (held.len() + 1).saturating_sub(MOST_SESSIONS as usize);
+        for old in held.into_iter().take(over) {
+            tx.exec("DELETE FROM session WHERE id = $1", vals![&old.id])
+                .await?;
+        }
+        tx.exec(
+            "INSERT INTO session (id, hash, principal, source, credential, provider, subject, created_at, seen_at, address, agent, \
+             expires_at, refresh, check_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
+            vals![
+                &row.id,
+                &row.hash,
+                &row.principal,
+                &row.source,
+                &row.credential,
+                &row.provider,
+                &row.subject,
+                row.created_at,
+                row.seen_at,
+                &row.address,
+                &row.agent,
+                row.expires_at,
+                row.refresh.as_deref(),
+                row.check_at
+            ],
+        )
+        .await?;
+        let after = json!({"id": row.id, "user": row.principal, "provider": row.provider, "expires_at": row.expires_at});
+        let change = (Value::Null, after);
+        told(
+            tx,
+            Kind::CredentialCreate,
+            &row.principal,
+            row.created_at,
+            change,
+        )
+        .await
+    }
+}
+
+/// The session with a hash. Cost: one row.
+#[derive(Clone)]
+pub struct ByHash {
+    /// SHA-256 of what the cookie says.
+    pub hash: Vec<u8>,
+}
+
+impl ReadOp for ByHash {}
+impl Op for ByHash {
+    type Out = Option<SessionRow>;
+    const SINGLE: bool = true;
+
+    async fn run<T: Tx>(&self, tx: &mut T) -> Result<Self::Out> {
+        let row = tx
+            .row(
+                "SELECT id, hash, principal, source, credential, provider, subject, created_at, seen_at, address, agent, expires_at, \
+                 refresh, check_at FROM session WHERE hash = $1",
+                vals![&self.hash],
+            )
+            .await?;
+        row.map(|mut row| read(&mut row)).transpose()
+    }
+}
+
+/// The sessions of a user, the oldest first. Cost: these.
+#[derive(Clone, Debug)]
+pub struct Of {
+    /// The user.
+    pub principal: String,
+}
+
+impl ReadOp for Of {}
+impl Op for Of {
+    type Out = Vec<SessionRow>;
+    const SINGLE: bool = true;
+
+    async fn run<T: Tx>(&self, tx: &mut T) -> Result<Self::Out> {
+        let rows = tx
+            .query(
+                "SELECT id, hash, principal, source, credential, provider, subject, created_at, seen_at, address, agent, expires_at, \
+                 refresh, check_at FROM session WHERE principal = $1 ORDER BY created_at, id LIMIT $2",
+                vals![&self.principal, MOST_SESSIONS],
+            )
+            .await?;
+        rows.into_iter().map(|mut row| read(&mut row)).collect()
+    }
+}
+
+/// Notes that a session was used. Cost: one row.
+#[derive(Clone, Debug)]
+pub struct Touch {
+    /// Its name.
+    pub id: String,
+    /// From where.
+    pub address: String,
+    /// Milliseconds since 1970.
+    pub at: i64,
+}
+
+impl Op for Touch {
+    type Out = ();
+
+    async fn run<T: Tx>(&self, tx: &mut T) -> Result<()> {
+        tx.exec(
+            "UPDATE session SET seen_at = $2, address = $3 WHERE id = $1",
+            vals![&self.id, self.at, &self.address],
+        )
+        .await?;
+        Ok(())
+    }
+}
+
+/// Which sessions end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Which {
+    /// This one of the user.
+    One(String),
+    /// All of the user but this one.
+    Others(String),
+    /// All of the user.
+    All,
+    /// All of the user with this account: provider and subject.
+    Account(String, String),
+}
+
+/// Ends sessions of a user; gives how many. Cost: the user's sessions.
+#[derive(Clone, Debug)]
+pub struct End {
+    /// The user.
+    pub principal: String,
+    /// Which.
+    pub which: Which,
+    /// Milliseconds since 1970.
+    pub at: i64,
+}
+
+impl Op for End {
+    type Out = usize;
+    const FREES: bool = true;
+
+    async fn run<T: Tx>(&self, tx: &mut T) -> Result<usize> {
+        lock(tx, &self.principal).await?;
+        let of = Of {
+            principal: self.principal.clone(),
+        };
+        let mut gone = Vec::new();
+        for row in of.run(tx).await? {
+            let ends = match &self.which {
+                Which::One(id) => row.id == *id,
+                Which::Others(id) => row.id != *id,
+                Which::All => true,
+                Which::Account(provider, subject) => {
+                    row.provider == *provider && row.subject == *subject
+                }
+            };
+            if ends {
+                tx.exec("DELETE FROM session WHERE id = $1", vals![&row.id])
+                    .await?;
+                gone.push(row.id);
+            }
+        }
+        if gone.is_empty() {
+            return Ok(0);
+        }
+        let before = json!({"ids": gone, "user": self.principal});
+        let change = (before, Value::Null);
+        told(tx, Kind::CredentialRemove, &self.principal, self.at, change).await?;
+        Ok(gone.len())
+    }
+}
+
+/// Forgets sessions that ended before a time, at most so many; gives how many. Cost: their rows.
+#[derive(Clone, Copy, Debug)]
+pub struct Forget {
+    /// Milliseconds since 1970.
+    pub before: i64,
+    /// At most so many.
+    pub limit: u32,
+}
+
+impl Op for Forget {
+    type Out = u64;
+    const FREES: bool = true;
+
+    async fn run<T: Tx>(&self, tx: &mut T) -> Result<u64> {
+        tx.exec(
+            "DELETE FROM session WHERE id IN (SELECT id FROM session WHERE expires_at < $1 ORDER BY expires_at LIMIT $2)",
+            vals![self.before, self.limit],
+        )
+        .await
+    }
+}
+
+/// Sessions whose providers are to be asked, the longest waiting first. Cost: their rows.
+#[derive(Clone, Copy, Debug)]
+pub struct Due {
+    /// Milliseconds since 1970.
+    pub at: i64,
+    /// At most so many.
+    pub limit: u32,
+}
+
+impl ReadOp for Due {}
+impl Op for Due {
+    type Out = Vec<SessionRow>;
+    const SINGLE: bool = true;
+
+    async fn run<T: Tx>(&self, tx: &mut T) -> Result<Self::Out> {
+        let rows = tx
+            .query(
+                "SELECT id, hash, principal, source, credential, provider, subject, created_at, seen_at, address, agent, expires_at, \
+                 refresh, check_at FROM session WHERE check_at <= $1 ORDER BY check_at LIMIT $2",
+                vals![self.at, self.limit],
+            )
+            .await?;
+        rows.into_iter().map(|mut row| read(&mut row)).collect()
+    }
+}
+
+/// Says when a session's provider is asked next, and with what; `false`: another replica did, or the session is over. Cost: one row.
+#[derive(Clone)]
+pub struct Schedule {
+    /// Its name.
+    pub id: String,
+    /// When it was to be asked, as read.
+    pub seen: Option<i64>,
+    /// When it is asked next, in milliseconds since 1970.
+    pub check_at: i64,
+    /// With what, sealed; `None`: as before.
+    pub refresh: Option<Vec<u8>>,
+}
+
+impl Op for Schedule {
+    type Out = bool;
+
+    async fn run<T: Tx>(&self, tx: &mut T) -> Result<bool> {
+        let changed = tx
+            .exec(
+                "UPDATE session SET check_at = $3, refresh = COALESCE($4, refresh) WHERE id = $1 AND check_at = $2",
+                vals![&self.id, self.seen, self.check_at, self.refresh.as_deref()],
+            )
+            .await?;
+        Ok(changed > 0)
+    }
+}
+
+/// Ends all sessions of a user that goes.
+pub(super) async fn delete_of<T: Tx>(tx: &mut T, principal: &str) -> Result<()> {
+    tx.exec("DELETE FROM session WHERE principal = $1", vals![principal])
+        .await?;
+    Ok(())
+}

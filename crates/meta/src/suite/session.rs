@@ -1,0 +1,154 @@
+//! Sessions: found by what only the browser knows, bounded, over at once, asked about by one.
+
+use super::NOW;
+use crate::session::{
+    Begin, ByHash, Due, End, Forget, MOST_SESSIONS, Of, Schedule, SessionRow, Touch, Which,
+};
+use crate::{Meta, credential, event, principal};
+
+fn row(id: &str, user: &str, at: i64) -> SessionRow {
+    SessionRow {
+        id: id.into(),
+        hash: id.as_bytes().to_vec(),
+        principal: user.into(),
+        source: "local".into(),
+        credential: String::new(),
+        provider: "corp".into(),
+        subject: user.into(),
+        created_at: at,
+        seen_at: at,
+        address: "10.0.0.1".into(),
+        agent: "Browser".into(),
+        expires_at: at + 100,
+        refresh: Some(b"sealed".to_vec()),
+        check_at: Some(at + 10),
+    }
+}
+
+async fn begin(meta: &Meta, id: &str, user: &str, at: i64) {
+    let row = row(id, user, at);
+    meta.write(Begin { row }).await.unwrap();
+}
+
+async fn ids(meta: &Meta, user: &str) -> Vec<String> {
+    let principal = user.to_owned();
+    let rows = meta.read(Of { principal }).await.unwrap();
+    rows.into_iter().map(|row| row.id).collect()
+}
+
+async fn end(meta: &Meta, user: &str, which: Which) -> usize {
+    let end = End {
+        principal: user.into(),
+        which,
+        at: NOW,
+    };
+    meta.write(end).await.unwrap()
+}
+
+/// Found by the hash alone, touched, ended one by one and together; the log tells of it without anything secret.
+pub async fn they_begin_and_end(meta: Meta) {
+    begin(&meta, "a", "ann", NOW).await;
+    begin(&meta, "b", "ann", NOW + 1).await;
+    begin(&meta, "c", "ann", NOW + 2).await;
+    begin(&meta, "d", "ben", NOW).await;
+    let by = |hash: &str| ByHash {
+        hash: hash.as_bytes().to_vec(),
+    };
+    assert_eq!(
+        meta.read(by("a")).await.unwrap(),
+        Some(row("a", "ann", NOW))
+    );
+    assert_eq!(meta.read(by("x")).await.unwrap(), None);
+    let touch = Touch {
+        id: "a".into(),
+        address: "10.0.0.2".into(),
+        at: NOW + 5,
+    };
+    meta.write(touch).await.unwrap();
+    let touched = meta.read(by("a")).await.unwrap().unwrap();
+    assert_eq!((touched.seen_at, &*touched.address), (NOW + 5, "10.0.0.2"));
+    assert_eq!(end(&meta, "ben", Which::One("a".into())).await, 0);
+    assert_eq!(end(&meta, "ann", Which::One("a".into())).await, 1);
+    assert_eq!(end(&meta, "ann", Which::Others("c".into())).await, 1);
+    assert_eq!(ids(&meta, "ann").await, ["c"]);
+    let other = Which::Account("corp".into(), "ben".into());
+    assert_eq!(end(&meta, "ann", other).await, 0);
+    let own = Which::Account("corp".into(), "ann".into());
+    assert_eq!(end(&meta, "ann", own).await, 1);
+    assert_eq!(end(&meta, "ben", Which::All).await, 1);
+    let list = event::List {
+        after: 0,
+        limit: 99,
+    };
+    let told = format!("{:?}", meta.scan(list).await.unwrap());
+    assert!(told.contains("session") && !told.contains("sealed"));
+    for n in 0..=MOST_SESSIONS {
+        begin(&meta, &format!("s{n:02}"), "ann", NOW + i64::from(n)).await;
+    }
+    let kept = ids(&meta, "ann").await;
+    assert_eq!(kept.len(), MOST_SESSIONS as usize);
+    assert_eq!(kept[0], "s01");
+}
+
+/// They go with their user, and when their time is over.
+pub async fn they_go_with_their_user_and_in_time(meta: Meta) {
+    let create = principal::Create {
+        name: "ann".into(),
+        kind: "user".into(),
+        secret_hash: None,
+        at: NOW,
+    };
+    meta.write(create).await.unwrap();
+    begin(&meta, "a", "ann", NOW).await;
+    begin(&meta, "b", "ben", NOW + 1).await;
+    begin(&meta, "c", "ben", NOW + 50).await;
+    let remove = credential::RemovePrincipal {
+        name: "ann".into(),
+        kind: "user".into(),
+        version: crate::Meant::Any,
+        by: crate::access::By {
+            actor: "root".into(),
+            epoch: None,
+            at: NOW,
+        },
+    };
+    let removed = meta.write(remove).await.unwrap();
+    assert_eq!(removed, crate::access::Changed::Done);
+    assert!(ids(&meta, "ann").await.is_empty());
+    let forget = |before| Forget { before, limit: 9 };
+    assert_eq!(meta.write(forget(NOW + 101)).await.unwrap(), 0);
+    assert_eq!(meta.write(forget(NOW + 102)).await.unwrap(), 1);
+    assert_eq!(ids(&meta, "ben").await, ["c"]);
+}
+
+/// Of two who would ask about one session at once, one does.
+pub async fn one_asks_about_each(meta: Meta) {
+    begin(&meta, "a", "ann", NOW).await;
+    begin(&meta, "b", "ben", NOW + 5).await;
+    let due = |at| Due { at, limit: 9 };
+    assert!(meta.read(due(NOW + 9)).await.unwrap().is_empty());
+    let found = meta.read(due(NOW + 15)).await.unwrap();
+    let found: Vec<_> = found.into_iter().map(|row| row.id).collect();
+    assert_eq!(found, ["a", "b"]);
+    let take = |seen, check_at, refresh: Option<&[u8]>| Schedule {
+        id: "a".into(),
+        seen: Some(seen),
+        check_at,
+        refresh: refresh.map(<[u8]>::to_vec),
+    };
+    let (one, other) = tokio::join!(
+        meta.write(take(NOW + 10, NOW + 100, None)),
+        meta.write(take(NOW + 10, NOW + 100, None)),
+    );
+    assert!(one.unwrap() != other.unwrap());
+    assert!(
+        meta.write(take(NOW + 100, NOW + 100, Some(b"other")))
+            .await
+            .unwrap()
+    );
+    let by = ByHash {
+        hash: b"a".to_vec(),
+    };
+    let kept = meta.read(by).await.unwrap().unwrap();
+    assert_eq!(kept.refresh.as_deref(), Some(&b"other"[..]));
+}

@@ -1,0 +1,93 @@
+//! `wharf session`.
+
+use clap::Subcommand;
+use serde_json::Value;
+use wharf_oci::percent::encode_query;
+
+use super::super::client::{Where, as_json, moment, text};
+use super::super::exit::Outcome;
+use super::super::gc::time;
+use super::super::print;
+use super::LISTED;
+use super::user::path;
+
+/// What can be done with sessions.
+#[derive(Debug, Subcommand)]
+pub(in crate::cli) enum SessionCommand {
+    /// List a user's sessions in browsers
+    List {
+        /// The user
+        user: String,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        at: Where,
+    },
+    /// End a session of a user, or all of them
+    ///
+    /// It is over with its next request. API tokens go on.
+    End {
+        /// The user
+        user: String,
+        /// The session, as `wharf session list` shows it
+        #[arg(required_unless_present = "all")]
+        id: Option<String>,
+        /// All of them
+        #[arg(long, conflicts_with = "id")]
+        all: bool,
+        #[command(flatten)]
+        at: Where,
+    },
+}
+
+pub(super) fn run(command: &SessionCommand) -> Outcome {
+    match command {
+        SessionCommand::List { user, json, at } => {
+            let path = format!("{}/sessions", path(user));
+            let sessions = at.client()?.list(&path, LISTED)?;
+            match json {
+                true => print(&as_json(&Value::from(sessions))),
+                false => print(&shown(&sessions)),
+            }
+        }
+        SessionCommand::End {
+            user,
+            id: Some(id),
+            at,
+            ..
+        } => {
+            let path = format!("{}/sessions/{}", path(user), encode_query(id));
+            at.client()?.send("DELETE", &path, None)?;
+            print("Done.\n")
+        }
+        SessionCommand::End { user, at, .. } => {
+            let path = format!("{}/sessions", path(user));
+            let ended = at.client()?.send("DELETE", &path, None)?;
+            print(&format!("{} sessions have ended.\n", ended["ended"]))
+        }
+    }
+}
+
+fn shown(sessions: &[Value]) -> String {
+    let mut out = format!(
+        "{:<18}{:<16}{:<22}{:<22}{:<20}BROWSER\n",
+        "ID", "BY", "SINCE", "USED", "FROM"
+    );
+    for one in sessions {
+        let at = |field: &str| moment(&one[field]).map_or_else(String::new, time);
+        let by = match text(&one["provider"]) {
+            by if by.is_empty() => "password".to_owned(),
+            by => by,
+        };
+        out.push_str(&format!(
+            "{:<18}{by:<16}{:<22}{:<22}{:<20}{}\n",
+            text(&one["id"]),
+            at("created_at"),
+            at("seen_at"),
+            text(&one["address"]),
+            text(&one["agent"])
+        ));
+    }
+    out
+}

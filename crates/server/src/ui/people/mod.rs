@@ -1,0 +1,159 @@
+//! Pages for people: sign in and out, one's API tokens, one's sessions.
+//!
+//! Small, rendered here, without script. A session is good for these pages alone: `/v2` and the management API take none, so a page of
+//! another site that makes a browser send its cookie reaches nothing there. Each form brings what only our page knows (`form`), and
+//! a browser that says where it comes from must come from here.
+
+mod account;
+mod oidc;
+mod page;
+mod sign_in;
+
+use askama::Template;
+use http::header::{RETRY_AFTER, USER_AGENT};
+use http::{HeaderValue, Method, StatusCode};
+use wharf_core::Registry;
+use wharf_core::access::{Circumstances, Password};
+use wharf_core::session::{self, Session};
+
+use self::page::{Cookie, cookie, go, is_own, is_safe, page};
+use crate::http::route::PeopleRoute;
+use crate::http::{Request, Response};
+
+/// Something that is told on a page of its own.
+#[derive(Template)]
+#[template(path = "told.html")]
+struct Told<'a> {
+    host: &'a str,
+    title: &'a str,
+    text: &'a str,
+    bad: bool,
+    request: Option<&'a str>,
+}
+
+/// What the pages go by.
+pub(super) struct Visit<'a> {
+    registry: &'a Registry,
+    /// `server.external_url`, if set.
+    external: Option<&'a str>,
+    /// What people call this registry.
+    host: String,
+}
+
+impl Visit<'_> {
+    fn came(&self, request: &Request) -> Circumstances {
+        let address = request.peer.addr.map(|peer| peer.ip());
+        Circumstances::new(address, self.registry.clock.now_ms())
+    }
+
+    /// Something went wrong, or is over.
+    fn told(&self, status: StatusCode, title: &str, text: &str, request: &Request) -> Response {
+        let bad = status != StatusCode::OK;
+        let told = Told {
+            host: &self.host,
+            title,
+            text: text.trim_end_matches('.'),
+            bad,
+            request: bad.then(|| request.id.as_str()),
+        };
+        page(status, &told)
+    }
+
+    /// The stores cannot answer.
+    fn failed(&self, request: &Request, error: &dyn std::fmt::Display) -> Response {
+        tracing::error!(%error, id = request.id.as_str(), "a page could not be made");
+        let text = "the registry cannot do this now; try again in a moment";
+        let status = StatusCode::SERVICE_UNAVAILABLE;
+        let mut answer = self.told(status, "Not now", text, request);
+        answer
+            .headers_mut()
+            .insert(RETRY_AFTER, HeaderValue::from_static("5"));
+        answer
+    }
+
+    /// Another site's page sent this, or one of ours that is old.
+    fn foreign(&self, request: &Request) -> Response {
+        let text = "this form was not sent by a page of this registry, or by one that is too old; open the page again";
+        self.told(StatusCode::FORBIDDEN, "Not sent from here", text, request)
+    }
+
+    /// The session that the request brings.
+    async fn session(&self, request: &Request) -> Result<Option<Session>, wharf_core::Error> {
+        let Some(secret) = cookie(request, Cookie::Session) else {
+            return Ok(None);
+        };
+        session::find(self.registry, &secret, self.came(request)).await
+    }
+
+    /// Begins a session, in the place of one that the browser may have.
+    async fn begin(
+        &self,
+        request: &Request,
+        principal: &wharf_core::access::Principal,
+        by: session::By,
+        back: &str,
+    ) -> Response {
+        let agent = request.headers.get(USER_AGENT);
+        let agent = agent.and_then(|agent| agent.to_str().ok()).unwrap_or("");
+        let came = self.came(request);
+        // Whoever shared this browser is not signed in behind the back of who signs in now.
+        let before = match self.session(request).await {
+            Ok(before) => before,
+            Err(error) => return self.failed(request, &error),
+        };
+        let origin = wharf_core::access::Caller::direct(principal.clone()).under(came);
+        let origin = origin.origin(request.id.as_str());
+        let begun = async {
+            if let Some(before) = before {
+                let user = before.caller.principal.name();
+                session::end(self.registry, user, &before.id).await?;
+            }
+            session::begin(self.registry, principal, by, came, agent).await
+        };
+        let secret: Password = match Box::pin(origin.scope(begun)).await {
+            Ok(secret) => secret,
+            Err(error) => return self.failed(request, &error),
+        };
+        tracing::info!(user = principal.name(), "somebody signed in on the pages");
+        let seconds = self.registry.access.session_rules().lifetime.as_secs();
+        let mut answer = go(back);
+        let headers = answer.headers_mut();
+        page::set(request, headers, Cookie::Session, secret.reveal(), seconds);
+        page::set(request, headers, Cookie::Form, "", 0);
+        page::set(request, headers, Cookie::Flow, "", 0);
+        answer
+    }
+}
+
+/// Answers a request for a page.
+pub async fn people(
+    mut request: Request,
+    route: PeopleRoute,
+    registry: &Registry,
+    external: Option<&str>,
+    authority: Option<&str>,
+) -> Response {
+    let host = authority.or(request.host.as_deref()).unwrap_or("localhost");
+    let visit = Visit {
+        registry,
+        external,
+        host: host.to_owned(),
+    };
+    if !is_safe(&request) {
+        let text = "pages that one signs in on need an address that begins with https://, since others could read along; \
+                    a proxy in front of the registry has to be named in server.trusted_proxies";
+        let status = StatusCode::FORBIDDEN;
+        return visit.told(status, "This address is not encrypted", text, &request);
+    }
+    if request.method == Method::POST && !is_own(&request) {
+        return visit.foreign(&request);
+    }
+    match &route {
+        PeopleRoute::Login => sign_in::login(&visit, &mut request).await,
+        PeopleRoute::Logout => sign_in::logout(&visit, &mut request).await,
+        PeopleRoute::Start(provider) => oidc::start(&visit, &request, provider).await,
+        PeopleRoute::Callback(provider) => oidc::callback(&visit, &request, provider).await,
+        PeopleRoute::Tokens => account::tokens(&visit, &mut request).await,
+        PeopleRoute::Sessions => account::sessions(&visit, &mut request).await,
+    }
+}
