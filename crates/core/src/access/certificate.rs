@@ -173,7 +173,8 @@ impl CertificateUser {
             return (name == self.before).then_some(&*self.user);
         };
         let star = name.strip_prefix(&*self.before)?.strip_suffix(&**after)?;
-        check_user_name(star).is_ok().then_some(star)
+        // Neither a part of a path nor of an address stands for a whole name.
+        (!star.contains(['@', '/']) && check_user_name(star).is_ok()).then_some(star)
     }
 
     /// The one user of whom these rules say that a certificate is theirs.
@@ -365,7 +366,7 @@ mod tests {
             (NameKind::Email, "*@*", "", "one star"),
             (NameKind::Email, "alice@example.com", "", "user"),
             (NameKind::Email, "*@example.com", "bob", "user"),
-            (NameKind::CommonName, "x", "a b", "user"),
+            (NameKind::CommonName, "x", "a:b", "user"),
         ] {
             let error = CertificateUser::new(from, matches, user).unwrap_err();
             assert!(error.contains(word), "{matches:?}: {error}");

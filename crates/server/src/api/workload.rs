@@ -133,7 +133,7 @@ pub(super) struct SetIssuer {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
     jwks: Option<serde_json::Value>,
-    /// The address of a cluster (https://HOST:PORT of its kube-apiserver) that is asked about each token, instead of having keys: it
+    /// The HTTPS address of a cluster's kube-apiserver that is asked about each token, instead of having keys: it
     /// needs a bearer token whose account has the ClusterRole `system:auth-delegator`. Answers are kept for a minute
     #[serde(skip_serializing_if = "Option::is_none")]
     token_review: Option<String>,

@@ -538,8 +538,17 @@ fn the_printed_defaults_are_the_defaults() {
     let loaded = Setup::file(&render::defaults()).load().unwrap();
     assert_eq!(loaded.config, Config::default());
     // Uncommented, every example is accepted as well, but for those that exclude each other.
+    // Directories' examples are words, not one directory: `config/ldap.rs` has some that are.
+    let mut directory = false;
     let examples: String = render::defaults()
         .lines()
+        .filter(|line| {
+            directory = match *line {
+                "# [[auth.ldap]]" => true,
+                line => directory && !line.starts_with("[") && !line.starts_with("# [["),
+            };
+            !directory
+        })
         .map(|line| match line.strip_prefix("# ") {
             Some(rest)
                 if rest.starts_with("[[")

@@ -367,6 +367,12 @@ impl Route {
     pub const EXAMPLES: &'static [Example] = &[
         Example::new("/", "/"),
         Example::new("/invitation", "/invitation"),
+        Example::new("/auth/login", "/auth/login"),
+        Example::new("/auth/logout", "/auth/logout"),
+        Example::new("/auth/oidc/corp/start", "/auth/oidc/{provider}/start"),
+        Example::new("/auth/oidc/corp/callback", "/auth/oidc/{provider}/callback"),
+        Example::new("/account/tokens", "/account/tokens"),
+        Example::new("/account/sessions", "/account/sessions"),
         Example::new("/livez", "/livez"),
         Example::new("/readyz", "/readyz"),
         Example::new("/startupz", "/startupz"),

@@ -183,9 +183,13 @@ async fn names_of_contexts_are_completed() {
          printf '%s\\n' \"${{COMPREPLY[@]}}\""
     );
     for (typed, expected) in [("", "here\nthere\n"), ("th", "there\n")] {
+        // Larger than one argument may be.
+        let file = desk.0.path().join("ask");
+        std::fs::write(&file, &ask).unwrap();
         let mut command = Command::new("bash");
         command
-            .args(["-c", &ask, "bash", typed])
+            .arg(&file)
+            .arg(typed)
             .env("PATH", &path)
             .env("XDG_CONFIG_HOME", desk.0.path())
             .env_remove("WHARF_CONTEXTS");

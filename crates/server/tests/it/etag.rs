@@ -400,6 +400,8 @@ const NO_STATE: &[(&str, &str)] = &[
         "restore_manifest",
         "by digest: it is what it was, or is not there",
     ),
+    ("end_sessions", "each ends, or is not there"),
+    ("end_session", "it ends, or is not there"),
     ("run_job", "starts one"),
     ("cancel_job", "a job changes by itself"),
     ("retry_job", "a job changes by itself"),

@@ -77,7 +77,7 @@ async fn somebody(visit: &Visit<'_>, request: &Request) -> Result<Session, Respo
         Ok(Some(session)) => Ok(session),
         Ok(None) if request.method == Method::POST => {
             let text = "your session is over; sign in again";
-            Err(visit.told(StatusCode::UNAUTHORIZED, "Signed out", text, request))
+            Err(visit.told(StatusCode::FORBIDDEN, "Signed out", text, request))
         }
         Ok(None) => Err(go(&format!(
             "/auth/login?return={}",
