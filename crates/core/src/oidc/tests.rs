@@ -63,6 +63,9 @@ struct Given {
 
 type Change = Box<dyn Fn(&mut Value) -> Option<String> + Send>;
 
+/// What comes instead of an answer: status and body, or why there is none.
+type Broken = Result<(u16, Vec<u8>), String>;
+
 /// Two providers, `corp` and `club`, who sign with one key, as those of one maker may.
 #[derive(Default)]
 struct World {
@@ -73,7 +76,7 @@ struct World {
     /// What becomes of the claims of a token, or the token in their place.
     change: Mutex<Option<Change>>,
     /// What everything is answered with.
-    broken: Mutex<Option<Result<(u16, Vec<u8>), String>>>,
+    broken: Mutex<Option<Broken>>,
     userinfo: Mutex<Option<Value>>,
     says_iss: Mutex<bool>,
 }

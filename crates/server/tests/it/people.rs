@@ -474,10 +474,8 @@ async fn serve(mut stream: TcpStream, url: &str, kept: &Mutex<Kept>, key: &Token
             let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
             let now = now.unwrap().as_secs();
             let mut claims = json!({"iss": url, "aud": "wharf", "iat": now, "exp": now + 300});
-            let shown = head.contains(&format!(
-                "{}",
-                base64::engine::general_purpose::STANDARD.encode("wharf:hush")
-            ));
+            let shown =
+                head.contains(&base64::engine::general_purpose::STANDARD.encode("wharf:hush"));
             let person = match asked.get("code").map(|code| kept.codes.remove(code)) {
                 Some(Some((nonce, challenge, person))) if shown => {
                     let verifier = Sha256::digest(&asked["code_verifier"]);
