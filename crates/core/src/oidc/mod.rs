@@ -2,7 +2,7 @@
 //!
 //! [`start`] sends the browser to the provider with a secret that only that browser can bring back, sealed in a cookie; nothing is kept
 //! here meanwhile. [`finish`] takes what came back, trades the code and believes the ID token: signature, `iss`, `aud`, `azp`, times and
-//! nonce, in this order. Who that is here is [`crate::identity::arrive`]'s to say. [`check`] asks providers from time to time whether
+//! nonce, in this order. Who that is here is [`crate::identity::arrive`]'s to say. [`check()`] asks providers from time to time whether
 //! the accounts of sessions are still there. Nothing here knows HTTP: providers are asked through [`Web`], with bounds on time and size.
 
 mod check;

@@ -28,8 +28,8 @@ use crate::credential_provider::{self as provider, Entry, LARGEST_REQUEST, Optio
 pub(super) struct ProviderArgs {
     #[command(subcommand)]
     command: Option<ProviderCommand>,
-    /// Answer for this registry, or a path of it, alone: HOST[:PORT][/PATH], * for any text within a label [may be repeated] [default:
-    /// whichever the image names]
+    /// Answer for this registry, or a path of it, alone: HOST, HOST:PORT, HOST/PATH; * for any text within a label [may be repeated]
+    /// [default: whichever the image names]
     #[arg(long, value_name = "HOST")]
     registry: Vec<Entry>,
     /// The token has to be for this audience, or there is an error [may be repeated]
@@ -47,7 +47,7 @@ pub(super) struct ProviderArgs {
 enum ProviderCommand {
     /// Print the kubelet's CredentialProviderConfig, and where to put what
     NodeConfig {
-        /// The registry, or a path of it: HOST[:PORT][/PATH], * for any text within a label [may be repeated]
+        /// The registry, or a path of it: HOST, HOST:PORT, HOST/PATH; * for any text within a label [may be repeated]
         #[arg(long, value_name = "HOST", required = true)]
         registry: Vec<Entry>,
         /// For whom the tokens are: the registry's name (auth.service), or what `wharf workload trust` was told
