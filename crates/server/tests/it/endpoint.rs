@@ -129,7 +129,7 @@ const TABLE: &[(&str, &str, Needs, u16)] = &[
     ("/v2/{name}/blobs/uploads/{id}", "GET", Needs::Right(Permission::Push), 404),
     ("/v2/{name}/blobs/uploads/{id}", "HEAD", Needs::Right(Permission::Push), 404),
     ("/v2/{name}/blobs/uploads/{id}", "PATCH", Needs::Right(Permission::Push), 404),
-    ("/v2/{name}/blobs/uploads/{id}", "PUT", Needs::Right(Permission::Push), 400),
+    ("/v2/{name}/blobs/uploads/{id}", "PUT", Needs::Right(Permission::Push), 404),
     ("/v2/{name}/blobs/uploads/{id}", "DELETE", Needs::Right(Permission::Push), 404),
     ("/v2/{name}/manifests/{reference}", "GET", Needs::Right(Permission::Pull), 200),
     ("/v2/{name}/manifests/{reference}", "HEAD", Needs::Right(Permission::Pull), 200),
