@@ -25,7 +25,7 @@ mod disk;
 mod disk_support;
 mod endpoint;
 mod error;
-mod etag;
+
 mod extension;
 mod gc;
 mod greedy;
@@ -42,6 +42,7 @@ mod http_shutdown;
 mod http_smuggling;
 mod http_support;
 mod http_tls;
+mod if_match;
 mod invitation;
 mod ldap;
 mod ldap_sign_in;
