@@ -25,7 +25,6 @@ mod disk;
 mod disk_support;
 mod endpoint;
 mod error;
-
 mod extension;
 mod gc;
 mod greedy;
