@@ -297,6 +297,11 @@ impl Access {
         Ok(caller.map(|caller| (caller, format!("{BOUGHT_WITH}{}", credential.id))))
     }
 
+    /// Whether a user is gone from wherever they came from and has no password here: whatever they show is worth nothing then.
+    pub(super) async fn is_lost(&self, user: &User) -> Result<bool, Error> {
+        Ok(user.hash().is_none() && self.directories.has_lost(user.name()).await?)
+    }
+
     /// Who acts with a credential, if it is good for a request at that time from there.
     async fn holder(
         &self,
@@ -312,7 +317,7 @@ impl Access {
         let Some(user) = found.filter(stands) else {
             return Ok(None);
         };
-        if user.hash().is_none() && self.directories.has_lost(user.name()).await? {
+        if self.is_lost(&user).await? {
             return Ok(None);
         }
         self.credentials.note(credential, came);

@@ -268,7 +268,11 @@ impl Access {
             (Some(name), None) => {
                 let user = self.users.find(&name).await?;
                 let user = user.filter(|user| user.source().is_some() && user.stands(came));
-                user.ok_or(CertificateFault::User)?.principal()
+                let user = user.ok_or(CertificateFault::User)?;
+                if self.is_lost(&user).await? {
+                    return Err(CertificateFault::User.into());
+                }
+                user.principal()
             }
             (None, Some(workload)) => Principal::Workload {
                 name: workload.name,

@@ -554,14 +554,20 @@ impl Access {
             .and_then(|user| user.source()))
     }
 
-    /// Where the user of that name is kept, who is not locked out, and what names the password.
+    /// Where the user of that name is kept, who is neither locked out nor gone, and what names the password.
     pub(crate) async fn user_standing(
         &self,
         name: &str,
     ) -> crate::Result<Option<(Source, Arc<str>)>> {
         let user = self.users.find(name).await?;
-        let user = user.filter(|user| !user.is_locked_out());
-        Ok(user.and_then(|user| Some((user.source()?, user.credential().clone()))))
+        let Some(user) = user.filter(|user| !user.is_locked_out()) else {
+            return Ok(None);
+        };
+        if self.is_lost(&user).await? {
+            return Ok(None);
+        }
+        let source = user.source();
+        Ok(source.map(|source| (source, user.credential().clone())))
     }
 
     /// Providers with which people sign in.

@@ -5,11 +5,15 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
-use wharf_core::access::{Changer, Password};
+use wharf_core::access::{
+    Certificate, CertificateUser, Changer, Circumstances, NameKind, Password, Presented, Principal,
+    Source,
+};
 use wharf_core::clock::ManualClock;
 use wharf_core::directory::{AGAIN, ENOUGH, EVERY, Recheck};
 use wharf_core::identity::{NewToken, create_token};
 use wharf_core::job::{Job as _, Step};
+use wharf_core::{Clock as _, session};
 use wharf_testkit::client::Response;
 use wharf_testkit::{Client, FakeLdap, Mood, TestOptions, TestServer, Version};
 
@@ -229,6 +233,13 @@ async fn who_is_gone_from_the_directory_is_out_and_an_outage_ends_nobody() {
     let (server, clock) = start(&fake, "").await;
     let token = ada_with_token(&server).await;
     assert_eq!(status(&server, "bob", "bob-pw").await, 200);
+    let registry = &server.app().registry;
+    let own = CertificateUser::new(NameKind::CommonName, "*", "").expect("a rule");
+    registry.access.know_certificates(vec![own]);
+    let ada = Principal::User {
+        name: "ada".into(),
+        source: Source::Local,
+    };
     let goes = async |ms: i64, times: u32| {
         for _ in 0..times {
             clock.advance(ms);
@@ -251,6 +262,10 @@ async fn who_is_gone_from_the_directory_is_out_and_an_outage_ends_nobody() {
     goes(EVERY + 1, 1).await;
     goes(AGAIN + 1, ENOUGH - 2).await;
     assert_eq!(status(&server, "ada", token.reveal()).await, 200);
+    let came = Circumstances::from(clock.now_ms());
+    let cookie = session::begin(registry, &ada, session::By::Password, came, "").await;
+    let cookie = cookie.expect("a session");
+    assert_eq!(others(&server, &cookie).await, (true, true));
     let bought = client(&server, "ada", token.reveal());
     let bearer = bought.fetch_token(&["registry:catalog:*"]).await.json();
     let bearer = bearer["token"].as_str().expect("a token").to_owned();
@@ -260,6 +275,7 @@ async fn who_is_gone_from_the_directory_is_out_and_an_outage_ends_nobody() {
     assert_eq!(status(&server, "ada", token.reveal()).await, 401);
     assert_eq!(bearer.get("/v2/_catalog").send().await.status, 401);
     assert_eq!(status(&server, "ada", "ada-pw").await, 401);
+    assert_eq!(others(&server, &cookie).await, (false, false));
     // Groups of those who stay follow.
     assert_eq!(
         client(&server, "bob", "bob-pw")
@@ -292,6 +308,23 @@ async fn who_is_gone_from_the_directory_is_out_and_an_outage_ends_nobody() {
         assert!(std::time::Instant::now() < end, "{told}");
         tokio::time::sleep(std::time::Duration::from_millis(200)).await;
     }
+}
+
+/// Whether a session of hers is good, and a certificate that says who she is.
+async fn others(server: &TestServer, cookie: &Password) -> (bool, bool) {
+    let registry = &server.app().registry;
+    let came = Circumstances::from(registry.clock.now_ms());
+    let session = session::find(registry, cookie, came).await.expect("read");
+    let certificate = Certificate {
+        common_names: vec!["ada".into()],
+        ..Certificate::default()
+    };
+    let shown = Presented {
+        authorization: None,
+        certificate: Some(&certificate),
+    };
+    let shown = registry.access.authenticate(shown, came).await;
+    (session.is_some(), shown.is_ok())
 }
 
 async fn ada_with_token(server: &TestServer) -> Password {
