@@ -157,6 +157,11 @@ pub(crate) async fn robots(server: &TestServer) -> Vec<(String, String, Option<&
 
 /// A server that knows [`USERS`], and `guest`, who may pull below `team` alone.
 pub(crate) async fn start() -> TestServer {
+    start_with("").await
+}
+
+/// The same with further configuration.
+pub(crate) async fn start_with(config: &str) -> TestServer {
     let passwords = USERS.iter().map(|(name, _)| (*name, "x"));
     let grants = USERS.iter().filter(|(name, _)| *name != "stranger");
     TestServer::start(TestOptions {
@@ -166,6 +171,7 @@ pub(crate) async fn start() -> TestServer {
             .map(|(name, role)| (*name, *role, ""))
             .chain([("guest", "reader", "team")])
             .collect(),
+        config: config.into(),
         ..TestOptions::default()
     })
     .await
