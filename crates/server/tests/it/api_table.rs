@@ -2,13 +2,16 @@
 
 use http::Method;
 use wharf::http::route::RESOURCES;
-use wharf_core::access::{Circumstances, Permission, Principal, Role, Source};
+use wharf_core::access::{Changer, Permission, Role};
+use wharf_core::identity::{NewToken, create_token};
 use wharf_core::session;
 use wharf_meta::job;
 use wharf_testkit::client::Response;
 use wharf_testkit::{Client, Image, TestServer, Version};
 
-use crate::api_support::{USERS, get, lesser, robots, start, start_with};
+use crate::api_support::{
+    A_PROVIDER, USERS, add_job, begin_session, get, lesser, robots, start, start_with,
+};
 
 /// What an address asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -266,22 +269,15 @@ async fn furnish(server: &TestServer, admin: &Client) -> There {
         .push_image("team/app", "latest", &Image::random())
         .await;
 
-    let new = wharf_core::identity::NewToken {
+    let new = NewToken {
         user: "alice".into(),
         name: "laptop".into(),
         scopes: Vec::new(),
         lifetime: None,
     };
-    let operator = wharf_core::access::Changer::Operator;
-    let token = wharf_core::identity::create_token(registry, operator, &new).await;
-    let alice = Principal::User {
-        name: "alice".into(),
-        source: Source::Local,
-    };
-    let (by, came) = (session::By::Password, Circumstances::UNKNOWN);
-    session::begin(registry, &alice, by, came, "Browser/1")
-        .await
-        .expect("a session");
+    let operator = Changer::Operator;
+    let token = create_token(registry, operator, &new).await;
+    begin_session(server, "alice").await;
     let sessions = session::list(registry, "alice").await.expect("sessions");
     for one in get(admin, "/api/v1/invitations").await["items"]
         .as_array()
@@ -294,24 +290,7 @@ async fn furnish(server: &TestServer, admin: &Client) -> There {
         .await
         .json();
     let at = registry.clock.now_ms();
-    let work = async || {
-        let add = job::Add {
-            kind: "nothing".into(),
-            unique_key: None,
-            payload: "{}".into(),
-            priority: 0,
-            run_at: at + 1_000_000_000,
-            max_attempts: 1,
-            at,
-        };
-        registry
-            .meta
-            .write(add)
-            .await
-            .expect("a job")
-            .expect("a new one")
-    };
-    let (waiting, cancelled) = (work().await, work().await);
+    let (waiting, cancelled) = (add_job(server).await, add_job(server).await);
     let cancel = job::Cancel { id: cancelled, at };
     assert!(registry.meta.write(cancel).await.expect("cancelled"));
     There {
@@ -345,13 +324,12 @@ impl There {
 const JOB: &str = "0199a0b0-0000-7000-8000-000000000000";
 const NO_MANIFEST: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
-/// A provider that is never asked, and no limit to wrong passwords, of which there are many here.
-const CONFIG: &str = "[rate_limits]\nsign_in = \"100000/s burst 100000\"\n[server]\nexternal_url = \"http://127.0.0.1\"\n[[auth.oidc]]\nname = \"corp\"\nissuer = \
-    \"https://login.example\"\nclient_id = \"wharf\"\nclient_secret = \"hush\"\n";
-
 #[tokio::test]
 async fn the_table_of_the_management_api_holds_for_every_caller() {
-    let server = start_with(CONFIG).await;
+    let server = start_with(&format!(
+        "[rate_limits]\nsign_in = \"100000/s burst 100000\"\n{A_PROVIDER}"
+    ))
+    .await;
     let mut wrong = Vec::new();
     let mut let_in = 0;
     let admin = server.admin(Version::Http1);
