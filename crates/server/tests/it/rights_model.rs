@@ -614,7 +614,7 @@ async fn compare(seed: u64) -> usize {
         }
     }
     assert!(
-        inside > QUESTIONS / 20 && outside > QUESTIONS / 20,
+        inside > QUESTIONS / 40 && outside > QUESTIONS / 40,
         "{seed}: {inside} in, {outside} out"
     );
     mounts
