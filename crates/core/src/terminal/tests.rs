@@ -3,8 +3,8 @@
 use super::*;
 use crate::access::{Changer, Presented, Principal, SignIn, Source, TokenFault};
 use crate::house::House;
+use crate::identity;
 use crate::session::{self, By, Session};
-use crate::{identity, terminal};
 use wharf_oci::Authorization;
 
 const DAY: i64 = 86_400_000;
@@ -276,14 +276,12 @@ async fn lists_show_terminals_and_what_ends_them_counts_at_once() {
     );
     assert!(by_token(&house, &one.access_token).await.is_err());
     assert!(by_token(&house, &two.access_token).await.is_ok());
-    terminal::revoke(registry, &two.access_token).await.unwrap();
+    revoke(registry, &two.access_token).await.unwrap();
     assert!(
         by_token(&house, &two.access_token).await.is_ok(),
         "only its refresh token says that"
     );
-    terminal::revoke(registry, &two.refresh_token)
-        .await
-        .unwrap();
+    revoke(registry, &two.refresh_token).await.unwrap();
     assert!(by_token(&house, &two.access_token).await.is_err());
     let three = granted(&house).await;
     let password = Some(Password::new("another wonderland"));

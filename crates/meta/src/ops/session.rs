@@ -355,6 +355,24 @@ impl Op for End {
             self.which.means(&row.id, &row.provider, &row.subject)
         });
         let terminals = terminals.await?;
+        // Without terminals nobody is to be asked about.
+        match &self.which {
+            Which::One(_) => {}
+            Which::Others(_) | Which::All => {
+                tx.exec(
+                    "DELETE FROM session WHERE principal = $1 AND kept = 1",
+                    vals![&self.principal],
+                )
+                .await?;
+            }
+            Which::Account(provider, subject) => {
+                tx.exec(
+                    "DELETE FROM session WHERE provider = $1 AND subject = $2 AND principal = $3 AND kept = 1",
+                    vals![provider, subject, &self.principal],
+                )
+                .await?;
+            }
+        }
         let mut gone = Vec::new();
         for row in sessions {
             if self.which.means(&row.id, &row.provider, &row.subject) {

@@ -455,6 +455,17 @@ pub async fn a_session_stays_for_terminals_of_its_account(meta: Meta) {
     let account = Which::Account("corp".into(), "ann".into());
     assert_eq!(meta.write(end(account)).await.unwrap(), 2);
     assert!(due().await.is_empty() && ids(&meta, "ann").await.is_empty());
+    // It stayed, and all ends at once.
+    begin(&meta, "k", "ann", "corp", true).await;
+    assert_eq!(sign_in(&meta, "l", "ann", "k").await, Redeemed::Done);
+    assert_eq!(meta.write(end(Which::One("k".into()))).await.unwrap(), 1);
+    assert_eq!(due().await.len(), 1);
+    assert_eq!(
+        meta.write(end(Which::All)).await.unwrap(),
+        1,
+        "what is kept is not counted"
+    );
+    assert!(due().await.is_empty() && ids(&meta, "ann").await.is_empty());
     // Approved, and nobody asks any more before it is fetched.
     begin(&meta, "w", "ann", "corp", true).await;
     assert_eq!(ask(&meta, "c", "c").await, Asked::Waits);
@@ -474,4 +485,65 @@ pub async fn a_session_stays_for_terminals_of_its_account(meta: Meta) {
         panic!("it was approved")
     };
     assert_eq!(row.lasts_until, Some(NOW + DAY));
+}
+
+/// A user of that name with a session of an account, who has approved what waits under the same name.
+pub(super) async fn approved(meta: &Meta, label: &str) {
+    let create = principal::Create {
+        name: label.into(),
+        kind: "user".into(),
+        secret_hash: None,
+        at: NOW,
+    };
+    meta.write(create).await.unwrap();
+    begin(meta, label, label, "corp", true).await;
+    assert_eq!(ask(meta, label, label).await, Asked::Waits);
+    assert_eq!(decide(meta, label, label, label, true).await, Decided::Done);
+}
+
+/// Fetches it.
+pub(super) fn fetch(label: &str) -> Redeem {
+    let row = DeviceRow {
+        principal: label.into(),
+        source: "local".into(),
+        provider: "corp".into(),
+        subject: label.into(),
+        ..waits(label, label)
+    };
+    let terminal = made(&format!("{label} t"), &row, NOW + 2);
+    let hash = bytes(label);
+    Redeem { hash, terminal }
+}
+
+/// The same as a terminal.
+pub(super) async fn fetched(meta: &Meta, label: &str) {
+    approved(meta, label).await;
+    assert_eq!(meta.write(fetch(label)).await.unwrap(), Redeemed::Done);
+}
+
+/// Spends its first token.
+pub(super) fn renew(label: &str, next: u32) -> Rotate {
+    rotate(&format!("{label} t"), 1, next, NOW + 9)
+}
+
+/// Spends a token that nobody got.
+pub(super) fn replay(label: &str) -> Rotate {
+    rotate(&format!("{label} t"), 77, 78, NOW + 9)
+}
+
+/// Ends all that the user has.
+pub(super) fn end_all(label: &str) -> End {
+    End {
+        principal: label.into(),
+        which: Which::All,
+        at: NOW + 9,
+    }
+}
+
+/// Ends the session alone.
+pub(super) fn end_session(label: &str) -> End {
+    End {
+        which: Which::One(label.into()),
+        ..end_all(label)
+    }
 }

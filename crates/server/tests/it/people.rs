@@ -27,8 +27,12 @@ pub(crate) struct Browser {
 
 impl Browser {
     pub(crate) fn new(server: &TestServer) -> Self {
+        Self::of(server.admin(Version::Http1).anonymous())
+    }
+
+    pub(crate) fn of(client: Client) -> Self {
         Self {
-            client: server.admin(Version::Http1).anonymous(),
+            client,
             cookies: HashMap::new(),
         }
     }
