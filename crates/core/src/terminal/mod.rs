@@ -291,6 +291,8 @@ pub async fn poll(
     if !code::is_device_code(device_code) {
         return Err(TerminalError::Grant(BAD_CODE));
     }
+    let nobody = Caller::anonymous().under(came);
+    registry.access.admit(RateKind::Token, &nobody, None, &[])?;
     let now = registry.clock.now_ms();
     let hash = hash_secret(device_code);
     let poll = device::Poll {

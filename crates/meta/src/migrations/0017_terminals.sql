@@ -24,7 +24,8 @@ CREATE TABLE device_grant (
     terminal TEXT NOT NULL
 ) /*sqlite STRICT, WITHOUT ROWID */;
 CREATE UNIQUE INDEX device_grant_user_code ON device_grant (user_code);
-CREATE INDEX device_grant_address ON device_grant (address, expires_at);
+CREATE INDEX device_grant_address ON device_grant (address, state, expires_at);
+CREATE INDEX device_grant_state ON device_grant (state, expires_at);
 CREATE INDEX device_grant_expiry ON device_grant (expires_at);
 CREATE INDEX device_grant_principal ON device_grant (principal);
 

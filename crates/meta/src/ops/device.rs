@@ -17,7 +17,7 @@ use crate::value::Row;
 /// Most programs that wait at a time; as many as ask at the same moment may come on top.
 pub const MOST_WAITING: u32 = 1_000;
 /// Most of them from one address.
-pub const MOST_OF_ADDRESS: u32 = 20;
+pub const MOST_OF_ADDRESS: u32 = 50;
 
 /// What became of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -156,7 +156,7 @@ impl Op for Ask {
         let row = &self.row;
         let held = tx
             .query(
-                "SELECT 1 FROM device_grant WHERE address = $1 AND expires_at > $2 LIMIT $3",
+                "SELECT 1 FROM device_grant WHERE address = $1 AND state = 0 AND expires_at > $2 LIMIT $3",
                 vals![&row.address, row.created_at, MOST_OF_ADDRESS],
             )
             .await?;
@@ -165,7 +165,7 @@ impl Op for Ask {
         }
         let last = tx
             .row(
-                "SELECT 1 FROM device_grant WHERE expires_at > $1 ORDER BY expires_at LIMIT 1 OFFSET $2",
+                "SELECT 1 FROM device_grant WHERE state = 0 AND expires_at > $1 ORDER BY expires_at LIMIT 1 OFFSET $2",
                 vals![row.created_at, MOST_WAITING - 1],
             )
             .await?;

@@ -226,6 +226,11 @@ pub async fn so_many_wait(meta: Meta) {
         assert_eq!(ask(&meta, &format!("b{n}"), &address).await, Asked::Waits);
     }
     assert_eq!(ask(&meta, "more", "z").await, Asked::Full);
+    // Whoever has decided makes room.
+    begin(&meta, "s", "ann", "", false).await;
+    assert_eq!(decide(&meta, "a0", "ann", "s", false).await, Decided::Done);
+    assert_eq!(ask(&meta, "room", "a").await, Asked::Waits);
+    assert_eq!(ask(&meta, "more", "a").await, Asked::Full);
     let mut row = waits("late", "a");
     row.created_at = row.expires_at;
     row.expires_at += 600_000;
