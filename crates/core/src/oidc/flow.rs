@@ -8,6 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::id_token::{Expected, verify};
+use super::logout::sid;
 use super::provider::{Denied, Document, Provider, short};
 use super::{OidcError, People};
 use crate::access::{Password, Principal, random_bytes};
@@ -65,13 +66,15 @@ pub struct Arrived {
     pub principal: Principal,
     /// The account there.
     pub subject: String,
+    /// What the provider calls its own session; empty where it says nothing.
+    pub sid: String,
     /// With what the provider can be asked for it later.
     pub refresh: Option<Password>,
     /// Where to go on.
     pub back: String,
 }
 
-fn random() -> String {
+pub(super) fn random() -> String {
     URL_SAFE_NO_PAD.encode(random_bytes::<32>())
 }
 
@@ -215,6 +218,8 @@ pub async fn finish(
     };
     let claims = verify(id_token, &expected, &ring, &people.fetch, &people.fetches).await;
     let claims = claims.map_err(no_proof)?;
+    // Of the ID token alone: userinfo knows nothing of sessions.
+    let sid = sid(&claims);
     let arrival = arrival(
         people,
         provider,
@@ -228,6 +233,7 @@ pub async fn finish(
     Ok(Arrived {
         principal,
         subject: arrival.subject,
+        sid,
         refresh: (tokens.refresh_token)
             .filter(|token| !long(token))
             .map(Password::new),

@@ -3,11 +3,14 @@
 //! [`start`] sends the browser to the provider with a secret that only that browser can bring back, sealed in a cookie; nothing is kept
 //! here meanwhile. [`finish`] takes what came back, trades the code and believes the ID token: signature, `iss`, `aud`, `azp`, times and
 //! nonce, in this order. Who that is here is [`crate::identity::arrive`]'s to say. [`check()`] asks providers from time to time whether
-//! the accounts of sessions are still there. Nothing here knows HTTP: providers are asked through [`Web`], with bounds on time and size.
+//! the accounts of sessions are still there; [`leave`] and [`heard`] are for signing out. Nothing here knows HTTP: providers are asked through [`Web`], with bounds on time and size.
 
 mod check;
 mod flow;
 mod id_token;
+mod logout;
+#[cfg(test)]
+mod logout_tests;
 mod provider;
 #[cfg(test)]
 mod tests;
@@ -20,6 +23,7 @@ use std::time::Duration;
 
 pub use self::check::check;
 pub use self::flow::{Answer, Arrived, FLOW_MS, Started, finish, start};
+pub use self::logout::{Leaving, heard, leave, left};
 pub use self::provider::{Checked, look};
 
 use self::provider::Provider;
@@ -56,6 +60,8 @@ pub struct OidcSettings {
     pub group_filter: Vec<Pattern>,
     /// Whether users are made for whoever comes.
     pub onboards: bool,
+    /// Whether who signs out here is sent there to sign out as well.
+    pub leaves: bool,
     /// Certificates (PEM) of who may vouch for its host; empty: whom this machine trusts.
     pub authority: String,
 }

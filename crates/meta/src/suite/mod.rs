@@ -369,7 +369,7 @@ macro_rules! meta_suite {
                 one_publisher_makes_a_tag, standing],
             referrer: [pages_and_filters, gone_with_their_manifest],
             repository: [pages_within_prefixes, totals],
-            session: [they_begin_and_end, they_go_with_their_user_and_in_time, one_asks_about_each],
+            session: [they_begin_and_end, they_go_with_their_user_and_in_time, one_asks_about_each, a_provider_ends_what_it_names],
             small: [replicas, holds, marks, principals, signing_keys, refresh_tokens, settings, events_are_in_order,
                 consumers_see_every_event],
             credential: [local_users, a_change_is_meant_for_one_version, api_tokens, robots, uses, ends],
