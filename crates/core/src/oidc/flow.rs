@@ -25,6 +25,13 @@ const PURPOSE: &str = "oidc-flow";
 /// Longest code and state that are looked at, in bytes.
 const LONGEST: usize = 4_096;
 
+/// Errors of a token endpoint that whoever runs the registry has to mend (RFC 6749 §5.2).
+const OURS: [&str; 3] = [
+    "invalid_client",
+    "unauthorized_client",
+    "unsupported_grant_type",
+];
+
 /// What the browser takes along, sealed.
 #[derive(Serialize, Deserialize)]
 pub(super) struct Flow {
@@ -113,7 +120,10 @@ pub async fn start(
         ("code_challenge", &challenge),
         ("code_challenge_method", "S256"),
     ];
+    let prompt = (settings.prompt.as_deref()).map(|prompt| ("prompt", prompt));
+    let fields = fields.into_iter().chain(prompt);
     let fields = fields.map(|(name, value)| format!("{name}={}", encode_query(value)));
+    let fields: Vec<_> = fields.collect();
     let endpoint = &document.authorization_endpoint;
     let sign = if endpoint.contains('?') { '&' } else { '?' };
     let location = format!("{endpoint}{sign}{}", fields.join("&"));
@@ -196,6 +206,10 @@ pub async fn finish(
     ];
     let tokens = provider.tokens(&people.web, &document, form).await;
     let tokens = tokens.map_err(|denied| match denied {
+        // Said about us, and not about who signs in.
+        Denied::Says(error) if OURS.contains(&&*error) => {
+            provider.down(format!("its token endpoint does not take us for who we are: {error}; are client_id and client_secret right?"))
+        }
         Denied::Says(error) => OidcError::Refused {
             provider: name.to_owned(),
             reason: error,

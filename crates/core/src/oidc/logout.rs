@@ -86,8 +86,7 @@ pub async fn heard(registry: &Registry, name: &str, token: &str) -> Result<usize
     let people = &registry.access.people;
     let provider = people.provider(name)?;
     let now = registry.clock.now_ms();
-    let (document, ring) = provider.document(people, now).await?;
-    debug_assert_eq!(document.issuer, provider.settings.issuer);
+    let (_, ring) = provider.document(people, now).await?;
     let expected = Expected {
         issuer: &provider.settings.issuer,
         client_id: &provider.settings.client_id,

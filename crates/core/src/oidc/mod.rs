@@ -50,6 +50,8 @@ pub struct OidcSettings {
     pub client_secret: Option<Password>,
     /// What is asked for; empty: what is usual, as far as the provider knows it.
     pub scopes: Vec<String>,
+    /// What it is asked to do in any case.
+    pub prompt: Option<String>,
     /// Where the name of a new user is.
     pub username_claim: String,
     /// Where groups are.

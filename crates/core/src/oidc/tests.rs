@@ -236,6 +236,7 @@ pub(super) fn settings(name: &str, issuer: &str) -> OidcSettings {
         client_id: CLIENT.into(),
         client_secret: Some(Password::new("s/cret")),
         scopes: Vec::new(),
+        prompt: None,
         username_claim: "preferred_username".into(),
         groups_claim: "groups".into(),
         admin_group: Some("admins".into()),

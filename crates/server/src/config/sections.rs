@@ -366,6 +366,16 @@ choice! {
 }
 
 choice! {
+    /// Where a session ends that was begun with a provider.
+    pub enum ProviderLogout {
+        /// Here alone.
+        Here = "here",
+        /// Here, and then the browser is sent to the provider to sign out there, too.
+        Provider = "provider",
+    }
+}
+
+choice! {
     /// For whom a user is made at the first sign-in.
     pub enum Onboarding {
         /// For everybody whom the provider lets in.
@@ -459,6 +469,9 @@ section! {
         /// Scopes that are asked for, `openid` always among them. Empty: of `profile`, `email`, `groups` and `offline_access` those that
         /// the provider says it knows.
         scopes: Vec<String> = Vec::new() => restart;
+        /// What the provider is asked to do even where it would not: `consent`, `login` or `select_account`. Some give refresh tokens only
+        /// with `consent`.
+        prompt: Option<String> = None => restart;
         /// Claim that a new user's name is taken from.
         username_claim: String = "preferred_username".to_owned() => restart;
         /// Claim that holds the account's groups, as a list of text.
@@ -469,6 +482,9 @@ section! {
         group_filter: Vec<String> = Vec::new() => restart;
         /// For whom a user is made at the first sign-in: `auto` for everybody whom the provider lets in, `invited` for nobody.
         onboarding: Onboarding = Onboarding::Invited => restart;
+        /// What "Sign out" does: `here` ends the session here; `provider` then sends the browser to the provider, to sign out there, too.
+        /// For that `<server.external_url>/auth/oidc/<name>/signed-out` is registered there as the address to come back to.
+        logout: ProviderLogout = ProviderLogout::Here => restart;
         /// PEM file with certificate authorities to trust for it, in the place of the system's.
         ca_file: Option<PathBuf> = None => restart;
     }

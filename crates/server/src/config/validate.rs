@@ -294,6 +294,28 @@ impl Check<'_> {
                     "whoever is on the way could sign in as anybody: only a provider on this machine goes without",
                 );
             }
+            for scope in &oidc.scopes {
+                let good = |byte: u8| byte.is_ascii_graphic() && !b"\"\\".contains(&byte);
+                if scope.is_empty() || !scope.bytes().all(good) {
+                    let what = format!("`scopes` holds {scope:?}, which is no scope");
+                    refuse(what, "write each for itself: [\"profile\", \"email\"]");
+                }
+            }
+            if let Some(prompt) = &oidc.prompt
+                && !["consent", "login", "select_account"].contains(&prompt.as_str())
+            {
+                let what = format!("`prompt` = {prompt:?} is unknown");
+                refuse(what, "take \"consent\", \"login\" or \"select_account\"");
+            }
+            for (key, claim) in [
+                ("username_claim", &oidc.username_claim),
+                ("groups_claim", &oidc.groups_claim),
+            ] {
+                if claim.is_empty() {
+                    let what = format!("`{key}` is empty");
+                    refuse(what, "name a claim of the provider, or leave the key out");
+                }
+            }
             for pattern in &oidc.group_filter {
                 if let Err(error) = pattern.parse::<wharf_core::workload::Pattern>() {
                     let what = format!("`group_filter` holds {pattern:?}: {error}");
@@ -570,9 +592,11 @@ pub fn check_files(config: &Config, sources: &Sources) -> Vec<Problem> {
         .filter_map(|(path, file)| {
             let error = readable(file).err()?;
             let at = sources.get(&path).cloned().unwrap_or(Source::Default);
+            // Of a table of several only the table has a place.
+            let key = if path.ends_with(']') { ".ca_file" } else { "" };
             Some(Problem {
                 at,
-                what: format!("`{path}`: cannot read {}: {error}", file.display()),
+                what: format!("`{path}{key}`: cannot read {}: {error}", file.display()),
                 help: None,
             })
         })

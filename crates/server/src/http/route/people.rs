@@ -13,6 +13,10 @@ pub enum PeopleRoute {
     Start(String),
     /// `/auth/oidc/{provider}/callback`: and back.
     Callback(String),
+    /// `/auth/oidc/{provider}/signed-out`: back from signing out at the provider.
+    SignedOut(String),
+    /// `/auth/oidc/{provider}/backchannel-logout`: the provider says that somebody signed out there.
+    Backchannel(String),
     /// `/account/tokens`.
     Tokens,
     /// `/account/sessions`.
@@ -35,6 +39,8 @@ impl PeopleRoute {
                 match step {
                     "start" => Self::Start(name.to_owned()),
                     "callback" => Self::Callback(name.to_owned()),
+                    "signed-out" => Self::SignedOut(name.to_owned()),
+                    "backchannel-logout" => Self::Backchannel(name.to_owned()),
                     _ => return None,
                 }
             }
@@ -47,8 +53,8 @@ impl PeopleRoute {
             Self::Login | Self::Tokens | Self::Sessions => {
                 &[Method::GET, Method::HEAD, Method::POST]
             }
-            Self::Logout => &[Method::POST],
-            Self::Start(_) | Self::Callback(_) => &[Method::GET],
+            Self::Logout | Self::Backchannel(_) => &[Method::POST],
+            Self::Start(_) | Self::Callback(_) | Self::SignedOut(_) => &[Method::GET],
         }
     }
 
@@ -59,6 +65,8 @@ impl PeopleRoute {
             Self::Logout => "/auth/logout",
             Self::Start(_) => "/auth/oidc/{provider}/start",
             Self::Callback(_) => "/auth/oidc/{provider}/callback",
+            Self::SignedOut(_) => "/auth/oidc/{provider}/signed-out",
+            Self::Backchannel(_) => "/auth/oidc/{provider}/backchannel-logout",
             Self::Tokens => "/account/tokens",
             Self::Sessions => "/account/sessions",
         }
