@@ -3,12 +3,16 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use serde_json::{Value, json};
-use wharf_core::access::{Changer, Conditions, Granting, Subject};
+use wharf_core::access::{
+    Changer, Circumstances, Conditions, Granting, Principal, Source, Subject,
+};
 use wharf_core::identity::{
     NewRobot, NewToken, RobotBinding, RobotChange, change_robot, create_robot, create_token,
     revoke_token,
 };
+use wharf_core::session;
 use wharf_core::workload::{Bearer, Condition, IssuerSettings, KeySource, Kind, RuleSettings};
+use wharf_meta::{Id, job};
 use wharf_testkit::client::Response;
 use wharf_testkit::{Client, TestOptions, TestServer, TokenKey};
 
@@ -157,6 +161,11 @@ pub(crate) async fn robots(server: &TestServer) -> Vec<(String, String, Option<&
 
 /// A server that knows [`USERS`], and `guest`, who may pull below `team` alone.
 pub(crate) async fn start() -> TestServer {
+    start_with("").await
+}
+
+/// The same with further configuration.
+pub(crate) async fn start_with(config: &str) -> TestServer {
     let passwords = USERS.iter().map(|(name, _)| (*name, "x"));
     let grants = USERS.iter().filter(|(name, _)| *name != "stranger");
     TestServer::start(TestOptions {
@@ -166,9 +175,42 @@ pub(crate) async fn start() -> TestServer {
             .map(|(name, role)| (*name, *role, ""))
             .chain([("guest", "reader", "team")])
             .collect(),
+        config: config.into(),
         ..TestOptions::default()
     })
     .await
+}
+
+/// Configuration of a provider `corp` that is never asked.
+pub(crate) const A_PROVIDER: &str = "[server]\nexternal_url = \"http://127.0.0.1\"\n[[auth.oidc]]\nname = \"corp\"\nissuer = \
+    \"https://login.example\"\nclient_id = \"wharf\"\nclient_secret = \"hush\"\n";
+
+/// Begins a session in a browser for a local user.
+pub(crate) async fn begin_session(server: &TestServer, user: &str) {
+    let principal = Principal::User {
+        name: user.into(),
+        source: Source::Local,
+    };
+    let (by, came) = (session::By::Password, Circumstances::UNKNOWN);
+    let begun = session::begin(&server.app().registry, &principal, by, came, "Browser/1");
+    begun.await.expect("a session");
+}
+
+/// A job that waits for a time that the test does not see, of a kind that nobody does.
+pub(crate) async fn add_job(server: &TestServer) -> Id {
+    let registry = &server.app().registry;
+    let at = registry.clock.now_ms();
+    let add = job::Add {
+        kind: "nothing".into(),
+        unique_key: None,
+        payload: "{}".into(),
+        priority: 0,
+        run_at: at + 1_000_000_000,
+        max_attempts: 1,
+        at,
+    };
+    let added = registry.meta.write(add).await;
+    added.expect("a job").expect("a new one")
 }
 
 /// The body of a problem of this kind, checked.
