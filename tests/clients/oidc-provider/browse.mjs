@@ -1,4 +1,4 @@
-// Drives Chromium through what stands on its input: {"profile", "program", "steps": [[what, ...with]]}. A profile keeps its cookies
+// Drives Chromium through what stands in a file: {"profile", "program", "steps": [[what, ...with]]}. A profile keeps its cookies
 // between runs, and is one person's browser. No page may run a script: all of them have to work without.
 //
 //   ["go", address]  ["fill", selector, text]  ["click", selector]  ["sees", text]  ["lacks", text]  ["at", beginning of the address]
@@ -57,8 +57,8 @@ async function until(page, what, good) {
   }
 }
 
-export default async function run() {
-  const { profile, program, steps } = JSON.parse(readFileSync(0, 'utf8'));
+export default async function run(file) {
+  const { profile, program, steps } = JSON.parse(readFileSync(file, 'utf8'));
   const browser = await puppeteer.launch({
     executablePath: program,
     userDataDir: profile,

@@ -75,6 +75,8 @@ export default async function run(file) {
     claims: { openid: ['sub'], profile: ['preferred_username', 'name'], groups: ['groups'] },
     features: { devInteractions: { enabled: false }, backchannelLogout: { enabled: true }, rpInitiatedLogout: { enabled: true } },
     rotateRefreshToken: true,
+    // Its own way asks no loopback address, which is where the registry is.
+    fetch: (url, { dispatcher, ...options }) => fetch(url, options),
     interactions: { url: (_, interaction) => `/interaction/${interaction.uid}` },
     findAccount: (_, name) => {
       const person = read(config.people)[name];
@@ -85,7 +87,7 @@ export default async function run(file) {
     },
   });
   for (const event of ['authorization.error', 'grant.error', 'backchannel.success', 'backchannel.error', 'server_error', 'userinfo.error']) {
-    provider.on(event, (ctx, error) => console.error(event, error?.message ?? '', error?.error_description ?? '', error?.stack ?? ''));
+    provider.on(event, (ctx, error) => console.error(event, error?.message ?? '', error?.error_description ?? '', error?.cause ?? ''));
   }
   const serve = provider.callback();
   const tls = { cert: readFileSync(config.cert), key: readFileSync(config.key) };

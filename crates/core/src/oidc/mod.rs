@@ -6,6 +6,8 @@
 //! the accounts of sessions are still there; [`leave`] and [`heard`] are for signing out. Nothing here knows HTTP: providers are asked through [`Web`], with bounds on time and size.
 
 mod check;
+#[cfg(test)]
+mod check_tests;
 mod flow;
 mod id_token;
 mod logout;

@@ -9,7 +9,6 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
-use proptest::prelude::*;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
@@ -248,6 +247,10 @@ pub(super) fn settings(name: &str, issuer: &str) -> OidcSettings {
 }
 
 pub(super) async fn hall() -> Hall {
+    hall_by(|world| world).await
+}
+
+pub(super) async fn hall_by<W: Web + 'static>(web: impl Fn(Arc<World>) -> Arc<W>) -> Hall {
     let mut house = House::new().await;
     house.clock.set(1_795_219_200_000);
     let world = Arc::new(World::default());
@@ -264,7 +267,7 @@ pub(super) async fn hall() -> Hall {
             ..Rights::default()
         },
         oidc: vec![settings("corp", CORP), settings("club", CLUB)],
-        web: world.clone(),
+        web: web(world.clone()),
         fetch: world.clone(),
         ..AccessOptions::default()
     };
@@ -779,21 +782,4 @@ async fn an_account_that_is_gone_takes_its_sessions_and_its_groups_along() {
     assert!(accounts[0].groups.is_empty());
     later();
     assert_eq!(check(registry).await.unwrap(), 0);
-}
-
-proptest! {
-    #[test]
-    fn whatever_a_browser_brings_back_is_refused_or_understood(text in "\\PC{0,200}") {
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let people = People::new(
-            vec![settings("corp", CORP)],
-            Arc::new(SecretKeys::of_tests()),
-            Arc::new(NoWeb),
-            Arc::new(crate::workload::NoFetch),
-        );
-        runtime.block_on(async {
-            let opened = flow::opened(&people, "corp", Some(&Password::new(text)), 0);
-            assert!(opened.is_err());
-        });
-    }
 }

