@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use serde_json::{Value, json};
+use tempfile::TempDir;
 use wharf_core::access::{
     Changer, Circumstances, Conditions, Granting, Principal, Source, Subject,
 };
@@ -13,8 +14,9 @@ use wharf_core::identity::{
 use wharf_core::session;
 use wharf_core::workload::{Bearer, Condition, IssuerSettings, KeySource, Kind, RuleSettings};
 use wharf_meta::{Id, job};
+use wharf_testkit::ca::Ca;
 use wharf_testkit::client::Response;
-use wharf_testkit::{Client, TestOptions, TestServer, TokenKey};
+use wharf_testkit::{Client, TestOptions, TestServer, TokenKey, Version};
 
 /// Everybody whom the tests know: an htpasswd user with this role everywhere, whose password is `x`.
 pub(crate) const USERS: [(&str, &str); 7] = [
@@ -166,6 +168,15 @@ pub(crate) async fn start() -> TestServer {
 
 /// The same with further configuration.
 pub(crate) async fn start_with(config: &str) -> TestServer {
+    start_as(config, false).await
+}
+
+/// The same with TLS, for clients with certificates.
+pub(crate) async fn start_for(cards: &Cards, config: &str) -> TestServer {
+    start_as(&format!("{}{config}", cards.config()), true).await
+}
+
+async fn start_as(config: &str, tls: bool) -> TestServer {
     let passwords = USERS.iter().map(|(name, _)| (*name, "x"));
     let grants = USERS.iter().filter(|(name, _)| *name != "stranger");
     TestServer::start(TestOptions {
@@ -176,9 +187,83 @@ pub(crate) async fn start_with(config: &str) -> TestServer {
             .chain([("guest", "reader", "team")])
             .collect(),
         config: config.into(),
+        tls,
         ..TestOptions::default()
     })
     .await
+}
+
+/// Certificates of clients, and who signs them.
+pub(crate) struct Cards {
+    ca: Ca,
+    folder: TempDir,
+    made: AtomicU32,
+}
+
+impl Cards {
+    pub(crate) fn new() -> Self {
+        let (ca, folder) = (Ca::new(), tempfile::tempdir().expect("a folder"));
+        std::fs::write(folder.path().join("clients.pem"), ca.pem()).expect("a file");
+        let made = AtomicU32::default();
+        Self { ca, folder, made }
+    }
+
+    /// Users are known by their mail at `example.com`.
+    pub(crate) fn config(&self) -> String {
+        let ca = self.folder.path().join("clients.pem");
+        format!(
+            "[tls.clients]\nca = {ca:?}\n[[tls.clients.user]]\nfrom = \"email\"\nmatches = \"*@example.com\"\n"
+        )
+    }
+
+    /// Whoever shows a certificate with this name, and nothing else.
+    pub(crate) fn show(&self, server: &TestServer, version: Version, name: &str) -> Client {
+        let serial = 1 + self.made.fetch_add(1, Ordering::Relaxed);
+        let card = self.ca.issue_client(&[name], serial.into(), (2020, 4000));
+        let config = server.ca().client_config_as(&card);
+        Client::new(server.addr(), version).with_tls(&config)
+    }
+
+    /// Everybody whom the tests know by a certificate, with their role: users, a host that a rule gives one everywhere, and some whom
+    /// nothing says who they are.
+    pub(crate) async fn holders(
+        &self,
+        server: &TestServer,
+        version: Version,
+    ) -> Vec<(String, Client, Option<&'static str>)> {
+        let registry = &server.app().registry;
+        let (access, now) = (&registry.access, registry.clock.now_ms());
+        let by = Changer::Operator;
+        let hosts = IssuerSettings::new(Kind::Certificate, "", Vec::new());
+        let made = access.put_issuer(by, "hosts", &hosts, &Bearer::Forget, None, now);
+        made.await.expect("an issuer");
+        let rule = RuleSettings {
+            conditions: vec![Condition::equal("dns", "build.example.com")],
+        };
+        let made = access.put_rule(by, "builders", "hosts", &rule, None, now);
+        made.await.expect("a rule");
+        let granting = Granting {
+            subject: Subject::Workload("builders".into()),
+            role: "maintainer".into(),
+            on: String::new(),
+            conditions: Conditions::default(),
+        };
+        access.grant(by, &granting, now).await.expect("a grant");
+        let users = USERS.map(|(name, role)| (format!("email:{name}@example.com"), Some(role)));
+        let others = [
+            ("dns:build.example.com", Some("maintainer")),
+            ("dns:other.example.com", None),
+            ("email:absent@example.com", None),
+            ("email:owner@evil.example", None),
+        ];
+        let others = others.map(|(name, role)| (name.to_owned(), role));
+        let all = users.into_iter().chain(others);
+        all.map(|(name, role)| {
+            let client = self.show(server, version, &name);
+            (format!("the certificate of {name}"), client, role)
+        })
+        .collect()
+    }
 }
 
 /// Configuration of a provider `corp` that is never asked.
