@@ -13,7 +13,7 @@ use wharf_meta::{PostgresOptions, Synchronous as MetaSynchronous};
 
 use super::sections::{
     AnonymousRole, CertificateName, Challenge, ClientMode, Config, ContentOverride, Grant, Ldap,
-    LogFormat, Onboarding, Part, ProviderLogout, StorageKind, Synchronous,
+    LogFormat, Onboarding, Part, ProviderLogout, ProviderPrompt, StorageKind, Synchronous,
 };
 use crate::app::ldap::LdapOptions;
 use crate::app::{AppOptions, Blobs, DataOptions, Upkeep};
@@ -153,7 +153,7 @@ impl Config {
             client_secret: (oidc.client_secret.as_ref())
                 .map(|secret| Password::new(secret.expose())),
             scopes: oidc.scopes.clone(),
-            prompt: oidc.prompt.clone(),
+            prompt: (oidc.prompt != ProviderPrompt::Usual).then(|| oidc.prompt.to_string()),
             username_claim: oidc.username_claim.clone(),
             groups_claim: oidc.groups_claim.clone(),
             admin_group: oidc.admin_group.clone(),

@@ -35,6 +35,7 @@ fn a_provider_that_is_well_described_is_taken() {
 
 #[test]
 fn each_mistake_names_the_key_and_the_way_out() {
+    let mut wrong = Vec::new();
     for (from, to, key, cure) in [
         (
             "'corp'",
@@ -83,13 +84,13 @@ fn each_mistake_names_the_key_and_the_way_out() {
         (
             "",
             "client_secret = 'a'\nclient_secret_file = '/nonexistent'",
-            "client_secret_file` are both given",
+            "`client_secret_file` in",
             "keep one of them",
         ),
         (
             "",
             "client_secret_file = '/nonexistent/s'",
-            "client_secret_file`: cannot read /nonexistent/s",
+            "/nonexistent/s",
             "No such file",
         ),
         (
@@ -105,12 +106,7 @@ fn each_mistake_names_the_key_and_the_way_out() {
             "write each for itself",
         ),
         ("", "scopes = 'openid'", "scopes", "list"),
-        (
-            "",
-            "prompt = 'none'",
-            "`prompt` = \"none\" is unknown",
-            "take \"consent\"",
-        ),
+        ("", "prompt = 'none'", "prompt", "select_account"),
         ("", "logout = 'everywhere'", "logout", "provider"),
         ("", "onboarding = 'all'", "onboarding", "invited"),
         (
@@ -141,9 +137,11 @@ fn each_mistake_names_the_key_and_the_way_out() {
         ("", "title = 7", "title", "text"),
     ] {
         let told = errors(from, to);
-        assert!(told.contains(key) && told.contains(cure), "{to}: {told}");
-        assert!(told.contains("wharf.toml:"), "it says where: {told}");
+        if !(told.contains(key) && told.contains(cure) && told.contains("wharf.toml:")) {
+            wrong.push(format!("{to}: {told}"));
+        }
     }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     let told = Setup::file(&format!("[[auth.oidc]]\n{GOOD}")).errors();
     assert!(
         told.contains("`server.external_url` is missing")

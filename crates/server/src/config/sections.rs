@@ -366,6 +366,20 @@ choice! {
 }
 
 choice! {
+    /// What a provider is to ask people at each sign-in.
+    pub enum ProviderPrompt {
+        /// What it finds right.
+        Usual = "usual",
+        /// Whether they agree to what the registry learns.
+        Consent = "consent",
+        /// Who they are.
+        Login = "login",
+        /// Which of their accounts it is to be.
+        SelectAccount = "select_account",
+    }
+}
+
+choice! {
     /// Where a session ends that was begun with a provider.
     pub enum ProviderLogout {
         /// Here alone.
@@ -469,9 +483,9 @@ section! {
         /// Scopes that are asked for, `openid` always among them. Empty: of `profile`, `email`, `groups` and `offline_access` those that
         /// the provider says it knows.
         scopes: Vec<String> = Vec::new() => restart;
-        /// What the provider is asked to do even where it would not: `consent`, `login` or `select_account`. Some give refresh tokens only
-        /// with `consent`.
-        prompt: Option<String> = None => restart;
+        /// What the provider is to ask people at each sign-in: `usual`, what it finds right; `consent`, `login` or `select_account`. Some
+        /// give refresh tokens only with `consent`.
+        prompt: ProviderPrompt = ProviderPrompt::Usual => restart;
         /// Claim that a new user's name is taken from.
         username_claim: String = "preferred_username".to_owned() => restart;
         /// Claim that holds the account's groups, as a list of text.
