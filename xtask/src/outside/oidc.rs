@@ -211,8 +211,6 @@ impl Place {
                 "wharf asks for openid profile email groups offline_access"
             ]),
             json!(["click", "button"]),
-            json!(["at", format!("{}/account/tokens", self.registry)]),
-            json!(["sees", name]),
         ]
     }
 
