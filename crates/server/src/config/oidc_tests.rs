@@ -105,7 +105,6 @@ fn each_mistake_names_the_key_and_the_way_out() {
             "`scopes` holds \"\"",
             "write each for itself",
         ),
-        ("", "scopes = 'openid'", "scopes", "list"),
         ("", "prompt = 'none'", "prompt", "select_account"),
         ("", "logout = 'everywhere'", "logout", "provider"),
         ("", "onboarding = 'all'", "onboarding", "invited"),
