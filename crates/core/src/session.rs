@@ -62,6 +62,8 @@ pub enum By {
         provider: String,
         /// The account there.
         subject: String,
+        /// What the provider calls its own session; empty where it says nothing.
+        sid: String,
         /// With what the provider can be asked for it later.
         refresh: Option<Password>,
     },
@@ -76,6 +78,8 @@ pub struct Session {
     pub caller: Caller,
     /// What its forms say, which no other site knows.
     pub form: String,
+    /// The provider that was signed in with; empty: a password.
+    pub provider: String,
 }
 
 /// Where a session is.
@@ -169,13 +173,15 @@ pub async fn begin(
     let secret = new_secret(SecretKind::Session);
     let now = registry.clock.now_ms();
     let rules = access.session_rules();
-    let (credential, provider, subject, refresh) = match by {
-        By::Password => (credential.to_string(), String::new(), String::new(), None),
+    let none = String::new;
+    let (credential, provider, subject, sid, refresh) = match by {
+        By::Password => (credential.to_string(), none(), none(), none(), None),
         By::Account {
             provider,
             subject,
+            sid,
             refresh,
-        } => (String::new(), provider, subject, refresh),
+        } => (none(), provider, subject, sid, refresh),
     };
     let id = random_id();
     let refresh = refresh.map(|token| access.seal_refresh(&id, &token));
@@ -187,6 +193,7 @@ pub async fn begin(
         credential,
         provider,
         subject,
+        sid,
         created_at: now,
         seen_at: now,
         address: address(came),
@@ -248,6 +255,7 @@ pub async fn find(
             ..Caller::direct(principal).under(came)
         },
         form: form_of(secret),
+        provider: row.provider,
         id: row.id,
     }))
 }
@@ -331,9 +339,46 @@ pub async fn end_of_account(
     end_some(registry, user, which).await
 }
 
-/// Forgets sessions that are over.
+/// A provider's word that somebody signed out there. It names a session of the provider's (`sid`), an account, or both.
+#[derive(Debug, Clone)]
+pub struct SignedOut {
+    /// The provider.
+    pub provider: String,
+    /// Its session.
+    pub sid: Option<String>,
+    /// The account; with `sid`, sessions that are of both.
+    pub subject: Option<String>,
+    /// What the provider calls this word.
+    pub jti: String,
+    /// Until when the same word counts no second time, in ms since 1970.
+    pub until: i64,
+}
+
+/// Ends the sessions of which a provider says that they are over, of all users and as all replicas see it; gives of each user how many,
+/// or `None` for a word that was heard before.
+pub async fn signed_out_elsewhere(
+    registry: &Registry,
+    word: SignedOut,
+) -> Result<Option<Vec<(String, usize)>>> {
+    let logout = session::Logout {
+        provider: word.provider,
+        jti: word.jti,
+        expires_at: word.until,
+        sid: word.sid,
+        subject: word.subject,
+        at: registry.clock.now_ms(),
+    };
+    Ok(registry.meta.write(logout).await?)
+}
+
+/// Forgets sessions that are over, and words that would be too old by now.
 pub async fn forget(registry: &Registry) -> Result<()> {
     let before = registry.clock.now_ms();
+    let words = session::ForgetLogouts {
+        before,
+        limit: STEP,
+    };
+    while registry.meta.write(words).await? >= u64::from(STEP) {}
     let step = session::Forget {
         before,
         limit: STEP,

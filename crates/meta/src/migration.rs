@@ -108,6 +108,11 @@ pub(crate) const ALL: &[Migration] = &[
         name: "terminals",
         sql: include_str!("migrations/0017_terminals.sql"),
     },
+    Migration {
+        number: 18,
+        name: "logout",
+        sql: include_str!("migrations/0018_logout.sql"),
+    },
 ];
 
 /// The schema that this binary knows: the number of the last migration.

@@ -79,6 +79,7 @@ const CLIENTS: &[Client] = &[
     debian("conmon", "conmon", "podman needs it to run"),
     debian("slapd", "slapd", "a directory that people sign in with"),
     debian("ldap-utils", "ldapadd", "fills it"),
+    debian("chromium", "chromium", "people's browser"),
     debian("umoci", "umoci", "unpacks what was pulled"),
     debian(
         "nginx-light",
@@ -138,6 +139,13 @@ const CLIENTS: &[Client] = &[
             script: "dist/src/blob/main.js",
         },
         purpose: "Azure Blob Storage, as Microsoft emulates it",
+    },
+    Client {
+        name: "oidc-provider",
+        source: Source::Npm {
+            script: "start.mjs",
+        },
+        purpose: "a certified OpenID provider, and what drives a browser",
     },
 ];
 

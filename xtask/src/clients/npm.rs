@@ -1,7 +1,7 @@
 //! Servers that are Node.js programs: each is the dependency of a package of its own in `tests/clients/<name>`, pinned with
-//! all that it needs by `package-lock.json`, whose hashes npm verifies.
+//! all that it needs by `package-lock.json`, whose hashes npm verifies. A library becomes a program by scripts that lie beside that.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
@@ -21,15 +21,32 @@ pub(crate) fn pinned(name: &str) -> Result<String> {
         .with_context(|| format!("{} pins no {name}", file.display()))
 }
 
-fn folder(name: &str) -> std::path::PathBuf {
+fn folder(name: &str) -> PathBuf {
     crate::workspace::root().join("tests/clients").join(name)
 }
 
-/// Installs the package unless the stamp says that it is there, and a program `<name>` that starts `script` of it.
+/// Our own scripts of a package, in one order.
+fn scripts(name: &str) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder(name))? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|ending| ending == "mjs") {
+            found.push(path);
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// Installs the package unless the stamp says that it is there, and a program `<name>` that starts `script`: one of ours, or of the package.
 pub(crate) fn install(name: &str, script: &str, cache: &Path) -> Result<String> {
     let version = pinned(name)?;
     let lock = folder(name).join("package-lock.json");
-    let bytes = std::fs::read(&lock).with_context(|| format!("reading {}", lock.display()))?;
+    let mut bytes = std::fs::read(&lock).with_context(|| format!("reading {}", lock.display()))?;
+    let scripts = scripts(name)?;
+    for script in &scripts {
+        bytes.extend(std::fs::read(script)?);
+    }
     let stamp: String = Sha256::digest(&bytes)
         .iter()
         .map(|byte| format!("{byte:02x}"))
@@ -42,8 +59,10 @@ pub(crate) fn install(name: &str, script: &str, cache: &Path) -> Result<String> 
         }
         let place = cache.join("npm").join(name);
         std::fs::create_dir_all(&place)?;
-        for file in ["package.json", "package-lock.json"] {
-            std::fs::copy(folder(name).join(file), place.join(file))?;
+        let files = ["package.json", "package-lock.json"].map(|file| folder(name).join(file));
+        for file in files.iter().chain(&scripts) {
+            let to = file.file_name().context("a file's name")?;
+            std::fs::copy(file, place.join(to))?;
         }
         // No scripts of packages are run: none of them needs to build anything.
         run::read(
@@ -51,7 +70,11 @@ pub(crate) fn install(name: &str, script: &str, cache: &Path) -> Result<String> 
                 .args(["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"])
                 .current_dir(&place),
         )?;
-        let script = place.join("node_modules").join(name).join(script);
+        let own = place.join(script);
+        let script = match own.is_file() {
+            true => own,
+            false => place.join("node_modules").join(name).join(script),
+        };
         if !script.is_file() {
             bail!("{} is not in the package", script.display());
         }

@@ -6,6 +6,7 @@
 
 mod kube;
 mod ldap;
+mod oidc;
 mod templates;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -58,6 +59,11 @@ const PARTS: &[Part] = &[
         "ldap",
         &["slapd", "ldapadd", "openssl", "crane", "skopeo"],
         ldap::run,
+    ),
+    (
+        "oidc",
+        &["oidc-provider", "node", "chromium", "openssl", "curl"],
+        oidc::run,
     ),
     (
         "templates",

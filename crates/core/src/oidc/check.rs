@@ -62,17 +62,8 @@ async fn one(registry: &Registry, row: SessionRow) -> Result<()> {
     let Some(token) = sealed.and_then(|sealed| people.open_refresh(&row.id, sealed)) else {
         return Ok(());
     };
-    match ask(registry, people, &row, &token).await {
-        Ok(Some(token)) => {
-            let kept = Schedule {
-                id: row.id.clone(),
-                seen: Some(next),
-                check_at: next,
-                refresh: Some(people.seal_refresh(&row.id, &token)?),
-            };
-            registry.meta.write(kept).await?;
-        }
-        Ok(None) => {}
+    match ask(registry, people, &row, &token, next).await {
+        Ok(()) => {}
         Err(OidcError::Refused { .. }) => gone(registry, &row).await?,
         Err(OidcError::Arrive(ArriveError::Store(error)) | OidcError::Store(error)) => {
             return Err(error);
@@ -94,13 +85,14 @@ async fn one(registry: &Registry, row: SessionRow) -> Result<()> {
     Ok(())
 }
 
-/// What the provider says now; gives what to ask with the next time, if that is another one.
+/// Asks the provider, and believes what it says now.
 async fn ask(
     registry: &Registry,
     people: &People,
     row: &SessionRow,
     token: &Password,
-) -> std::result::Result<Option<Password>, OidcError> {
+    next: i64,
+) -> std::result::Result<(), OidcError> {
     let provider = people.provider(&row.provider)?;
     let now = registry.clock.now_ms();
     let (document, ring) = provider.document(people, now).await?;
@@ -119,6 +111,17 @@ async fn ask(
         // Said about us, and not about the account.
         Err(Denied::Says(reason) | Denied::Down(reason)) => return Err(provider.down(reason)),
     };
+    // Before anything else is judged: what was shown may be good no more, and to show it again would look as if the account were gone.
+    if let Some(token) = &tokens.refresh_token {
+        let kept = Schedule {
+            id: row.id.clone(),
+            seen: Some(next),
+            check_at: next,
+            refresh: Some(people.seal_refresh(&row.id, &Password::new(token))?),
+        };
+        let kept = registry.meta.write(kept).await;
+        kept.map_err(crate::Error::from)?;
+    }
     let settings = &provider.settings;
     let expected = Expected {
         issuer: &settings.issuer,
@@ -160,7 +163,7 @@ async fn ask(
             return Err(OidcError::Flow("another user"));
         }
     }
-    Ok(tokens.refresh_token.map(Password::new))
+    Ok(())
 }
 
 /// The provider has no such account any more.

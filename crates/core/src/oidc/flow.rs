@@ -8,6 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::id_token::{Expected, verify};
+use super::logout::sid;
 use super::provider::{Denied, Document, Provider, short};
 use super::{OidcError, People};
 use crate::access::{Password, Principal, random_bytes};
@@ -23,6 +24,13 @@ pub const FLOW_MS: i64 = 10 * 60_000;
 const PURPOSE: &str = "oidc-flow";
 /// Longest code and state that are looked at, in bytes.
 const LONGEST: usize = 4_096;
+
+/// Errors of a token endpoint that whoever runs the registry has to mend (RFC 6749 §5.2).
+const OURS: [&str; 3] = [
+    "invalid_client",
+    "unauthorized_client",
+    "unsupported_grant_type",
+];
 
 /// What the browser takes along, sealed.
 #[derive(Serialize, Deserialize)]
@@ -65,13 +73,15 @@ pub struct Arrived {
     pub principal: Principal,
     /// The account there.
     pub subject: String,
+    /// What the provider calls its own session; empty where it says nothing.
+    pub sid: String,
     /// With what the provider can be asked for it later.
     pub refresh: Option<Password>,
     /// Where to go on.
     pub back: String,
 }
 
-fn random() -> String {
+pub(super) fn random() -> String {
     URL_SAFE_NO_PAD.encode(random_bytes::<32>())
 }
 
@@ -110,7 +120,10 @@ pub async fn start(
         ("code_challenge", &challenge),
         ("code_challenge_method", "S256"),
     ];
+    let prompt = (settings.prompt.as_deref()).map(|prompt| ("prompt", prompt));
+    let fields = fields.into_iter().chain(prompt);
     let fields = fields.map(|(name, value)| format!("{name}={}", encode_query(value)));
+    let fields: Vec<_> = fields.collect();
     let endpoint = &document.authorization_endpoint;
     let sign = if endpoint.contains('?') { '&' } else { '?' };
     let location = format!("{endpoint}{sign}{}", fields.join("&"));
@@ -193,6 +206,10 @@ pub async fn finish(
     ];
     let tokens = provider.tokens(&people.web, &document, form).await;
     let tokens = tokens.map_err(|denied| match denied {
+        // Said about us, and not about who signs in.
+        Denied::Says(error) if OURS.contains(&&*error) => {
+            provider.down(format!("its token endpoint does not take us for who we are: {error}; are client_id and client_secret right?"))
+        }
         Denied::Says(error) => OidcError::Refused {
             provider: name.to_owned(),
             reason: error,
@@ -215,6 +232,8 @@ pub async fn finish(
     };
     let claims = verify(id_token, &expected, &ring, &people.fetch, &people.fetches).await;
     let claims = claims.map_err(no_proof)?;
+    // Of the ID token alone: userinfo knows nothing of sessions.
+    let sid = sid(&claims);
     let arrival = arrival(
         people,
         provider,
@@ -228,6 +247,7 @@ pub async fn finish(
     Ok(Arrived {
         principal,
         subject: arrival.subject,
+        sid,
         refresh: (tokens.refresh_token)
             .filter(|token| !long(token))
             .map(Password::new),

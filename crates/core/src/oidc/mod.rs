@@ -3,11 +3,16 @@
 //! [`start`] sends the browser to the provider with a secret that only that browser can bring back, sealed in a cookie; nothing is kept
 //! here meanwhile. [`finish`] takes what came back, trades the code and believes the ID token: signature, `iss`, `aud`, `azp`, times and
 //! nonce, in this order. Who that is here is [`crate::identity::arrive`]'s to say. [`check()`] asks providers from time to time whether
-//! the accounts of sessions are still there. Nothing here knows HTTP: providers are asked through [`Web`], with bounds on time and size.
+//! the accounts of sessions are still there; [`leave`] and [`heard`] are for signing out. Nothing here knows HTTP: providers are asked through [`Web`], with bounds on time and size.
 
 mod check;
+#[cfg(test)]
+mod check_tests;
 mod flow;
 mod id_token;
+mod logout;
+#[cfg(test)]
+mod logout_tests;
 mod provider;
 #[cfg(test)]
 mod tests;
@@ -20,6 +25,7 @@ use std::time::Duration;
 
 pub use self::check::check;
 pub use self::flow::{Answer, Arrived, FLOW_MS, Started, finish, start};
+pub use self::logout::{Leaving, heard, leave, left};
 pub use self::provider::{Checked, look};
 
 use self::provider::Provider;
@@ -46,6 +52,8 @@ pub struct OidcSettings {
     pub client_secret: Option<Password>,
     /// What is asked for; empty: what is usual, as far as the provider knows it.
     pub scopes: Vec<String>,
+    /// What it is asked to do in any case.
+    pub prompt: Option<String>,
     /// Where the name of a new user is.
     pub username_claim: String,
     /// Where groups are.
@@ -56,6 +64,8 @@ pub struct OidcSettings {
     pub group_filter: Vec<Pattern>,
     /// Whether users are made for whoever comes.
     pub onboards: bool,
+    /// Whether who signs out here is sent there to sign out as well.
+    pub leaves: bool,
     /// Certificates (PEM) of who may vouch for its host; empty: whom this machine trusts.
     pub authority: String,
 }

@@ -26,6 +26,7 @@ pub(super) struct Document {
     pub(super) token_endpoint: String,
     pub(super) jwks_uri: String,
     pub(super) userinfo_endpoint: Option<String>,
+    pub(super) end_session_endpoint: Option<String>,
     pub(super) scopes_supported: Option<Vec<String>>,
     token_endpoint_auth_methods_supported: Option<Vec<String>>,
     /// RFC 9207: then an answer without `iss` is none of this provider's.
@@ -206,6 +207,11 @@ impl Provider {
             issuer.trim_end_matches('/')
         );
         let (status, body) = self.ask(web, self.plain(url.clone())).await?;
+        if (300..400).contains(&status) {
+            return Err(format!(
+                "{url}: the answer is a redirect ({status}), which is not followed; is issuer = {issuer:?} what the provider calls itself?"
+            ));
+        }
         if status != 200 {
             return Err(format!(
                 "{url}: the answer is {status}; is issuer = {issuer:?} right?"
@@ -222,13 +228,13 @@ impl Provider {
                 short(&document.issuer)
             ));
         }
-        let userinfo = document.userinfo_endpoint.iter();
+        let more = (document.userinfo_endpoint.iter()).chain(&document.end_session_endpoint);
         let named = [
             &document.authorization_endpoint,
             &document.token_endpoint,
             &document.jwks_uri,
         ];
-        for address in named.into_iter().chain(userinfo) {
+        for address in named.into_iter().chain(more) {
             origin(address)
                 .map_err(|reason| format!("{url}: an address in it cannot be used: {reason}"))?;
         }

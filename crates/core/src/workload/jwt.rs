@@ -42,8 +42,13 @@ impl std::fmt::Debug for Jwt<'_> {
 }
 
 impl<'a> Jwt<'a> {
-    /// Takes a token apart. Where its header says keys could be found is not looked at, and never followed.
+    /// Takes a token to sign in with apart. Where its header says keys could be found is not looked at, and never followed.
     pub fn read(token: &'a str) -> Result<Self, Fault> {
+        Self::read_as(token, &["jwt", "at+jwt"])
+    }
+
+    /// The same for a token whose header says one of these types, in small letters, or none.
+    pub(crate) fn read_as(token: &'a str, types: &[&str]) -> Result<Self, Fault> {
         #[derive(Deserialize)]
         struct Head {
             alg: String,
@@ -71,7 +76,7 @@ impl<'a> Jwt<'a> {
                 "it needs extensions that are not known here",
             ));
         }
-        let usual = |typ: &String| ["jwt", "at+jwt"].contains(&&*typ.to_ascii_lowercase());
+        let usual = |typ: &String| types.contains(&&*typ.to_ascii_lowercase());
         if !head.typ.as_ref().is_none_or(usual) {
             return Err(Fault::Malformed(
                 "it is a token for something else than signing in",

@@ -34,6 +34,8 @@ pub struct SessionRow {
     pub provider: String,
     /// The account there.
     pub subject: String,
+    /// What the provider calls its own session, of which this one is; empty where it says nothing.
+    pub sid: String,
     /// Milliseconds since 1970.
     pub created_at: i64,
     /// When it was used last, in milliseconds since 1970, to the minute.
@@ -78,6 +80,7 @@ fn read(row: &mut Row) -> Result<SessionRow> {
         refresh: row.opt_bytes(12)?,
         check_at: row.opt_int(13)?,
         kept: row.int(14)? != 0,
+        sid: row.text(15)?,
     })
 }
 
@@ -115,7 +118,7 @@ pub(super) async fn locked<T: Tx>(tx: &mut T, id: &str) -> Result<Option<Session
     let row = tx
         .row(
             "SELECT id, hash, principal, source, credential, provider, subject, created_at, seen_at, address, agent, expires_at, refresh, \
-             check_at, kept FROM session WHERE id = $1 FOR UPDATE",
+             check_at, kept, sid FROM session WHERE id = $1 FOR UPDATE",
             vals![id],
         )
         .await?;
@@ -198,7 +201,7 @@ impl Op for Begin {
         }
         tx.exec(
             "INSERT INTO session (id, hash, principal, source, credential, provider, subject, created_at, seen_at, address, agent, \
-             expires_at, refresh, check_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
+             expires_at, refresh, check_at, sid) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)",
             vals![
                 &row.id,
                 &row.hash,
@@ -213,7 +216,8 @@ impl Op for Begin {
                 &row.agent,
                 row.expires_at,
                 row.refresh.as_deref(),
-                row.check_at
+                row.check_at,
+                &row.sid
             ],
         )
         .await?;
@@ -246,7 +250,7 @@ impl Op for ByHash {
         let row = tx
             .row(
                 "SELECT id, hash, principal, source, credential, provider, subject, created_at, seen_at, address, agent, expires_at, \
-                 refresh, check_at, kept FROM session WHERE hash = $1 AND kept = 0",
+                 refresh, check_at, kept, sid FROM session WHERE hash = $1 AND kept = 0",
                 vals![&self.hash],
             )
             .await?;
@@ -270,7 +274,7 @@ impl Op for Of {
         let rows = tx
             .query(
                 "SELECT id, hash, principal, source, credential, provider, subject, created_at, seen_at, address, agent, expires_at, \
-                 refresh, check_at, kept FROM session WHERE principal = $1 AND kept = 0 ORDER BY created_at, id LIMIT $2",
+                 refresh, check_at, kept, sid FROM session WHERE principal = $1 AND kept = 0 ORDER BY created_at, id LIMIT $2",
                 vals![&self.principal, MOST_SESSIONS],
             )
             .await?;
@@ -313,15 +317,35 @@ pub enum Which {
     All,
     /// All of the user with this account: provider and subject.
     Account(String, String),
+    /// Those of the user that are of a provider, and of its session and account where these are given.
+    Of {
+        /// The provider.
+        provider: String,
+        /// What it calls its session.
+        sid: Option<String>,
+        /// The account there.
+        subject: Option<String>,
+    },
 }
 
 impl Which {
-    fn means(&self, id: &str, provider: &str, subject: &str) -> bool {
+    /// `sid`: what the provider calls its session; `None`: a terminal, which goes on when its user signs out elsewhere.
+    fn means(&self, id: &str, provider: &str, subject: &str, sid: Option<&str>) -> bool {
         match self {
             Self::One(one) => id == one,
             Self::Others(one) => id != one,
             Self::All => true,
             Self::Account(of, who) => provider == of && subject == who,
+            Self::Of {
+                provider: of,
+                sid: session,
+                subject: who,
+            } => {
+                let is = |wanted: &Option<String>, held: &str| {
+                    wanted.as_deref().is_none_or(|wanted| wanted == held)
+                };
+                provider == of && is(who, subject) && sid.is_some_and(|sid| is(session, sid))
+            }
         }
     }
 }
@@ -352,12 +376,12 @@ impl Op for End {
             device::take_back(tx, &self.principal).await?;
         }
         let terminals = terminal::end(tx, &self.principal, self.at, |row| {
-            self.which.means(&row.id, &row.provider, &row.subject)
+            self.which.means(&row.id, &row.provider, &row.subject, None)
         });
         let terminals = terminals.await?;
         // Without terminals nobody is to be asked about.
         match &self.which {
-            Which::One(_) => {}
+            Which::One(_) | Which::Of { .. } => {}
             Which::Others(_) | Which::All => {
                 tx.exec(
                     "DELETE FROM session WHERE principal = $1 AND kept = 1",
@@ -375,7 +399,10 @@ impl Op for End {
         }
         let mut gone = Vec::new();
         for row in sessions {
-            if self.which.means(&row.id, &row.provider, &row.subject) {
+            if self
+                .which
+                .means(&row.id, &row.provider, &row.subject, Some(&row.sid))
+            {
                 leave(tx, &row, self.at).await?;
                 gone.push(row.id);
             }
@@ -388,6 +415,103 @@ impl Op for End {
         let change = (before, Value::Null);
         told(tx, Kind::CredentialRemove, &self.principal, self.at, change).await?;
         Ok(terminals + count)
+    }
+}
+
+/// Most sessions that one word of a provider ends.
+const MOST_AT_ONCE: u32 = 200;
+
+/// Ends sessions because a provider says so; gives whose and how many, or `None` for a word that was heard before. Cost: these sessions.
+#[derive(Clone, Debug)]
+pub struct Logout {
+    /// The provider.
+    pub provider: String,
+    /// What it calls this word.
+    pub jti: String,
+    /// Until when it is remembered, in milliseconds since 1970.
+    pub expires_at: i64,
+    /// The session there whose sessions end.
+    pub sid: Option<String>,
+    /// The account whose sessions end; with `sid`, those that are of both.
+    pub subject: Option<String>,
+    /// Milliseconds since 1970.
+    pub at: i64,
+}
+
+impl Op for Logout {
+    type Out = Option<Vec<(String, usize)>>;
+    const FREES: bool = true;
+
+    async fn run<T: Tx>(&self, tx: &mut T) -> Result<Self::Out> {
+        // First of all, so that two with the same word wait for each other here, where neither holds a user.
+        let heard = tx
+            .exec(
+                "INSERT INTO logout_token (provider, jti, expires_at) VALUES ($1, $2, $3) ON CONFLICT (provider, jti) DO NOTHING",
+                vals![&self.provider, &self.jti, self.expires_at],
+            )
+            .await?;
+        if heard == 0 {
+            return Ok(None);
+        }
+        let rows = match (&self.sid, &self.subject) {
+            (Some(sid), _) => {
+                tx.query(
+                    "SELECT principal FROM session WHERE provider = $1 AND sid = $2 ORDER BY id LIMIT $3",
+                    vals![&self.provider, sid, MOST_AT_ONCE],
+                )
+                .await?
+            }
+            (None, Some(subject)) => {
+                tx.query(
+                    "SELECT principal FROM session WHERE provider = $1 AND subject = $2 ORDER BY id LIMIT $3",
+                    vals![&self.provider, subject, MOST_AT_ONCE],
+                )
+                .await?
+            }
+            (None, None) => Vec::new(),
+        };
+        let users = rows.into_iter().map(|mut row| row.text(0));
+        let users: std::collections::BTreeSet<_> = users.collect::<Result<_>>()?;
+        let mut ended = Vec::new();
+        for user in users {
+            let end = End {
+                principal: user.clone(),
+                which: Which::Of {
+                    provider: self.provider.clone(),
+                    sid: self.sid.clone(),
+                    subject: self.subject.clone(),
+                },
+                at: self.at,
+            };
+            let count = end.run(tx).await?;
+            if count > 0 {
+                ended.push((user, count));
+            }
+        }
+        Ok(Some(ended))
+    }
+}
+
+/// Forgets words of providers that would be too old by now, at most so many; gives how many. Cost: their rows.
+#[derive(Clone, Copy, Debug)]
+pub struct ForgetLogouts {
+    /// Milliseconds since 1970.
+    pub before: i64,
+    /// At most so many.
+    pub limit: u32,
+}
+
+impl Op for ForgetLogouts {
+    type Out = u64;
+    const FREES: bool = true;
+
+    async fn run<T: Tx>(&self, tx: &mut T) -> Result<u64> {
+        tx.exec(
+            "DELETE FROM logout_token WHERE (provider, jti) IN (SELECT provider, jti FROM logout_token WHERE expires_at < $1 ORDER BY \
+             expires_at LIMIT $2)",
+            vals![self.before, self.limit],
+        )
+        .await
     }
 }
 
@@ -408,7 +532,7 @@ impl Op for Forget {
         let rows = tx
             .query(
                 "SELECT id, hash, principal, source, credential, provider, subject, created_at, seen_at, address, agent, expires_at, \
-                 refresh, check_at, kept FROM session WHERE expires_at < $1 ORDER BY expires_at LIMIT $2 FOR UPDATE",
+                 refresh, check_at, kept, sid FROM session WHERE expires_at < $1 ORDER BY expires_at LIMIT $2 FOR UPDATE",
                 vals![self.before, self.limit],
             )
             .await?;
@@ -438,7 +562,7 @@ impl Op for Due {
         let rows = tx
             .query(
                 "SELECT id, hash, principal, source, credential, provider, subject, created_at, seen_at, address, agent, expires_at, \
-                 refresh, check_at, kept FROM session WHERE check_at <= $1 ORDER BY check_at LIMIT $2",
+                 refresh, check_at, kept, sid FROM session WHERE check_at <= $1 ORDER BY check_at LIMIT $2",
                 vals![self.at, self.limit],
             )
             .await?;

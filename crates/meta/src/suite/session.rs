@@ -2,7 +2,8 @@
 
 use super::NOW;
 use crate::session::{
-    Begin, ByHash, Due, End, Forget, MOST_SESSIONS, Of, Schedule, SessionRow, Touch, Which,
+    Begin, ByHash, Due, End, Forget, ForgetLogouts, Logout, MOST_SESSIONS, Of, Schedule,
+    SessionRow, Touch, Which,
 };
 use crate::{Meta, credential, event, principal};
 
@@ -15,6 +16,7 @@ fn row(id: &str, user: &str, at: i64) -> SessionRow {
         credential: String::new(),
         provider: "corp".into(),
         subject: user.into(),
+        sid: format!("sid of {user}"),
         created_at: at,
         seen_at: at,
         address: "10.0.0.1".into(),
@@ -152,4 +154,56 @@ pub async fn one_asks_about_each(meta: Meta) {
     };
     let kept = meta.read(by).await.unwrap().unwrap();
     assert_eq!(kept.refresh.as_deref(), Some(&b"other"[..]));
+}
+
+/// A provider's word ends exactly what it names, once, however many hear it at once; it is forgotten in time.
+pub async fn a_provider_ends_what_it_names(meta: Meta) {
+    for (id, user, sid, at) in [
+        ("a", "ann", "one", 0),
+        ("b", "ann", "two", 1),
+        ("c", "ben", "one", 0),
+        ("d", "ben", "", 1),
+    ] {
+        let mut row = row(id, user, NOW + at);
+        row.sid = sid.into();
+        meta.write(Begin { row }).await.unwrap();
+    }
+    let word = |jti: &str, provider: &str, sid: &str, subject: &str| Logout {
+        provider: provider.into(),
+        jti: jti.into(),
+        expires_at: NOW + 100,
+        sid: (!sid.is_empty()).then(|| sid.to_owned()),
+        subject: (!subject.is_empty()).then(|| subject.to_owned()),
+        at: NOW,
+    };
+    let heard = async |jti: &str, provider: &str, sid: &str, subject: &str| {
+        let word = word(jti, provider, sid, subject);
+        meta.write(word).await.unwrap()
+    };
+    let none = Some(Vec::new());
+    assert_eq!(heard("1", "club", "one", "").await, none);
+    assert_eq!(heard("1", "corp", "one", "eve").await, none);
+    assert_eq!(heard("1", "corp", "one", "ben").await, None, "heard before");
+    assert_eq!(ids(&meta, "ben").await, ["c", "d"]);
+    let (one, two) = tokio::join!(
+        meta.write(word("2", "corp", "one", "ben")),
+        meta.write(word("2", "corp", "one", "ben")),
+    );
+    let mut both = [one.unwrap(), two.unwrap()];
+    both.sort();
+    assert_eq!(both, [None, Some(vec![("ben".to_owned(), 1)])]);
+    assert_eq!(
+        (ids(&meta, "ann").await, ids(&meta, "ben").await),
+        (vec!["a".into(), "b".into()], vec!["d".to_owned()])
+    );
+    let done = heard("3", "corp", "two", "").await;
+    assert_eq!(done, Some(vec![("ann".to_owned(), 1)]));
+    let done = heard("4", "corp", "", "ann").await;
+    assert_eq!(done, Some(vec![("ann".to_owned(), 1)]));
+    assert_eq!(ids(&meta, "ben").await, ["d"]);
+    let forget = |before| ForgetLogouts { before, limit: 9 };
+    assert_eq!(meta.write(forget(NOW + 100)).await.unwrap(), 0);
+    assert_eq!(meta.write(forget(NOW + 101)).await.unwrap(), 5);
+    let done = heard("4", "corp", "", "ben").await;
+    assert_eq!(done, Some(vec![("ben".to_owned(), 1)]));
 }

@@ -130,7 +130,7 @@ impl App {
         let access = AccessOptions {
             clock: clock.clone(),
             fetch: Arc::new(fetch::Web::default()),
-            web: Arc::new(oidc::Providers),
+            web: Arc::new(oidc::Providers::default()),
             ..options.access
         };
         let access = Access::open(access, data.secret_keys()?, data.meta.clone(), now).await?;

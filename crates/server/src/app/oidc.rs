@@ -1,5 +1,6 @@
 //! Asks OpenID providers, for `wharf_core::oidc`.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use http::header::{ACCEPT, CONTENT_TYPE};
@@ -10,17 +11,40 @@ use wharf_oci::percent::encode_query;
 /// For connecting; the whole takes no longer than who asks waits.
 const CONNECT: Duration = Duration::from_secs(3);
 
+/// Most clients that are kept: one for each set of authorities, and one for this machine. More are made anew each time.
+const MOST_CLIENTS: usize = 32;
+
 /// Over HTTPS, to whom this machine trusts or the provider's own authority vouches for. Follows nothing: an answer of a provider is
 /// its own, or none.
 #[derive(Debug, Default)]
-pub(crate) struct Providers;
+pub(crate) struct Providers {
+    /// Whether it encrypts, with whose authority. To make one reads all authorities of the machine, which takes long.
+    clients: Mutex<Vec<(bool, String, Client)>>,
+}
 
-fn client(url: &str, authority: &str) -> Result<Client, String> {
+impl Providers {
+    fn client(&self, url: &str, authority: &str) -> Result<Client, String> {
+        let encrypted = url.starts_with("https://");
+        let authority = if encrypted { authority } else { "" };
+        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = clients.iter();
+        let known = known.find(|(kind, of, _)| *kind == encrypted && of == authority);
+        if let Some((_, _, client)) = known {
+            return Ok(client.clone());
+        }
+        let client = client(encrypted, authority)?;
+        if clients.len() < MOST_CLIENTS {
+            clients.push((encrypted, authority.to_owned(), client.clone()));
+        }
+        Ok(client)
+    }
+}
+
+fn client(encrypted: bool, authority: &str) -> Result<Client, String> {
     let builder = Client::builder()
         .connect_timeout(CONNECT)
         .redirect(redirect::Policy::none())
         .user_agent(concat!("wharf/", env!("CARGO_PKG_VERSION")));
-    let encrypted = url.starts_with("https://");
     let builder = match (encrypted, authority) {
         // What is not encrypted must not go through a proxy.
         (false, _) => builder.no_proxy(),
@@ -50,7 +74,7 @@ impl Web for Providers {
         Box::pin(async move {
             let url = ask.url;
             let told = |error: reqwest::Error| format!("{url}: {}", reason(&error));
-            let client = client(&url, &ask.authority)?;
+            let client = self.client(&url, &ask.authority)?;
             let mut asked = match &ask.form {
                 Some(form) => {
                     let fields = form.0.iter();

@@ -50,7 +50,7 @@ fn ask(config: &Config) -> Outcome {
         eprintln!("warning: {warning}");
     }
     let mut problems: Vec<String> = report.problems.iter().map(ToString::to_string).collect();
-    let looked = look(config.oidc_settings(), Arc::new(Providers));
+    let looked = look(config.oidc_settings(), Arc::new(Providers::default()));
     for checked in runtime()?.block_on(looked) {
         match checked.problem {
             None => print(&format!(

@@ -14,7 +14,7 @@ use wharf_meta::{PostgresOptions, Synchronous as MetaSynchronous};
 
 use super::sections::{
     AnonymousRole, CertificateName, Challenge, ClientMode, Config, ContentOverride, Grant, Ldap,
-    LogFormat, Onboarding, Part, StorageKind, Synchronous,
+    LogFormat, Onboarding, Part, ProviderLogout, ProviderPrompt, StorageKind, Synchronous,
 };
 use crate::app::ldap::LdapOptions;
 use crate::app::{AppOptions, Blobs, DataOptions, Upkeep};
@@ -154,6 +154,7 @@ impl Config {
             client_secret: (oidc.client_secret.as_ref())
                 .map(|secret| Password::new(secret.expose())),
             scopes: oidc.scopes.clone(),
+            prompt: (oidc.prompt != ProviderPrompt::Usual).then(|| oidc.prompt.to_string()),
             username_claim: oidc.username_claim.clone(),
             groups_claim: oidc.groups_claim.clone(),
             admin_group: oidc.admin_group.clone(),
@@ -161,6 +162,7 @@ impl Config {
                 .filter_map(|pattern| pattern.parse().ok())
                 .collect(),
             onboards: oidc.onboarding == Onboarding::Auto,
+            leaves: oidc.logout == ProviderLogout::Provider,
             // A file that cannot be read vouches for nobody; validation tells of it.
             authority: (oidc.ca_file.as_ref()).map_or_else(String::new, |file| {
                 std::fs::read_to_string(file).unwrap_or_else(|_| "unreadable".to_owned())

@@ -8,6 +8,8 @@ mod ldap;
 pub mod load;
 pub(crate) mod nearest;
 mod object;
+#[cfg(test)]
+mod oidc_tests;
 pub mod problem;
 mod rate;
 pub mod reload;

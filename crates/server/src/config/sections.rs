@@ -370,6 +370,30 @@ choice! {
 }
 
 choice! {
+    /// What a provider is to ask people at each sign-in.
+    pub enum ProviderPrompt {
+        /// What it finds right.
+        Usual = "usual",
+        /// Whether they agree to what the registry learns.
+        Consent = "consent",
+        /// Who they are.
+        Login = "login",
+        /// Which of their accounts it is to be.
+        SelectAccount = "select_account",
+    }
+}
+
+choice! {
+    /// Where a session ends that was begun with a provider.
+    pub enum ProviderLogout {
+        /// Here alone.
+        Here = "here",
+        /// Here, and then the browser is sent to the provider to sign out there, too.
+        Provider = "provider",
+    }
+}
+
+choice! {
     /// For whom a user is made at the first sign-in.
     pub enum Onboarding {
         /// For everybody whom the provider lets in.
@@ -463,6 +487,9 @@ section! {
         /// Scopes that are asked for, `openid` always among them. Empty: of `profile`, `email`, `groups` and `offline_access` those that
         /// the provider says it knows.
         scopes: Vec<String> = Vec::new() => restart;
+        /// What the provider is to ask people at each sign-in: `usual`, what it finds right; `consent`, `login` or `select_account`. Some
+        /// give refresh tokens only with `consent`.
+        prompt: ProviderPrompt = ProviderPrompt::Usual => restart;
         /// Claim that a new user's name is taken from.
         username_claim: String = "preferred_username".to_owned() => restart;
         /// Claim that holds the account's groups, as a list of text.
@@ -473,6 +500,9 @@ section! {
         group_filter: Vec<String> = Vec::new() => restart;
         /// For whom a user is made at the first sign-in: `auto` for everybody whom the provider lets in, `invited` for nobody.
         onboarding: Onboarding = Onboarding::Invited => restart;
+        /// What "Sign out" does: `here` ends the session here; `provider` then sends the browser to the provider, to sign out there, too.
+        /// For that `<server.external_url>/auth/oidc/<name>/signed-out` is registered there as the address to come back to.
+        logout: ProviderLogout = ProviderLogout::Here => restart;
         /// PEM file with certificate authorities to trust for it, in the place of the system's.
         ca_file: Option<PathBuf> = None => restart;
     }

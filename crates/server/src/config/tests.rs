@@ -11,13 +11,13 @@ use super::section::Section;
 use super::*;
 
 /// A configuration file that vanishes, and the environment and flags beside it.
-struct Setup {
-    folder: tempfile::TempDir,
+pub(super) struct Setup {
+    pub(super) folder: tempfile::TempDir,
     inputs: Inputs,
 }
 
 impl Setup {
-    fn file(text: &str) -> Self {
+    pub(super) fn file(text: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("wharf.toml");
         std::fs::write(&path, text).unwrap();
@@ -39,12 +39,12 @@ impl Setup {
         self
     }
 
-    fn load(&self) -> Result<Loaded, Problems> {
+    pub(super) fn load(&self) -> Result<Loaded, Problems> {
         load(&self.inputs)
     }
 
     /// The errors, without this machine's folder.
-    fn errors(&self) -> String {
+    pub(super) fn errors(&self) -> String {
         self.shorten(&self.load().unwrap_err().to_string())
     }
 

@@ -294,6 +294,22 @@ impl Check<'_> {
                     "whoever is on the way could sign in as anybody: only a provider on this machine goes without",
                 );
             }
+            for scope in &oidc.scopes {
+                let bad = |c: char| c.is_whitespace() || c.is_control() || "\"\\".contains(c);
+                if scope.is_empty() || scope.contains(bad) {
+                    let what = format!("`scopes` holds {scope:?}, which is no scope");
+                    refuse(what, "write each for itself: [\"profile\", \"email\"]");
+                }
+            }
+            for (key, claim) in [
+                ("username_claim", &oidc.username_claim),
+                ("groups_claim", &oidc.groups_claim),
+            ] {
+                if claim.is_empty() {
+                    let what = format!("`{key}` is empty");
+                    refuse(what, "name a claim of the provider, or leave the key out");
+                }
+            }
             for pattern in &oidc.group_filter {
                 if let Err(error) = pattern.parse::<wharf_core::workload::Pattern>() {
                     let what = format!("`group_filter` holds {pattern:?}: {error}");
@@ -572,9 +588,11 @@ pub fn check_files(config: &Config, sources: &Sources) -> Vec<Problem> {
         .filter_map(|(path, file)| {
             let error = readable(file).err()?;
             let at = sources.get(&path).cloned().unwrap_or(Source::Default);
+            // Of a table of several only the table has a place.
+            let key = if path.ends_with(']') { ".ca_file" } else { "" };
             Some(Problem {
                 at,
-                what: format!("`{path}`: cannot read {}: {error}", file.display()),
+                what: format!("`{path}{key}`: cannot read {}: {error}", file.display()),
                 help: None,
             })
         })

@@ -371,6 +371,14 @@ impl Route {
         Example::new("/auth/logout", "/auth/logout"),
         Example::new("/auth/oidc/corp/start", "/auth/oidc/{provider}/start"),
         Example::new("/auth/oidc/corp/callback", "/auth/oidc/{provider}/callback"),
+        Example::new(
+            "/auth/oidc/corp/signed-out",
+            "/auth/oidc/{provider}/signed-out",
+        ),
+        Example::new(
+            "/auth/oidc/corp/backchannel-logout",
+            "/auth/oidc/{provider}/backchannel-logout",
+        ),
         Example::new("/account/tokens", "/account/tokens"),
         Example::new("/account/sessions", "/account/sessions"),
         Example::new("/device", "/device"),

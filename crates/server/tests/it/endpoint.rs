@@ -105,6 +105,8 @@ const TABLE: &[(&str, &str, Needs, u16)] = &[
     ("/auth/logout", "POST", Needs::Nothing, 200),
     ("/auth/oidc/{provider}/start", "GET", Needs::Nothing, 503),
     ("/auth/oidc/{provider}/callback", "GET", Needs::Nothing, 404),
+    ("/auth/oidc/{provider}/signed-out", "GET", Needs::Nothing, 303),
+    ("/auth/oidc/{provider}/backchannel-logout", "POST", Needs::Nothing, 400),
     ("/account/tokens", "GET", Needs::Nothing, 303),
     ("/account/tokens", "HEAD", Needs::Nothing, 303),
     ("/account/tokens", "POST", Needs::Nothing, 403),

@@ -18,7 +18,7 @@ use wharf_testkit::test_server::{self, TestDatabase};
 use wharf_testkit::{Client, Image, Process, TestOptions, Version};
 
 use crate::api_support::get;
-use crate::people::Browser;
+use crate::browser::{Browser, HOST, Provider, by_provider};
 use crate::support::manifest;
 use crate::terminal;
 
@@ -136,6 +136,48 @@ async fn settled(what: &str, at: &[Client; 3], status: u16) {
             assert!(begun.elapsed() < PROMISED, "{what}");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
+    }
+}
+
+/// A provider tells one replica that somebody signed out; the session is over at each, and the same word counts at none again.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_provider_ends_at_one_of_three_is_over_at_all() {
+    let provider = Provider::start().await;
+    let config = format!(
+        "[server]\nexternal_url = \"http://{HOST}\"\n{}",
+        provider.config("onboarding = \"auto\"")
+    );
+    let bed = Bed::new(test_server::shared().database(), &config);
+    let replicas = bed.start().await;
+    let admin = admins(&replicas);
+    provider.person(json!({"sub": "1", "preferred_username": "ann", "sid": "s1"}));
+    let mut browsers = [0, 1, 2].map(|at| Browser::at(&admin[at]));
+    by_provider(&mut browsers[0], &provider)
+        .await
+        .expect_status(303);
+    let cookies = browsers[0].cookies.clone();
+    for browser in &mut browsers {
+        browser.cookies = cookies.clone();
+        browser.get("/account/tokens").await.expect_status(200);
+    }
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let now = now.unwrap().as_secs();
+    let event = "http://schemas.openid.net/event/backchannel-logout";
+    let token = provider.sign(&json!({
+        "iss": provider.url, "aud": "wharf", "iat": now, "exp": now + 60, "jti": "a", "sid": "s1", "events": {event: {}},
+    }));
+    let told = async |client: &Client| {
+        let request = client.clone().anonymous();
+        let request = request.post("/auth/oidc/corp/backchannel-logout");
+        let request = request.without_header("host").header("host", HOST);
+        request.body(format!("logout_token={token}")).send().await
+    };
+    told(&admin[1]).await.expect_status(200);
+    for browser in &mut browsers {
+        browser.get("/account/tokens").await.expect_status(303);
+    }
+    for client in &admin {
+        told(client).await.expect_status(400);
     }
 }
 
@@ -298,7 +340,7 @@ async fn a_terminal_signs_in_at_three_replicas_and_ends_at_all() {
     // How often it was asked is known at the others, too.
     let soon = terminal::poll(&nobody[2], &device_code).await;
     assert_eq!(soon.expect_status(400).json()["error"], "slow_down");
-    let mut browser = Browser::of(nobody[1].clone());
+    let mut browser = Browser::at(&nobody[1]);
     browser
         .sign_in(ADMIN, ADMIN_PASSWORD)
         .await

@@ -7,7 +7,7 @@ use wharf_testkit::client::Response;
 use wharf_testkit::options::ADMIN_PASSWORD;
 use wharf_testkit::{Client, Image, TestOptions, TestServer, Version};
 
-use crate::people::{Browser, HOST, form, start, text};
+use crate::browser::{Browser, HOST, form, start, text};
 
 const GRANT: &str = "urn:ietf:params:oauth:grant-type:device_code";
 

@@ -14,6 +14,10 @@ pub enum PeopleRoute {
     Start(String),
     /// `/auth/oidc/{provider}/callback`: and back.
     Callback(String),
+    /// `/auth/oidc/{provider}/signed-out`: back from signing out at the provider.
+    SignedOut(String),
+    /// `/auth/oidc/{provider}/backchannel-logout`: the provider says that somebody signed out there.
+    Backchannel(String),
     /// `/account/tokens`.
     Tokens,
     /// `/account/sessions`.
@@ -48,6 +52,8 @@ impl PeopleRoute {
                 match step {
                     "start" => Self::Start(name.to_owned()),
                     "callback" => Self::Callback(name.to_owned()),
+                    "signed-out" => Self::SignedOut(name.to_owned()),
+                    "backchannel-logout" => Self::Backchannel(name.to_owned()),
                     _ => return None,
                 }
             }
@@ -60,9 +66,11 @@ impl PeopleRoute {
             Self::Login | Self::Tokens | Self::Sessions | Self::Device => {
                 &[Method::GET, Method::HEAD, Method::POST]
             }
-            Self::Logout | Self::DeviceCode | Self::Revoke => &[Method::POST],
+            Self::Logout | Self::DeviceCode | Self::Revoke | Self::Backchannel(_) => {
+                &[Method::POST]
+            }
             Self::Metadata => &[Method::GET, Method::HEAD],
-            Self::Start(_) | Self::Callback(_) => &[Method::GET],
+            Self::Start(_) | Self::Callback(_) | Self::SignedOut(_) => &[Method::GET],
         }
     }
 
@@ -73,6 +81,8 @@ impl PeopleRoute {
             Self::Logout => "/auth/logout",
             Self::Start(_) => "/auth/oidc/{provider}/start",
             Self::Callback(_) => "/auth/oidc/{provider}/callback",
+            Self::SignedOut(_) => "/auth/oidc/{provider}/signed-out",
+            Self::Backchannel(_) => "/auth/oidc/{provider}/backchannel-logout",
             Self::Tokens => "/account/tokens",
             Self::Sessions => "/account/sessions",
             Self::Device => "/device",

@@ -6,8 +6,8 @@ use wharf_core::identity::{self, IdentityError, NewToken, Owner};
 use wharf_core::session::{self, Session, ShownKind};
 use wharf_oci::percent::encode_query;
 
-use super::Visit;
 use super::page::{Form, go, page};
+use super::{Visit, agent};
 use crate::http::{Request, Response};
 
 /// Lives of tokens that can be chosen, in days.
@@ -266,8 +266,11 @@ async fn session_page(
         id: one.id,
         terminal: one.kind == ShownKind::Terminal,
         name: match one.kind {
-            ShownKind::Browser => or(one.agent, "a browser that does not say what it is"),
-            ShownKind::Terminal => or(one.device, "a machine that does not say its name"),
+            ShownKind::Browser => or(
+                agent::shown(&one.agent),
+                "A browser that does not say what it is",
+            ),
+            ShownKind::Terminal => or(one.device, "A machine that does not say its name"),
         },
         address: or(one.address, "an unknown address"),
         way: or(one.provider, "password"),

@@ -5,7 +5,9 @@
 //! a browser that says where it comes from must come from here.
 
 mod account;
+mod agent;
 mod device;
+mod logout;
 mod oidc;
 mod page;
 mod sign_in;
@@ -30,6 +32,8 @@ struct Told<'a> {
     text: &'a str,
     bad: bool,
     request: Option<&'a str>,
+    /// Where the browser goes on by itself: address, and what people call it.
+    onward: Option<(&'a str, &'a str)>,
 }
 
 /// What the pages go by.
@@ -50,14 +54,30 @@ impl Visit<'_> {
     /// Something went wrong, or is over.
     fn told(&self, status: StatusCode, title: &str, text: &str, request: &Request) -> Response {
         let bad = status != StatusCode::OK;
+        let text = sentence(text);
         let told = Told {
             host: &self.host,
             title,
-            text: text.trim_end_matches('.'),
+            text: &text,
             bad,
             request: bad.then(|| request.id.as_str()),
+            onward: None,
         };
         page(status, &told)
+    }
+
+    /// Tells something, and goes on elsewhere. No redirect: a browser follows none from a form to another host (`form-action`).
+    fn onward(&self, title: &str, text: &str, to: &str, name: &str) -> Response {
+        let text = sentence(text);
+        let told = Told {
+            host: &self.host,
+            title,
+            text: &text,
+            bad: false,
+            request: None,
+            onward: Some((to, name)),
+        };
+        page(StatusCode::OK, &told)
     }
 
     /// The stores cannot answer.
@@ -126,6 +146,13 @@ impl Visit<'_> {
     }
 }
 
+/// An error's text as a sentence: with a capital, and without the full stop, which the page has.
+fn sentence(text: &str) -> String {
+    let mut rest = text.trim_end_matches('.').chars();
+    let first = rest.next().into_iter().flat_map(char::to_uppercase);
+    first.chain(rest).collect()
+}
+
 /// Answers a request for a page.
 pub async fn people(
     mut request: Request,
@@ -152,14 +179,20 @@ pub async fn people(
         let status = StatusCode::FORBIDDEN;
         return visit.told(status, "This address is not encrypted", text, &request);
     }
-    if request.method == Method::POST && !is_own(&request) {
+    // No browser sends this, and what it brings proves itself.
+    let is_provider = matches!(route, PeopleRoute::Backchannel(_));
+    if request.method == Method::POST && !is_provider && !is_own(&request) {
         return visit.foreign(&request);
     }
     match &route {
         PeopleRoute::Login => sign_in::login(&visit, &mut request).await,
-        PeopleRoute::Logout => sign_in::logout(&visit, &mut request).await,
+        PeopleRoute::Logout => logout::logout(&visit, &mut request).await,
         PeopleRoute::Start(provider) => oidc::start(&visit, &request, provider).await,
         PeopleRoute::Callback(provider) => oidc::callback(&visit, &request, provider).await,
+        PeopleRoute::SignedOut(provider) => logout::signed_out(&visit, &request, provider),
+        PeopleRoute::Backchannel(provider) => {
+            logout::backchannel(&visit, &mut request, provider).await
+        }
         PeopleRoute::Tokens => account::tokens(&visit, &mut request).await,
         PeopleRoute::Sessions => account::sessions(&visit, &mut request).await,
         PeopleRoute::Device => Box::pin(device::confirm(&visit, &mut request)).await,

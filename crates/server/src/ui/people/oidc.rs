@@ -12,7 +12,7 @@ use super::sign_in::back;
 use crate::http::{Request, Response};
 
 /// Our address at which a provider sends people back, and where they begin.
-fn address(external: &str, provider: &str, step: &str) -> String {
+pub(super) fn address(external: &str, provider: &str, step: &str) -> String {
     let external = external.trim_end_matches('/');
     format!("{external}/auth/oidc/{provider}/{step}")
 }
@@ -80,6 +80,7 @@ pub(super) async fn callback(visit: &Visit<'_>, request: &Request, provider: &st
     let by = By::Account {
         provider: provider.to_owned(),
         subject: arrived.subject,
+        sid: arrived.sid,
         refresh: arrived.refresh,
     };
     visit
@@ -87,7 +88,7 @@ pub(super) async fn callback(visit: &Visit<'_>, request: &Request, provider: &st
         .await
 }
 
-fn note(
+pub(super) fn note(
     visit: &Visit<'_>,
     request: &Request,
     kind: Kind,

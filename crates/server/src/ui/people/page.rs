@@ -30,6 +30,8 @@ pub(super) enum Cookie {
     Form,
     /// A sign-in that is under way at a provider.
     Flow,
+    /// That somebody went to a provider to sign out there.
+    Leaving,
 }
 
 impl Cookie {
@@ -41,6 +43,8 @@ impl Cookie {
             (Self::Form, false) => "wharf_form",
             (Self::Flow, true) => "__Host-wharf_flow",
             (Self::Flow, false) => "wharf_flow",
+            (Self::Leaving, true) => "__Host-wharf_leaving",
+            (Self::Leaving, false) => "wharf_leaving",
         }
     }
 }
@@ -152,6 +156,21 @@ pub(super) fn go(to: &str) -> Response {
     let headers = response.headers_mut();
     if let Ok(to) = HeaderValue::from_str(to) {
         headers.insert(LOCATION, to);
+    }
+    harden(headers);
+    response
+}
+
+/// An answer to a program, which is not kept.
+pub(super) fn plain(status: StatusCode, json: Option<serde_json::Value>) -> Response {
+    let body = json.map_or_else(Body::empty, |json| Body::full(json.to_string()));
+    let is_json = status != StatusCode::OK;
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    if is_json {
+        let json = HeaderValue::from_static("application/json");
+        headers.insert(CONTENT_TYPE, json);
     }
     harden(headers);
     response

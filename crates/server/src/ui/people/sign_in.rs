@@ -1,9 +1,9 @@
-//! Signing in with a password, choosing a provider, and signing out.
+//! Signing in with a password, and choosing a provider.
 
 use askama::Template;
 use http::header::RETRY_AFTER;
 use http::{HeaderValue, Method, StatusCode};
-use wharf_core::access::{AuthFailure, Password, Principal, SignIn};
+use wharf_core::access::{AuthFailure, Principal, SignIn};
 use wharf_core::audit::{Kind, Sight, given};
 use wharf_core::session::{self, By, form_of, is_local_path};
 use wharf_oci::Authorization;
@@ -160,35 +160,4 @@ pub(super) async fn login(visit: &Visit<'_>, request: &mut Request) -> Response 
             answer
         }
     }
-}
-
-/// Ends the session.
-pub(super) async fn logout(visit: &Visit<'_>, request: &mut Request) -> Response {
-    let known = match visit.session(request).await {
-        Ok(known) => known,
-        Err(error) => return visit.failed(request, &error),
-    };
-    if let Some(known) = known {
-        let form = Form::read(request).await;
-        if form.and_then(|form| form.field("form")) != Some(known.form) {
-            return visit.foreign(request);
-        }
-        let user = known.caller.principal.name();
-        let origin = known.caller.origin(request.id.as_str());
-        let ended = session::end(visit.registry, user, &known.id);
-        if let Err(error) = Box::pin(origin.scope(ended)).await {
-            return visit.failed(request, &error);
-        }
-    }
-    let text = "your session in this browser is over; API tokens go on";
-    let mut answer = visit.told(StatusCode::OK, "You are signed out", text, request);
-    let nothing: Password = Password::new("");
-    page::set(
-        request,
-        answer.headers_mut(),
-        Cookie::Session,
-        nothing.reveal(),
-        0,
-    );
-    answer
 }

@@ -1,0 +1,99 @@
+//! Providers whose refresh tokens are good once; and what a browser may bring back.
+
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::tests::*;
+use super::*;
+use crate::access::{Circumstances, SecretKeys};
+use crate::session::{self, By, SessionRules};
+
+/// The world, where each refresh token is good once and brings the next.
+#[derive(Debug)]
+struct Rotating(Arc<World>);
+
+impl Web for Rotating {
+    fn ask(&self, ask: Ask) -> Asked<'_> {
+        Box::pin(async move {
+            let field = |wanted: &str| {
+                let form = ask.form.as_ref()?;
+                let found = form.0.iter().find(|(name, _)| *name == wanted);
+                found.map(|(_, value)| value.clone())
+            };
+            let shown = field("refresh_token");
+            let (status, body) = self.0.ask(ask).await?;
+            let (200, Some(shown)) = (status, shown) else {
+                return Ok((status, body));
+            };
+            let mut kept = self.0.refresh.lock().unwrap();
+            let person = kept.remove(&shown).unwrap();
+            let next = format!("{shown}+");
+            kept.insert(next.clone(), person);
+            let mut tokens: Value = serde_json::from_slice(&body).unwrap();
+            tokens["refresh_token"] = next.into();
+            Ok((status, tokens.to_string().into_bytes()))
+        })
+    }
+}
+
+#[tokio::test]
+async fn a_refresh_token_that_came_with_a_bad_proof_is_kept_all_the_same() {
+    let hall = hall_by(|world| Arc::new(Rotating(world))).await;
+    let registry = hall.registry();
+    let arrived = hall.whole(&ann()).await.unwrap();
+    let by = By::Account {
+        provider: "corp".into(),
+        subject: arrived.subject,
+        sid: arrived.sid,
+        refresh: arrived.refresh,
+    };
+    let came = Circumstances::new(None, registry.clock.now_ms());
+    let begun = session::begin(registry, &arrived.principal, by, came, "").await;
+    begun.unwrap();
+    let every = i64::try_from(SessionRules::default().check.as_millis()).unwrap();
+    let look = async || {
+        hall.house.clock.advance(every);
+        *hall.world.now.lock().unwrap() = registry.clock.now_ms();
+        assert_eq!(check(registry).await.unwrap(), 1);
+        session::list(registry, "ann").await.unwrap().len()
+    };
+    assert_eq!(look().await, 1);
+    // Its clock is wrong, or its new key not known yet, or its userinfo down: nothing is proved, and the token it gave is the one that counts.
+    hall.tamper(|claims| {
+        claims["iat"] = json!(0);
+        None
+    });
+    assert_eq!(look().await, 1);
+    hall.tamper(|claims| {
+        claims.as_object_mut().unwrap().remove("groups");
+        None
+    });
+    assert_eq!(look().await, 1);
+    hall.tamper(|_| None);
+    assert_eq!(look().await, 1);
+    assert_eq!(look().await, 1);
+    let rotated: Vec<_> = hall.world.refresh.lock().unwrap().keys().cloned().collect();
+    assert!(
+        rotated.len() == 1 && rotated[0].ends_with("+++++"),
+        "{rotated:?}"
+    );
+    hall.world.refresh.lock().unwrap().clear();
+    assert_eq!(look().await, 0, "gone is gone");
+}
+
+proptest! {
+    #[test]
+    fn whatever_a_browser_brings_back_is_refused_or_understood(text in "\\PC{0,200}") {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let people = People::new(
+            vec![settings("corp", CORP)],
+            Arc::new(SecretKeys::of_tests()),
+            Arc::new(NoWeb),
+            Arc::new(crate::workload::NoFetch),
+        );
+        runtime.block_on(async {
+            let opened = flow::opened(&people, "corp", Some(&Password::new(text)), 0);
+            assert!(opened.is_err());
+        });
+    }
+}
