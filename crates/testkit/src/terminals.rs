@@ -65,12 +65,20 @@ struct State {
     /// How long access tokens last, in s.
     lasts: u64,
     made: u64,
-    current: Option<String>,
-    before: Option<String>,
-    access: Vec<String>,
+    terminals: Vec<Terminal>,
     graces: usize,
     ended: usize,
     held: bool,
+}
+
+/// One that is signed in.
+struct Terminal {
+    user: String,
+    /// All refresh tokens, the one that is good last.
+    refresh: Vec<String>,
+    access: Vec<String>,
+    /// Of those, the ones that nobody used before another was bought in their place.
+    lost: Vec<String>,
 }
 
 /// The server.
@@ -102,9 +110,7 @@ impl FakeTerminals {
             user: Some("alice".to_owned()),
             lasts: 900,
             made: 0,
-            current: None,
-            before: None,
-            access: Vec::new(),
+            terminals: Vec::new(),
             graces: 0,
             ended: 0,
             held: false,
@@ -184,14 +190,19 @@ impl FakeTerminals {
         self.state().ended
     }
 
-    /// Ends the terminal from here.
+    /// Ends all terminals from here.
     pub fn end(&self) {
-        self.state().end();
+        let mut state = self.state();
+        state.ended += std::mem::take(&mut state.terminals).len();
     }
 
     /// The access tokens so far no longer count.
     pub fn forget_access(&self) {
-        self.state().access.clear();
+        let mut state = self.state();
+        state
+            .terminals
+            .iter_mut()
+            .for_each(|terminal| terminal.access.clear());
     }
 
     /// Waits until an answer is held, for 20 s.
@@ -217,25 +228,53 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
 }
 
 impl State {
-    fn end(&mut self) {
-        self.ended += 1;
-        self.current = None;
-        self.before = None;
-        self.access.clear();
-    }
-
-    fn bought(&mut self, user: &str) -> (u16, Value) {
+    /// Other tokens for a terminal.
+    fn buy(&mut self, at: usize) -> (u16, Value) {
         self.made += 1;
         let (access, refresh) = (
             format!("access-{}", self.made),
             format!("wharf_terminal_{}", self.made),
         );
-        self.access.push(access.clone());
-        self.current = Some(refresh.clone());
+        let terminal = &mut self.terminals[at];
+        terminal.access.push(access.clone());
+        terminal.refresh.push(refresh.clone());
         let answer = json!({
-            "access_token": access, "token_type": "Bearer", "expires_in": self.lasts, "refresh_token": refresh, "username": user,
+            "access_token": access, "token_type": "Bearer", "expires_in": self.lasts, "refresh_token": refresh,
+            "username": terminal.user,
         });
         (200, answer)
+    }
+
+    /// The terminal that ever had this refresh token.
+    fn whose(&self, token: &str) -> Option<usize> {
+        self.terminals
+            .iter()
+            .position(|terminal| terminal.refresh.iter().any(|one| one == token))
+    }
+
+    fn refresh(&mut self, token: &str) -> Option<(u16, Value)> {
+        let at = self.whose(token)?;
+        let terminal = &mut self.terminals[at];
+        let good: Vec<&String> = terminal
+            .refresh
+            .iter()
+            .rev()
+            .filter(|one| !terminal.lost.contains(one))
+            .take(2)
+            .collect();
+        let is_first = good.first().is_some_and(|one| *one == token);
+        if !is_first && good.get(1).is_none_or(|one| *one != token) {
+            self.ended += 1;
+            self.terminals.remove(at);
+            return None;
+        }
+        if !is_first {
+            // The one before: its successor, which nobody has used, is void.
+            let unused = terminal.refresh.last().cloned();
+            terminal.lost.extend(unused);
+            self.graces += 1;
+        }
+        Some(self.buy(at))
     }
 
     fn answer(&mut self, asked: &Asked) -> (u16, Value) {
@@ -260,11 +299,9 @@ impl State {
                 (200, code)
             }
             "POST /auth/revoke" => {
-                if [&self.current, &self.before]
-                    .iter()
-                    .any(|one| one.as_deref() == Some(field("token")))
-                {
-                    self.end();
+                if let Some(at) = self.whose(field("token")) {
+                    self.ended += 1;
+                    self.terminals.remove(at);
                 }
                 (200, Value::Null)
             }
@@ -272,35 +309,29 @@ impl State {
                 if let Some(error) = self.replies.pop_front() {
                     return refused(error);
                 }
-                match self.user.clone() {
-                    Some(user) => self.bought(&user),
-                    None => refused("authorization_pending"),
-                }
+                let Some(user) = self.user.clone() else {
+                    return refused("authorization_pending");
+                };
+                self.terminals.push(Terminal {
+                    user,
+                    refresh: Vec::new(),
+                    access: Vec::new(),
+                    lost: Vec::new(),
+                });
+                self.buy(self.terminals.len() - 1)
             }
             "POST /token" if field("grant_type") == "refresh_token" => {
-                let (token, user) = (
-                    Some(field("refresh_token")),
-                    self.user.clone().unwrap_or_default(),
-                );
-                if token == self.current.as_deref() {
-                    self.before = self.current.take();
-                    self.bought(&user)
-                } else if token == self.before.as_deref() {
-                    self.graces += 1;
-                    self.bought(&user)
-                } else {
-                    self.end();
-                    refused("invalid_grant")
-                }
+                let bought = self.refresh(field("refresh_token"));
+                bought.unwrap_or_else(|| refused("invalid_grant"))
             }
             "GET /api/v1/me" => {
-                let bearer = asked
-                    .authorization
-                    .as_deref()
-                    .and_then(|text| text.strip_prefix("Bearer "));
-                match bearer.is_some_and(|token| self.access.iter().any(|one| one == token)) {
-                    true => (200, json!({"name": self.user, "kind": "user"})),
-                    false => (401, json!({"detail": "the token is not known"})),
+                let token = asked.authorization.as_deref();
+                let token = token.and_then(|text| text.strip_prefix("Bearer "));
+                let has =
+                    |terminal: &&Terminal| terminal.access.iter().any(|one| Some(&**one) == token);
+                match self.terminals.iter().find(has) {
+                    Some(terminal) => (200, json!({"name": terminal.user, "kind": "user"})),
+                    None => (401, json!({"detail": "the token is not known"})),
                 }
             }
             _ => (404, json!({"detail": "there is no such page"})),

@@ -97,15 +97,17 @@ impl<T: Serialize> Fields<T> {
 /// When the text is damaged; it is to be left as it is then.
 pub fn name_helper(text: &str, host: &str) -> Result<Changed, ConfigError> {
     change(text, |helpers| {
-        let ours = helpers.0.iter_mut().find(|(named, _)| named == host);
-        match ours {
-            Some((_, helper)) if helper == HELPER => None,
-            Some((_, helper)) => Some(Some(std::mem::replace(helper, HELPER.to_owned()))),
-            None => {
-                helpers.0.push((host.to_owned(), HELPER.to_owned()));
-                Some(None)
-            }
+        // Of several, readers of JSON take the last.
+        let mut ours = helpers.0.iter().filter(|(named, _)| named == host);
+        let (count, before) = (ours.clone().count(), ours.next_back().cloned());
+        if count == 1 && before.as_ref().is_some_and(|(_, helper)| helper == HELPER) {
+            return None;
         }
+        let at = helpers.0.iter().position(|(named, _)| named == host);
+        helpers.0.retain(|(named, _)| named != host);
+        let at = at.unwrap_or(helpers.0.len());
+        helpers.0.insert(at, (host.to_owned(), HELPER.to_owned()));
+        Some(before.map(|(_, helper)| helper))
     })
 }
 

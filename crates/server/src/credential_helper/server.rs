@@ -62,8 +62,11 @@ impl FromStr for Server {
             return Err(bad("it holds spaces or control characters"));
         }
         let (scheme, rest) = match text.split_once("://") {
-            Some((scheme, rest)) => (Some(scheme.to_ascii_lowercase()), rest),
-            None => (None, text),
+            // Behind a slash it is part of a path.
+            Some((scheme, rest)) if !scheme.contains('/') => {
+                (Some(scheme.to_ascii_lowercase()), rest)
+            }
+            _ => (None, text),
         };
         let is_plain = match scheme.as_deref() {
             None | Some("https") => false,

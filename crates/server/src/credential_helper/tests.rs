@@ -141,6 +141,15 @@ fn everything_else_in_dockers_configuration_stays() {
         Ok(Changed::Nothing),
         "another helper's"
     );
+    let twice = name_helper(r#"{"credHelpers":{"x":"wharf","y":"z","x":"last"}}"#, "x");
+    let wanted = "{\n\t\"credHelpers\": {\n\t\t\"x\": \"wharf\",\n\t\t\"y\": \"z\"\n\t}\n}\n";
+    assert_eq!(
+        twice,
+        Ok(Changed::Text {
+            text: wanted.into(),
+            before: Some("last".into())
+        })
+    );
     let taken = name_helper(before, "other").unwrap();
     assert!(matches!(taken, Changed::Text { before: Some(was), .. } if was == "ecr-login"));
 }

@@ -370,9 +370,10 @@ fn what_is_replaced_or_erased_is_ended_at_the_registry() {
         .collect();
     assert_eq!(revoked.len(), 1);
     assert_eq!(revoked[0].form["token"], "wharf_terminal_1");
+    assert_eq!(server.ended(), 1);
     keeper.put_password("here", "bob", "of bob".into()).unwrap();
     keeper.erase("here", "alice").unwrap().unwrap();
-    assert_eq!(server.ended(), 1);
+    assert_eq!(server.ended(), 2);
     let kept = keeper.load().unwrap();
     assert_eq!(kept.chosen(&"here".parse().unwrap()), Some(("here", "bob")));
     assert!(kept.how("here", "alice").is_none());
