@@ -135,6 +135,11 @@ impl TestServer {
         }
     }
 
+    /// Whoever signed its certificate.
+    pub fn ca(&self) -> &Ca {
+        &self.ca
+    }
+
     /// The administrator's `Authorization`, for raw requests.
     pub fn admin_authorization(&self) -> String {
         Authorization::basic(ADMIN, ADMIN_PASSWORD)

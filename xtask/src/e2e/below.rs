@@ -107,8 +107,9 @@ impl Databases {
     }
 }
 
-/// Waits until the server has seen that a database's last user went: before that, it copies nothing.
-fn deserted(server: &TestServer, name: &str) -> Result<()> {
+/// Waits until the server has seen that a database's last user went: before that, it copies nothing, and what a killed one asked for
+/// last may still be committed.
+pub(crate) fn deserted(server: &TestServer, name: &str) -> Result<()> {
     let ask = format!("SELECT count(*)::text FROM pg_stat_activity WHERE datname = '{name}'");
     let begun = Instant::now();
     loop {

@@ -7,7 +7,7 @@
 //!
 //! Every address is on the loopback interface, and every command's output goes to a log that is shown on failure.
 
-mod below;
+pub(crate) mod below;
 mod buildkit;
 mod containerd;
 mod crane;

@@ -137,7 +137,8 @@ impl Life {
             self.round(round, &mut since, tally)
                 .with_context(|| format!("round {round}"))?;
         }
-        let registry = self.start()?;
+        self.pair.settle()?;
+        let registry = self.site.run(&[])?;
         let keys = lock(&self.world).history.keys();
         self.look(keys, tally).context("at the end")?;
         let greedy = lock(&self.world).greedy;
@@ -308,9 +309,8 @@ impl Life {
                 && told.contains("0 deleted manifests")
                 && !told.contains("whose bytes go");
             seen = if empty { seen + 1 } else { 0 };
-            // A plan lists blobs before manifests; the last of these may have become blobs in between. And what a killed process had
-            // sent to PostgreSQL may be committed a moment later.
-            if seen == 10 {
+            // A plan lists blobs before manifests; the last of these may have become blobs in between.
+            if seen == 2 {
                 return Ok(());
             }
             if begun.elapsed() > QUIET {

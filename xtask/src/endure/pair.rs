@@ -7,6 +7,7 @@ use anyhow::Result;
 use wharf_meta::test_server::{TestDatabase, shared};
 
 use super::cluster::bed;
+use crate::e2e::below::deserted;
 use crate::e2e::process::Daemon;
 
 /// Which two.
@@ -52,6 +53,15 @@ impl Pair {
     /// Nothing is reached over a network, so that a process has as many connections as the one before.
     pub(crate) fn on_machine(&self) -> bool {
         self.s3.is_none() && self.database.is_none()
+    }
+
+    /// Waits until nothing that a killed process sent is still at work: PostgreSQL finishes what it was asked for, and commits it, after
+    /// whoever asked is gone.
+    pub(crate) fn settle(&self) -> Result<()> {
+        match &self.database {
+            Some(database) => deserted(database.server(), database.name()),
+            None => Ok(()),
+        }
     }
 
     /// The configuration that makes a server use them.

@@ -1,6 +1,6 @@
 //! A real kube-apiserver over etcd: its service accounts' tokens, its discovery, its TokenReview, and what kubelets get for it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -23,11 +23,17 @@ const APP: &str = "team/a/app";
 /// Longest wait for what the registry notices a minute later.
 const PATIENCE: Duration = Duration::from_secs(120);
 
+fn program(name: &str) -> Result<PathBuf> {
+    run::find(name).with_context(|| format!("no {name}: cargo xtask clients {name}"))
+}
+
 /// A cluster's control plane, as far as it is needed.
 struct Cluster {
     url: String,
     ca: String,
-    _apiserver: Daemon,
+    dir: PathBuf,
+    store: String,
+    apiserver: Option<Daemon>,
     _etcd: Daemon,
 }
 
@@ -35,17 +41,10 @@ impl Cluster {
     fn start(dir: &Path) -> Result<Self> {
         std::fs::create_dir_all(dir)?;
         let ca = certificates(dir)?;
-        let openssl =
-            |args: &[&str]| run::read(Command::new("openssl").args(args).current_dir(dir));
-        openssl(&["genrsa", "-out", "sa.key", "2048"])?;
-        openssl(&["rsa", "-in", "sa.key", "-pubout", "-out", "sa.pub"])?;
         let tokens = format!(
             "{ADMIN},admin,1,\"system:masters\"\n{NODE},system:node:n1,2,\"system:nodes\"\n"
         );
         std::fs::write(dir.join("tokens.csv"), tokens)?;
-        let program = |name: &str| {
-            run::find(name).with_context(|| format!("no {name}: cargo xtask clients {name}"))
-        };
         let (store, peers) = (
             format!("http://127.0.0.1:{}", free_port()),
             format!("http://127.0.0.1:{}", free_port()),
@@ -68,10 +67,31 @@ impl Cluster {
         etcd.wait_until(|| answers(&format!("{store}/health"), None))?;
         let port = free_port();
         let url = format!("https://127.0.0.1:{port}");
-        let file = |name: &str| dir.join(name).to_string_lossy().into_owned();
+        let mut cluster = Self {
+            url,
+            ca: ca.to_string_lossy().into_owned(),
+            dir: dir.to_owned(),
+            store,
+            apiserver: None,
+            _etcd: etcd,
+        };
+        cluster.serve("sa-1", &[])?;
+        Ok(cluster)
+    }
+
+    /// Starts the API server, again if it runs, with a new key that signs tokens from now on; it takes those that these signed, too.
+    fn serve(&mut self, signs: &str, others: &[&str]) -> Result<()> {
+        // It frees the port first.
+        self.apiserver = None;
+        let file = |name: &str| self.dir.join(name).to_string_lossy().into_owned();
+        let (key, public) = (file(&format!("{signs}.key")), file(&format!("{signs}.pub")));
+        let openssl = |args: &[&str]| run::read(Command::new("openssl").args(args));
+        openssl(&["genrsa", "-out", &key, "2048"])?;
+        openssl(&["rsa", "-in", &key, "-pubout", "-out", &public])?;
+        let (url, port) = (&self.url, self.url.rsplit(':').next().unwrap_or_default());
         let mut command = Command::new(program("kube-apiserver")?);
         command.args([
-            &format!("--etcd-servers={store}"),
+            &format!("--etcd-servers={}", self.store),
             "--bind-address=127.0.0.1",
             "--advertise-address=127.0.0.1",
             "--endpoint-reconciler-type=none",
@@ -81,23 +101,24 @@ impl Cluster {
             &format!("--cert-dir={}", file("certs")),
             &format!("--service-account-issuer={url}"),
             &format!("--service-account-jwks-uri={url}/openid/v1/jwks"),
-            &format!("--service-account-signing-key-file={}", file("sa.key")),
-            &format!("--service-account-key-file={}", file("sa.pub")),
+            &format!("--service-account-signing-key-file={key}"),
+            &format!("--service-account-key-file={public}"),
             &format!("--token-auth-file={}", file("tokens.csv")),
             "--service-cluster-ip-range=10.0.0.0/24",
             "--authorization-mode=Node,RBAC",
             "--enable-admission-plugins=NodeRestriction",
             "--disable-admission-plugins=ServiceAccount",
         ]);
-        let mut apiserver =
-            Daemon::start("kube-apiserver", &mut command, &dir.join("apiserver.log"))?;
-        apiserver.wait_until(|| answers(&format!("{url}/readyz"), Some(&ca)))?;
-        Ok(Self {
-            url,
-            ca: ca.to_string_lossy().into_owned(),
-            _apiserver: apiserver,
-            _etcd: etcd,
-        })
+        for other in others {
+            let other = file(&format!("{other}.pub"));
+            command.arg(format!("--service-account-key-file={other}"));
+        }
+        let log = self.dir.join(format!("apiserver-{signs}.log"));
+        let mut apiserver = Daemon::start("kube-apiserver", &mut command, &log)?;
+        let (ready, ca) = (format!("{url}/readyz"), Path::new(&self.ca));
+        apiserver.wait_until(|| answers(&ready, Some(ca)))?;
+        self.apiserver = Some(apiserver);
+        Ok(())
     }
 
     /// Sends a request as somebody; gives status and answer.
@@ -242,7 +263,7 @@ fn config(host: &str, user: &str, password: &str) -> String {
 
 /// The tests.
 pub(super) fn run(outside: &mut Outside) -> Result<()> {
-    let cluster = Cluster::start(&outside.dir.join("cluster"))?;
+    let mut cluster = Cluster::start(&outside.dir.join("cluster"))?;
     let registry = outside.registry("registry", "")?;
     let wharf = outside.wharf.clone();
     let secrets = outside.dir.join("secrets");
@@ -526,6 +547,36 @@ pub(super) fn run(outside: &mut Outside) -> Result<()> {
                 ],
             )?;
             ensure!(told.out.contains("system:auth-delegator"), "{}", told.out);
+            Ok(())
+        },
+    );
+    // Spec: K8SCRED-7, OIDC-4.
+    outside.step(
+        "a cluster that signs with another key is believed at once, and its older tokens too",
+        |step| {
+            let old = cluster.token(step, "prod/app", "wharf", None)?;
+            ensure!(may(step, &registry, &old)? == (true, false));
+            cluster.serve("sa-2", &["sa-1"])?;
+            let new = cluster.token(step, "prod/app", "wharf", None)?;
+            let key = |token: &str| token.split('.').next().map(str::to_owned);
+            ensure!(key(&old) != key(&new), "another key signs");
+            // An issuer is asked once in fifteen seconds for keys that are not known.
+            let begun = Instant::now();
+            while !may(step, &registry, &new)?.0 {
+                ensure!(
+                    begun.elapsed() < Duration::from_secs(30),
+                    "the new key is not known"
+                );
+                std::thread::sleep(Duration::from_secs(1));
+            }
+            ensure!(may(step, &registry, &new)? == (true, false));
+            ensure!(may(step, &registry, &old)? == (true, false));
+            // Nobody else is, whoever signs in the cluster's name.
+            let (head, rest) = new.split_once('.').context("a token")?;
+            let (claims, _) = rest.split_once('.').context("a token")?;
+            let (_, signature) = old.rsplit_once('.').context("a token")?;
+            let forged = format!("{head}.{claims}.{signature}");
+            ensure!(may(step, &registry, &forged)? == (false, false));
             Ok(())
         },
     );

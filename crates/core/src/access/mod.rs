@@ -529,6 +529,12 @@ impl Access {
         Ok(())
     }
 
+    /// Takes what others changed until now, so that whoever changes rights at one replica finds them so at the next. Costs one row
+    /// where replicas share the metadata, and nothing elsewhere.
+    pub async fn follow(&self) -> crate::Result<()> {
+        self.rights.follow().await
+    }
+
     /// To be called after a principal or a credential was made, changed or removed by this process: it counts from the next
     /// request on. Others find out by themselves, within a few seconds.
     pub(crate) fn forget(&self, name: &str) {

@@ -174,6 +174,10 @@ impl Api {
         };
         facts.principal = Some(Cow::Owned(visitor.actor().to_owned()));
         *known = Some(visitor.clone());
+        if !visitor.is_nobody() {
+            // What they did a moment ago, at another replica, is so here too.
+            self.state.registry.access.follow().await?;
+        }
         let body = request.body.collect(LARGEST).await?;
         let origin = visitor.origin(request.id.as_str());
         let request = self.translate(request, &route, visitor, body)?;

@@ -95,6 +95,11 @@ impl Visitor {
         }
     }
 
+    /// Whether nothing says who they are.
+    pub(super) fn is_nobody(&self) -> bool {
+        matches!(self, Self::Caller(caller) if caller.principal.is_anonymous())
+    }
+
     /// From where they come, and when; `None`: through the admin socket.
     pub(super) fn came(&self) -> Option<Circumstances> {
         match self {

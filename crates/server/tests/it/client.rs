@@ -615,3 +615,46 @@ async fn an_export_that_breaks_off_leaves_no_file() {
         "{asked:?}"
     );
 }
+
+/// Lists and histories go on by themselves over as many pages as there are; a page has 1,000 entries at most.
+#[tokio::test]
+async fn what_is_longer_than_a_page_is_shown_whole() {
+    const TAGS: usize = 1_120;
+    let server = start(TestOptions::default()).await;
+    let admin = server.admin(Version::Http1);
+    let image = Image::random();
+    admin.push_image("team/app", "t0", &image).await;
+    for block in (1..TAGS).collect::<Vec<_>>().chunks(40) {
+        let tags = block.iter().map(|at| format!("tag=t{at}"));
+        let query = tags.collect::<Vec<_>>().join("&");
+        let reference = format!("{}?{query}", image.manifest.digest);
+        admin
+            .push_manifest("team/app", &reference, &image.manifest)
+            .await;
+    }
+    let other = Image::random();
+    admin.push_image("team/app", "t0", &other).await;
+    let gone = format!("/v2/team/app/manifests/{}", image.manifest.digest);
+    admin.delete(&gone).send().await.expect_status(202);
+
+    let desk = Desk::new();
+    let host = admin.authority().to_owned();
+    let login = ["login", &host, "--username", "admin", "--password-stdin"];
+    expect(&desk.says(&login, "correct-horse-battery\n").await, 0);
+    let history = async |limit: &str| {
+        desk.run(&["repo", "history", "team/app", "--limit", limit])
+            .await
+    };
+    let moves = |shown: &str| shown.matches("version ").count();
+    let whole = history("100000").await;
+    // Each was made, and left by the first move or by the deletion.
+    assert_eq!(moves(&whole), 2 * TAGS);
+    for at in 0..TAGS {
+        let line = format!(" t{at} ");
+        assert_eq!(whole.matches(&line).count(), 2, "t{at}");
+    }
+    assert_eq!(whole.matches("can be restored until").count(), 1);
+    assert_eq!(moves(&history("1500").await), 1_500);
+    let tags = desk.run(&["tag", "list", "team/app"]).await;
+    assert_eq!(tags.lines().count(), 2);
+}

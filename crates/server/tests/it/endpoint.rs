@@ -5,7 +5,7 @@ use wharf_core::access::{Permission, Role};
 use wharf_testkit::client::Response;
 use wharf_testkit::{Client, Image, TestServer, Version};
 
-use crate::api_support::{USERS, lesser, robots, start};
+use crate::api_support::{Cards, USERS, lesser, robots, start, start_for};
 
 /// Who asks.
 struct Asking {
@@ -171,45 +171,9 @@ async fn furnish(admin: &Client) {
 #[tokio::test]
 async fn the_endpoint_table_holds_for_every_caller() {
     let server = start().await;
-    let mut wrong = Vec::new();
     for version in Version::ALL {
-        let admin = server.admin(version);
-        for Asking { name, client, who } in callers(&server, version).await {
-            furnish(&admin).await;
-            for example in Route::EXAMPLES {
-                let route = example.route();
-                for method in route.methods() {
-                    let row = TABLE.iter().find(|(label, asked, ..)| {
-                        *label == example.label && *asked == method.as_str()
-                    });
-                    let Some((.., needs, inside)) = row else {
-                        panic!("{method} {} is missing from the table", example.label);
-                    };
-                    let refused = match needs {
-                        Needs::Nothing => None,
-                        Needs::Credentials => {
-                            matches!(who, Who::Nobody | Who::Refused).then_some(401)
-                        }
-                        Needs::Proof => {
-                            let bearer = name.ends_with("bearer");
-                            (bearer || who == Who::Refused).then_some(401)
-                        }
-                        Needs::Right(permission) => refusal(who, *permission),
-                    };
-                    let expected = refused.unwrap_or(*inside);
-                    let answer = client.request(method.clone(), example.path).body("");
-                    let answer = answer.send().await;
-                    if answer.status.as_u16() != expected {
-                        wrong.push(format!("{name}: {expected} expected: {answer}"));
-                    }
-                    // What refuses says what it wants, and nothing else does.
-                    let challenged = answer.header("www-authenticate").is_some();
-                    assert_eq!(challenged, answer.status == 401, "{name}: {answer}");
-                }
-            }
-        }
+        hold(&server.admin(version), callers(&server, version).await).await;
     }
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     for (label, method, ..) in TABLE {
         let known = Route::EXAMPLES.iter().any(|example| {
             let route = example.route();
@@ -218,6 +182,65 @@ async fn the_endpoint_table_holds_for_every_caller() {
         });
         assert!(known, "{method} {label} is in the table, and nowhere else");
     }
+}
+
+/// Whose certificate is nobody's is asked to sign in like anybody.
+#[tokio::test]
+async fn the_endpoint_table_holds_for_certificates() {
+    let cards = Cards::new();
+    let server = start_for(&cards, "").await;
+    for version in Version::ALL {
+        let holders = cards.holders(&server, version).await;
+        let holders = holders.into_iter().map(|(name, client, role)| Asking {
+            who: match role {
+                Some(role) => Who::Known(role.parse().expect("a role")),
+                // It says who it is, and there is no such user.
+                None if name.contains("absent") => Who::Refused,
+                None => Who::Nobody,
+            },
+            name,
+            client,
+        });
+        hold(&server.admin(version), holders.collect()).await;
+    }
+}
+
+/// Asks for everything as everybody.
+async fn hold(admin: &Client, callers: Vec<Asking>) {
+    let mut wrong = Vec::new();
+    for Asking { name, client, who } in callers {
+        furnish(admin).await;
+        for example in Route::EXAMPLES {
+            let route = example.route();
+            for method in route.methods() {
+                let row = TABLE.iter().find(|(label, asked, ..)| {
+                    *label == example.label && *asked == method.as_str()
+                });
+                let Some((.., needs, inside)) = row else {
+                    panic!("{method} {} is missing from the table", example.label);
+                };
+                let refused = match needs {
+                    Needs::Nothing => None,
+                    Needs::Credentials => matches!(who, Who::Nobody | Who::Refused).then_some(401),
+                    Needs::Proof => {
+                        let bearer = name.ends_with("bearer");
+                        (bearer || who == Who::Refused).then_some(401)
+                    }
+                    Needs::Right(permission) => refusal(who, *permission),
+                };
+                let expected = refused.unwrap_or(*inside);
+                let answer = client.request(method.clone(), example.path).body("");
+                let answer = answer.send().await;
+                if answer.status.as_u16() != expected {
+                    wrong.push(format!("{name}: {expected} expected: {answer}"));
+                }
+                // What refuses says what it wants, and nothing else does.
+                let challenged = answer.header("www-authenticate").is_some();
+                assert_eq!(challenged, answer.status == 401, "{name}: {answer}");
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 /// An answer without what belongs to the request: its id, its moment, and the name that was asked for.

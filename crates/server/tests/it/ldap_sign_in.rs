@@ -17,12 +17,12 @@ use wharf_core::{Clock as _, session};
 use wharf_testkit::client::Response;
 use wharf_testkit::{Client, FakeLdap, Mood, TestOptions, TestServer, Version};
 
-const ADA: &str = "uid=ada,ou=people,dc=example,dc=com";
-const GROUPS: &str = "group_base_dn = \"ou=groups,dc=example,dc=com\"\ngroup_member_attribute = \"member\"\nadmin_group = \"keepers\"\n\
+pub(crate) const ADA: &str = "uid=ada,ou=people,dc=example,dc=com";
+pub(crate) const GROUPS: &str = "group_base_dn = \"ou=groups,dc=example,dc=com\"\ngroup_member_attribute = \"member\"\nadmin_group = \"keepers\"\n\
                       connect_timeout = \"500ms\"\nread_timeout = \"500ms\"\n";
 
 /// `ada` may everything by her group, `bob` nothing.
-async fn directory() -> FakeLdap {
+pub(crate) async fn directory() -> FakeLdap {
     let fake = FakeLdap::start(false).await;
     fake.person("ada", "ada-pw");
     fake.person("bob", "bob-pw");
@@ -222,7 +222,7 @@ async fn where_only_linked_accounts_come_in_nobody_else_does() {
 }
 
 /// Does what is due, as the job does.
-async fn recheck(server: &TestServer) {
+pub(crate) async fn recheck(server: &TestServer) {
     let mut job = Recheck::default();
     while job.step(&server.app().registry).await.expect("a step") != Step::Done {}
 }

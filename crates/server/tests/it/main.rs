@@ -23,6 +23,7 @@ mod cve;
 mod delete;
 mod disk;
 mod disk_support;
+mod doors;
 mod endpoint;
 mod error;
 mod extension;

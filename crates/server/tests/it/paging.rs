@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use wharf_oci::percent::encode_query;
 use wharf_testkit::{Client, Image, TestOptions, TestServer, Version};
 
-use crate::api_support::{get, problem};
+use crate::api_support::{A_PROVIDER, add_job, begin_session, get, problem};
 
 /// A list, and the fields in which its entries differ.
 const LISTS: &[(&str, &[&str])] = &[
@@ -21,6 +21,9 @@ const LISTS: &[(&str, &[&str])] = &[
     ("/api/v1/roles", &["name"]),
     ("/api/v1/users", &["name"]),
     ("/api/v1/users/u1/tokens", &["id"]),
+    ("/api/v1/users/u1/accounts", &["provider", "subject"]),
+    ("/api/v1/users/u1/sessions", &["id"]),
+    ("/api/v1/jobs", &["id"]),
     ("/api/v1/workload/issuers", &["name"]),
     ("/api/v1/workload/rules", &["name"]),
     ("/api/v1/repositories", &["name"]),
@@ -45,7 +48,7 @@ async fn send(client: &Client, method: Method, path: &str, body: Value) {
     assert!(answer.status.is_success(), "{path}: {answer}");
 }
 
-async fn furnish(admin: &Client) {
+async fn furnish(server: &TestServer, admin: &Client) {
     let image = Image::random();
     let password = "a looking glass";
     for n in 0..EACH {
@@ -98,6 +101,13 @@ async fn furnish(admin: &Client) {
             continue;
         }
     }
+    for n in 0..EACH {
+        let account = json!({"provider": "corp", "subject": format!("subject {n}")});
+        let path = "/api/v1/users/u1/accounts";
+        send(admin, Method::POST, path, account).await;
+        begin_session(server, "u1").await;
+        add_job(server).await;
+    }
     let user = admin.clone().with_basic("u1", password);
     let token = json!({"name": "the last"});
     send(&user, Method::POST, "/api/v1/users/u1/tokens", token).await;
@@ -112,9 +122,13 @@ fn with(path: &str, more: &str) -> String {
 
 #[tokio::test]
 async fn every_list_shows_each_entry_once_page_by_page_and_takes_no_cursor_but_its_own() {
-    let server = TestServer::start(TestOptions::default()).await;
+    let server = TestServer::start(TestOptions {
+        config: A_PROVIDER.into(),
+        ..TestOptions::default()
+    })
+    .await;
     let admin = server.admin(Version::Http1);
-    furnish(&admin).await;
+    furnish(&server, &admin).await;
     wharf_core::audit::seal(&server.app().registry)
         .await
         .expect("sealed");

@@ -1,5 +1,5 @@
 //! Rights once more, told without any cleverness, and compared over HTTP with a server: random namespaces, roles, groups, bindings with
-//! conditions, users, robots and narrowed tokens, asked by password, by token and by what the token endpoint sells for them.
+//! conditions, users, robots, machines and narrowed tokens, asked by password, by certificate, by token and by what the token endpoint sells for them.
 //!
 //! `WHARF_SEED` and `WHARF_WORLDS` ask for other worlds, and for more.
 
@@ -7,15 +7,18 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use http::Method;
+use serde_json::json;
 use wharf_core::access::{
     Changer, Conditions, Granting, Permission, Permissions, Role, SignIn, Subject, Visibility,
 };
 use wharf_core::clock::ManualClock;
 use wharf_core::identity::{NewRobot, NewToken, create_robot, create_token};
+use wharf_core::workload::{Bearer, Condition, IssuerSettings, KeySource, Kind, RuleSettings};
 use wharf_oci::percent::encode_query;
 use wharf_testkit::content::seeded_bytes;
-use wharf_testkit::{Client, Image, TestOptions, TestServer, Version};
+use wharf_testkit::{Client, Image, TestOptions, TestServer, TokenKey, Version};
 
+use crate::api_support::Cards;
 use crate::model::number;
 
 /// 2026-11-21, in ms.
@@ -27,6 +30,8 @@ const QUESTIONS: usize = 700;
 
 const USERS: [&str; 3] = ["alice", "bob", "carol"];
 const ROBOTS: [&str; 2] = ["team/a+ci", "b+bot"];
+/// Rules on machines: one that shows a token, and one that shows a certificate.
+const MACHINES: [&str; 2] = ["workload:builds", "workload:hosts"];
 const GROUPS: [&str; 2] = ["one", "two"];
 const PLACES: [&str; 5] = ["team", "team/a", "team/ab", "b", ""];
 const REPOSITORIES: [&str; 5] = ["team/a", "team/a/x", "team/ab", "b/y", "c"];
@@ -197,6 +202,29 @@ impl World {
     }
 }
 
+/// The rules on machines, and the key that signs the tokens of one of them.
+async fn trust(server: &TestServer) -> TokenKey {
+    let access = &server.app().registry.access;
+    let (root, forget) = (Changer::Operator, Bearer::Forget);
+    let key = TokenKey::new("one");
+    let mut tokens = IssuerSettings::new(Kind::Oidc, "https://ci.example", vec!["wharf".into()]);
+    tokens.keys = KeySource::Static(json!({"keys": [key.jwk]}).to_string());
+    let cards = IssuerSettings::new(Kind::Certificate, "", Vec::new());
+    for (rule, issuer, settings, claim, value) in [
+        ("builds", "ci", tokens, "sub", "build"),
+        ("hosts", "cards", cards, "dns", "host.example.com"),
+    ] {
+        let made = access.put_issuer(root, issuer, &settings, &forget, None, NOW);
+        made.await.expect("an issuer");
+        let settings = RuleSettings {
+            conditions: vec![Condition::equal(claim, value)],
+        };
+        let made = access.put_rule(root, rule, issuer, &settings, None, NOW);
+        made.await.expect("a rule");
+    }
+    key
+}
+
 /// Makes a random world in a server.
 async fn make(server: &TestServer, dice: &mut Dice) -> World {
     let access = &server.app().registry.access;
@@ -222,7 +250,7 @@ async fn make(server: &TestServer, dice: &mut Dice) -> World {
             .set_group(root, group, true, NOW)
             .await
             .expect("a group");
-        for who in USERS.into_iter().chain(ROBOTS) {
+        for who in USERS.into_iter().chain(ROBOTS).chain(MACHINES) {
             if dice.rarely(3) {
                 let subject: Subject = who.parse().expect("somebody");
                 let added = access.set_member(root, group, &subject, true, NOW).await;
@@ -263,20 +291,21 @@ async fn make(server: &TestServer, dice: &mut Dice) -> World {
         .into_iter()
         .chain(USERS)
         .chain(ROBOTS)
+        .chain(MACHINES)
         .chain(["anonymous", "signed-in"])
         .map(str::to_owned)
         .chain(GROUPS.map(|group| format!("group:{group}")))
         .collect();
     let mut made = 0;
-    for _ in 0..16 {
+    for _ in 0..18 {
         let who = dice.one(&whom).clone();
         let (role, permissions) = dice.one(&roles).clone();
         let on = *dice.one(&PLACES);
         let ended = dice.rarely(5);
         let near = !dice.rarely(5);
         let tags = dice.rarely(4).then(|| *dice.one(&["v*", "latest", "*"]));
-        let ways = [SignIn::Password, SignIn::ApiToken, SignIn::RobotSecret];
-        let sign_in = dice.rarely(5).then(|| *dice.one(&ways));
+        let ways = &SignIn::ALL[1..];
+        let sign_in = dice.rarely(5).then(|| *dice.one(ways));
         let network = if near { "127.0.0.0/8" } else { "10.0.0.0/8" };
         let conditions = Conditions {
             expires_at: ended.then_some(NOW + HOUR),
@@ -312,7 +341,12 @@ async fn make(server: &TestServer, dice: &mut Dice) -> World {
 }
 
 /// Everybody with everything that they can hold.
-async fn askers(server: &TestServer, dice: &mut Dice) -> Vec<(Asker, Client)> {
+async fn askers(
+    server: &TestServer,
+    cards: &Cards,
+    key: &TokenKey,
+    dice: &mut Dice,
+) -> Vec<(Asker, Client)> {
     let registry = &server.app().registry;
     let base = server.admin(Version::Http1).anonymous();
     let plain = |name: &str, sign_in| Asker {
@@ -327,6 +361,9 @@ async fn askers(server: &TestServer, dice: &mut Dice) -> Vec<(Asker, Client)> {
             plain(user, SignIn::Password),
             base.clone().with_basic(user, "x"),
         ));
+        let mail = format!("email:{user}@example.com");
+        let card = cards.show(server, Version::Http1, &mail);
+        all.push((plain(user, SignIn::Certificate), card));
         for n in 0..2 {
             let words = *dice.one(&[
                 "pull",
@@ -369,6 +406,13 @@ async fn askers(server: &TestServer, dice: &mut Dice) -> Vec<(Asker, Client)> {
             base.clone().with_basic(robot, &secret),
         ));
     }
+    let now = registry.clock.now_ms() / 1_000;
+    let says = json!({"iss": "https://ci.example", "sub": "build", "aud": "wharf", "iat": now, "exp": now + 3_600});
+    let [builds, hosts] = MACHINES;
+    let build = base.clone().with_basic("x", &key.sign(&says));
+    all.push((plain(builds, SignIn::Workload), build));
+    let host = cards.show(server, Version::Http1, "dns:host.example.com");
+    all.push((plain(hosts, SignIn::Certificate), host));
     // What the token endpoint sells to each of them, for what they hold or not: that is asked at each request.
     for at in 0..all.len() {
         let (asker, client) = all[at].clone();
@@ -402,7 +446,8 @@ async fn askers(server: &TestServer, dice: &mut Dice) -> Vec<(Asker, Client)> {
             sold: Some(asked),
             ..asker
         };
-        all.push((sold, base.clone().with_token(&token)));
+        // Shown as it was bought: what a certificate bought is worth nothing without it.
+        all.push((sold, client.with_token(&token)));
     }
     all
 }
@@ -424,7 +469,10 @@ async fn ask(client: &Client, method: Method, path: &str) -> (bool, u16, Vec<Str
 /// Gives how many blobs were mounted.
 async fn compare(seed: u64) -> usize {
     let clock = Arc::new(ManualClock::at(NOW));
+    let cards = Cards::new();
     let server = TestServer::start(TestOptions {
+        tls: true,
+        config: cards.config(),
         htpasswd: USERS.iter().map(|user| (*user, "x")).collect(),
         htpasswd_role: Some("none"),
         clock: Some(clock.clone()),
@@ -452,10 +500,11 @@ async fn compare(seed: u64) -> usize {
         }
     }
     let mut dice = Dice::new(seed);
+    let key = trust(&server).await;
     let world = make(&server, &mut dice).await;
     // What was to end has ended.
     clock.advance(2 * HOUR);
-    let askers = askers(&server, &mut dice).await;
+    let askers = askers(&server, &cards, &key, &mut dice).await;
     let (digest, absent) = (
         &image.manifest.digest,
         "sha256:".to_owned() + &"0".repeat(64),
@@ -565,7 +614,7 @@ async fn compare(seed: u64) -> usize {
         }
     }
     assert!(
-        inside > QUESTIONS / 20 && outside > QUESTIONS / 20,
+        inside > QUESTIONS / 40 && outside > QUESTIONS / 40,
         "{seed}: {inside} in, {outside} out"
     );
     mounts
