@@ -30,6 +30,7 @@ pub(crate) const EVERY_PAIR: &[&str] = &[
     "restart",
     "scrub",
     "tag",
+    "terminal",
     "upload",
     "workload",
     "wire",

@@ -103,6 +103,11 @@ pub(crate) const ALL: &[Migration] = &[
         name: "sessions",
         sql: include_str!("migrations/0016_sessions.sql"),
     },
+    Migration {
+        number: 17,
+        name: "terminals",
+        sql: include_str!("migrations/0017_terminals.sql"),
+    },
 ];
 
 /// The schema that this binary knows: the number of the last migration.

@@ -17,18 +17,22 @@ use wharf_testkit::issuer::TokenKey;
 use wharf_testkit::options::ADMIN_PASSWORD;
 use wharf_testkit::{Client, Image, TestOptions, TestServer, Version};
 
-const HOST: &str = "localhost:5000";
+pub(crate) const HOST: &str = "localhost:5000";
 
 /// A browser, as far as it matters: cookies, and what it says of where a form comes from.
-struct Browser {
-    client: Client,
-    cookies: HashMap<String, String>,
+pub(crate) struct Browser {
+    pub(crate) client: Client,
+    pub(crate) cookies: HashMap<String, String>,
 }
 
 impl Browser {
-    fn new(server: &TestServer) -> Self {
+    pub(crate) fn new(server: &TestServer) -> Self {
+        Self::of(server.admin(Version::Http1).anonymous())
+    }
+
+    pub(crate) fn of(client: Client) -> Self {
         Self {
-            client: server.admin(Version::Http1).anonymous(),
+            client,
             cookies: HashMap::new(),
         }
     }
@@ -52,7 +56,7 @@ impl Browser {
         pairs.collect::<Vec<_>>().join("; ")
     }
 
-    async fn get(&mut self, path: &str) -> Response {
+    pub(crate) async fn get(&mut self, path: &str) -> Response {
         let request = self.client.get(path).without_header("host");
         let request = request.header("host", HOST).header("cookie", &self.jar());
         let answer = request.header("user-agent", "Browser/1").send().await;
@@ -60,12 +64,12 @@ impl Browser {
         answer
     }
 
-    async fn post(&mut self, path: &str, fields: &[(&str, &str)]) -> Response {
+    pub(crate) async fn post(&mut self, path: &str, fields: &[(&str, &str)]) -> Response {
         let own = format!("http://{HOST}");
         self.post_from(path, fields, &own, "same-origin").await
     }
 
-    async fn post_from(
+    pub(crate) async fn post_from(
         &mut self,
         path: &str,
         fields: &[(&str, &str)],
@@ -89,12 +93,12 @@ impl Browser {
     }
 
     /// What the form on a page says.
-    async fn form(&mut self, path: &str) -> String {
+    pub(crate) async fn form(&mut self, path: &str) -> String {
         let page = text(&self.get(path).await.expect_status(200));
         form(&page)
     }
 
-    async fn sign_in(&mut self, user: &str, password: &str) -> Response {
+    pub(crate) async fn sign_in(&mut self, user: &str, password: &str) -> Response {
         let form = self.form("/auth/login").await;
         let fields = [
             ("form", &*form),
@@ -106,16 +110,16 @@ impl Browser {
     }
 }
 
-fn text(answer: &Response) -> String {
+pub(crate) fn text(answer: &Response) -> String {
     String::from_utf8(answer.body.to_vec()).unwrap()
 }
 
-fn form(page: &str) -> String {
+pub(crate) fn form(page: &str) -> String {
     let (_, rest) = page.split_once("name=\"form\" value=\"").unwrap();
     rest.split('"').next().unwrap().to_owned()
 }
 
-async fn start(config: String) -> TestServer {
+pub(crate) async fn start(config: String) -> TestServer {
     let options = TestOptions {
         config: format!("[server]\nexternal_url = \"http://{HOST}\"\n{config}"),
         ..TestOptions::default()
@@ -379,13 +383,13 @@ struct Kept {
 }
 
 /// An OpenID provider in this process.
-struct Provider {
+pub(crate) struct Provider {
     url: String,
     kept: Arc<Mutex<Kept>>,
 }
 
 impl Provider {
-    async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let kept = Arc::new(Mutex::new(Kept::default()));
@@ -400,7 +404,7 @@ impl Provider {
         Self { url, kept }
     }
 
-    fn config(&self, more: &str) -> String {
+    pub(crate) fn config(&self, more: &str) -> String {
         format!(
             "[auth]\nsession_check = \"10s\"\n[[auth.oidc]]\nname = \"corp\"\ntitle = \"The Company\"\nissuer = \"{}\"\nclient_id = \
              \"wharf\"\nclient_secret = \"hush\"\nadmin_group = \"admins\"\n{more}\n",
@@ -408,7 +412,7 @@ impl Provider {
         )
     }
 
-    fn person(&self, person: Value) {
+    pub(crate) fn person(&self, person: Value) {
         self.kept.lock().unwrap().person = person;
     }
 }
@@ -514,7 +518,7 @@ async fn serve(mut stream: TcpStream, url: &str, kept: &Mutex<Kept>, key: &Token
 }
 
 /// Follows the browser to the provider and back; gives what our callback answers.
-async fn by_provider(browser: &mut Browser, provider: &Provider) -> Response {
+pub(crate) async fn by_provider(browser: &mut Browser, provider: &Provider) -> Response {
     let away = browser
         .get("/auth/oidc/corp/start?return=%2Faccount%2Fsessions")
         .await;

@@ -14,7 +14,7 @@ use super::user::path;
 /// What can be done with sessions.
 #[derive(Debug, Subcommand)]
 pub(in crate::cli) enum SessionCommand {
-    /// List a user's sessions in browsers
+    /// List a user's sessions in browsers, and terminals
     List {
         /// The user
         user: String,
@@ -24,7 +24,7 @@ pub(in crate::cli) enum SessionCommand {
         #[command(flatten)]
         at: Where,
     },
-    /// End a session of a user, or all of them
+    /// End a session or terminal of a user, or all of them
     ///
     /// It is over with its next request. API tokens go on.
     End {
@@ -71,8 +71,8 @@ pub(super) fn run(command: &SessionCommand) -> Outcome {
 
 fn shown(sessions: &[Value]) -> String {
     let mut out = format!(
-        "{:<18}{:<16}{:<22}{:<22}{:<20}BROWSER\n",
-        "ID", "BY", "SINCE", "USED", "FROM"
+        "{:<18}{:<10}{:<16}{:<22}{:<22}{:<20}BROWSER OR MACHINE\n",
+        "ID", "KIND", "BY", "SINCE", "USED", "FROM"
     );
     for one in sessions {
         let at = |field: &str| moment(&one[field]).map_or_else(String::new, time);
@@ -80,13 +80,17 @@ fn shown(sessions: &[Value]) -> String {
             by if by.is_empty() => "password".to_owned(),
             by => by,
         };
+        let name = match text(&one["device"]) {
+            name if name.is_empty() => text(&one["agent"]),
+            name => name,
+        };
         out.push_str(&format!(
-            "{:<18}{by:<16}{:<22}{:<22}{:<20}{}\n",
+            "{:<18}{:<10}{by:<16}{:<22}{:<22}{:<20}{name}\n",
             text(&one["id"]),
+            text(&one["kind"]),
             at("created_at"),
             at("seen_at"),
             text(&one["address"]),
-            text(&one["agent"])
         ));
     }
     out

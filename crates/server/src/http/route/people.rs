@@ -1,4 +1,5 @@
-//! Addresses of the pages for people: `/auth` to sign in and out, `/account` for what is theirs.
+//! Addresses of the pages for people: `/auth` to sign in and out, `/account` for what is theirs, `/device` for their terminals; and those
+//! by which terminals find them.
 
 use http::Method;
 
@@ -17,6 +18,14 @@ pub enum PeopleRoute {
     Tokens,
     /// `/account/sessions`.
     Sessions,
+    /// `/device`: where one confirms that a terminal signs in.
+    Device,
+    /// `/auth/device/code`: where a terminal asks for it.
+    DeviceCode,
+    /// `/auth/revoke`: where a terminal says that it is done.
+    Revoke,
+    /// `/.well-known/oauth-authorization-server`: where terminals find the others.
+    Metadata,
 }
 
 impl PeopleRoute {
@@ -27,6 +36,10 @@ impl PeopleRoute {
             "/auth/logout" => Self::Logout,
             "/account" | "/account/tokens" => Self::Tokens,
             "/account/sessions" => Self::Sessions,
+            "/device" => Self::Device,
+            "/auth/device/code" => Self::DeviceCode,
+            "/auth/revoke" => Self::Revoke,
+            "/.well-known/oauth-authorization-server" => Self::Metadata,
             _ => {
                 let (name, step) = path.strip_prefix("/auth/oidc/")?.split_once('/')?;
                 if !wharf_core::access::is_word(name) {
@@ -44,10 +57,11 @@ impl PeopleRoute {
     /// The methods that it knows.
     pub const fn methods(&self) -> &'static [Method] {
         match self {
-            Self::Login | Self::Tokens | Self::Sessions => {
+            Self::Login | Self::Tokens | Self::Sessions | Self::Device => {
                 &[Method::GET, Method::HEAD, Method::POST]
             }
-            Self::Logout => &[Method::POST],
+            Self::Logout | Self::DeviceCode | Self::Revoke => &[Method::POST],
+            Self::Metadata => &[Method::GET, Method::HEAD],
             Self::Start(_) | Self::Callback(_) => &[Method::GET],
         }
     }
@@ -61,6 +75,10 @@ impl PeopleRoute {
             Self::Callback(_) => "/auth/oidc/{provider}/callback",
             Self::Tokens => "/account/tokens",
             Self::Sessions => "/account/sessions",
+            Self::Device => "/device",
+            Self::DeviceCode => "/auth/device/code",
+            Self::Revoke => "/auth/revoke",
+            Self::Metadata => "/.well-known/oauth-authorization-server",
         }
     }
 }

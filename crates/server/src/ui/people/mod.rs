@@ -5,6 +5,7 @@
 //! a browser that says where it comes from must come from here.
 
 mod account;
+mod device;
 mod oidc;
 mod page;
 mod sign_in;
@@ -139,6 +140,12 @@ pub async fn people(
         external,
         host: host.to_owned(),
     };
+    if matches!(
+        route,
+        PeopleRoute::Metadata | PeopleRoute::DeviceCode | PeopleRoute::Revoke
+    ) {
+        return Box::pin(device::program(&visit, &mut request, &route)).await;
+    }
     if !is_safe(&request) {
         let text = "pages that one signs in on need an address that begins with https://, since others could read along; \
                     a proxy in front of the registry has to be named in server.trusted_proxies";
@@ -155,5 +162,10 @@ pub async fn people(
         PeopleRoute::Callback(provider) => oidc::callback(&visit, &request, provider).await,
         PeopleRoute::Tokens => account::tokens(&visit, &mut request).await,
         PeopleRoute::Sessions => account::sessions(&visit, &mut request).await,
+        PeopleRoute::Device => Box::pin(device::confirm(&visit, &mut request)).await,
+        // Answered above.
+        PeopleRoute::Metadata | PeopleRoute::DeviceCode | PeopleRoute::Revoke => {
+            visit.foreign(&request)
+        }
     }
 }
