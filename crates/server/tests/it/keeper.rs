@@ -1,14 +1,17 @@
 //! What somebody signed in with, as the programs that need it see it: `wharf login` by device, and `docker-credential-wharf` as
 //! docker, podman, helm and oras run it.
 
-use std::io::Write as _;
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use wharf_testkit::{FakeTerminals, Fault};
+use wharf_testkit::options::ADMIN_PASSWORD;
+use wharf_testkit::{FakeTerminals, Fault, Image, TestOptions, TestServer, Version};
+
+use crate::people::Browser;
 
 const WHARF: &str = env!("CARGO_BIN_EXE_wharf");
 const NOT_FOUND: &str = "credentials not found in native keychain\n";
@@ -560,4 +563,103 @@ fn a_login_that_is_given_up_leaves_nothing() {
     assert!(!desk.path(".config/wharf/contexts.toml").exists() && !desk.path(".docker").exists());
     assert_eq!(refused(&desk.helper("get", &host)), NOT_FOUND);
     assert_eq!(good(&desk.helper("list", "")), "{}\n");
+}
+
+/// The command until it shows its code, the browser of admin that confirms it, and the command's end.
+async fn sign_in(desk: &Desk, server: &TestServer) -> Output {
+    let host = server.admin(Version::Http1).authority().to_owned();
+    let mut child = started(desk.command(Path::new(WHARF), &["login", &host]), "");
+    let mut shown = BufReader::new(child.stderr.take().expect("its words")).lines();
+    let code = tokio::task::block_in_place(|| {
+        let mut codes = shown.by_ref().map_while(Result::ok);
+        codes.find_map(|line| Some(line.split_once("/device?user_code=")?.1.to_owned()))
+    });
+    let mut browser = Browser::new(server);
+    let signed_in = browser.sign_in("admin", ADMIN_PASSWORD).await;
+    signed_in.expect_status(303);
+    let form = browser.form("/device").await;
+    let code = code.expect("a code");
+    let fields = [
+        ("form", &*form),
+        ("user_code", &*code),
+        ("decision", "approve"),
+    ];
+    let page = browser.post("/device", &fields).await;
+    page.expect_status(200);
+    tokio::task::block_in_place(|| child.wait_with_output().expect("its end"))
+}
+
+/// With the registry itself: what `wharf login` keeps pushes and pulls, is another one after each use, survives a write that was lost,
+/// and ends when a copy is used or somebody signs out.
+///
+/// Spec: OIDC-6.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_registry_itself_signs_in_a_terminal_and_ends_it() {
+    let (desk, server) = (Desk::new(), TestServer::start(TestOptions::default()).await);
+    let admin = server.admin(Version::Http1);
+    let host = admin.authority().to_owned();
+    let told = good(&sign_in(&desk, &server).await);
+    assert!(told.contains("as admin; commands use context"), "{told}");
+    let here = |work: &mut dyn FnMut()| tokio::task::block_in_place(work);
+    let mut got = Vec::new();
+    here(&mut || {
+        assert_eq!(good(&desk.wharf(&["whoami"])), "admin (user)\n");
+        got.push(desk.get(&host));
+        desk.age(600);
+        let children: Vec<Child> = (0..4).map(|_| desk.start_helper(&host)).collect();
+        for child in children {
+            good(&child.wait_with_output().unwrap());
+        }
+        got.push(desk.get(&host));
+    });
+    assert_ne!(got[0].1, got[1].1);
+    for (at, (user, secret)) in got.iter().enumerate() {
+        let client = admin.clone().anonymous().with_basic(user, secret);
+        let tag = format!("v{at}");
+        client.push_image("team/app", &tag, &Image::random()).await;
+        let token = client.fetch_token(&["repository:team/app:pull,push"]).await;
+        token.expect_status(200);
+    }
+    let file = desk.path(".config/wharf/credentials.toml");
+    here(&mut || {
+        let tags = good(&desk.wharf(&["tag", "list", "team/app"]));
+        assert!(tags.contains("v0") && tags.contains("v1"), "{tags}");
+        // The write was lost, and the token before is there yet.
+        desk.age(600);
+        let before = std::fs::read(&file).unwrap();
+        desk.get(&host);
+        std::fs::write(&file, &before).unwrap();
+        let (_, secret) = desk.get(&host);
+        assert_ne!(secret, got[1].1);
+        assert_eq!(good(&desk.wharf(&["whoami"])), "admin (user)\n");
+        // Somebody has a copy: when it is used, nobody is signed in.
+        desk.age(600);
+        desk.get(&host);
+        desk.age(600);
+        desk.get(&host);
+        let real = std::fs::read(&file).unwrap();
+        std::fs::write(&file, &before).unwrap();
+        let told = refused(&desk.helper("get", &host));
+        assert!(
+            told.contains("admin was signed out by http://127.0.0.1"),
+            "{told}"
+        );
+        std::fs::write(&file, real).unwrap();
+        desk.age(600);
+        let told = refused(&desk.helper("get", &host));
+        assert!(told.contains("run `wharf login http://127.0.0.1"), "{told}");
+    });
+    good(&sign_in(&desk, &server).await);
+    here(&mut || {
+        desk.age(600);
+        let before = std::fs::read(&file).unwrap();
+        let output = desk.wharf(&["logout"]);
+        assert!(
+            good(&output).contains("is forgotten") && output.stderr.is_empty(),
+            "{output:?}"
+        );
+        assert_eq!(refused(&desk.helper("get", &host)), NOT_FOUND);
+        std::fs::write(&file, before).unwrap();
+        assert!(refused(&desk.helper("get", &host)).contains("was signed out"));
+    });
 }
