@@ -555,6 +555,7 @@ impl Access {
     pub(crate) fn forget(&self, name: &str) {
         self.users.forget(name);
         self.credentials.forget();
+        self.forget_terminal(None);
     }
 
     /// The longest life of robots, their secrets and API tokens, in ms.

@@ -347,7 +347,8 @@ pub async fn poll(
     let (id, user) = (terminal.id.clone(), terminal.principal.clone());
     let redeem = device::Redeem { hash, terminal };
     match registry.meta.write(redeem).await.map_err(Error::from)? {
-        Redeemed::Done => {}
+        // Of too many the oldest has ended.
+        Redeemed::Done => registry.access.forget_terminal(None),
         Redeemed::Not => return Err(TerminalError::Grant(BAD_CODE)),
         Redeemed::Unasked => return Err(TerminalError::Denied),
     }

@@ -296,6 +296,46 @@ async fn lists_show_terminals_and_what_ends_them_counts_at_once() {
 }
 
 #[tokio::test]
+async fn of_too_many_terminals_the_oldest_ends_at_once() {
+    let house = house().await;
+    let first = granted(&house).await;
+    assert!(by_token(&house, &first.access_token).await.is_ok());
+    for _ in 1..MOST_TERMINALS {
+        house.clock.advance(1);
+        granted(&house).await;
+    }
+    assert!(by_token(&house, &first.access_token).await.is_ok());
+    house.clock.advance(1);
+    let last = granted(&house).await;
+    assert!(by_token(&house, &first.access_token).await.is_err());
+    assert!(by_token(&house, &last.access_token).await.is_ok());
+}
+
+/// What was committed and never told: the process ended between.
+#[tokio::test]
+async fn a_crash_between_commit_and_answer_costs_nobody_their_terminal() {
+    let folder = tempfile::tempdir().unwrap();
+    let now = 1_795_219_200_000;
+    let token = {
+        let house = House::open(folder.path()).await;
+        house.clock.set(now);
+        let password = Some(Password::new(PASSWORD));
+        identity::create_user(&house.registry, Changer::Operator, "alice", password)
+            .await
+            .unwrap();
+        let one = granted(&house).await;
+        again(&house, &one.refresh_token).await.unwrap();
+        house.registry.meta.close().await;
+        one.refresh_token
+    };
+    let house = House::open(folder.path()).await;
+    house.clock.set(now + 29_000);
+    let next = again(&house, &token).await.unwrap();
+    assert!(by_token(&house, &next.access_token).await.is_ok());
+    assert!(again(&house, &next.refresh_token).await.is_ok());
+}
+
+#[tokio::test]
 async fn many_who_rotate_one_token_leave_one_that_is_good_or_none() {
     let house = house().await;
     let one = granted(&house).await;

@@ -271,6 +271,7 @@ pub struct Rotate {
 
 impl Op for Rotate {
     type Out = Rotated;
+    // No row more; and who cannot go on can neither pull from a full disk nor delete.
     const FREES: bool = true;
 
     async fn run<T: Tx>(&self, tx: &mut T) -> Result<Rotated> {

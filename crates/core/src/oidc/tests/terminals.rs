@@ -131,6 +131,22 @@ async fn nobody_is_asked_about_after_the_last_terminal_has_ended() {
     assert_eq!(check(registry).await.unwrap(), 0);
 }
 
+#[tokio::test]
+async fn somebody_else_of_the_same_name_has_nothing_of_it() {
+    let hall = hall().await;
+    let session = hall.browser(true).await;
+    let granted = hall.terminal(&session).await;
+    assert!(hall.good(&granted).await);
+    identity::remove_user(hall.registry(), Changer::Operator, "ann", None)
+        .await
+        .unwrap();
+    assert!(!hall.good(&granted).await);
+    let session = hall.browser(true).await;
+    assert_eq!(session.caller.principal.name(), "ann");
+    assert!(!hall.good(&granted).await);
+    assert!(hall.renewed(&granted.refresh_token).await.is_none());
+}
+
 /// What nobody can be asked about counts no longer than it would in the browser.
 #[tokio::test]
 async fn without_anything_to_ask_with_a_terminal_ends_with_its_session() {

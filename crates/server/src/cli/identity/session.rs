@@ -95,3 +95,34 @@ fn shown(sessions: &[Value]) -> String {
     }
     out
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn terminals_are_listed_by_their_machines_beside_browsers() {
+        let at = "2026-11-22T10:00:00Z";
+        let common =
+            |id: &str| json!({"id": id, "created_at": at, "seen_at": at, "address": "10.0.0.1"});
+        let (mut browser, mut terminal) = (common("d8127db3907edce9"), common("0f127db3907edce9"));
+        browser["kind"] = "browser".into();
+        browser["agent"] = "Browser/1".into();
+        browser["provider"] = "corp".into();
+        terminal["kind"] = "terminal".into();
+        terminal["device"] = "laptop".into();
+        let shown = shown(&[browser, terminal]);
+        let lines: Vec<&str> = shown.lines().collect();
+        assert!(
+            lines[1].contains("browser   corp ") && lines[1].ends_with("Browser/1"),
+            "{shown}"
+        );
+        assert!(
+            lines[2].contains("terminal  password ") && lines[2].ends_with("laptop"),
+            "{shown}"
+        );
+        assert_eq!(lines[0].find("KIND"), lines[2].find("terminal"));
+    }
+}
