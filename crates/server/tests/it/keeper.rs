@@ -565,6 +565,44 @@ fn a_login_that_is_given_up_leaves_nothing() {
     assert_eq!(good(&desk.helper("list", "")), "{}\n");
 }
 
+#[test]
+fn a_browser_is_opened_only_for_whoever_wants_it() {
+    let (desk, server) = (Desk::new(), FakeTerminals::start());
+    let host = server.host();
+    let script = desk.path("browser");
+    std::fs::write(
+        &script,
+        "#!/bin/sh\necho \"$1\" > opening && mv opening opened\n",
+    )
+    .unwrap();
+    std::fs::set_permissions(&script, PermissionsExt::from_mode(0o755)).unwrap();
+    let login = |browser: &str, args: &[&str]| {
+        let args = [&["login", &*host][..], args].concat();
+        let mut command = desk.command(Path::new(WHARF), &args);
+        command.env("BROWSER", browser).env("PATH", "/usr/bin:/bin");
+        ended(command, "")
+    };
+    let script = script.to_str().unwrap();
+    good(&login(script, &[]));
+    assert!(!desk.path("opened").exists());
+    good(&login(script, &["--browser"]));
+    let until = Instant::now() + Duration::from_secs(20);
+    while !desk.path("opened").exists() {
+        assert!(Instant::now() < until, "no browser was started");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let wanted = format!("{}/device?user_code=BCDF-GHJK\n", server.url);
+    assert_eq!(desk.text("opened"), wanted);
+    // Where there is none, the address is shown all the same.
+    let output = login("/nowhere/browser", &["--browser"]);
+    good(&output);
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        told.contains("No browser") && told.contains(wanted.trim()),
+        "{told}"
+    );
+}
+
 /// The command until it shows its code, the browser of admin that confirms it, and the command's end.
 async fn sign_in(desk: &Desk, server: &TestServer) -> Output {
     let host = server.admin(Version::Http1).authority().to_owned();
