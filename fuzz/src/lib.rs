@@ -5,6 +5,7 @@
 //! A target panics when a property is broken; input that a parser refuses is fine.
 
 mod access;
+mod helper;
 mod http;
 mod oci;
 mod route;
@@ -50,6 +51,7 @@ targets! {
     "challenge" => oci::challenge,
     "claims" => workload::claims,
     "content-range" => oci::content_range,
+    "credential-helper" => helper::credential_helper,
     "credential-provider" => workload::credential_provider,
     "digest" => oci::digest,
     "htpasswd" => access::htpasswd,

@@ -74,6 +74,7 @@ pub(crate) const FIRST_PAIR: &[&str] = &[
     "http_support",
     "http_tls",
     "if_match",
+    "keeper",
     "ldap",
     "linear",
     "metadata",

@@ -5,6 +5,7 @@ pub mod api;
 pub mod app;
 pub mod cli;
 pub mod config;
+pub mod credential_helper;
 pub mod credential_provider;
 pub mod http;
 mod memory;

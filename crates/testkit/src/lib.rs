@@ -13,6 +13,7 @@ pub mod process;
 pub mod raw;
 pub mod s3;
 pub mod server;
+pub mod terminals;
 
 pub use ca::Ca;
 pub use client::{Client, Connection, Request, Response, Version};
@@ -23,4 +24,5 @@ pub use options::{TestOptions, on_postgres};
 pub use process::Process;
 pub use s3::S3;
 pub use server::TestServer;
+pub use terminals::{Asked, FakeTerminals, Fault};
 pub use wharf_meta::test_server;

@@ -31,6 +31,7 @@ mod step;
 pub(crate) mod store;
 mod stored;
 mod suite;
+mod terminal;
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -134,6 +135,14 @@ const CLIENTS: &[Client] = &[
             "helm4",
         ],
         credential::run,
+    ),
+    (
+        "terminal",
+        &[
+            "crane", "oras", "skopeo", "podman", "conmon", "runc", "dockerd", "docker", "helm3",
+            "helm4",
+        ],
+        terminal::run,
     ),
     ("operator", &[], operator::run),
 ];

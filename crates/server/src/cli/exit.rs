@@ -74,9 +74,16 @@ impl Failure {
         }
     }
 
+    /// With this number, and without words: they were said where a program looks for them.
+    pub fn silent(exit: Exit) -> Self {
+        Self::text(exit, "")
+    }
+
     /// Says it on standard error.
     pub fn report(&self) -> ExitCode {
-        eprintln!("{}", self.lines());
+        if !self.error.to_string().is_empty() {
+            eprintln!("{}", self.lines());
+        }
         ExitCode::from(self.exit as u8)
     }
 

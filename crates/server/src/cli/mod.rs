@@ -10,6 +10,7 @@ mod banner;
 mod client;
 mod completions;
 mod config;
+mod credential_helper;
 mod credential_provider;
 mod exit;
 mod flags;
@@ -131,8 +132,9 @@ enum Command {
     /// Move the metadata to another database
     #[command(subcommand)]
     Metadata(metadata::MetadataCommand),
-    Login(client::context::LoginArgs),
-    Logout(client::context::LogoutArgs),
+    Login(client::login::LoginArgs),
+    Logout(client::login::LogoutArgs),
+    CredentialHelper(credential_helper::HelperArgs),
     /// Choose the registry that commands talk to
     #[command(subcommand)]
     Context(client::context::ContextCommand),
@@ -329,11 +331,14 @@ pub fn main() -> ExitCode {
 
 /// Runs a command line, its first word being the program's name.
 ///
-/// Under the name of a kubelet's plugin the program is that plugin.
+/// Under the name of a kubelet's plugin the program is that plugin, and under that of docker's credential helper that helper.
 pub fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
     let mut words: Vec<OsString> = words.into_iter().collect();
     if credential_provider::is_called(words.first()) {
         words.insert(1, "credential-provider".into());
+    }
+    if credential_helper::is_called(words.first()) {
+        words.insert(1, "credential-helper".into());
     }
     let cli = match Cli::try_parse_from(words) {
         Ok(cli) => cli,
@@ -370,6 +375,7 @@ fn dispatch(command: Command) -> Outcome {
         Command::Workload(command) => workload::run(&command),
         Command::PullSecret(command) => pull_secret::run(&command),
         Command::CredentialProvider(args) => credential_provider::run(args),
+        Command::CredentialHelper(args) => credential_helper::run(&args),
         Command::Admin(AdminCommand::ForgetSecrets(flags)) => {
             storage::forget_secrets(&flags.inputs())
         }
@@ -397,8 +403,8 @@ fn dispatch(command: Command) -> Outcome {
         Command::Namespace(command) => access::namespace(&command),
         Command::Role(command) => access::role(&command),
         Command::Metadata(command) => metadata::run(command),
-        Command::Login(args) => client::context::login(args),
-        Command::Logout(args) => client::context::logout(&args),
+        Command::Login(args) => client::login::login(args),
+        Command::Logout(args) => client::login::logout(&args),
         Command::Context(command) => client::context::run(&command),
         Command::Whoami { json, at } => history::whoami(&at, json),
         Command::Repo(command) => history::repo(&command),

@@ -28,6 +28,7 @@ impl Desk {
             .args(args)
             .current_dir(self.0.path())
             .env("XDG_CONFIG_HOME", self.0.path())
+            .env("DOCKER_CONFIG", self.0.path())
             .env_remove("WHARF_CONTEXT")
             .env_remove("WHARF_CONTEXTS")
             .stdin(Stdio::piped())

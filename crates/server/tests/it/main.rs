@@ -45,6 +45,7 @@ mod http_support;
 mod http_tls;
 mod if_match;
 mod invitation;
+mod keeper;
 mod ldap;
 mod ldap_sign_in;
 mod legacy;

@@ -3,7 +3,13 @@
 //! Called by the commands whose work any administrator could do from elsewhere. Which registry is meant is decided in [`Where`],
 //! once for all of them. Blocking and small: a request, its answer, the end.
 
+mod ask;
 pub(super) mod context;
+mod docker;
+mod file;
+pub(super) mod keeper;
+pub(super) mod login;
+mod place;
 mod wire;
 
 use std::os::unix::net::UnixStream;
@@ -13,8 +19,9 @@ use serde_json::Value;
 use wharf_oci::percent::encode_query;
 
 use self::context::{Context, Contexts};
+use self::keeper::Good;
 pub(super) use self::wire::Unanswered;
-use self::wire::{Answer, Ask};
+use self::wire::{Answer, Ask, Body, Bounds};
 use super::exit::{Exit, Failure};
 use super::flags::DataFlags;
 use super::offline;
@@ -104,10 +111,10 @@ impl Client {
         let ask = Ask {
             method,
             path,
-            body: body.map(Value::to_string),
+            body: body.map(|body| Body::Json(body.to_string())),
         };
         match self {
-            Self::Remote(context) => wire::remote(context, &ask),
+            Self::Remote(context) => remote(context, &ask),
             Self::Local(config) => local(config, &ask),
         }
     }
@@ -173,6 +180,25 @@ pub(super) fn as_json(value: &Value) -> String {
     format!("{value:#}\n")
 }
 
+/// Over the network. An access token that the registry does not take is another one in a moment, once.
+fn remote(context: &Context, ask: &Ask<'_>) -> Result<Answer, Failure> {
+    let mut worn: Option<String> = None;
+    loop {
+        let good = context.good(worn.as_deref())?;
+        let authorization = good.authorization(&context.user);
+        let answer = wire::remote(
+            context.target(),
+            Some(&authorization),
+            ask,
+            Bounds::MANAGEMENT,
+        )?;
+        match good {
+            Good::Access(token) if answer.status == 401 && worn.is_none() => worn = Some(token),
+            _ => return Ok(answer),
+        }
+    }
+}
+
 /// Through the socket of the registry that runs on the data folder; if none does, this process opens it for as long as it
 /// takes.
 fn local(config: &Config, ask: &Ask<'_>) -> Result<Answer, Failure> {
@@ -184,7 +210,7 @@ fn local(config: &Config, ask: &Ask<'_>) -> Result<Answer, Failure> {
     let over = |folder: &std::path::Path| {
         let (path, _open) = admin::socket(folder)?;
         let stream = UnixStream::connect(path)?;
-        wire::exchange(stream, "wharf", ask, &[])
+        wire::exchange(stream, "wharf", ask, &[], Bounds::MANAGEMENT.largest)
     };
     match over(&folder) {
         Ok(answer) => Ok(answer),

@@ -4,16 +4,14 @@ use std::io::{Error, ErrorKind, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs as _};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use rustls::crypto::aws_lc_rs;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, ServerName};
 
-use super::context::Context;
+use super::place::place;
 use crate::cli::exit::{Exit, Failure};
 
 /// Longest answer: a page of a thousand entries is far below.
@@ -28,8 +26,48 @@ pub(super) struct Ask<'a> {
     pub(super) method: &'a str,
     /// With its query, encoded.
     pub(super) path: &'a str,
-    /// JSON.
-    pub(super) body: Option<String>,
+    pub(super) body: Option<Body>,
+}
+
+/// What a request carries.
+pub(super) enum Body {
+    Json(String),
+    Form(String),
+}
+
+impl Body {
+    fn text(&self) -> (&str, &'static str) {
+        match self {
+            Self::Json(text) => (text, "application/json"),
+            Self::Form(text) => (text, "application/x-www-form-urlencoded"),
+        }
+    }
+}
+
+/// A registry elsewhere.
+#[derive(Clone, Copy)]
+pub(super) struct Target<'a> {
+    /// As people name it.
+    pub(super) url: &'a str,
+    /// Certificate of the authority, if it is none that this machine trusts.
+    pub(super) authority: Option<&'a Path>,
+}
+
+/// How much, and how long.
+#[derive(Clone, Copy)]
+pub(super) struct Bounds {
+    /// Longest answer, in bytes, with its head.
+    pub(super) largest: u64,
+    /// From the first byte sent to the last one read; without it, each read may take [`PATIENCE`].
+    pub(super) whole: Option<Duration>,
+}
+
+impl Bounds {
+    /// Of the management API.
+    pub(super) const MANAGEMENT: Self = Self {
+        largest: LARGEST,
+        whole: None,
+    };
 }
 
 /// An answer, as far as commands look at it.
@@ -54,36 +92,42 @@ impl Headers {
     }
 }
 
-/// Asks the registry of a context.
-pub(super) fn remote(context: &Context, ask: &Ask<'_>) -> Result<Answer, Failure> {
-    let told = |error: Error| {
-        let text = format!("{} does not answer: {error}", context.url);
-        Failure::text(Exit::Failure, text)
+/// Asks a registry. Redirects are answers like others: nobody follows them, since a secret may be in the request.
+pub(super) fn remote(
+    target: Target<'_>,
+    authorization: Option<&str>,
+    ask: &Ask<'_>,
+    bounds: Bounds,
+) -> Result<Answer, Failure> {
+    let url = target.url;
+    let place = place(url).map_err(|text| Failure::text(Exit::Usage, text))?;
+    let told =
+        |error: Error| Failure::text(Exit::Failure, format!("{url} does not answer: {error}"));
+    let stream = connect(&place.host, place.port, bounds.whole).map_err(told)?;
+    let headers: Vec<_> = authorization
+        .map(|value| ("Authorization", value))
+        .into_iter()
+        .collect();
+    let answer = match place.tls {
+        false => exchange(stream, &place.authority, ask, &headers, bounds.largest),
+        true => {
+            let config = tls(target.authority)?;
+            let name = ServerName::try_from(place.host.clone())
+                .map_err(|error| Failure::text(Exit::Usage, format!("{url}: {error}")))?;
+            let session = ClientConnection::new(Arc::new(config), name)
+                .map_err(|error| told(Error::other(error)))?;
+            let stream = StreamOwned::new(session, stream);
+            exchange(stream, &place.authority, ask, &headers, bounds.largest)
+        }
     };
-    let place = context
-        .place()
-        .map_err(|text| Failure::text(Exit::Usage, text))?;
-    let credentials = format!("{}:{}", context.user, context.password);
-    let authorization = format!("Basic {}", STANDARD.encode(credentials));
-    let headers = [("Authorization", authorization.as_str())];
-    let stream = connect(&place.host, place.port).map_err(told)?;
-    if !place.tls {
-        return exchange(stream, &place.authority, ask, &headers).map_err(told);
-    }
-    let config = tls(context.authority.as_deref())?;
-    let name = ServerName::try_from(place.host.clone())
-        .map_err(|error| Failure::text(Exit::Usage, format!("{}: {error}", context.url)))?;
-    let session =
-        ClientConnection::new(Arc::new(config), name).map_err(|error| told(Error::other(error)))?;
-    let stream = StreamOwned::new(session, stream);
-    exchange(stream, &place.authority, ask, &headers).map_err(|error| {
+    answer.map_err(|error| {
         let help = match error.kind() {
-            ErrorKind::InvalidData => {
+            ErrorKind::InvalidData if place.tls => {
                 "\n  help: for a certificate of its own name the authority's file: wharf login --authority FILE"
             }
             _ => "",
         };
-        let text = format!("{} does not answer: {error}{help}", context.url);
+        let text = format!("{url} does not answer: {error}{help}");
         Failure::new(Exit::Failure, Unanswered(text))
     })
 }
@@ -93,15 +137,67 @@ pub(super) fn remote(context: &Context, ask: &Ask<'_>) -> Result<Answer, Failure
 #[error("{0}")]
 pub(in crate::cli) struct Unanswered(String);
 
-fn connect(host: &str, port: u16) -> Result<TcpStream, Error> {
+/// A connection that ends in time.
+struct Timed {
+    stream: TcpStream,
+    until: Option<Instant>,
+}
+
+impl Timed {
+    /// For the next read or write.
+    fn left(&self) -> Result<Duration, Error> {
+        let Some(until) = self.until else {
+            return Ok(PATIENCE);
+        };
+        let left = until.saturating_duration_since(Instant::now());
+        match left.is_zero() {
+            true => Err(late()),
+            false => Ok(left),
+        }
+    }
+}
+
+fn late() -> Error {
+    Error::new(ErrorKind::TimedOut, "it took too long")
+}
+
+/// A socket's time limit is told as "would block".
+fn in_time<T>(done: Result<T, Error>) -> Result<T, Error> {
+    done.map_err(|error| match error.kind() {
+        ErrorKind::WouldBlock | ErrorKind::TimedOut => late(),
+        _ => error,
+    })
+}
+
+impl Read for Timed {
+    fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Error> {
+        self.stream.set_read_timeout(Some(self.left()?))?;
+        in_time(self.stream.read(buffer))
+    }
+}
+
+impl Write for Timed {
+    fn write(&mut self, bytes: &[u8]) -> Result<usize, Error> {
+        self.stream.set_write_timeout(Some(self.left()?))?;
+        in_time(self.stream.write(bytes))
+    }
+
+    fn flush(&mut self) -> Result<(), Error> {
+        self.stream.flush()
+    }
+}
+
+fn connect(host: &str, port: u16, whole: Option<Duration>) -> Result<Timed, Error> {
+    let until = whole.map(|whole| Instant::now() + whole);
     let mut last = Error::new(ErrorKind::NotFound, "the name has no address");
     for address in (host, port).to_socket_addrs()? {
-        match TcpStream::connect_timeout(&address, CONNECT) {
-            Ok(stream) => {
-                stream.set_read_timeout(Some(PATIENCE))?;
-                stream.set_write_timeout(Some(PATIENCE))?;
-                return Ok(stream);
-            }
+        let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+        let left = left.unwrap_or(CONNECT).min(CONNECT);
+        if left.is_zero() {
+            return Err(late());
+        }
+        match TcpStream::connect_timeout(&address, left) {
+            Ok(stream) => return Ok(Timed { stream, until }),
             Err(error) => last = error,
         }
     }
@@ -143,6 +239,7 @@ pub(super) fn exchange(
     host: &str,
     ask: &Ask<'_>,
     headers: &[(&str, &str)],
+    largest: u64,
 ) -> Result<Answer, Error> {
     let mut head = format!(
         "{} {} HTTP/1.1\r\nHost: {host}\r\nAccept: application/json\r\nUser-Agent: wharf/{}\r\nConnection: close\r\n",
@@ -153,23 +250,27 @@ pub(super) fn exchange(
     for (name, value) in headers {
         head.push_str(&format!("{name}: {value}\r\n"));
     }
-    let body = ask.body.as_deref();
+    let body = ask.body.as_ref().map(Body::text);
     if body.is_some() || ask.method != "GET" {
-        let length = body.map_or(0, str::len);
+        let length = body.map_or(0, |(text, _)| text.len());
         head.push_str(&format!("Content-Length: {length}\r\n"));
     }
-    if body.is_some() {
-        head.push_str("Content-Type: application/json\r\n");
+    if let Some((_, kind)) = body {
+        head.push_str(&format!("Content-Type: {kind}\r\n"));
     }
     head.push_str("\r\n");
     stream.write_all(head.as_bytes())?;
-    stream.write_all(body.unwrap_or_default().as_bytes())?;
+    stream.write_all(body.map_or("", |(text, _)| text).as_bytes())?;
     stream.flush()?;
     let mut answer = Vec::new();
-    match stream.take(LARGEST).read_to_end(&mut answer) {
+    match stream.take(largest).read_to_end(&mut answer) {
         // Some proxies end TLS without a word; whether all came is seen below.
         Err(error) if error.kind() != ErrorKind::UnexpectedEof => return Err(error),
         _ => {}
+    }
+    if answer.len() as u64 == largest {
+        let text = format!("the answer is larger than {} KiB", largest >> 10);
+        return Err(Error::other(text));
     }
     read(&answer)
 }
