@@ -42,6 +42,7 @@ async fn begin(meta: &Meta, id: &str, user: &str, provider: &str, refresh: bool)
         refresh: refresh.then(|| bytes("sealed")),
         check_at: refresh.then_some(NOW + 10),
         kept: false,
+        sid: String::new(),
     };
     meta.write(Begin { row }).await.unwrap();
 }
