@@ -575,7 +575,7 @@ fn a_browser_is_opened_only_for_whoever_wants_it() {
         "#!/bin/sh\necho \"$1\" > opening && mv opening opened\n",
     )
     .unwrap();
-    std::fs::set_permissions(&script, PermissionsExt::from_mode(0o755)).unwrap();
+    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
     let login = |browser: &str, args: &[&str]| {
         let args = [&["login", &*host][..], args].concat();
         let mut command = desk.command(Path::new(WHARF), &args);
