@@ -31,6 +31,7 @@ pub(crate) const EVERY_PAIR: &[&str] = &[
     "restart",
     "scrub",
     "tag",
+    "terminal",
     "upload",
     "workload",
     "wire",

@@ -31,6 +31,7 @@ pub mod restore;
 pub mod scrub;
 pub mod session;
 pub mod tag;
+pub mod terminal;
 pub mod transfer;
 pub mod upload;
 pub mod usage;

@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use wharf_meta::session::{self, Which};
+use wharf_meta::terminal;
 use wharf_oci::percent;
 
 pub use wharf_meta::session::MOST_SESSIONS;
@@ -23,7 +24,7 @@ const LONGEST_AGENT: usize = 200;
 /// When a session was used is noted so often, in ms.
 const SEEN_EVERY: u64 = 60_000;
 /// Rows of one step of forgetting.
-const STEP: u32 = 200;
+const STEP: u32 = 50;
 
 /// How long sessions are good.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,9 +82,30 @@ pub struct Session {
     pub provider: String,
 }
 
-/// A session as lists show it.
+/// Where a session is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ShownKind {
+    /// In a browser.
+    Browser,
+    /// A terminal.
+    Terminal,
+}
+
+impl ShownKind {
+    /// The word for it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Browser => "browser",
+            Self::Terminal => "terminal",
+        }
+    }
+}
+
+/// A session, or a terminal, as lists show it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Shown {
+    /// Where it is.
+    pub kind: ShownKind,
     /// Its name.
     pub id: String,
     /// The provider that was signed in with; empty: a password.
@@ -94,8 +116,10 @@ pub struct Shown {
     pub seen_at: i64,
     /// From where.
     pub address: String,
-    /// What the browser says it is.
+    /// What the browser says it is; empty for a terminal.
     pub agent: String,
+    /// What the terminal's machine is called; empty for a browser.
+    pub device: String,
     /// When it ends at the latest, in ms since 1970.
     pub expires_at: i64,
 }
@@ -179,6 +203,7 @@ pub async fn begin(
             .is_some()
             .then(|| now.saturating_add(ms(rules.check))),
         refresh,
+        kept: false,
         id,
     };
     registry.meta.write(session::Begin { row }).await?;
@@ -235,7 +260,7 @@ pub async fn find(
     }))
 }
 
-/// The sessions of a user that are not over, the newest first.
+/// The sessions and terminals of a user that are not over, the newest first.
 pub async fn list(registry: &Registry, user: &str) -> Result<Vec<Shown>> {
     let principal = user.to_owned();
     let rows = registry.meta.read(session::Of { principal }).await?;
@@ -243,10 +268,11 @@ pub async fn list(registry: &Registry, user: &str) -> Result<Vec<Shown>> {
     let idle = ms(registry.access.session_rules().idle);
     let good = rows
         .into_iter()
-        .rev()
         .filter(|row| row.expires_at > now && now.saturating_sub(row.seen_at) < idle);
-    Ok(good
+    let mut all: Vec<Shown> = good
         .map(|row| Shown {
+            kind: ShownKind::Browser,
+            device: String::new(),
             id: row.id,
             provider: row.provider,
             created_at: row.created_at,
@@ -255,7 +281,23 @@ pub async fn list(registry: &Registry, user: &str) -> Result<Vec<Shown>> {
             agent: row.agent,
             expires_at: row.expires_at,
         })
-        .collect())
+        .collect();
+    let principal = user.to_owned();
+    let terminals = registry.meta.read(terminal::Of { principal }).await?;
+    let terminals = terminals.into_iter().filter(|row| row.expires_at > now);
+    all.extend(terminals.map(|row| Shown {
+        kind: ShownKind::Terminal,
+        device: row.device,
+        agent: String::new(),
+        id: row.id,
+        provider: row.provider,
+        created_at: row.created_at,
+        seen_at: row.seen_at,
+        address: row.address,
+        expires_at: row.ends_at,
+    }));
+    all.sort_by(|one, other| (other.created_at, &other.id).cmp(&(one.created_at, &one.id)));
+    Ok(all)
 }
 
 async fn end_some(registry: &Registry, user: &str, which: Which) -> Result<usize> {
@@ -264,25 +306,29 @@ async fn end_some(registry: &Registry, user: &str, which: Which) -> Result<usize
         which,
         at: registry.clock.now_ms(),
     };
-    Ok(registry.meta.write(end).await?)
+    let ended = registry.meta.write(end).await?;
+    if ended > 0 {
+        registry.access.forget_terminal(None);
+    }
+    Ok(ended)
 }
 
-/// Ends one session of a user; `false`: there is none of that name.
+/// Ends one session or terminal of a user; `false`: there is none of that name.
 pub async fn end(registry: &Registry, user: &str, id: &str) -> Result<bool> {
     Ok(end_some(registry, user, Which::One(id.to_owned())).await? > 0)
 }
 
-/// Ends all sessions of a user but this one; gives how many.
+/// Ends all sessions and terminals of a user but this one; gives how many.
 pub async fn end_others(registry: &Registry, user: &str, id: &str) -> Result<usize> {
     end_some(registry, user, Which::Others(id.to_owned())).await
 }
 
-/// Ends all sessions of a user; gives how many.
+/// Ends all sessions and terminals of a user; gives how many.
 pub async fn end_all(registry: &Registry, user: &str) -> Result<usize> {
     end_some(registry, user, Which::All).await
 }
 
-/// Ends all sessions that a user began with an account.
+/// Ends all sessions that a user began with an account, and all terminals that were approved with it.
 pub async fn end_of_account(
     registry: &Registry,
     user: &str,

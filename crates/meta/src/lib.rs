@@ -43,9 +43,9 @@ pub use meant::Meant;
 pub use meta::{Meta, Opened};
 pub use migration::SCHEMA;
 pub use ops::{
-    access, adopt, audit, blob, candidate, counter, credential, event, hold, invitation, job,
-    manifest, mark, multipart, principal, quarantine, recheck, referrer, refresh_token, replica,
-    repository, restorable, session, setting, signing_key, tag, upload, usage,
+    access, adopt, audit, blob, candidate, counter, credential, device, event, hold, invitation,
+    job, manifest, mark, multipart, principal, quarantine, recheck, referrer, refresh_token,
+    replica, repository, restorable, session, setting, signing_key, tag, terminal, upload, usage,
 };
 pub use origin::Origin;
 pub use stats::{Slow, Stats};

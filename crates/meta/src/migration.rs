@@ -104,6 +104,11 @@ pub(crate) const ALL: &[Migration] = &[
         sql: include_str!("migrations/0016_sessions.sql"),
     },
     Migration {
+        number: 17,
+        name: "terminals",
+        sql: include_str!("migrations/0017_terminals.sql"),
+    },
+    Migration {
         number: 18,
         name: "logout",
         sql: include_str!("migrations/0018_logout.sql"),

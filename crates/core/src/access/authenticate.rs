@@ -13,6 +13,7 @@ use super::elsewhere::BY_ACCOUNT;
 use super::machine_secret::{Form, form};
 use super::principal::{Caller, Circumstances, Principal, SignIn};
 use super::rate::Limited;
+use super::terminal::BY_TERMINAL;
 use super::token::TokenFault;
 use super::user::User;
 use crate::Error;
@@ -70,6 +71,12 @@ pub enum AuthFailure {
         /// When to ask again.
         retry_after: Duration,
     },
+    /// 429: too many different wrong codes from this user, or from this address.
+    #[error("too many wrong codes; try again in {} s", retry_after.as_secs().max(1))]
+    Codes {
+        /// When to ask again.
+        retry_after: Duration,
+    },
     /// 429: too many passwords, or requests for tokens, from this client.
     #[error("{0}")]
     Limited(#[from] Limited),
@@ -97,7 +104,7 @@ impl AuthFailure {
             Self::Secret => "secret",
             Self::Workload(_) => "workload",
             Self::Certificate(_) => "certificate",
-            Self::Guessing { .. } => "guessing",
+            Self::Guessing { .. } | Self::Codes { .. } => "guessing",
             Self::Limited(_) => "limited",
             Self::Elsewhere(_) => "account",
             Self::Directory(_) => "directory",
@@ -112,6 +119,7 @@ impl AuthFailure {
             Self::Guessing { .. } => {
                 "too many wrong passwords for this user from this address".to_owned()
             }
+            Self::Codes { .. } => "too many wrong codes".to_owned(),
             Self::Workload(fault) => fault.told(),
             // What stands there is not ours.
             Self::Scheme(_) => "the Authorization scheme is not supported".to_owned(),
@@ -130,7 +138,9 @@ impl AuthFailure {
     /// When to ask again, if it is too much and not wrong: 429.
     pub const fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::Busy { retry_after } | Self::Guessing { retry_after } => Some(*retry_after),
+            Self::Busy { retry_after }
+            | Self::Guessing { retry_after }
+            | Self::Codes { retry_after } => Some(*retry_after),
             Self::Limited(limited) => Some(limited.retry_after),
             _ => None,
         }
@@ -233,6 +243,9 @@ impl Access {
             }
             Form::Broken => return Err(AuthFailure::Secret),
             Form::Other => {}
+        }
+        if self.is_own_token(password) {
+            return self.by_access_token(name, password, came).await;
         }
         // Whatever name stands before it: who it is, the token says (K8SCRED-5, OIDC-3).
         if is_jwt(password) && self.workloads.any() {
@@ -368,6 +381,13 @@ impl Access {
                 .await?
                 .ok_or(TokenFault::Revoked)?,
         };
+        if token.whole {
+            // What goes on after its end is an upload, which no client sends with this one.
+            return match expired_since {
+                None => Ok(caller),
+                Some(_) => Err(TokenFault::Expired.into()),
+            };
+        }
         Ok(Caller {
             scopes: Some(token.scopes.clone()),
             expired_since,
@@ -434,6 +454,9 @@ impl Access {
                 Some(found) => self.holder(&found, came).await,
                 None => Ok(None),
             };
+        }
+        if credential.starts_with(BY_TERMINAL) {
+            return self.by_terminal(name, credential, came).await;
         }
         if credential.starts_with(BY_ACCOUNT) {
             return self.by_account(name, credential, came).await;

@@ -15,6 +15,7 @@ use super::rate::RateKind;
 use super::role::Permission;
 use super::secret::{Password, is_refresh_token, new_refresh_token, stored_form};
 use super::store::RefreshTokenRow;
+use super::terminal::BY_TERMINAL;
 use super::token::sanitise;
 
 /// Most resources that one token can name. Containerd and BuildKit ask for the union of what one operation touches, a
@@ -168,7 +169,9 @@ impl Access {
         let seconds = seconds.min(session);
         // What is shown anew each time needs nothing that lasts.
         let lasting = !matches!(caller.principal, Principal::Workload { .. })
-            && !credential.starts_with(BY_CERTIFICATE);
+            && !credential.starts_with(BY_CERTIFICATE)
+            // A terminal has a refresh token of its own, which is spent by use; none that is not comes of it.
+            && !credential.starts_with(BY_TERMINAL);
         let token = self
             .tokens
             .issue(subject, &credential, &scopes, now, seconds)?;

@@ -10,6 +10,9 @@ use super::secret::{Password, random_bytes};
 const DIGITS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 /// Characters of the random part: 32 × log2(62) = 190 bits.
 const RANDOM: usize = 32;
+/// Characters of the random part that a terminal's refresh tokens share: 59 bits, so that nobody comes upon another's, and 131 bits are
+/// left to each.
+const FAMILY: usize = 10;
 /// Characters of the checksum: 2^32 < 62^6.
 const CHECKSUM: usize = 6;
 
@@ -24,6 +27,10 @@ pub(crate) enum SecretKind {
     Invitation,
     /// What a browser's cookie says; nobody signs in to anything else with it.
     Session,
+    /// What a program polls with while it waits to be let in; nobody signs in to anything else with it.
+    Device,
+    /// A refresh token of a terminal.
+    Terminal,
 }
 
 impl SecretKind {
@@ -34,6 +41,8 @@ impl SecretKind {
             Self::Robot => "robot",
             Self::Invitation => "invitation",
             Self::Session => "session",
+            Self::Device => "device",
+            Self::Terminal => "terminal",
         }
     }
 }
@@ -52,6 +61,26 @@ pub(crate) fn new_secret(kind: SecretKind) -> Password {
     }
     let sum = checksum(&text);
     Password::new(format!("{text}_{sum}"))
+}
+
+/// Another secret of a terminal's family: it shares the first [`FAMILY`] characters with all others of it.
+pub(crate) fn next_secret(of: &Password) -> Password {
+    let new = new_secret(SecretKind::Terminal);
+    let body = new.reveal().rsplit_once('_').map_or("", |(body, _)| body);
+    let own = body.get(family_length()..).unwrap_or_default();
+    let body = format!("{}{own}", family_of(of.reveal()).unwrap_or_default());
+    let sum = checksum(&body);
+    Password::new(format!("{body}_{sum}"))
+}
+
+/// What all secrets of a terminal's family begin with; `None`: it is no terminal's.
+pub(crate) fn family_of(secret: &str) -> Option<&str> {
+    let is_one = form(secret) == Form::Whole && secret.starts_with("wharf_terminal_");
+    secret.get(..family_length()).filter(|_| is_one)
+}
+
+const fn family_length() -> usize {
+    "wharf_terminal_".len() + FAMILY
 }
 
 /// What a text is that may be a secret of ours.
@@ -77,6 +106,8 @@ pub(crate) fn form(text: &str) -> Form {
         SecretKind::Robot,
         SecretKind::Invitation,
         SecretKind::Session,
+        SecretKind::Device,
+        SecretKind::Terminal,
     ];
     let ours = |kind: SecretKind| {
         let rest = text.strip_prefix("wharf_")?;
@@ -148,6 +179,23 @@ mod tests {
         }
         assert_eq!(form("wharf_token_"), Form::Broken);
         assert_eq!(form("wharf_robot_ü"), Form::Broken);
+    }
+
+    #[test]
+    fn a_family_shares_its_beginning_and_nothing_else() {
+        let first = new_secret(SecretKind::Terminal);
+        let (next, other) = (next_secret(&first), new_secret(SecretKind::Terminal));
+        assert_eq!(form(next.reveal()), Form::Whole);
+        assert_eq!(family_of(next.reveal()), family_of(first.reveal()));
+        assert_ne!(family_of(other.reveal()), family_of(first.reveal()));
+        assert_ne!(first, next);
+        let shared = first.reveal().bytes().zip(next.reveal().bytes());
+        let shared = shared.take_while(|(one, other)| one == other).count();
+        assert!((25..32).contains(&shared), "{shared}");
+        let token = new_secret(SecretKind::Token);
+        for other in ["", "wharf_terminal_", "wharf_terminal_ä", token.reveal()] {
+            assert_eq!(family_of(other), None, "{other}");
+        }
     }
 
     #[test]

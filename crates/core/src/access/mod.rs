@@ -38,6 +38,7 @@ mod secret;
 mod store;
 mod table;
 mod tag_view;
+mod terminal;
 #[cfg(test)]
 mod tests;
 mod token;
@@ -57,6 +58,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::directory::Directories;
 use crate::oidc::{NoWeb, OidcSettings, People, Web};
 use crate::session::SessionRules;
+use crate::terminal::TerminalRules;
 use crate::workload::{Fetch, NoFetch, Workloads};
 
 pub use admin::{AdminError, Bootstrap};
@@ -99,7 +101,9 @@ use credential::Credentials;
 pub(crate) use credential::{ROBOT, write_scopes};
 use htpasswd::HtpasswdFile;
 use keys::Keyring;
-pub(crate) use machine_secret::{Form, SecretKind, form, is_secret, new_secret};
+pub(crate) use machine_secret::{
+    Form, SecretKind, family_of, form, is_secret, new_secret, next_secret,
+};
 pub(crate) use policy::check_user_name;
 pub(crate) use secret::{hash_secret, random_id};
 
@@ -108,6 +112,7 @@ use rate::Rates;
 use store::Secrets;
 use tag_view::Places;
 pub(crate) use tag_view::after;
+use terminal::Terminals;
 use token::Tokens;
 use user::Users;
 
@@ -202,6 +207,8 @@ pub struct AccessOptions {
     pub web: Arc<dyn Web>,
     /// How long sessions are good.
     pub sessions: SessionRules,
+    /// How long terminals are good.
+    pub terminals: TerminalRules,
 }
 
 impl Default for AccessOptions {
@@ -230,6 +237,7 @@ impl Default for AccessOptions {
             oidc: Vec::new(),
             web: Arc::new(NoWeb),
             sessions: SessionRules::default(),
+            terminals: TerminalRules::default(),
         }
     }
 }
@@ -260,6 +268,8 @@ pub struct Access {
     passwords: Passwords,
     backoff: Backoff,
     credentials: Credentials,
+    terminals: Terminals,
+    codes: aws_lc_rs::hmac::Key,
     rates: Arc<Rates>,
     tokens: Tokens,
     pub(crate) workloads: Arc<Workloads>,
@@ -267,6 +277,7 @@ pub struct Access {
     certificates: ArcSwap<Vec<CertificateUser>>,
     pub(crate) people: People,
     sessions: SessionRules,
+    terminal_rules: TerminalRules,
     pub(crate) log_keys: crate::audit::LogKeys,
     pub(crate) places: Places,
     identity_tokens: bool,
@@ -318,6 +329,7 @@ impl Access {
         let log_keys = crate::audit::LogKeys::new(sealing.of_log());
         let places = sealing.of_places();
         let unknown = sealing.of_unknown();
+        let codes = sealing.of_codes();
         let sealing = Arc::new(sealing);
         let workloads = Workloads::new(sealing.clone(), options.fetch.clone());
         let people = People::new(options.oidc, sealing.clone(), options.web, options.fetch);
@@ -326,6 +338,8 @@ impl Access {
             rights,
             users: Users::new(secrets.clone(), htpasswd.map(Arc::new), unknown),
             credentials: Credentials::new(secrets.clone()),
+            terminals: Terminals::new(secrets.clone()),
+            codes,
             backoff: Backoff::new(),
             rates: Arc::new(Rates::new(options.rates, options.clock)),
             secrets,
@@ -334,6 +348,7 @@ impl Access {
             workloads: Arc::new(workloads),
             people,
             sessions: options.sessions,
+            terminal_rules: options.terminals,
             directories: Directories::default(),
             certificates: ArcSwap::from_pointee(options.certificates),
             log_keys,
@@ -540,6 +555,7 @@ impl Access {
     pub(crate) fn forget(&self, name: &str) {
         self.users.forget(name);
         self.credentials.forget();
+        self.forget_terminal(None);
     }
 
     /// The longest life of robots, their secrets and API tokens, in ms.
@@ -584,6 +600,11 @@ impl Access {
     /// How long sessions are good.
     pub fn session_rules(&self) -> SessionRules {
         self.sessions
+    }
+
+    /// How long terminals are good.
+    pub fn terminal_rules(&self) -> TerminalRules {
+        self.terminal_rules
     }
 
     /// Seals what a session can ask its provider with.

@@ -86,17 +86,20 @@ pub enum SignIn {
     Workload,
     /// With a client certificate.
     Certificate,
+    /// With a terminal that the user approved.
+    Terminal,
 }
 
 impl SignIn {
     /// Every way, for tables.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Nobody,
         Self::Password,
         Self::ApiToken,
         Self::RobotSecret,
         Self::Workload,
         Self::Certificate,
+        Self::Terminal,
     ];
 
     /// The word for conditions and messages.
@@ -108,6 +111,7 @@ impl SignIn {
             Self::RobotSecret => "robot-secret",
             Self::Workload => "workload",
             Self::Certificate => "certificate",
+            Self::Terminal => "terminal",
         }
     }
 }

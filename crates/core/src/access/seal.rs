@@ -37,6 +37,8 @@ struct SecretKey {
     places: Arc<LessSafeKey>,
     /// Another one, by which unknown users get the work of a check and nothing else.
     unknown: hmac::Key,
+    /// Another one, which hides codes that people type and nothing else.
+    codes: hmac::Key,
 }
 
 /// Keys from outside the metadata store; the first one seals.
@@ -108,6 +110,7 @@ impl SecretKey {
         let log = hmac::Key::new(hmac::HMAC_SHA256, &bytes);
         let places = hmac::sign(&log, b"wharf places in lists 1");
         let unknown = hmac::sign(&log, b"wharf unknown users 1");
+        let codes = hmac::sign(&log, b"wharf codes of devices 1");
         let log = hmac::sign(&log, b"wharf audit log 1");
         Some(Self {
             name,
@@ -117,6 +120,7 @@ impl SecretKey {
                 UnboundKey::new(&AES_256_GCM, places.as_ref()).ok()?,
             )),
             unknown: hmac::Key::new(hmac::HMAC_SHA256, unknown.as_ref()),
+            codes: hmac::Key::new(hmac::HMAC_SHA256, codes.as_ref()),
         })
     }
 }
@@ -177,6 +181,11 @@ impl SecretKeys {
     /// By what the work for unknown users is chosen: replicas that chose each its own, and each start anew, would tell them.
     pub(crate) fn of_unknown(&self) -> hmac::Key {
         self.0[0].unknown.clone()
+    }
+
+    /// What hides codes that people type, the same on all replicas.
+    pub(crate) fn of_codes(&self) -> hmac::Key {
+        self.0[0].codes.clone()
     }
 
     fn standing(&self, name: &str) -> Standing {

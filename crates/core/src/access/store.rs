@@ -3,11 +3,13 @@
 //! A trait, so that tests can count look-ups (a warm request must make none) and let the store fail.
 
 mod credential;
+mod terminal;
 
 use std::fmt::Debug;
 use std::pin::Pin;
 
 pub(crate) use self::credential::{CredentialRow, CredentialRows};
+pub(crate) use self::terminal::{TerminalRow, TerminalRows};
 pub(crate) use wharf_meta::principal::PrincipalRow;
 pub(crate) use wharf_meta::refresh_token::RefreshTokenRow;
 pub(crate) use wharf_meta::signing_key::SigningKeyRow;
@@ -19,7 +21,7 @@ use crate::Result;
 pub(crate) type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// Where secrets are kept.
-pub(crate) trait Secrets: CredentialRows + Send + Sync + Debug {
+pub(crate) trait Secrets: CredentialRows + TerminalRows + Send + Sync + Debug {
     /// Whether other processes change the rows, too.
     fn is_shared(&self) -> bool;
     /// A local user or a robot.

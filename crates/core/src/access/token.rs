@@ -107,6 +107,9 @@ struct Claims {
     /// The credential that the subject proved; empty for anonymous.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     cred: String,
+    /// It is not for what `access` lists, but for all that the subject may.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    whole: bool,
 }
 
 /// A token whose signature, issuer and audience are ours. Times and user are still to be looked at.
@@ -116,6 +119,8 @@ pub(crate) struct Verified {
     pub(crate) subject: Box<str>,
     pub(crate) credential: Box<str>,
     pub(crate) scopes: Arc<[Scope]>,
+    /// It is good for all that the subject may; then there are no scopes.
+    pub(crate) whole: bool,
     kid: Box<str>,
     not_before: i64,
     expires: i64,
@@ -197,7 +202,30 @@ impl Tokens {
         now: i64,
         seconds: i64,
     ) -> Result<Password> {
+        self.sign((subject, credential), Some(scopes), now, seconds)
+    }
+
+    /// Issues a token that is good for all that `subject` may.
+    pub(crate) fn issue_whole(
+        &self,
+        subject: &str,
+        credential: &str,
+        now: i64,
+        seconds: i64,
+    ) -> Result<Password> {
+        self.sign((subject, credential), None, now, seconds)
+    }
+
+    fn sign(
+        &self,
+        (subject, credential): (&str, &str),
+        scopes: Option<&[Scope]>,
+        now: i64,
+        seconds: i64,
+    ) -> Result<Password> {
         let issued = now.div_euclid(1_000);
+        let whole = scopes.is_none();
+        let scopes = scopes.unwrap_or_default();
         let access = scopes.iter().map(|scope| Entry {
             kind: scope.kind.clone(),
             name: scope.name.clone(),
@@ -213,6 +241,7 @@ impl Tokens {
             jti: Uuid::new_v4().simple().to_string(),
             access: access.collect(),
             cred: credential.into(),
+            whole,
         };
         let signer = self.keys.signer();
         let header = Header {
@@ -266,6 +295,7 @@ impl Tokens {
             subject: claims.sub.into(),
             credential: claims.cred.into(),
             scopes: scopes.collect(),
+            whole: claims.whole,
             kid: kid.into(),
             not_before: claims.nbf,
             expires: claims.exp,

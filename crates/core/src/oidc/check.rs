@@ -1,7 +1,8 @@
 //! Whether the accounts of sessions are still there, asked of their providers from time to time.
 //!
 //! Called once every few seconds in each process; whoever moves a session's next time has it to ask. A provider that says the account
-//! is gone (`invalid_grant`) ends all its sessions here, and what its groups gave; one that does not answer ends nothing.
+//! is gone (`invalid_grant`) ends all its sessions and terminals here, and what its groups gave; one that does not answer ends nothing.
+//! A session that is over in the browser goes on being asked about while terminals of its account live.
 
 use wharf_meta::session::{Due, Schedule, SessionRow};
 
@@ -43,6 +44,18 @@ async fn one(registry: &Registry, row: SessionRow) -> Result<()> {
     };
     if !registry.meta.write(take).await? {
         return Ok(());
+    }
+    // It stayed for terminals; without them nobody is to be asked about.
+    if row.kept {
+        let at = registry.clock.now_ms();
+        let row = row.clone();
+        if registry
+            .meta
+            .write(wharf_meta::session::Release { row, at })
+            .await?
+        {
+            return Ok(());
+        }
     }
     let people = &registry.access.people;
     let sealed = row.refresh.as_deref();

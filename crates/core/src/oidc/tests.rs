@@ -1,5 +1,7 @@
 //! A provider in memory, and attacks by their names.
 
+mod terminals;
+
 use std::collections::HashMap;
 use std::sync::{LazyLock, Mutex};
 

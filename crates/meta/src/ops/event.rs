@@ -53,6 +53,12 @@ pub enum Kind {
     CredentialChange,
     /// A secret of a robot or an API token went.
     CredentialRemove,
+    /// Somebody let a program on a machine sign in.
+    DeviceApprove,
+    /// Somebody did not.
+    DeviceDeny,
+    /// A terminal's refresh token came that was spent, so that the terminal ended.
+    TerminalReuse,
     /// Somebody signed in.
     SignIn,
     /// Somebody was not let in, or may not do what was asked for.
@@ -92,6 +98,9 @@ impl Kind {
             Kind::CredentialCreate => "credential.create",
             Kind::CredentialChange => "credential.change",
             Kind::CredentialRemove => "credential.remove",
+            Kind::DeviceApprove => "device.approve",
+            Kind::DeviceDeny => "device.deny",
+            Kind::TerminalReuse => "terminal.reuse",
             Kind::SignIn => "sign-in",
             Kind::Refuse => "refuse",
             Kind::Read => "read",

@@ -6,7 +6,7 @@
 //!
 //! Locks are taken in one order, so that no two operations wait for each other: the session of an upload, then its multipart
 //! uploads; the manifest that changes; manifests that it refers to; then blobs, each with its links, by digest; then tags by name. Of identities: the epoch of rights, an invitation, the principal, then its
-//! credentials. PostgreSQL sees a deadlock only after a second,
+//! sessions, what it approved, its terminals and credentials. PostgreSQL sees a deadlock only after a second,
 //! and of many that wait in a row the last ones give up.
 
 pub mod access;
@@ -17,6 +17,7 @@ pub mod candidate;
 pub(crate) mod copy;
 pub mod counter;
 pub mod credential;
+pub mod device;
 pub mod event;
 mod garbage;
 pub mod hold;
@@ -37,5 +38,6 @@ pub mod session;
 pub mod setting;
 pub mod signing_key;
 pub mod tag;
+pub mod terminal;
 pub mod upload;
 pub mod usage;

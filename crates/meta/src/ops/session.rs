@@ -8,6 +8,7 @@ use std::fmt;
 use serde_json::{Value, json};
 
 use super::event::{self, Fact, Kind};
+use super::{device, terminal};
 use crate::error::Result;
 use crate::tx::{Op, ReadOp, Tx};
 use crate::vals;
@@ -49,6 +50,8 @@ pub struct SessionRow {
     pub refresh: Option<Vec<u8>>,
     /// When that is done next, in milliseconds since 1970.
     pub check_at: Option<i64>,
+    /// It is over in the browser, and stays since its provider is asked for the account of terminals.
+    pub kept: bool,
 }
 
 impl fmt::Debug for SessionRow {
@@ -76,7 +79,8 @@ fn read(row: &mut Row) -> Result<SessionRow> {
         expires_at: row.int(11)?,
         refresh: row.opt_bytes(12)?,
         check_at: row.opt_int(13)?,
-        sid: row.text(14)?,
+        kept: row.int(14)? != 0,
+        sid: row.text(15)?,
     })
 }
 
@@ -100,12 +104,77 @@ async fn told<T: Tx>(
 }
 
 /// Locks the user, if there is a row of that name.
-async fn lock<T: Tx>(tx: &mut T, principal: &str) -> Result<()> {
+pub(super) async fn lock<T: Tx>(tx: &mut T, principal: &str) -> Result<()> {
     tx.row(
         "SELECT disabled_at FROM principal WHERE name = $1 FOR UPDATE",
         vals![principal],
     )
     .await?;
+    Ok(())
+}
+
+/// A session, locked.
+pub(super) async fn locked<T: Tx>(tx: &mut T, id: &str) -> Result<Option<SessionRow>> {
+    let row = tx
+        .row(
+            "SELECT id, hash, principal, source, credential, provider, subject, created_at, seen_at, address, agent, expires_at, refresh, \
+             check_at, kept, sid FROM session WHERE id = $1 FOR UPDATE",
+            vals![id],
+        )
+        .await?;
+    row.map(|mut row| read(&mut row)).transpose()
+}
+
+/// Whether some session of the account can ask its provider; it cannot go before the operation is over.
+pub(super) async fn asks<T: Tx>(
+    tx: &mut T,
+    principal: &str,
+    provider: &str,
+    subject: &str,
+) -> Result<bool> {
+    let row = tx
+        .row(
+            "SELECT id FROM session WHERE provider = $1 AND subject = $2 AND principal = $3 AND refresh IS NOT NULL ORDER BY id LIMIT 1 \
+             FOR UPDATE",
+            vals![provider, subject, principal],
+        )
+        .await?;
+    Ok(row.is_some())
+}
+
+/// Takes a session out of the browser, whose user or row is locked. What asks its provider stays as long as terminals live on the
+/// account, unless another session asks.
+async fn leave<T: Tx>(tx: &mut T, row: &SessionRow, at: i64) -> Result<()> {
+    let account = (&*row.provider, &*row.subject);
+    let needed = match row.refresh.is_some() && !row.kept {
+        true => terminal::last_of(tx, &row.principal, account, at).await?,
+        false => None,
+    };
+    if let Some(until) = needed {
+        let other = tx
+            .row(
+                "SELECT id FROM session WHERE provider = $1 AND subject = $2 AND principal = $3 AND refresh IS NOT NULL AND kept = 0 AND \
+                 expires_at > $4 AND id <> $5 LIMIT 1",
+                vals![&row.provider, &row.subject, &row.principal, at, &row.id],
+            )
+            .await?;
+        if other.is_none() {
+            // It knows what the provider said last.
+            tx.exec(
+                "DELETE FROM session WHERE provider = $1 AND subject = $2 AND principal = $3 AND kept = 1",
+                vals![&row.provider, &row.subject, &row.principal],
+            )
+            .await?;
+            tx.exec(
+                "UPDATE session SET kept = 1, hash = $2, expires_at = $3 WHERE id = $1",
+                vals![&row.id, row.id.as_bytes(), until],
+            )
+            .await?;
+            return Ok(());
+        }
+    }
+    tx.exec("DELETE FROM session WHERE id = $1", vals![&row.id])
+        .await?;
     Ok(())
 }
 
@@ -128,8 +197,7 @@ impl Op for Begin {
         let held = of.run(tx).await?;
         let over = (held.len() + 1).saturating_sub(MOST_SESSIONS as usize);
         for old in held.into_iter().take(over) {
-            tx.exec("DELETE FROM session WHERE id = $1", vals![&old.id])
-                .await?;
+            leave(tx, &old, row.created_at).await?;
         }
         tx.exec(
             "INSERT INTO session (id, hash, principal, source, credential, provider, subject, created_at, seen_at, address, agent, \
@@ -182,7 +250,7 @@ impl Op for ByHash {
         let row = tx
             .row(
                 "SELECT id, hash, principal, source, credential, provider, subject, created_at, seen_at, address, agent, expires_at, \
-                 refresh, check_at, sid FROM session WHERE hash = $1",
+                 refresh, check_at, kept, sid FROM session WHERE hash = $1 AND kept = 0",
                 vals![&self.hash],
             )
             .await?;
@@ -206,7 +274,7 @@ impl Op for Of {
         let rows = tx
             .query(
                 "SELECT id, hash, principal, source, credential, provider, subject, created_at, seen_at, address, agent, expires_at, \
-                 refresh, check_at, sid FROM session WHERE principal = $1 ORDER BY created_at, id LIMIT $2",
+                 refresh, check_at, kept, sid FROM session WHERE principal = $1 AND kept = 0 ORDER BY created_at, id LIMIT $2",
                 vals![&self.principal, MOST_SESSIONS],
             )
             .await?;
@@ -238,7 +306,7 @@ impl Op for Touch {
     }
 }
 
-/// Which sessions end.
+/// Which sessions and terminals end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Which {
     /// This one of the user.
@@ -260,7 +328,37 @@ pub enum Which {
     },
 }
 
-/// Ends sessions of a user; gives how many. Cost: the user's sessions.
+impl Which {
+    fn means(&self, id: &str, provider: &str, subject: &str) -> bool {
+        match self {
+            Self::One(one) => id == one,
+            Self::Others(one) => id != one,
+            Self::All => true,
+            Self::Account(of, who) => provider == of && subject == who,
+            // A session of the provider's is over, and what was given beside it is not.
+            Self::Of { .. } => false,
+        }
+    }
+
+    /// Whether it means this session.
+    fn names(&self, row: &SessionRow) -> bool {
+        let Self::Of {
+            provider,
+            sid,
+            subject,
+        } = self
+        else {
+            return self.means(&row.id, &row.provider, &row.subject);
+        };
+        let is = |wanted: &Option<String>, held: &String| {
+            wanted.as_ref().is_none_or(|wanted| wanted == held)
+        };
+        row.provider == *provider && is(sid, &row.sid) && is(subject, &row.subject)
+    }
+}
+
+/// Ends sessions and terminals of a user; gives how many. But for a single one, what the user has approved and nobody has fetched is taken
+/// back too. Cost: the user's sessions and terminals.
 #[derive(Clone, Debug)]
 pub struct End {
     /// The user.
@@ -280,39 +378,47 @@ impl Op for End {
         let of = Of {
             principal: self.principal.clone(),
         };
+        let sessions = of.run(tx).await?;
+        if !matches!(self.which, Which::One(_) | Which::Of { .. }) {
+            device::take_back(tx, &self.principal).await?;
+        }
+        let terminals = terminal::end(tx, &self.principal, self.at, |row| {
+            self.which.means(&row.id, &row.provider, &row.subject)
+        });
+        let terminals = terminals.await?;
+        // Without terminals nobody is to be asked about.
+        match &self.which {
+            Which::One(_) | Which::Of { .. } => {}
+            Which::Others(_) | Which::All => {
+                tx.exec(
+                    "DELETE FROM session WHERE principal = $1 AND kept = 1",
+                    vals![&self.principal],
+                )
+                .await?;
+            }
+            Which::Account(provider, subject) => {
+                tx.exec(
+                    "DELETE FROM session WHERE provider = $1 AND subject = $2 AND principal = $3 AND kept = 1",
+                    vals![provider, subject, &self.principal],
+                )
+                .await?;
+            }
+        }
         let mut gone = Vec::new();
-        for row in of.run(tx).await? {
-            let ends = match &self.which {
-                Which::One(id) => row.id == *id,
-                Which::Others(id) => row.id != *id,
-                Which::All => true,
-                Which::Account(provider, subject) => {
-                    row.provider == *provider && row.subject == *subject
-                }
-                Which::Of {
-                    provider,
-                    sid,
-                    subject,
-                } => {
-                    let is = |wanted: &Option<String>, held: &String| {
-                        wanted.as_ref().is_none_or(|wanted| wanted == held)
-                    };
-                    row.provider == *provider && is(sid, &row.sid) && is(subject, &row.subject)
-                }
-            };
-            if ends {
-                tx.exec("DELETE FROM session WHERE id = $1", vals![&row.id])
-                    .await?;
+        for row in sessions {
+            if self.which.names(&row) {
+                leave(tx, &row, self.at).await?;
                 gone.push(row.id);
             }
         }
         if gone.is_empty() {
-            return Ok(0);
+            return Ok(terminals);
         }
+        let count = gone.len();
         let before = json!({"ids": gone, "user": self.principal});
         let change = (before, Value::Null);
         told(tx, Kind::CredentialRemove, &self.principal, self.at, change).await?;
-        Ok(gone.len())
+        Ok(terminals + count)
     }
 }
 
@@ -427,11 +533,18 @@ impl Op for Forget {
     const FREES: bool = true;
 
     async fn run<T: Tx>(&self, tx: &mut T) -> Result<u64> {
-        tx.exec(
-            "DELETE FROM session WHERE id IN (SELECT id FROM session WHERE expires_at < $1 ORDER BY expires_at LIMIT $2)",
-            vals![self.before, self.limit],
-        )
-        .await
+        let rows = tx
+            .query(
+                "SELECT id, hash, principal, source, credential, provider, subject, created_at, seen_at, address, agent, expires_at, \
+                 refresh, check_at, kept, sid FROM session WHERE expires_at < $1 ORDER BY expires_at LIMIT $2 FOR UPDATE",
+                vals![self.before, self.limit],
+            )
+            .await?;
+        let count = rows.len() as u64;
+        for mut row in rows {
+            leave(tx, &read(&mut row)?, self.before).await?;
+        }
+        Ok(count)
     }
 }
 
@@ -453,7 +566,7 @@ impl Op for Due {
         let rows = tx
             .query(
                 "SELECT id, hash, principal, source, credential, provider, subject, created_at, seen_at, address, agent, expires_at, \
-                 refresh, check_at, sid FROM session WHERE check_at <= $1 ORDER BY check_at LIMIT $2",
+                 refresh, check_at, kept, sid FROM session WHERE check_at <= $1 ORDER BY check_at LIMIT $2",
                 vals![self.at, self.limit],
             )
             .await?;
@@ -485,6 +598,36 @@ impl Op for Schedule {
             )
             .await?;
         Ok(changed > 0)
+    }
+}
+
+/// Takes away a session that is kept for terminals which are gone; `false`: it is needed. Cost: the user's terminals.
+#[derive(Clone, Debug)]
+pub struct Release {
+    /// The session.
+    pub row: SessionRow,
+    /// Milliseconds since 1970.
+    pub at: i64,
+}
+
+impl Op for Release {
+    type Out = bool;
+    const FREES: bool = true;
+
+    async fn run<T: Tx>(&self, tx: &mut T) -> Result<bool> {
+        let row = &self.row;
+        lock(tx, &row.principal).await?;
+        let account = (&*row.provider, &*row.subject);
+        let last = terminal::last_of(tx, &row.principal, account, self.at).await?;
+        if last.is_some() {
+            return Ok(false);
+        }
+        tx.exec(
+            "DELETE FROM session WHERE id = $1 AND kept = 1",
+            vals![&row.id],
+        )
+        .await?;
+        Ok(true)
     }
 }
 

@@ -22,6 +22,7 @@ pub mod session;
 pub mod small;
 pub mod standing;
 pub mod tag;
+pub mod terminal;
 pub mod upload;
 pub mod usage;
 pub mod workload;
@@ -370,6 +371,8 @@ macro_rules! meta_suite {
             referrer: [pages_and_filters, gone_with_their_manifest],
             repository: [pages_within_prefixes, totals],
             session: [they_begin_and_end, they_go_with_their_user_and_in_time, one_asks_about_each, a_provider_ends_what_it_names],
+            terminal: [each_is_decided_once_and_fetched_once, so_many_wait, a_token_is_spent_by_use, two_rotate_at_once,
+                they_end_with_sessions_and_users, a_session_stays_for_terminals_of_its_account],
             small: [replicas, holds, marks, principals, signing_keys, refresh_tokens, settings, events_are_in_order,
                 consumers_see_every_event],
             credential: [local_users, a_change_is_meant_for_one_version, api_tokens, robots, uses, ends],

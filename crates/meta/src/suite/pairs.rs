@@ -10,6 +10,7 @@ use std::pin::Pin;
 
 use wharf_oci::{Digest, EdgeKind};
 
+use super::terminal::{approved, end_all, end_session, fetch, fetched, renew, replay};
 use super::{NOW, digest, edge, publish, publish_key, push, push_blob, put, repo, tag};
 use crate::access::By;
 use crate::access::account::Arrive;
@@ -446,6 +447,22 @@ pairs! {
     "an account comes, its user is locked out": |meta, label| told(meta, came(&label, "1")).await;
         told(meta, came(&label, "1"));
         told(meta, lock_out(&label));
+    "fetch a terminal, fetch it as well": |meta, label| approved(&meta, &label).await;
+        told(meta, fetch(&label)); told(meta, fetch(&label));
+    "fetch a terminal, end all that its user has": |meta, label| approved(&meta, &label).await;
+        told(meta, fetch(&label)); told(meta, end_all(&label));
+    "fetch a terminal, end the session that asks about its account": |meta, label| approved(&meta, &label).await;
+        told(meta, fetch(&label)); told(meta, end_session(&label));
+    "fetch a terminal, its user goes": |meta, label| approved(&meta, &label).await;
+        told(meta, fetch(&label)); told(meta, remove(&label, "user"));
+    "spend a refresh token, spend it as well": |meta, label| fetched(&meta, &label).await;
+        told(meta, renew(&label, 2)); told(meta, renew(&label, 3));
+    "spend a refresh token, one comes that was spent": |meta, label| fetched(&meta, &label).await;
+        told(meta, renew(&label, 2)); told(meta, replay(&label));
+    "spend a refresh token, end all that its user has": |meta, label| fetched(&meta, &label).await;
+        told(meta, renew(&label, 2)); told(meta, end_all(&label));
+    "one comes that was spent, end all that its user has": |meta, label| fetched(&meta, &label).await;
+        told(meta, replay(&label)); told(meta, end_all(&label));
     "lock a user out, take all that the user holds": |meta, label| local_user(&meta, &label).await;
         told(meta, lock_out(&label));
         told(meta, DeleteOf { kind: "user".into(), name: label, by: By { actor: "root".into(), epoch: None, at: NOW } });

@@ -24,6 +24,7 @@ fn row(id: &str, user: &str, at: i64) -> SessionRow {
         expires_at: at + 100,
         refresh: Some(b"sealed".to_vec()),
         check_at: Some(at + 10),
+        kept: false,
     }
 }
 

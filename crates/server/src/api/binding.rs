@@ -188,7 +188,7 @@ pub(super) struct Grant {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = "v*")]
     tags: Option<String>,
-    /// Only for who signed in that way: `password`, `api-token` or `robot-secret`
+    /// Only for who signed in that way: `password`, `api-token`, `robot-secret`, `workload`, `certificate` or `terminal`
     #[serde(skip_serializing_if = "Option::is_none")]
     sign_in: Option<String>,
 }

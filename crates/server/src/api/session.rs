@@ -1,4 +1,4 @@
-//! Sessions of people in the browser. They are begun on the pages alone, and none is good here.
+//! Sessions of people in browsers, which are begun on the pages alone, and none is good here; and terminals that people confirmed there.
 
 use axum::Json;
 use http::StatusCode;
@@ -14,12 +14,15 @@ use super::time::Time;
 use super::user::NamedUser;
 use super::visitor::Visitor;
 
-/// A session in a browser
+/// A session in a browser, or a terminal
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Session {
     /// Its id, by which it can be ended
     #[schema(example = "d8127db3907edce9")]
     id: String,
+    /// `browser`, or `terminal`
+    #[schema(example = "terminal")]
+    kind: &'static str,
     /// The provider that was signed in with; absent: a password
     #[serde(skip_serializing_if = "String::is_empty")]
     #[schema(example = "corp")]
@@ -30,8 +33,13 @@ pub(super) struct Session {
     seen_at: Time,
     /// From where it was used last
     address: String,
-    /// What the browser says it is
+    /// What the browser says it is; absent: a terminal, or it says nothing
+    #[serde(skip_serializing_if = "String::is_empty")]
     agent: String,
+    /// What the terminal's machine is called; absent: a browser, or it has no name
+    #[serde(skip_serializing_if = "String::is_empty")]
+    #[schema(example = "laptop")]
+    device: String,
     /// When it ends at the latest
     expires_at: Time,
 }
@@ -39,6 +47,8 @@ pub(super) struct Session {
 impl From<session::Shown> for Session {
     fn from(shown: session::Shown) -> Self {
         Self {
+            kind: shown.kind.as_str(),
+            device: shown.device,
             id: shown.id,
             provider: shown.provider,
             created_at: Time(shown.created_at),
@@ -50,7 +60,7 @@ impl From<session::Shown> for Session {
     }
 }
 
-/// List a user's sessions in browsers
+/// List a user's sessions in browsers, and terminals
 ///
 /// One's own, or as an administrator anybody's.
 #[utoipa::path(
@@ -81,7 +91,7 @@ pub(super) struct Ended {
     ended: usize,
 }
 
-/// End all sessions of a user
+/// End all sessions and terminals of a user
 ///
 /// One's own, or as an administrator anybody's. API tokens go on.
 #[utoipa::path(
@@ -112,9 +122,9 @@ pub(super) struct Which {
     id: String,
 }
 
-/// End a session
+/// End a session or a terminal
 ///
-/// One's own, or as an administrator anybody's. It is over with its next request.
+/// One's own, or as an administrator anybody's. A session is over with its next request, a terminal everywhere within five seconds.
 #[utoipa::path(
     delete, path = "/api/v1/users/{user}/sessions/{id}", operation_id = "end_session", tag = "identities", params(Which),
     responses((status = 204, description = "It is over"), Refusals)

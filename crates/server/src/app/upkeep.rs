@@ -10,8 +10,8 @@ use wharf_core::clock::SharedClock;
 use wharf_core::job::{self, Kinds, Spec};
 use wharf_core::replica::{self, Me};
 use wharf_core::{
-    Registry, audit, directory, event, gc, identity, manifest, mark, oidc, scrub, session, upload,
-    usage,
+    Registry, audit, directory, event, gc, identity, manifest, mark, oidc, scrub, session,
+    terminal, upload, usage,
 };
 use wharf_meta::counter::{Fold, MAX_FOLD};
 
@@ -147,13 +147,16 @@ async fn accounts(registry: &Registry) {
     }
 }
 
-/// Forgets invitations, grants and sessions that have ended.
+/// Forgets invitations, grants, sessions and terminals that have ended.
 async fn forget(registry: &Registry) {
     if let Err(error) = identity::forget_invitations(registry).await {
         tracing::warn!(%error, "invitations and grants that have ended could not be forgotten; trying again");
     }
     if let Err(error) = session::forget(registry).await {
         tracing::warn!(%error, "sessions that have ended could not be forgotten; trying again");
+    }
+    if let Err(error) = terminal::forget(registry).await {
+        tracing::warn!(%error, "terminals that have ended could not be forgotten; trying again");
     }
 }
 

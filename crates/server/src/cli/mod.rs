@@ -116,7 +116,7 @@ enum Command {
     /// Give users API tokens, and end them
     #[command(subcommand)]
     Token(identity::TokenCommand),
-    /// List and end sessions of people in browsers
+    /// List and end sessions of people in browsers and terminals
     #[command(subcommand)]
     Session(identity::SessionCommand),
     /// Make and rotate secrets with which clusters pull

@@ -8,6 +8,7 @@ use wharf_core::access::{self, AccessOptions, GrantError, Password, RateRules, R
 use wharf_core::gc::{Rules, Windows};
 use wharf_core::oidc::OidcSettings;
 use wharf_core::session::SessionRules;
+use wharf_core::terminal::TerminalRules;
 use wharf_core::{Clock, ContentRule, ContentRules, Limits as CoreLimits};
 use wharf_meta::{PostgresOptions, Synchronous as MetaSynchronous};
 
@@ -201,6 +202,10 @@ impl Config {
                 lifetime: self.auth.session_lifetime,
                 idle: self.auth.session_idle,
                 check: self.auth.session_check,
+            },
+            terminals: TerminalRules {
+                lifetime: self.auth.terminal_lifetime,
+                idle: self.auth.terminal_idle,
             },
         })
     }

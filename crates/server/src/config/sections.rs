@@ -326,6 +326,10 @@ section! {
         session_idle: Duration = Duration::from_secs(2 * 3600) => restart;
         /// Time between two looks whether the provider of a session still knows the account, and what groups it is in.
         session_check: Duration = Duration::from_secs(600) => restart;
+        /// Longest life of a terminal that somebody signed in (`wharf login`), after which one signs in anew.
+        terminal_lifetime: Duration = Duration::from_secs(90 * 86_400) => restart;
+        /// Time after which a terminal ends that nobody used.
+        terminal_idle: Duration = Duration::from_secs(30 * 86_400) => restart;
         tables oidc = "oidc": Oidc;
         tables ldap = "ldap": Ldap;
     }

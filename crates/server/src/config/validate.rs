@@ -327,6 +327,8 @@ impl Check<'_> {
         for (path, zero) in [
             ("auth.session_lifetime", auth.session_lifetime.is_zero()),
             ("auth.session_idle", auth.session_idle.is_zero()),
+            ("auth.terminal_lifetime", auth.terminal_lifetime.is_zero()),
+            ("auth.terminal_idle", auth.terminal_idle.is_zero()),
             (
                 "auth.session_check",
                 auth.session_check < Duration::from_secs(10),

@@ -15,6 +15,7 @@ pub mod id;
 mod io;
 pub mod limits;
 pub mod listener;
+pub mod oauth;
 pub mod observer;
 pub mod request;
 pub mod route;

@@ -25,7 +25,7 @@ pub enum Route {
     Root,
     /// `/invitation`: where an invited person chooses a password.
     Invitation,
-    /// `/auth/…` and `/account/…`: pages on which people sign in and look after what is theirs.
+    /// `/auth/…`, `/account/…` and `/device`: pages on which people sign in and look after what is theirs.
     People(PeopleRoute),
     /// `/livez`: the process runs (OPS-1).
     Livez,
@@ -381,6 +381,13 @@ impl Route {
         ),
         Example::new("/account/tokens", "/account/tokens"),
         Example::new("/account/sessions", "/account/sessions"),
+        Example::new("/device", "/device"),
+        Example::new("/auth/device/code", "/auth/device/code"),
+        Example::new("/auth/revoke", "/auth/revoke"),
+        Example::new(
+            "/.well-known/oauth-authorization-server",
+            "/.well-known/oauth-authorization-server",
+        ),
         Example::new("/livez", "/livez"),
         Example::new("/readyz", "/readyz"),
         Example::new("/startupz", "/startupz"),

@@ -14,6 +14,7 @@ mod redirect;
 mod referrer;
 mod reply;
 mod tag;
+mod terminal;
 mod token;
 mod upload;
 
@@ -103,7 +104,10 @@ impl V2 {
     pub async fn token(&self, mut request: Request) -> Response {
         let address = request.peer.addr.map(|peer| peer.ip());
         let came = Circumstances::new(address, self.registry.clock.now_ms());
-        let (mut response, who) = token::answer(&self.registry.access, came, &mut request).await;
+        let (mut response, who) = match terminal::answer(&self.registry, came, &mut request).await {
+            Some(answered) => answered,
+            None => token::answer(&self.registry.access, came, &mut request).await,
+        };
         audit::token(&self.registry, &request, came, &who);
         if let Err(refused) = &who {
             self.metrics.auth_failed(refused.word);

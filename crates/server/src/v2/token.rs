@@ -16,14 +16,13 @@ use wharf_core::audit::Sight;
 use wharf_oci::{Challenge, ErrorCode, Scope, media_type, percent};
 
 use crate::http::error::ApiError;
+use crate::http::oauth::{DEVICE_CODE, EXCHANGE};
 use crate::http::route::Route;
 use crate::http::{Body, Request, Response};
 
 /// Largest form, in bytes: a password, a user, and more scopes than a token can carry.
-const LARGEST_FORM: u64 = 64 << 10;
+pub(super) const LARGEST_FORM: u64 = 64 << 10;
 
-/// The exchange of a token of another issuer for one of ours (RFC 8693).
-const EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
 /// What such a token can be called; they are the same here.
 const JWT_TYPES: [&str; 3] = [
     "urn:ietf:params:oauth:token-type:jwt",
@@ -236,7 +235,7 @@ async fn from_form(request: &mut Request) -> Result<TokenRequest, ApiError> {
         }
         _ => {
             return Err(bad_request(format!(
-                "grant_type must be password, refresh_token or {EXCHANGE}"
+                "grant_type must be password, refresh_token, {DEVICE_CODE} or {EXCHANGE}"
             )));
         }
     };

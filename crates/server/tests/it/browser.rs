@@ -20,7 +20,7 @@ pub(crate) const HOST: &str = "localhost:5000";
 
 /// A browser, as far as it matters: cookies, and what it says of where a form comes from.
 pub(crate) struct Browser {
-    client: Client,
+    pub(crate) client: Client,
     pub(crate) cookies: HashMap<String, String>,
 }
 
@@ -31,8 +31,12 @@ impl Browser {
 
     /// One that talks to whom this client talks to.
     pub(crate) fn at(client: &Client) -> Self {
+        Self::of(client.clone().anonymous())
+    }
+
+    pub(crate) fn of(client: Client) -> Self {
         Self {
-            client: client.clone().anonymous(),
+            client,
             cookies: HashMap::new(),
         }
     }

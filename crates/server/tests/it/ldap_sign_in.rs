@@ -13,7 +13,7 @@ use wharf_core::clock::ManualClock;
 use wharf_core::directory::{AGAIN, ENOUGH, EVERY, Recheck};
 use wharf_core::identity::{NewToken, create_token};
 use wharf_core::job::{Job as _, Step};
-use wharf_core::{Clock as _, session};
+use wharf_core::{Clock as _, session, terminal};
 use wharf_testkit::client::Response;
 use wharf_testkit::{Client, FakeLdap, Mood, TestOptions, TestServer, Version};
 
@@ -266,6 +266,22 @@ async fn who_is_gone_from_the_directory_is_out_and_an_outage_ends_nobody() {
     let cookie = session::begin(registry, &ada, session::By::Password, came, "").await;
     let cookie = cookie.expect("a session");
     assert_eq!(others(&server, &cookie).await, (true, true));
+    let found = session::find(registry, &cookie, came).await.expect("read");
+    let found = found.expect("a session");
+    let begun = terminal::begin(registry, "laptop", came)
+        .await
+        .expect("a code");
+    let code = begun.user_code.reveal();
+    let said = terminal::decide(registry, &found, code, true, came).await;
+    said.expect("she says yes");
+    let of_hers = terminal::poll(registry, &begun.device_code, came).await;
+    let of_hers = of_hers.expect("a terminal").refresh_token;
+    let renewed = async |token: &Password| {
+        let came = Circumstances::from(clock.now_ms());
+        let granted = terminal::refresh(registry, token, came).await.ok()?;
+        Some(granted.refresh_token)
+    };
+    let of_hers = renewed(&of_hers).await.expect("another token");
     let bought = client(&server, "ada", token.reveal());
     let bearer = bought.fetch_token(&["registry:catalog:*"]).await.json();
     let bearer = bearer["token"].as_str().expect("a token").to_owned();
@@ -276,6 +292,7 @@ async fn who_is_gone_from_the_directory_is_out_and_an_outage_ends_nobody() {
     assert_eq!(bearer.get("/v2/_catalog").send().await.status, 401);
     assert_eq!(status(&server, "ada", "ada-pw").await, 401);
     assert_eq!(others(&server, &cookie).await, (false, false));
+    assert!(renewed(&of_hers).await.is_none());
     // Groups of those who stay follow.
     assert_eq!(
         client(&server, "bob", "bob-pw")
@@ -289,6 +306,7 @@ async fn who_is_gone_from_the_directory_is_out_and_an_outage_ends_nobody() {
     fake.person("ada", "ada-pw");
     assert_eq!(status(&server, "ada", "ada-pw").await, 200);
     assert_eq!(status(&server, "ada", token.reveal()).await, 200);
+    assert!(renewed(&of_hers).await.is_some());
     assert_ne!(
         client(&server, "ada", "ada-pw")
             .get("/api/v1/users")

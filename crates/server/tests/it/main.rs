@@ -79,6 +79,7 @@ mod setup;
 mod shared;
 mod support;
 mod tag;
+mod terminal;
 mod upload;
 mod wire;
 mod workload;

@@ -13,12 +13,14 @@ use tempfile::TempDir;
 use wharf_core::access::SecretKeys;
 use wharf_meta::{Meta, PostgresOptions, SECRET_KEY, setting};
 use wharf_oci::percent::encode_query;
+use wharf_testkit::options::{ADMIN, ADMIN_PASSWORD};
 use wharf_testkit::test_server::{self, TestDatabase};
 use wharf_testkit::{Client, Image, Process, TestOptions, Version};
 
 use crate::api_support::get;
 use crate::browser::{Browser, HOST, Provider, by_provider};
 use crate::support::manifest;
+use crate::terminal;
 
 const WHARF: &str = env!("CARGO_BIN_EXE_wharf");
 /// How soon a change counts at the other replicas.
@@ -321,6 +323,93 @@ async fn three_that_start_at_once_on_an_empty_database_are_one_registry() {
 }
 
 /// As docs/reference/limits.md says: each counts for itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_terminal_signs_in_at_three_replicas_and_ends_at_all() {
+    let bed = Bed::new(test_server::shared().database(), "");
+    let replicas = bed.start().await;
+    let at = admins(&replicas);
+    let nobody = [0, 1, 2].map(|n| at[n].clone().anonymous());
+    let begun = terminal::begin(&nobody[0]).await;
+    let field = |value: &Value, name: &str| value[name].as_str().expect("a text").to_owned();
+    let (device_code, code) = (field(&begun, "device_code"), field(&begun, "user_code"));
+    let early = terminal::poll(&nobody[1], &device_code).await;
+    assert_eq!(
+        early.expect_status(400).json()["error"],
+        "authorization_pending"
+    );
+    // How often it was asked is known at the others, too.
+    let soon = terminal::poll(&nobody[2], &device_code).await;
+    assert_eq!(soon.expect_status(400).json()["error"], "slow_down");
+    let mut browser = Browser::of(nobody[1].clone());
+    browser
+        .sign_in(ADMIN, ADMIN_PASSWORD)
+        .await
+        .expect_status(303);
+    browser.client = nobody[2].clone();
+    let confirmed = terminal::decide(&mut browser, &code, "approve").await;
+    confirmed.expect_status(200);
+    let granted = terminal::poll(&nobody[0], &device_code).await;
+    let granted = granted.expect_status(200).json();
+    let knocks = async |token: &str| {
+        let mut all = Vec::new();
+        for client in &nobody {
+            let client = client.clone().with_token(token);
+            all.push(client.get("/api/v1/me").send().await.status.as_u16());
+        }
+        all
+    };
+    assert_eq!(knocks(&field(&granted, "access_token")).await, [200; 3]);
+    // Two replicas rotate one token at once: one after the other, and what the first gave is void.
+    let first = field(&granted, "refresh_token");
+    let next = terminal::refresh(&nobody[1], &first).await;
+    let next = field(&next.expect_status(200).json(), "refresh_token");
+    let (one, other) = tokio::join!(
+        terminal::refresh(&nobody[0], &next),
+        terminal::refresh(&nobody[2], &next)
+    );
+    let (one, other) = (
+        one.expect_status(200).json(),
+        other.expect_status(200).json(),
+    );
+    assert_ne!(one["refresh_token"], other["refresh_token"]);
+    assert_eq!(knocks(&field(&one, "access_token")).await, [200; 3]);
+    let ends = [
+        terminal::refresh(&nobody[1], &field(&one, "refresh_token")).await,
+        terminal::refresh(&nobody[1], &field(&other, "refresh_token")).await,
+    ];
+    assert!(
+        ends.iter().filter(|end| end.status == 200).count() <= 1,
+        "{ends:?}"
+    );
+    let dead = Instant::now();
+    while knocks(&field(&other, "access_token")).await != [401; 3] {
+        assert!(
+            dead.elapsed() < PROMISED,
+            "it counts everywhere within five seconds"
+        );
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    // Another one, ended by an administrator at one of them.
+    let begun = terminal::begin(&nobody[2]).await;
+    let code = field(&begun, "user_code");
+    terminal::decide(&mut browser, &code, "approve")
+        .await
+        .expect_status(200);
+    let granted = terminal::poll(&nobody[1], &field(&begun, "device_code")).await;
+    let token = field(&granted.expect_status(200).json(), "access_token");
+    assert_eq!(knocks(&token).await, [200; 3]);
+    let all = format!("/api/v1/users/{ADMIN}/sessions");
+    at[0].delete(&all).send().await.expect_status(200);
+    let ended = Instant::now();
+    while knocks(&token).await != [401; 3] {
+        assert!(
+            ended.elapsed() < PROMISED,
+            "it counts everywhere within five seconds"
+        );
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn each_of_three_replicas_counts_rates_for_itself() {
     let config = "[rate_limits]\nreads = \"1/h burst 5\"\n";

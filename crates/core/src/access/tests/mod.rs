@@ -15,7 +15,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::store::{
-    BoxFuture, CredentialRow, CredentialRows, PrincipalRow, RefreshTokenRow, Secrets, SigningKeyRow,
+    BoxFuture, CredentialRow, CredentialRows, PrincipalRow, RefreshTokenRow, Secrets,
+    SigningKeyRow, TerminalRow, TerminalRows,
 };
 use super::*;
 use crate::{Error, Result};
@@ -88,6 +89,16 @@ impl CredentialRows for Memory {
 
     fn forget_credentials(&self, _: i64) -> BoxFuture<'_, Result<u32>> {
         self.answer(|_| 0)
+    }
+}
+
+impl TerminalRows for Memory {
+    fn terminal<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<Option<TerminalRow>>> {
+        self.answer(|_| None)
+    }
+
+    fn note_terminal(&self, _: String, _: i64, _: String) -> BoxFuture<'_, Result<()>> {
+        self.keep(|_| ())
     }
 }
 

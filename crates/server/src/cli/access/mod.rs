@@ -50,7 +50,7 @@ pub(super) struct GrantArgs {
     /// Only for tags of this pattern, as in 'v*'
     #[arg(long, value_name = "PATTERN")]
     tags: Option<String>,
-    /// Only for who signed in that way: password, api-token, robot-secret or workload
+    /// Only for who signed in that way: password, api-token, robot-secret, workload, certificate or terminal
     #[arg(long, value_name = "WAY")]
     sign_in: Option<String>,
     #[command(flatten)]
@@ -95,7 +95,7 @@ pub(super) enum RightsCommand {
         /// From this address
         #[arg(long, value_name = "ADDRESS")]
         from: Option<String>,
-        /// Signed in that way: password, api-token, robot-secret or workload
+        /// Signed in that way: password, api-token, robot-secret, workload, certificate or terminal
         #[arg(long, value_name = "WAY")]
         sign_in: Option<String>,
         /// As JSON

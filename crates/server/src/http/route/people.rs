@@ -1,4 +1,5 @@
-//! Addresses of the pages for people: `/auth` to sign in and out, `/account` for what is theirs.
+//! Addresses of the pages for people: `/auth` to sign in and out, `/account` for what is theirs, `/device` for their terminals; and those
+//! by which terminals find them.
 
 use http::Method;
 
@@ -21,6 +22,14 @@ pub enum PeopleRoute {
     Tokens,
     /// `/account/sessions`.
     Sessions,
+    /// `/device`: where one confirms that a terminal signs in.
+    Device,
+    /// `/auth/device/code`: where a terminal asks for it.
+    DeviceCode,
+    /// `/auth/revoke`: where a terminal says that it is done.
+    Revoke,
+    /// `/.well-known/oauth-authorization-server`: where terminals find the others.
+    Metadata,
 }
 
 impl PeopleRoute {
@@ -31,6 +40,10 @@ impl PeopleRoute {
             "/auth/logout" => Self::Logout,
             "/account" | "/account/tokens" => Self::Tokens,
             "/account/sessions" => Self::Sessions,
+            "/device" => Self::Device,
+            "/auth/device/code" => Self::DeviceCode,
+            "/auth/revoke" => Self::Revoke,
+            "/.well-known/oauth-authorization-server" => Self::Metadata,
             _ => {
                 let (name, step) = path.strip_prefix("/auth/oidc/")?.split_once('/')?;
                 if !wharf_core::access::is_word(name) {
@@ -50,10 +63,13 @@ impl PeopleRoute {
     /// The methods that it knows.
     pub const fn methods(&self) -> &'static [Method] {
         match self {
-            Self::Login | Self::Tokens | Self::Sessions => {
+            Self::Login | Self::Tokens | Self::Sessions | Self::Device => {
                 &[Method::GET, Method::HEAD, Method::POST]
             }
-            Self::Logout | Self::Backchannel(_) => &[Method::POST],
+            Self::Logout | Self::Backchannel(_) | Self::DeviceCode | Self::Revoke => {
+                &[Method::POST]
+            }
+            Self::Metadata => &[Method::GET, Method::HEAD],
             Self::Start(_) | Self::Callback(_) | Self::SignedOut(_) => &[Method::GET],
         }
     }
@@ -69,6 +85,10 @@ impl PeopleRoute {
             Self::Backchannel(_) => "/auth/oidc/{provider}/backchannel-logout",
             Self::Tokens => "/account/tokens",
             Self::Sessions => "/account/sessions",
+            Self::Device => "/device",
+            Self::DeviceCode => "/auth/device/code",
+            Self::Revoke => "/auth/revoke",
+            Self::Metadata => "/.well-known/oauth-authorization-server",
         }
     }
 }

@@ -3,7 +3,7 @@
 use askama::Template;
 use http::{Method, StatusCode};
 use wharf_core::identity::{self, IdentityError, NewToken, Owner};
-use wharf_core::session::{self, Session};
+use wharf_core::session::{self, Session, ShownKind};
 use wharf_oci::percent::encode_query;
 
 use super::page::{Form, go, page};
@@ -41,7 +41,9 @@ struct Tokens<'a> {
 
 struct Row {
     id: String,
-    agent: String,
+    /// The browser, or the machine.
+    name: String,
+    terminal: bool,
     own: bool,
     address: String,
     way: String,
@@ -61,7 +63,7 @@ struct Sessions<'a> {
 }
 
 /// A day and a time, for people.
-fn moment(ms: i64) -> String {
+pub(super) fn moment(ms: i64) -> String {
     let moment = jiff::Timestamp::from_millisecond(ms).unwrap_or_default();
     moment.strftime("%Y-%m-%d %H:%M UTC").to_string()
 }
@@ -71,24 +73,25 @@ fn day(ms: i64) -> String {
     moment.strftime("%Y-%m-%d").to_string()
 }
 
-/// Who is signed in, or the answer for who is not.
-async fn somebody(visit: &Visit<'_>, request: &Request) -> Result<Session, Response> {
+/// Who is signed in, or the answer for who is not, which leads back afterwards.
+pub(super) async fn somebody(
+    visit: &Visit<'_>,
+    request: &Request,
+    back: &str,
+) -> Result<Session, Response> {
     match visit.session(request).await {
         Ok(Some(session)) => Ok(session),
         Ok(None) if request.method == Method::POST => {
             let text = "your session is over; sign in again";
             Err(visit.told(StatusCode::FORBIDDEN, "Signed out", text, request))
         }
-        Ok(None) => Err(go(&format!(
-            "/auth/login?return={}",
-            encode_query(request.path())
-        ))),
+        Ok(None) => Err(go(&format!("/auth/login?return={}", encode_query(back)))),
         Err(error) => Err(visit.failed(request, &error)),
     }
 }
 
 /// The form of a request by a page of this session.
-async fn own_form(
+pub(super) async fn own_form(
     visit: &Visit<'_>,
     request: &mut Request,
     session: &Session,
@@ -100,7 +103,7 @@ async fn own_form(
 
 /// GET: one's tokens. POST: another one, or one less.
 pub(super) async fn tokens(visit: &Visit<'_>, request: &mut Request) -> Response {
-    let session = match somebody(visit, request).await {
+    let session = match somebody(visit, request, request.path()).await {
         Ok(session) => session,
         Err(answer) => return answer,
     };
@@ -208,7 +211,7 @@ async fn token_page(
 
 /// GET: one's sessions. POST: one less, or all others.
 pub(super) async fn sessions(visit: &Visit<'_>, request: &mut Request) -> Response {
-    let session = match somebody(visit, request).await {
+    let session = match somebody(visit, request, request.path()).await {
         Ok(session) => session,
         Err(answer) => return answer,
     };
@@ -261,10 +264,14 @@ async fn session_page(
     let sessions = sessions.into_iter().map(|one| Row {
         own: one.id == session.id,
         id: one.id,
-        agent: or(
-            agent::shown(&one.agent),
-            "A browser that does not say what it is",
-        ),
+        terminal: one.kind == ShownKind::Terminal,
+        name: match one.kind {
+            ShownKind::Browser => or(
+                agent::shown(&one.agent),
+                "A browser that does not say what it is",
+            ),
+            ShownKind::Terminal => or(one.device, "A machine that does not say its name"),
+        },
         address: or(one.address, "an unknown address"),
         way: or(one.provider, "password"),
         since: moment(one.created_at),

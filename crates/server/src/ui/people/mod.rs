@@ -6,6 +6,7 @@
 
 mod account;
 mod agent;
+mod device;
 mod logout;
 mod oidc;
 mod page;
@@ -166,6 +167,12 @@ pub async fn people(
         external,
         host: host.to_owned(),
     };
+    if matches!(
+        route,
+        PeopleRoute::Metadata | PeopleRoute::DeviceCode | PeopleRoute::Revoke
+    ) {
+        return Box::pin(device::program(&visit, &mut request, &route)).await;
+    }
     if !is_safe(&request) {
         let text = "pages that one signs in on need an address that begins with https://, since others could read along; \
                     a proxy in front of the registry has to be named in server.trusted_proxies";
@@ -188,5 +195,10 @@ pub async fn people(
         }
         PeopleRoute::Tokens => account::tokens(&visit, &mut request).await,
         PeopleRoute::Sessions => account::sessions(&visit, &mut request).await,
+        PeopleRoute::Device => Box::pin(device::confirm(&visit, &mut request)).await,
+        // Answered above.
+        PeopleRoute::Metadata | PeopleRoute::DeviceCode | PeopleRoute::Revoke => {
+            visit.foreign(&request)
+        }
     }
 }
