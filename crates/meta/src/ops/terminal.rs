@@ -350,7 +350,7 @@ impl Op for Touch {
     }
 }
 
-/// Ends terminals of a user who is locked, those that are meant; gives their ids.
+/// Ends terminals of a user who is locked, those that are meant; gives how many.
 pub(super) async fn end<T: Tx>(
     tx: &mut T,
     principal: &str,
@@ -362,9 +362,13 @@ pub(super) async fn end<T: Tx>(
     };
     let mut gone = Vec::new();
     for row in of.run(tx).await?.into_iter().filter(|row| meant(row)) {
-        tx.exec("DELETE FROM terminal WHERE id = $1", vals![&row.id])
+        let ended = tx
+            .exec("DELETE FROM terminal WHERE id = $1", vals![&row.id])
             .await?;
-        gone.push(row.id);
+        // Else a token that was spent has just ended it.
+        if ended > 0 {
+            gone.push(row.id);
+        }
     }
     if gone.is_empty() {
         return Ok(0);

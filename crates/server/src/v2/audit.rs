@@ -10,6 +10,7 @@ use wharf_core::audit::{Kind, Sight, given};
 use wharf_meta::Origin;
 use wharf_oci::Reference;
 
+use super::terminal::WAITS;
 use super::token::{Asked, Refused};
 use crate::http::Request;
 use crate::http::route::Route;
@@ -168,7 +169,7 @@ pub(super) fn token(
             )
         },
         // The request itself was none, or the store could not tell.
-        Err(refused) if matches!(refused.word, "request" | "store") => return,
+        Err(refused) if matches!(refused.word, "request" | "store" | WAITS) => return,
         Err(Refused {
             limited: Some(sight),
             ..

@@ -109,7 +109,9 @@ impl V2 {
             None => token::answer(&self.registry.access, came, &mut request).await,
         };
         audit::token(&self.registry, &request, came, &who);
-        if let Err(refused) = &who {
+        if let Err(refused) = &who
+            && refused.word != terminal::WAITS
+        {
             self.metrics.auth_failed(refused.word);
         }
         response.body_mut().set_facts(Facts {

@@ -14,6 +14,8 @@ use crate::http::{Request, RequestBody, Response};
 
 /// What all of a terminal's refresh tokens begin with.
 const TERMINAL: &str = "wharf_terminal_";
+/// The word for who was neither let in nor refused, and comes again.
+pub(super) const WAITS: &str = "waits";
 
 /// Answers a request that comes from a terminal; `None`: it does not, and is as it came.
 pub(super) async fn answer(
@@ -64,6 +66,7 @@ pub(super) async fn answer(
                     tracing::error!(%error, id = request.id.as_str(), "a terminal could not be answered");
                     ("store", String::new())
                 }
+                TerminalError::Pending | TerminalError::SlowDown { .. } => (WAITS, String::new()),
                 _ => ("request", String::new()),
             };
             let limited = match &error {

@@ -319,6 +319,12 @@ async fn polling_too_fast_is_told_to_slow_down() {
         assert_eq!(word(&answer), "slow_down");
         assert!(text(&answer).contains(wait), "{answer}");
     }
+    let figures = server.admin(Version::Http1).get("/metrics").send().await;
+    let figures = text(&figures.expect_status(200));
+    assert!(
+        !figures.contains("wharf_auth_failures_total{"),
+        "who waits was not refused: {figures}"
+    );
     assert_eq!(
         word(&poll(&client, "wharf_device_x").await.expect_status(400)),
         "invalid_grant"
