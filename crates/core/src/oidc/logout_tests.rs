@@ -60,7 +60,7 @@ impl Hall {
         begun.await.unwrap()
     }
 
-    async fn good(&self, secret: &Password) -> bool {
+    async fn is_in(&self, secret: &Password) -> bool {
         let came = Circumstances::new(None, self.registry().clock.now_ms());
         let found = session::find(self.registry(), secret, came).await;
         found.unwrap().is_some()
@@ -82,15 +82,15 @@ async fn a_provider_ends_its_session_or_all_of_an_account_and_no_other() {
     word["sid"] = "s1".into();
     word["jti"] = "b".into();
     assert_eq!(hall.hears(&word).await.unwrap(), 1);
-    assert!(!hall.good(&one).await && hall.good(&two).await && hall.good(&plain).await);
+    assert!(!hall.is_in(&one).await && hall.is_in(&two).await && hall.is_in(&plain).await);
     // Of both: this session is not that account's.
     let mut word = hall.word("c");
     word["sid"] = "s2".into();
     word["sub"] = "249".into();
     assert_eq!(hall.hears(&word).await.unwrap(), 0);
-    assert!(hall.good(&two).await);
+    assert!(hall.is_in(&two).await);
     assert_eq!(hall.hears(&hall.word("d")).await.unwrap(), 2);
-    assert!(!hall.good(&two).await && !hall.good(&plain).await);
+    assert!(!hall.is_in(&two).await && !hall.is_in(&plain).await);
     // Without a type, as older providers write them, and with the usual one.
     for (jti, typ) in [("e", None), ("f", Some("JWT"))] {
         let token = typed(&KEY, typ, &hall.word(jti));
@@ -173,7 +173,7 @@ async fn logout_tokens_that_do_not_say_all_they_must_end_nothing() {
         }
         assert_eq!(hall.refuses(&word).await, told, "{claim}: {value}");
     }
-    assert!(hall.good(&kept).await);
+    assert!(hall.is_in(&kept).await);
     assert_eq!(
         hall.hears(&hall.word("a")).await.unwrap(),
         1,
@@ -196,7 +196,7 @@ async fn logout_token_replay_ends_no_session_that_was_begun_since() {
     let mut word = hall.word("b");
     word["exp"] = (word["iat"].as_i64().unwrap() + 9_999_999).into();
     assert_eq!(hall.hears(&word).await.unwrap(), 1);
-    assert!(!hall.good(&first).await && !hall.good(&again).await);
+    assert!(!hall.is_in(&first).await && !hall.is_in(&again).await);
     for _ in 0..17 {
         hall.house.clock.advance(60_000);
         session::forget(hall.registry()).await.unwrap();
@@ -227,7 +227,7 @@ async fn id_tokens_are_no_logout_tokens_and_logout_tokens_prove_nobody() {
             "{refused:?}"
         );
     }
-    assert!(hall.good(&kept).await);
+    assert!(hall.is_in(&kept).await);
     // The other way round, in a sign-in: by its type, and without one by what it says, nonce or not.
     let word = hall.word("b");
     let typed_word = typed(&KEY, Some("logout+jwt"), &word);
@@ -250,7 +250,7 @@ async fn id_tokens_are_no_logout_tokens_and_logout_tokens_prove_nobody() {
     hall.house.clock.advance(every);
     *hall.world.now.lock().unwrap() = hall.registry().clock.now_ms();
     assert_eq!(check(hall.registry()).await.unwrap(), 1);
-    assert!(hall.good(&kept).await, "what proves nothing ends nothing");
+    assert!(hall.is_in(&kept).await, "what proves nothing ends nothing");
 }
 
 #[tokio::test]
@@ -309,7 +309,7 @@ async fn algorithm_confusion_forged_logout_tokens_end_nothing() {
         heard(hall.registry(), "none", &token).await,
         Err(OidcError::Unknown)
     ));
-    assert!(hall.good(&kept).await);
+    assert!(hall.is_in(&kept).await);
 }
 
 #[tokio::test]

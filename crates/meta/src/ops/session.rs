@@ -350,7 +350,7 @@ impl Which {
     }
 }
 
-/// Ends sessions and terminals of a user; gives how many. But for a single one, what the user has approved and nobody has fetched is taken
+/// Ends sessions and terminals of a user; gives how many. But for a single one, and for what a provider ends, what the user has approved and nobody has fetched is taken
 /// back too. Cost: the user's sessions and terminals.
 #[derive(Clone, Debug)]
 pub struct End {
@@ -372,7 +372,7 @@ impl Op for End {
             principal: self.principal.clone(),
         };
         let sessions = of.run(tx).await?;
-        if !matches!(self.which, Which::One(_)) {
+        if !matches!(self.which, Which::One(_) | Which::Of { .. }) {
             device::take_back(tx, &self.principal).await?;
         }
         let terminals = terminal::end(tx, &self.principal, self.at, |row| {

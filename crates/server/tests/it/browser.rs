@@ -31,8 +31,12 @@ impl Browser {
 
     /// One that talks to whom this client talks to.
     pub(crate) fn at(client: &Client) -> Self {
+        Self::of(client.clone().anonymous())
+    }
+
+    pub(crate) fn of(client: Client) -> Self {
         Self {
-            client: client.clone().anonymous(),
+            client,
             cookies: HashMap::new(),
         }
     }

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use wharf_testkit::options::ADMIN_PASSWORD;
 use wharf_testkit::{FakeTerminals, Fault, Image, TestOptions, TestServer, Version};
 
-use crate::people::Browser;
+use crate::browser::Browser;
 
 const WHARF: &str = env!("CARGO_BIN_EXE_wharf");
 const NOT_FOUND: &str = "credentials not found in native keychain\n";

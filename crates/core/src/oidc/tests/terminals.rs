@@ -17,6 +17,7 @@ impl Hall {
         let by = By::Account {
             provider: "corp".into(),
             subject: arrived.subject.clone(),
+            sid: String::new(),
             refresh: arrived.refresh.clone().filter(|_| refresh),
         };
         let came = Circumstances::new(None, registry.clock.now_ms());
