@@ -1,10 +1,11 @@
 //! Whether the accounts of sessions are still there, asked of their providers from time to time.
 //!
-//! Called once every few seconds in each process; whoever moves a session's next time has it to ask. A provider that says the account
-//! is gone (`invalid_grant`) ends all its sessions and terminals here, and what its groups gave; one that does not answer ends nothing.
+//! Called once every few seconds in each process; whoever moves a session's next time has it to ask. A provider that
+//! grants nothing more (`invalid_grant`) ends the session; with the last one of an account the account is gone, and with it its terminals
+//! and what its groups gave. A provider that does not answer ends nothing.
 //! A session that is over in the browser goes on being asked about while terminals of its account live.
 
-use wharf_meta::session::{Due, Schedule, SessionRow};
+use wharf_meta::session::{Due, Refuse, Schedule, SessionRow};
 
 use super::flow::arrival;
 use super::id_token::{Expected, verify};
@@ -64,7 +65,7 @@ async fn one(registry: &Registry, row: SessionRow) -> Result<()> {
     };
     match ask(registry, people, &row, &token, next).await {
         Ok(()) => {}
-        Err(OidcError::Refused { .. }) => gone(registry, &row).await?,
+        Err(OidcError::Refused { .. }) => refused(registry, &row).await?,
         Err(OidcError::Arrive(ArriveError::Store(error)) | OidcError::Store(error)) => {
             return Err(error);
         }
@@ -166,8 +167,16 @@ async fn ask(
     Ok(())
 }
 
-/// The provider has no such account any more.
-async fn gone(registry: &Registry, row: &SessionRow) -> Result<()> {
+/// The provider grants nothing for this session any more. It does so when the account is gone, and when somebody signed out there or the
+/// provider's own session was too old; so the others of the account are asked for themselves, and with the last one it is gone.
+async fn refused(registry: &Registry, row: &SessionRow) -> Result<()> {
+    let refuse = Refuse {
+        row: row.clone(),
+        at: registry.clock.now_ms(),
+    };
+    if !registry.meta.write(refuse).await? {
+        return Ok(());
+    }
     tracing::info!(
         user = row.principal,
         provider = row.provider,

@@ -627,6 +627,36 @@ impl Op for Release {
     }
 }
 
+/// Ends a session of which its provider says that it grants nothing any more; gives whether no other session of the account can ask. Cost:
+/// three rows.
+#[derive(Clone, Debug)]
+pub struct Refuse {
+    /// The session.
+    pub row: SessionRow,
+    /// Milliseconds since 1970.
+    pub at: i64,
+}
+
+impl Op for Refuse {
+    type Out = bool;
+    const FREES: bool = true;
+
+    async fn run<T: Tx>(&self, tx: &mut T) -> Result<bool> {
+        let row = &self.row;
+        lock(tx, &row.principal).await?;
+        let ended = tx
+            .exec("DELETE FROM session WHERE id = $1", vals![&row.id])
+            .await?;
+        if ended > 0 && !row.kept {
+            let before =
+                json!({"ids": [row.id], "user": row.principal, "why": "its provider refused it"});
+            let change = (before, Value::Null);
+            told(tx, Kind::CredentialRemove, &row.principal, self.at, change).await?;
+        }
+        Ok(!asks(tx, &row.principal, &row.provider, &row.subject).await?)
+    }
+}
+
 /// Ends all sessions of a user that goes.
 pub(super) async fn delete_of<T: Tx>(tx: &mut T, principal: &str) -> Result<()> {
     tx.exec("DELETE FROM session WHERE principal = $1", vals![principal])

@@ -2,7 +2,7 @@
 
 use super::NOW;
 use crate::session::{
-    Begin, ByHash, Due, End, Forget, ForgetLogouts, Logout, MOST_SESSIONS, Of, Schedule,
+    Begin, ByHash, Due, End, Forget, ForgetLogouts, Logout, MOST_SESSIONS, Of, Refuse, Schedule,
     SessionRow, Touch, Which,
 };
 use crate::{Meta, credential, event, principal};
@@ -206,4 +206,29 @@ pub async fn a_provider_ends_what_it_names(meta: Meta) {
     assert_eq!(meta.write(forget(NOW + 101)).await.unwrap(), 5);
     let done = heard("4", "corp", "", "ben").await;
     assert_eq!(done, Some(vec![("ben".to_owned(), 1)]));
+}
+
+/// Only the one that was refused, and whether it was the last that could ask.
+pub async fn one_is_refused(meta: Meta) {
+    for (id, user, refresh) in [
+        ("a", "ann", true),
+        ("b", "ann", true),
+        ("c", "ann", false),
+        ("d", "ben", true),
+    ] {
+        let mut row = row(id, user, NOW);
+        row.refresh = row.refresh.filter(|_| refresh);
+        row.check_at = row.check_at.filter(|_| refresh);
+        meta.write(Begin { row }).await.unwrap();
+    }
+    let refused = async |id: &str| {
+        let row = row(id, "ann", NOW);
+        meta.write(Refuse { row, at: NOW }).await.unwrap()
+    };
+    assert!(!refused("a").await);
+    assert_eq!(ids(&meta, "ann").await, ["b", "c"]);
+    assert!(!refused("a").await, "it is gone, and the other one is not");
+    assert!(refused("b").await);
+    assert_eq!(ids(&meta, "ann").await, ["c"]);
+    assert_eq!(ids(&meta, "ben").await, ["d"]);
 }

@@ -101,6 +101,39 @@ async fn the_account_is_asked_about_while_a_terminal_lives_and_takes_it_along() 
     assert_eq!(check(registry).await.unwrap(), 0, "and asked about no more");
 }
 
+/// A provider's own session that was too old says nothing about those that were begun since.
+#[tokio::test]
+async fn what_one_session_is_refused_the_others_are_not() {
+    let hall = hall().await;
+    let registry = hall.registry();
+    let every = i64::try_from(SessionRules::default().check.as_millis()).unwrap();
+    let old = hall.browser(true).await;
+    let granted = hall.terminal(&old).await;
+    let refresh = hall.world.refresh.lock().unwrap().clone();
+    let new = hall.browser(true).await;
+    let browsers = async || -> Vec<String> {
+        let listed = session::list(registry, "ann").await.unwrap();
+        let browsers = listed.into_iter();
+        let browsers = browsers.filter(|one| one.kind == session::ShownKind::Browser);
+        browsers.map(|one| one.id).collect()
+    };
+    assert_eq!(browsers().await.len(), 2);
+    hall.world
+        .refresh
+        .lock()
+        .unwrap()
+        .retain(|token, _| !refresh.contains_key(token));
+    hall.later(every);
+    assert_eq!(check(registry).await.unwrap(), 2);
+    assert_eq!(browsers().await, [new.id]);
+    let granted = hall.renewed(&granted.refresh_token).await;
+    assert!(hall.good(&granted.unwrap()).await);
+    hall.world.refresh.lock().unwrap().clear();
+    hall.later(every);
+    assert_eq!(check(registry).await.unwrap(), 1);
+    assert!(session::list(registry, "ann").await.unwrap().is_empty());
+}
+
 #[tokio::test]
 async fn nobody_is_asked_about_after_the_last_terminal_has_ended() {
     let hall = hall().await;
