@@ -155,7 +155,7 @@ async fn a_token_is_exchanged_for_one_that_lasts_and_dies_with_its_rule() {
             .is_err()
     );
     let basic = it.basic(ours, later).await;
-    assert!(matches!(basic, Err(AuthFailure::Workload(_))), "{basic:?}");
+    assert!(matches!(basic, Err(AuthFailure::Secret)), "{basic:?}");
     // A rule that asks for something else is another rule.
     let narrow = conditions(json!([{"claim": "kubernetes.io.namespace", "in": ["prod"]}]));
     it.rule("prod-default", "prod", &narrow).await;
