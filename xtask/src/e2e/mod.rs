@@ -45,7 +45,7 @@ pub(crate) use image::{Image, Layer, noise};
 pub(crate) use matrix::Tool;
 pub(crate) use site::Site;
 use site::Subject;
-pub(crate) use step::Step;
+pub(crate) use step::{Step, refused};
 use store::Store;
 use suite::Suite;
 

@@ -12,9 +12,9 @@ use serde_json::{Value, json};
 use wharf_meta::test_server::free_port;
 
 use super::Outside;
-use crate::e2e::Step;
 use crate::e2e::process::Daemon;
 use crate::e2e::site::{answers, certificates};
+use crate::e2e::{Step, refused};
 use crate::run;
 
 /// How often the registry asks for an account; the shortest time that it takes.
@@ -214,6 +214,25 @@ impl Place {
         ]
     }
 
+    /// `wharf login`, which waits for somebody to confirm its code, and the address that it shows. Its words are in this file.
+    fn login(&self, step: &mut Step) -> Result<(Daemon, PathBuf, String)> {
+        let ca = self.ca.to_string_lossy();
+        let words = ["login", &self.registry, "--authority", &ca, "--no-docker"];
+        let mut command = step.command(&self.wharf, words);
+        let log = step.path("run/login.log");
+        let login = Daemon::start("wharf login", &mut command, &log)?;
+        let mut address = String::new();
+        wait("a code", || {
+            let told = std::fs::read_to_string(&log)?;
+            let found = told
+                .lines()
+                .find(|line| line.contains("/device?user_code="));
+            address = found.unwrap_or_default().trim().to_owned();
+            Ok(!address.is_empty())
+        })?;
+        Ok((login, log, address))
+    }
+
     fn go(&self, path: &str) -> Value {
         json!(["go", format!("{}{path}", self.registry)])
     }
@@ -358,6 +377,59 @@ pub(super) fn run(outside: &mut Outside) -> Result<()> {
                 ensure!(status == wanted, "{path}: {status}");
             }
             Ok(())
+        },
+    );
+    // Spec: OIDC-6.
+    outside.step(
+        "a terminal signs in through the provider, pushes, and ends with its place on the page",
+        |step| {
+            let (_login, log, address) = place.login(step)?;
+            let mut steps = vec![
+                json!(["go", address]),
+                place.at("/auth/login"),
+                click("a[href^='/auth/oidc/corp/start']"),
+            ];
+            steps.extend(place.prove("ada"));
+            steps.push(place.at("/device?user_code="));
+            steps.extend(place.picture("device"));
+            steps.extend([
+                click("form.wide button"),
+                sees("Sign in this terminal as ada?"),
+                sees("Did someone send you this code"),
+            ]);
+            steps.extend(place.picture("device-confirm"));
+            steps.extend([
+                click("button[value=approve]"),
+                sees("the terminal signs in by itself now"),
+            ]);
+            steps.extend(place.picture("device-done"));
+            place.browse(step, "terminal", steps)?;
+            wait("the terminal", || log_has(&log, "as ada"))?;
+            let told = step.ok(&place.wharf, ["whoami"])?;
+            ensure!(told.starts_with("ada "), "{told}");
+            let host = format!("localhost:{}", place.ports.0);
+            let get = "printf %s \"$1\" | \"$0\" credential-helper get";
+            let told = step.ok("sh", ["-c", get, &place.wharf, &host])?;
+            let told: Value = serde_json::from_str(&told)?;
+            ensure!(told["Username"] == "ada", "{told}");
+            let login = format!("ada:{}", told["Secret"].as_str().context("a secret")?);
+            let path = "/v2/team/app/tags/list";
+            let status = place.asks(step, &login, &[], path)?;
+            ensure!(status == "200" || status == "404", "it may look: {status}");
+            let begin = ["-X", "POST"];
+            let status = place.asks(step, &login, &begin, "/v2/team/app/blobs/uploads/")?;
+            ensure!(status == "202", "{status}");
+            let mut steps = vec![place.go("/account/sessions"), sees("a terminal")];
+            steps.extend(place.picture("sessions-terminal"));
+            steps.extend([
+                click("::-p-xpath(//li[contains(., 'a terminal')]//button)"),
+                place.at("/account/sessions"),
+                json!(["lacks", "— a terminal"]),
+            ]);
+            place.browse(step, "ada", steps)?;
+            let status = place.asks(step, &login, &[], path)?;
+            ensure!(status == "401", "it has ended: {status}");
+            refused(step.ok(&place.wharf, ["whoami"]), &["was signed out by"])
         },
     );
     outside.step("sessions are listed, and the other one is ended", |step| {
