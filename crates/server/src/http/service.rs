@@ -253,7 +253,9 @@ async fn finish(
         if let Some(rest) = left.take_rest() {
             // A client that waits for 100 Continue may send the body or not; only closing is unambiguous.
             let untouched = expects && !left.asked();
-            close |= conn.protocol == Protocol::H1 && (untouched || !read_small_rest(rest).await);
+            // On HTTP/2 the stream would be reset behind the answer, which some clients take for a failure of the whole.
+            let all = !untouched && read_small_rest(rest).await;
+            close |= conn.protocol == Protocol::H1 && !all;
         }
         close |= left.is_broken();
     }

@@ -97,6 +97,29 @@ async fn bodies_without_length_work() {
     assert_eq!((status, count), (200, (5 * MIB).to_string().into_bytes()));
 }
 
+/// curl 7 takes a stream that is reset behind a whole answer for a failure, and shows no answer at all.
+///
+/// Spec: ERR-4.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_small_body_that_nobody_reads_resets_no_stream() {
+    let toybox = Toybox::start();
+    let client = connect(&toybox).await;
+    for _ in 0..5 {
+        let mut client = client.clone().ready().await.unwrap();
+        let mut asked = request("POST", "/refuse");
+        asked.headers_mut().insert("content-length", 5.into());
+        let (response, mut body) = client.send_request(asked, false).unwrap();
+        // As a client does that sends head and body apart.
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        body.send_data(Bytes::from_static(b"hello"), true).unwrap();
+        let (status, ..) = read(response.await.unwrap()).await;
+        assert_eq!(status, 401);
+        let reset = poll_fn(|cx| body.poll_reset(cx));
+        let reset = tokio::time::timeout(Duration::from_millis(100), reset).await;
+        assert!(!matches!(reset, Ok(Ok(_))), "{reset:?}");
+    }
+}
+
 /// Sends zeros as the windows allow, until all is sent or the stream is reset.
 async fn send(body: &mut h2::SendStream<Bytes>, len: usize) -> usize {
     let sent = send_some(body, len).await;
