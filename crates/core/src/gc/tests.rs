@@ -596,6 +596,7 @@ async fn family(house: &House) -> (Digest, Digest, Digest) {
     (index, child, about)
 }
 
+/// Spec: REF-11.
 #[tokio::test]
 async fn children_and_what_is_about_them_stay_with_a_tagged_index_and_follow_it() {
     let house = House::new().await;

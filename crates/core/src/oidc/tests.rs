@@ -366,6 +366,7 @@ async fn somebody_signs_in_and_is_the_same_again_by_another_name() {
     );
 }
 
+/// Spec: OIDC-5.
 #[tokio::test]
 async fn email_takeover_another_account_with_the_same_address_or_name_is_somebody_else() {
     let hall = hall().await;
@@ -403,6 +404,7 @@ async fn issuer_prefix_tricks_prove_nothing() {
     }
 }
 
+/// Spec: OIDC-5.
 #[tokio::test]
 async fn azp_confusion_a_token_for_another_client_is_refused() {
     let hall = hall().await;
@@ -457,6 +459,7 @@ async fn azp_confusion_a_token_for_another_client_is_refused() {
     hall.whole(&ann()).await.unwrap();
 }
 
+/// Spec: OIDC-5.
 #[tokio::test]
 async fn expired_and_future_tokens_are_refused() {
     let hall = hall().await;
@@ -529,6 +532,7 @@ async fn algorithm_confusion_and_keys_of_others_sign_nothing() {
     assert!(hall.proof().await.contains("three parts"));
 }
 
+/// Spec: OIDC-5.
 #[tokio::test]
 async fn nonce_replay_a_token_of_another_sign_in_is_refused() {
     let hall = hall().await;
@@ -541,6 +545,7 @@ async fn nonce_replay_a_token_of_another_sign_in_is_refused() {
     }
 }
 
+/// Spec: OIDC-5.
 #[tokio::test]
 async fn state_fixation_an_answer_counts_only_in_the_browser_that_asked() {
     let hall = hall().await;
@@ -584,6 +589,7 @@ async fn state_fixation_an_answer_counts_only_in_the_browser_that_asked() {
     );
 }
 
+/// Spec: OIDC-5.
 #[tokio::test]
 async fn code_replay_a_code_is_good_once_and_with_its_own_verifier() {
     let hall = hall().await;

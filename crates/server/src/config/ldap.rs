@@ -318,6 +318,7 @@ mod tests {
         }
     }
 
+    /// Spec: LDAP-2.
     #[test]
     fn a_directory_needs_three_keys() {
         assert!(told(GOOD).starts_with("good"), "{}", told(GOOD));
@@ -335,6 +336,7 @@ mod tests {
         }
     }
 
+    /// Spec: LDAP-2.
     #[test]
     fn what_cannot_work_names_the_key_and_the_cure() {
         for (line, key, cure) in [

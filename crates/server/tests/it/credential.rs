@@ -176,6 +176,7 @@ async fn keeps_to_its_own(way: &str, client: &Client, stock: &Stock) {
 }
 
 /// Both write below `team/a`: they push there, and mount nothing from elsewhere.
+/// Spec: LOGIN-1.
 #[tokio::test]
 async fn a_robot_and_a_token_push_in_their_namespace_and_see_no_other() {
     let server = Process::start(Path::new(WHARF), options()).await;

@@ -8,6 +8,7 @@ use wharf_testkit::{Image, TestOptions, TestServer, Version};
 
 use crate::browser::{Browser, HOST, Provider, by_provider, form, start, text};
 
+/// Spec: OIDC-5, LOGIN-1.
 #[tokio::test]
 async fn a_person_signs_in_makes_a_token_and_pulls_with_it() {
     let server = start(String::new()).await;
@@ -79,7 +80,8 @@ async fn a_person_signs_in_makes_a_token_and_pulls_with_it() {
     }
 }
 
-/// OIDC-7: neither door of programs opens to a cookie, for reading or for writing.
+/// Neither door of programs opens to a cookie, for reading or for writing.
+/// Spec: OIDC-7.
 #[tokio::test]
 async fn a_session_is_good_for_the_pages_alone() {
     let server = start(String::new()).await;
@@ -115,6 +117,7 @@ async fn a_session_is_good_for_the_pages_alone() {
     assert!(made.status.is_client_error(), "{made}");
 }
 
+/// Spec: OIDC-7.
 #[tokio::test]
 async fn csrf_a_form_of_another_site_or_without_our_word_does_nothing() {
     let server = start(String::new()).await;

@@ -462,6 +462,7 @@ async fn switched_off_nothing_is_limited() {
 }
 
 /// A rollout: five hundred nodes with one robot's credentials behind one address, each with all that a pull takes.
+/// Spec: K8SCRED-8.
 #[tokio::test(flavor = "multi_thread")]
 async fn five_hundred_nodes_at_once_pass_the_defaults() {
     let (server, clock) = start("").await;

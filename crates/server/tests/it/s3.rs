@@ -414,6 +414,7 @@ fn storage_environment(s3: &S3) -> [(&'static str, String); 6] {
     ]
 }
 
+/// Spec: API-5, BGET-10.
 #[tokio::test(flavor = "multi_thread")]
 async fn large_blobs_are_redirected_and_nothing_else() {
     let s3 = bucket().await;
