@@ -73,6 +73,8 @@ struct Inner {
 #[derive(Debug, Default)]
 pub struct Gatherer {
     inner: Mutex<Inner>,
+    /// Held while some of it is being written: whoever comes then finds it written.
+    writing: tokio::sync::Mutex<()>,
     noted: AtomicU64,
     overflowed: AtomicU64,
 }
@@ -214,8 +216,10 @@ impl Gatherer {
         due
     }
 
-    /// Writes what is due; with `all`, also what is still being counted, for an orderly end.
+    /// Writes what is due; with `all`, also what is still being counted, for an orderly end. What is dropped before it has
+    /// ended loses what it had taken.
     pub async fn flush(&self, registry: &Registry, all: bool) -> Result<()> {
+        let _writing = self.writing.lock().await;
         let mut due = self.due(registry.clock.now_ms(), all);
         while !due.is_empty() {
             let rest = due.split_off(due.len().min(MOST_NOTES));

@@ -516,6 +516,22 @@ async fn a_flood_of_equal_refusals_is_a_few_entries_with_the_right_count() {
     assert!(last["first"].as_i64() < last["last"].as_i64(), "{last}");
 }
 
+/// Whoever stops the server meanwhile must not go before it is written.
+#[tokio::test]
+async fn who_comes_while_some_is_being_written_waits_for_it() {
+    let house = House::new().await;
+    let gatherer = &house.registry.audit;
+    gatherer.note(sight(1), house.clock.now_ms(), "");
+    let mut first = std::pin::pin!(gatherer.flush(&house.registry, false));
+    let mut second = std::pin::pin!(gatherer.flush(&house.registry, true));
+    let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+    assert!(first.as_mut().poll(&mut cx).is_pending());
+    assert!(second.as_mut().poll(&mut cx).is_pending());
+    first.await.unwrap();
+    second.await.unwrap();
+    assert_eq!(counted(&entries(&house).await), 1);
+}
+
 #[tokio::test]
 async fn what_is_more_than_the_bounds_hold_is_counted() {
     let house = House::new().await;

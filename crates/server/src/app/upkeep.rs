@@ -160,14 +160,18 @@ async fn forget(registry: &Registry) {
     }
 }
 
-/// Brings what happened into the audit log.
-async fn log(registry: &Registry) {
-    if let Err(error) = registry.audit.flush(registry, false).await {
-        tracing::warn!(%error, "sign-ins and refusals could not be written to the audit log; trying again");
-    }
-    if let Err(error) = audit::seal(registry).await {
-        tracing::warn!(%error, "the audit log could not be brought up to date; trying again");
-    }
+/// Brings what happened into the audit log. A task of its own: what is on its way when the server stops gets there.
+async fn log(registry: &Arc<Registry>) {
+    let registry = registry.clone();
+    let logging = tokio::spawn(async move {
+        if let Err(error) = registry.audit.flush(&registry, false).await {
+            tracing::warn!(%error, "sign-ins and refusals could not be written to the audit log; trying again");
+        }
+        if let Err(error) = audit::seal(&registry).await {
+            tracing::warn!(%error, "the audit log could not be brought up to date; trying again");
+        }
+    });
+    let _ = logging.await;
 }
 
 /// Time between two marks: of a database of its own, whose disk may sleep, they only tell of another time than this run's.
