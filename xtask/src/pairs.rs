@@ -38,7 +38,7 @@ pub(crate) const EVERY_PAIR: &[&str] = &[
 ];
 
 /// Over SQLite and files only: connections and what is refused before a store is asked; damage to disks, files and SQLite's
-/// database; clocks that a test sets; and `doors`, `metadata`, `postgres`, `replicas`, `s3`, `setup`, `shared`, which bring stores of their own.
+/// database; clocks that a test sets; and `bucket_reach`, `doors`, `metadata`, `postgres`, `replicas`, `s3`, `setup`, `shared`, which bring stores of their own.
 #[cfg(test)]
 pub(crate) const FIRST_PAIR: &[&str] = &[
     "api",
@@ -49,6 +49,7 @@ pub(crate) const FIRST_PAIR: &[&str] = &[
     "api_tag",
     "audit",
     "browser",
+    "bucket_reach",
     "client",
     "clock",
     "command",

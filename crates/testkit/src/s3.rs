@@ -118,6 +118,8 @@ struct State {
     ahead: i64,
     /// Set when the service takes no notice of `If-None-Match`: where its buckets are.
     unconditional: Option<PathBuf>,
+    /// Headers of all requests, once they are wanted.
+    heads: Option<Vec<(Kind, http::HeaderMap)>>,
 }
 
 /// The service, on a thread of its own: a test that waits for a child process does not keep it from answering. It ends when
@@ -261,6 +263,18 @@ impl S3 {
         std::mem::take(&mut self.state().counts)
     }
 
+    /// From now on the headers of all requests are kept.
+    pub fn record(&self) {
+        self.state().heads.get_or_insert_default();
+    }
+
+    /// Those of the requests of a kind.
+    pub fn heads(&self, kind: Kind) -> Vec<http::HeaderMap> {
+        let state = self.state();
+        let heads = state.heads.iter().flatten().filter(|(of, _)| *of == kind);
+        heads.map(|(_, head)| head.clone()).collect()
+    }
+
     /// Paths of all objects below the bucket.
     pub fn objects(&self) -> Vec<PathBuf> {
         let bucket = self.folder.path().join(BUCKET);
@@ -349,6 +363,9 @@ async fn answer(
     let fault = {
         let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
         *state.counts.entry(kind).or_default() += 1;
+        if let Some(heads) = &mut state.heads {
+            heads.push((kind, request.headers().clone()));
+        }
         state.next(kind)
     };
     match fault {

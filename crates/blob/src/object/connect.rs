@@ -3,6 +3,7 @@
 //! Nothing is asked of the service here. Secrets stay in their fields: no `Debug` shows them.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,6 +35,15 @@ const BUDGET: Duration = Duration::from_secs(25);
 
 /// The same for a look at the store, which tells how it is and waits for nothing.
 const HASTY: (usize, Duration) = (2, Duration::from_secs(3));
+
+/// Where instances and containers get their credentials: each asks its own machine. A proxy would answer with what its own machine
+/// is given, or not at all.
+const METADATA: [&str; 4] = [
+    "169.254.0.0/16",
+    "fd00:ec2::254",
+    "fd00:ec2::23",
+    "metadata.google.internal",
+];
 
 /// Which bucket, and how to reach it.
 #[derive(Debug, Clone)]
@@ -222,7 +232,15 @@ fn refused(key: &str) -> impl Fn(object_store::Error) -> Error {
     let key = key.to_owned();
     move |error| Error::Setup {
         key: key.clone(),
-        problem: format!("it cannot be used: {}", told(&error)),
+        problem: format!("it cannot be used: {}", said(&error)),
+    }
+}
+
+/// Without what the client library puts before everything.
+fn said(error: &object_store::Error) -> String {
+    match error {
+        object_store::Error::Generic { source, .. } => told(source.as_ref()),
+        other => told(other),
     }
 }
 
@@ -266,14 +284,32 @@ impl Client {
             }
         }
         if let Some(proxy) = &self.proxy {
-            options = options.with_proxy_url(proxy);
+            options = options
+                .with_proxy_url(proxy)
+                .with_proxy_excludes(METADATA.join(","));
         }
         Ok(options)
     }
 }
 
+fn region_of_environment() -> Option<String> {
+    let said = |name| {
+        std::env::var(name)
+            .ok()
+            .filter(|said: &String| !said.is_empty())
+    };
+    said("AWS_REGION").or_else(|| said("AWS_DEFAULT_REGION"))
+}
+
 fn is_plain(endpoint: Option<&str>) -> bool {
-    endpoint.is_some_and(|url| url.starts_with("http://"))
+    let scheme = endpoint.and_then(|url| url.split_once("://"));
+    scheme.is_some_and(|(scheme, _)| scheme.eq_ignore_ascii_case("http"))
+}
+
+/// A part of a host name: the client library expects that what it makes of it is a URL.
+fn is_label(text: &str) -> bool {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
+    !text.is_empty() && text.bytes().all(fits)
 }
 
 impl S3 {
@@ -283,6 +319,27 @@ impl S3 {
         seen: &Arc<Seen>,
         endpoint: Option<&str>,
     ) -> Result<AmazonS3> {
+        let unfit = |key: &str, problem: String| {
+            let key = format!("storage.s3.{key}");
+            Err(Error::Setup { key, problem })
+        };
+        if !is_label(&self.bucket) {
+            let problem = "this is no name that a bucket can have; correct it";
+            return unfit("bucket", problem.to_owned());
+        }
+        if self.region.as_ref().is_some_and(|region| !is_label(region)) {
+            let problem = "this is no name that a region can have; correct it";
+            return unfit("region", problem.to_owned());
+        }
+        let address = endpoint.and_then(address).filter(|_| !self.path_style);
+        if let Some(address) = address {
+            return unfit(
+                "path_style",
+                format!(
+                    "the bucket cannot stand before the address {address} in a host name; set it to true"
+                ),
+            );
+        }
         let mut builder = match &self.credentials {
             Credentials::Chain => AmazonS3Builder::from_env(),
             Credentials::Static {
@@ -294,12 +351,20 @@ impl S3 {
         };
         if let Some(endpoint) = endpoint {
             // The client library wants the bucket in the host of an endpoint, if it shall be there.
-            builder = builder.with_endpoint(match self.path_style {
+            let endpoint = match self.path_style {
                 true => endpoint.trim_end_matches('/').to_owned(),
                 false => hosted(endpoint, &self.bucket),
-            });
+            };
+            // Both, or a variable of the environment would go before what is configured.
+            let key: AmazonS3ConfigKey = "aws_endpoint_url_s3"
+                .parse()
+                .map_err(refused("storage.s3.endpoint"))?;
+            builder = builder.with_endpoint(&endpoint).with_config(key, &endpoint);
         }
         if let Some(region) = &self.region {
+            builder = builder.with_region(region);
+        } else if let Some(region) = region_of_environment() {
+            // With fixed credentials nothing else is taken from there.
             builder = builder.with_region(region);
         }
         match &self.encryption {
@@ -341,6 +406,13 @@ impl S3 {
             signer: Some(signer),
         })
     }
+}
+
+/// The host of a URL, if it is an address and no name.
+fn address(endpoint: &str) -> Option<IpAddr> {
+    let uri = endpoint.parse::<http::Uri>().ok()?;
+    let host = uri.host()?.trim_start_matches('[').trim_end_matches(']');
+    host.parse().ok()
 }
 
 /// `https://host` becomes `https://bucket.host`.
@@ -423,6 +495,8 @@ impl Azure {
 
 #[cfg(test)]
 mod tests {
+    use object_store::ClientConfigKey;
+
     use super::*;
 
     #[test]
@@ -447,6 +521,73 @@ mod tests {
             shown.contains("visible") && !shown.contains("hidden"),
             "{shown}"
         );
+    }
+
+    /// Nobody but this machine knows what it is given.
+    #[test]
+    fn credentials_of_the_instance_are_asked_for_without_the_proxy() {
+        let client = Client {
+            proxy: Some("http://proxy.example".into()),
+            ..Client::default()
+        };
+        let options = client.options(None).unwrap();
+        let excluded = options.get_config_value(&ClientConfigKey::ProxyExcludes);
+        let excluded = excluded.unwrap();
+        for host in ["169.254.0.0/16", "metadata.google.internal"] {
+            assert!(excluded.split(',').any(|found| found == host), "{excluded}");
+        }
+    }
+
+    /// Else the client library panics at the first request.
+    #[test]
+    fn what_makes_no_host_name_is_told_with_its_key() {
+        let good = S3 {
+            bucket: "b".into(),
+            endpoint: Some("HTTP://s3.example:9000".into()),
+            credentials: Credentials::Static {
+                access_key_id: "a".into(),
+                secret_access_key: "s".into(),
+            },
+            ..S3::default()
+        };
+        let open = |s3: &S3| {
+            let opened = s3.connect(&Client::default(), &Arc::default());
+            opened.map(drop).map_err(|error| error.to_string())
+        };
+        assert_eq!(open(&good), Ok(()));
+        let at = |endpoint: &str| S3 {
+            endpoint: Some(endpoint.into()),
+            ..good.clone()
+        };
+        for endpoint in ["http://127.0.0.1:9000", "https://[::1]"] {
+            let told = open(&at(endpoint)).unwrap_err();
+            assert!(
+                told.starts_with("`storage.s3.path_style`: ") && told.contains("set it to true"),
+                "{told}"
+            );
+            let path_style = true;
+            assert_eq!(
+                open(&S3 {
+                    path_style,
+                    ..at(endpoint)
+                }),
+                Ok(())
+            );
+        }
+        let bucket = "my bucket".into();
+        let told = open(&S3 {
+            bucket,
+            ..good.clone()
+        })
+        .unwrap_err();
+        assert!(told.starts_with("`storage.s3.bucket`: "), "{told}");
+        let region = Some("eu/1".into());
+        let told = open(&S3 {
+            region,
+            ..good.clone()
+        })
+        .unwrap_err();
+        assert!(told.starts_with("`storage.s3.region`: "), "{told}");
     }
 
     #[test]

@@ -247,7 +247,7 @@ impl SecretKeys {
     }
 
     /// Whether the value is sealed with the key that seals now.
-    fn is_sealed_now(&self, kept: &[u8]) -> bool {
+    pub(crate) fn is_sealed_now(&self, kept: &[u8]) -> bool {
         let sealed = kept.strip_prefix(MAGIC);
         sealed.is_some_and(|sealed| sealed.starts_with(&self.0[0].name))
     }

@@ -61,8 +61,23 @@ async fn one(registry: &Registry, row: SessionRow) -> Result<()> {
     let people = &registry.access.people;
     let sealed = row.refresh.as_deref();
     let Some(token) = sealed.and_then(|sealed| people.open_refresh(&row.id, sealed)) else {
-        return Ok(());
+        // Nobody could say any more that the account is gone.
+        tracing::warn!(
+            user = row.principal,
+            provider = row.provider,
+            "a session ends, since what its provider is asked with was sealed with a secret key that is not here"
+        );
+        return end(registry, &row).await;
     };
+    if let Some(anew) = people.seal_anew(&row.id, sealed, &token)? {
+        let kept = Schedule {
+            id: row.id.clone(),
+            seen: Some(next),
+            check_at: next,
+            refresh: Some(anew),
+        };
+        registry.meta.write(kept).await?;
+    }
     match ask(registry, people, &row, &token, next).await {
         Ok(()) => {}
         Err(OidcError::Refused { .. }) => refused(registry, &row).await?,

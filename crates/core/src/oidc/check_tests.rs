@@ -81,6 +81,66 @@ async fn a_refresh_token_that_came_with_a_bad_proof_is_kept_all_the_same() {
     assert_eq!(look().await, 0, "gone is gone");
 }
 
+/// The session would go on for as long as it likes: nobody can ask about its account any more.
+#[tokio::test]
+async fn a_session_ends_when_nobody_can_open_what_its_provider_is_asked_with() {
+    let hall = hall().await;
+    let registry = hall.registry();
+    let arrived = hall.whole(&ann()).await.unwrap();
+    let by = By::Account {
+        provider: "corp".into(),
+        subject: arrived.subject,
+        sid: arrived.sid,
+        refresh: arrived.refresh.clone(),
+    };
+    let came = Circumstances::new(None, registry.clock.now_ms());
+    let begun = session::begin(registry, &arrived.principal, by, came, "").await;
+    begun.unwrap();
+    let every = i64::try_from(SessionRules::default().check.as_millis()).unwrap();
+    hall.house.clock.advance(every);
+    *hall.world.now.lock().unwrap() = registry.clock.now_ms();
+    assert_eq!(check(registry).await.unwrap(), 1);
+    let due = wharf_meta::session::Due {
+        at: i64::MAX,
+        limit: 2,
+    };
+    let row = registry.meta.read(due).await.unwrap().pop().unwrap();
+    let other = people(vec![SecretKeys::make()]);
+    let token = arrived.refresh.unwrap();
+    let lost = wharf_meta::session::Schedule {
+        id: row.id.clone(),
+        seen: row.check_at,
+        check_at: registry.clock.now_ms(),
+        refresh: Some(other.seal_refresh(&row.id, &token).unwrap()),
+    };
+    assert!(registry.meta.write(lost).await.unwrap());
+    assert_eq!(check(registry).await.unwrap(), 1);
+    assert!(session::list(registry, "ann").await.unwrap().is_empty());
+}
+
+fn people(keys: Vec<String>) -> People {
+    People::new(
+        vec![settings("corp", CORP)],
+        Arc::new(SecretKeys::parse(&keys.join("\n")).unwrap()),
+        Arc::new(NoWeb),
+        Arc::new(crate::workload::NoFetch),
+    )
+}
+
+/// So that the earlier key can be taken away once each session was asked about.
+#[test]
+fn what_an_earlier_key_sealed_is_sealed_with_the_first() {
+    let (old, new) = (SecretKeys::make(), SecretKeys::make());
+    let (before, both) = (people(vec![old.clone()]), people(vec![new.clone(), old]));
+    let token = Password::new("token");
+    let sealed = before.seal_refresh("1", &token).unwrap();
+    let anew = both.seal_anew("1", Some(&sealed), &token).unwrap().unwrap();
+    assert_eq!(both.seal_anew("1", Some(&anew), &token).unwrap(), None);
+    let after = people(vec![new]);
+    assert_eq!(after.open_refresh("1", &anew).unwrap().reveal(), "token");
+    assert!(after.open_refresh("1", &sealed).is_none());
+}
+
 proptest! {
     #[test]
     fn whatever_a_browser_brings_back_is_refused_or_understood(text in "\\PC{0,200}") {

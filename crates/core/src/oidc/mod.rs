@@ -208,6 +208,19 @@ impl People {
         self.sealing.seal(&purpose, token.reveal().as_bytes())
     }
 
+    /// The same of one that an earlier key sealed, which may soon be away; `None`: it is sealed with the first.
+    fn seal_anew(
+        &self,
+        session: &str,
+        kept: Option<&[u8]>,
+        token: &Password,
+    ) -> crate::Result<Option<Vec<u8>>> {
+        if kept.is_some_and(|kept| self.sealing.is_sealed_now(kept)) {
+            return Ok(None);
+        }
+        self.seal_refresh(session, token).map(Some)
+    }
+
     fn open_refresh(&self, session: &str, kept: &[u8]) -> Option<Password> {
         let purpose = format!("session/{session}");
         let text = self.sealing.open_sealed(&purpose, kept)?;

@@ -2,9 +2,9 @@
 
 use wharf_oci::{Digest, RepositoryName};
 
-use super::blob::{Content, Place, Publish};
+use super::blob::{Content, Place, Publish, Published};
 use super::{garbage, multipart};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::tx::{Op, Tx};
 use crate::vals;
 
@@ -77,7 +77,14 @@ impl Op for Adopt {
                 actor: self.actor.clone(),
                 at: self.at,
             };
-            publish.run(tx).await?;
+            let published = publish.run(tx).await?;
+            if matches!(&published, Published::Done { surplus: Some(key), .. } if *key == self.key)
+            {
+                // PostgreSQL only: a push has brought the blob meanwhile. All is undone, and the next look sees it.
+                return Err(Error::Busy(
+                    "a blob was pushed while its bytes were adopted".into(),
+                ));
+            }
         }
         Ok(Adopted::Done)
     }

@@ -60,6 +60,12 @@ impl Op for Put {
 
     async fn run<T: Tx>(&self, tx: &mut T) -> Result<bool> {
         let row = &self.row;
+        // Whoever accepts the one before makes the user.
+        tx.row(
+            "SELECT 1 FROM invitation WHERE name = $1 FOR UPDATE",
+            vals![&row.name],
+        )
+        .await?;
         let taken = tx
             .row("SELECT 1 FROM principal WHERE name = $1", vals![&row.name])
             .await?;

@@ -367,16 +367,20 @@ impl Op for Take {
                 continue;
             }
             // Again: another worker may have had the kind's row before.
-            if let Some(id) = pick(tx, &wanted.kind, at).await? {
+            while let Some(id) = pick(tx, &wanted.kind, at).await? {
+                // Whoever has it, or cancels it, does not ask for the kind's row: it may be alive after all, or over.
                 let row = tx
                     .row(
                         "UPDATE job SET state = 1, fence = fence + 1, attempts = attempts + 1, lease_until = $2, worker = $3, \
-                         changed_at = $4 WHERE id = $1 RETURNING id, kind, unique_key, payload, state, priority, run_at, every, \
+                         changed_at = $4 WHERE id = $1 AND ((state = 0 AND run_at <= $4) OR (state = 1 AND lease_until < $4)) \
+                         RETURNING id, kind, unique_key, payload, state, priority, run_at, every, \
                          attempts, max_attempts, fence, lease_until, worker, last_error, changed_at",
                         vals![&id, at + self.lease, &self.worker, at],
                     )
                     .await?;
-                return row.map(job).transpose();
+                if row.is_some() {
+                    return row.map(job).transpose();
+                }
             }
         }
         Ok(None)
@@ -722,8 +726,9 @@ impl Op for Trim {
     const FREES: bool = true;
 
     async fn run<T: Tx>(&self, tx: &mut T) -> Result<u64> {
+        // Asked twice: PostgreSQL looks anew at a row that was just revived, and only there.
         tx.exec(
-            "DELETE FROM job WHERE id IN (SELECT id FROM job WHERE state >= 2 AND changed_at < $1 ORDER BY changed_at \
+            "DELETE FROM job WHERE state >= 2 AND id IN (SELECT id FROM job WHERE state >= 2 AND changed_at < $1 ORDER BY changed_at \
              LIMIT 200)",
             vals![self.before],
         )

@@ -103,13 +103,24 @@ async fn told<T: Tx>(
     event::record(tx, fact).await
 }
 
-/// Locks the user, if there is a row of that name.
+/// What all users share who have no row, such as those of a htpasswd file.
+const LOCK: &str = "session.lock";
+
+/// Locks the user, or all that have no row.
 pub(super) async fn lock<T: Tx>(tx: &mut T, principal: &str) -> Result<()> {
-    tx.row(
-        "SELECT disabled_at FROM principal WHERE name = $1 FOR UPDATE",
-        vals![principal],
-    )
-    .await?;
+    let row = tx
+        .row(
+            "SELECT disabled_at FROM principal WHERE name = $1 FOR UPDATE",
+            vals![principal],
+        )
+        .await?;
+    if row.is_none() {
+        tx.exec(
+            "INSERT INTO setting (key, value) VALUES ($1, '') ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+            vals![LOCK],
+        )
+        .await?;
+    }
     Ok(())
 }
 
@@ -531,14 +542,25 @@ impl Op for Forget {
     async fn run<T: Tx>(&self, tx: &mut T) -> Result<u64> {
         let rows = tx
             .query(
-                "SELECT id, hash, principal, source, credential, provider, subject, created_at, seen_at, address, agent, expires_at, \
-                 refresh, check_at, kept, sid FROM session WHERE expires_at < $1 ORDER BY expires_at LIMIT $2 FOR UPDATE",
+                "SELECT principal, id, provider FROM session WHERE expires_at < $1 ORDER BY expires_at LIMIT $2",
                 vals![self.before, self.limit],
             )
             .await?;
-        let count = rows.len() as u64;
+        let mut ended = Vec::with_capacity(rows.len());
         for mut row in rows {
-            leave(tx, &read(&mut row)?, self.before).await?;
+            ended.push((row.text(0)?, row.text(1)?, row.text(2)?));
+        }
+        // The order in which everybody locks users, each before its sessions.
+        ended.sort_unstable();
+        let count = ended.len() as u64;
+        for (principal, id, provider) in ended {
+            if !provider.is_empty() {
+                lock(tx, &principal).await?;
+            }
+            let row = locked(tx, &id).await?;
+            if let Some(row) = row.filter(|row| row.expires_at < self.before) {
+                leave(tx, &row, self.before).await?;
+            }
         }
         Ok(count)
     }

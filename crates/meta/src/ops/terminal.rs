@@ -409,8 +409,10 @@ impl Op for Forget {
     const FREES: bool = true;
 
     async fn run<T: Tx>(&self, tx: &mut T) -> Result<u64> {
+        // Asked twice: PostgreSQL looks anew at a row that was just used, and only there.
         tx.exec(
-            "DELETE FROM terminal WHERE id IN (SELECT id FROM terminal WHERE expires_at < $1 ORDER BY expires_at LIMIT $2)",
+            "DELETE FROM terminal WHERE expires_at < $1 AND id IN (SELECT id FROM terminal WHERE expires_at < $1 ORDER BY expires_at \
+             LIMIT $2)",
             vals![self.before, self.limit],
         )
         .await

@@ -370,7 +370,7 @@ macro_rules! meta_suite {
                 one_publisher_makes_a_tag, standing],
             referrer: [pages_and_filters, gone_with_their_manifest],
             repository: [pages_within_prefixes, totals],
-            session: [they_begin_and_end, they_go_with_their_user_and_in_time, one_asks_about_each, a_provider_ends_what_it_names,
+            session: [they_begin_and_end, they_go_with_their_user_and_in_time, one_asks_about_each, so_many_at_once, a_provider_ends_what_it_names,
                 one_is_refused],
             terminal: [each_is_decided_once_and_fetched_once, so_many_wait, a_token_is_spent_by_use, two_rotate_at_once,
                 they_end_with_sessions_and_users, a_session_stays_for_terminals_of_its_account],

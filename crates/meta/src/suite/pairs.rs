@@ -23,6 +23,11 @@ use crate::manifest::{Delete, Expect, Get, Put, PutEdges, Ref};
 use crate::upload::{Claim, Create, Take};
 use crate::{Error, Meant, Meta, Op, multipart, principal, restorable, tag as tags, upload};
 
+#[macro_use]
+mod table;
+mod identity;
+mod upkeep;
+
 /// Something done to a store, with what came of it as text.
 pub type Doing = Pin<Box<dyn Future<Output = String> + Send>>;
 
@@ -273,7 +278,7 @@ async fn condemn(meta: Meta, label: String) -> String {
     };
     let id = match meta.read(op).await.expect("a blob") {
         Some(row) => row.id,
-        None => return "none".to_owned(),
+        None => return "false".to_owned(),
     };
     let op = Condemn {
         id,
@@ -303,18 +308,6 @@ async fn open(meta: &Meta, label: &str) {
         at: NOW,
     };
     meta.write(create).await.expect("a session");
-}
-
-macro_rules! pairs {
-    ($($name:literal: |$meta:ident, $label:ident| $prepare:expr; $one:expr; $other:expr;)*) => {
-        /// All of them.
-        pub const PAIRS: &[Pair] = &[$(Pair {
-            name: $name,
-            prepare: |$meta, $label| doing(async move { $prepare; String::new() }),
-            one: |$meta, $label| doing(async move { $one.await }),
-            other: |$meta, $label| doing(async move { $other.await }),
-        }),*];
-    };
 }
 
 pairs! {
@@ -607,6 +600,8 @@ pub async fn seen(meta: &Meta, label: &str) -> String {
         ));
     }
     seen.extend(parts_seen(meta, label).await);
+    seen.extend(upkeep::seen(meta, label).await);
+    seen.extend(identity::seen(meta, label).await);
     let who = principal::Get {
         name: label.to_owned(),
     };
@@ -680,9 +675,16 @@ pub async fn orders(meta: &Meta, pair: &Pair, label: &str) -> [String; 2] {
     results
 }
 
+/// All of them.
+pub fn all() -> impl Iterator<Item = &'static Pair> {
+    [PAIRS, upkeep::PAIRS, identity::PAIRS]
+        .into_iter()
+        .flatten()
+}
+
 /// Each pair in both orders: every operation finds what the one before left.
 pub async fn serially(meta: Meta) {
-    for (at, pair) in PAIRS.iter().enumerate() {
+    for (at, pair) in all().enumerate() {
         let again = orders(&meta, pair, &format!("again{at}n")).await;
         let results = orders(&meta, pair, &format!("pair{at}n")).await;
         assert_eq!(results, again, "{}: not the same twice", pair.name);

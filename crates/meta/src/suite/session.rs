@@ -232,3 +232,27 @@ pub async fn one_is_refused(meta: Meta) {
     assert_eq!(ids(&meta, "ann").await, ["c"]);
     assert_eq!(ids(&meta, "ben").await, ["d"]);
 }
+
+/// As many as may be and no more, whoever comes at once, so that ending all ends all: of a user of a file, who has no row.
+pub async fn so_many_at_once(meta: Meta) {
+    for n in 0..i64::from(MOST_SESSIONS) {
+        begin(&meta, &format!("{n:03}"), "ann", NOW + n).await;
+    }
+    let begins = (100..112_i64).map(|n| {
+        let (meta, row) = (meta.clone(), row(&n.to_string(), "ann", NOW + n));
+        async move {
+            loop {
+                match meta.write(Begin { row: row.clone() }).await {
+                    Ok(()) => return,
+                    Err(crate::Error::Busy(_)) => {}
+                    Err(error) => panic!("{error}"),
+                }
+            }
+        }
+    });
+    super::concurrent::all(begins).await;
+    let held = ids(&meta, "ann").await;
+    assert_eq!(held.len(), MOST_SESSIONS as usize, "{held:?}");
+    assert_eq!(end(&meta, "ann", Which::All).await, MOST_SESSIONS as usize);
+    assert_eq!(ids(&meta, "ann").await, Vec::<String>::new());
+}

@@ -68,7 +68,7 @@ fn waits(label: &str, address: &str) -> DeviceRow {
     }
 }
 
-async fn ask(meta: &Meta, label: &str, address: &str) -> Asked {
+pub(super) async fn ask(meta: &Meta, label: &str, address: &str) -> Asked {
     let row = waits(label, address);
     meta.write(Ask { row }).await.unwrap()
 }

@@ -58,6 +58,16 @@ impl Grant {
     }
 }
 
+/// In words, in an order of its own.
+fn listed(all: impl Iterator<Item = String>) -> String {
+    let mut all: Vec<String> = all.collect();
+    all.sort_unstable();
+    match all.is_empty() {
+        true => "unset".to_owned(),
+        false => all.join(", "),
+    }
+}
+
 impl Config {
     /// What everybody may do: live.
     ///
@@ -345,12 +355,17 @@ impl Config {
     pub fn shared_settings(&self) -> std::collections::BTreeMap<String, String> {
         let url = self.server.external_url.as_ref().map(ToString::to_string);
         let storage = &self.storage;
+        let providers = self.oidc_settings().into_iter();
+        let providers = providers.map(|one| format!("{} at {}", one.name, one.issuer));
         let mut settings = std::collections::BTreeMap::from([
             (
                 "server.external_url".to_owned(),
                 url.unwrap_or_else(|| "unset".to_owned()),
             ),
             ("storage.kind".to_owned(), storage.kind.to_string()),
+            // A replica refuses tokens of another service, and ends the sessions of a provider that it does not have.
+            ("auth.service".to_owned(), self.auth.service.clone()),
+            ("auth.oidc".to_owned(), listed(providers)),
         ]);
         let mut set = |key: &str, value: &str| settings.insert(key.to_owned(), value.to_owned());
         match storage.kind {

@@ -17,6 +17,8 @@ pub mod render;
 pub mod section;
 pub mod sections;
 #[cfg(test)]
+mod store_tests;
+#[cfg(test)]
 mod tests;
 pub mod validate;
 pub mod value;

@@ -33,6 +33,29 @@ fn a_provider_that_is_well_described_is_taken() {
     assert!(settings[0].onboards && !settings[1].onboards);
 }
 
+/// What one replica has and another has not, it says at its start.
+#[test]
+fn replicas_compare_their_providers_and_the_service_of_tokens() {
+    let shared = |text: &str| {
+        let config = Setup::file(&format!("{SERVER}{text}"))
+            .load()
+            .unwrap()
+            .config;
+        config.shared_settings()
+    };
+    let here =
+        "[[auth.oidc]]\nname = 'a'\nissuer = 'http://127.0.0.1:8080'\nclient_id = 'secretly'\n";
+    let one = shared(&format!("[[auth.oidc]]\n{GOOD}{here}"));
+    let other = shared(&format!("{here}[[auth.oidc]]\n{GOOD}"));
+    assert_eq!(one, other, "the order says nothing");
+    assert_eq!(
+        one["auth.oidc"],
+        "a at http://127.0.0.1:8080, corp at https://login.example"
+    );
+    assert_eq!(shared("")["auth.oidc"], "unset");
+    assert_eq!(shared("[auth]\nservice = 'x'\n")["auth.service"], "x");
+}
+
 #[test]
 fn each_mistake_names_the_key_and_the_way_out() {
     let mut wrong = Vec::new();

@@ -563,7 +563,11 @@ fn the_printed_defaults_are_the_defaults() {
         .collect();
     let examples = examples
         .replace("on = \"…\"", "on = \"team/a\"")
-        .replace("\nname = \"…\"", "\nname = \"corp\"");
+        .replace("\nname = \"…\"", "\nname = \"corp\"")
+        .replace(
+            "\nurl = \"…\"",
+            "\nurl = \"postgres://wharf@127.0.0.1/wharf\"",
+        );
     let loaded = Setup::file(&examples).load().unwrap();
     assert_eq!(loaded.config.access.grants.len(), 1);
     assert_eq!(loaded.config.content.overrides.len(), 1);

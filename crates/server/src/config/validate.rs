@@ -33,6 +33,7 @@ pub(super) fn validate(
     check.rate_limits(config);
     check.log(config);
     check.storage(config);
+    check.metadata(config);
     if passwords_in_the_open(config) {
         warnings.push(Problem {
             at: sources
@@ -419,6 +420,35 @@ impl Check<'_> {
                     );
                 }
             }
+        }
+    }
+
+    fn metadata(&mut self, config: &Config) {
+        for (path, time) in [
+            (
+                "metadata.statement_timeout",
+                config.metadata.statement_timeout,
+            ),
+            ("metadata.lock_timeout", config.metadata.lock_timeout),
+        ] {
+            if time.is_zero() {
+                let what = format!("`{path}` is 0, which the server takes for no limit");
+                self.refuse(
+                    path,
+                    what,
+                    "give the time after which a request is told that the database is busy",
+                );
+            }
+        }
+        let checked = config.postgres_options().map(|options| options.check());
+        if let Some(Err(error)) = checked {
+            // The key and the cure are in its one sentence.
+            let at = self.sources.get("metadata.url").cloned();
+            self.problems.push(Problem {
+                at: at.unwrap_or(Source::Default),
+                what: error.to_string(),
+                help: None,
+            });
         }
     }
 

@@ -4,6 +4,7 @@
 //! parser, and errors always say what was expected. Must never read files or the environment.
 
 use std::fmt;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -527,8 +528,32 @@ impl Value for HttpUrl {
 }
 
 fn is_web_url(text: &str) -> bool {
-    text.parse::<http::Uri>()
-        .is_ok_and(|uri| matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some())
+    text.parse::<http::Uri>().is_ok_and(|uri| {
+        matches!(uri.scheme_str(), Some("http" | "https"))
+            && uri.authority().is_some_and(leads_somewhere)
+    })
+}
+
+/// Whether it has a host and a port that there can be: clients take a URL apart more strictly than [`http::Uri`] does.
+fn leads_somewhere(authority: &http::uri::Authority) -> bool {
+    let host = authority.host();
+    let place = authority.as_str().rsplit('@').next().unwrap_or_default();
+    let port = match place.strip_prefix(host) {
+        Some("") => true,
+        Some(rest) => (rest.strip_prefix(':')).is_some_and(|port| port.parse::<u16>().is_ok()),
+        None => false,
+    };
+    let last = host.trim_end_matches('.').rsplit('.').next();
+    let host = match host.strip_prefix('[') {
+        Some(six) => (six.strip_suffix(']')).is_some_and(|six| six.parse::<Ipv6Addr>().is_ok()),
+        None if last.is_some_and(|last| last.bytes().all(|byte| byte.is_ascii_digit())) => {
+            host.parse::<Ipv4Addr>().is_ok()
+        }
+        None => host
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte)),
+    };
+    host && port
 }
 
 /// The URL of a proxy. It may hold a password, so it is never shown.

@@ -11,6 +11,7 @@ mod apply;
 mod audit;
 mod blob;
 mod browser;
+mod bucket_reach;
 mod catalog;
 mod certificate;
 mod chunk;

@@ -66,6 +66,13 @@ impl PostgresOptions {
     }
 }
 
+impl PostgresOptions {
+    /// Whether the URL is understood, and the files that it names can be read. Asks no server.
+    pub fn check(&self) -> Result<()> {
+        Connector::new(self).map(drop)
+    }
+}
+
 impl fmt::Debug for PostgresOptions {
     /// Without the URL, which may hold a password.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -104,8 +104,8 @@ pub enum Restored {
 }
 
 /// Brings a deleted manifest back with its references, and shows again what clients took out of the repository meanwhile;
-/// some references in each call. Its tags are for [`crate::tag::Restore`]. Locks the manifest's row. Cost: three rows for each
-/// of 150 references, eight more.
+/// some references in each call. Its tags are for [`crate::tag::Restore`]. Locks the manifest's row, and the link of each
+/// reference. Cost: three rows for each of 150 references, eight more.
 #[derive(Clone, Debug)]
 pub struct Restore {
     /// The repository.
@@ -216,21 +216,30 @@ impl Restore {
         let mut last = None;
         for mut row in targets {
             let target = row.digest(0)?;
+            // First of all: who takes the blob out of the repository locks it, and then looks for references.
+            let link = tx
+                .row(
+                    "SELECT hidden FROM repository_blob WHERE repository_id = $1 AND digest = $2 FOR UPDATE",
+                    vals![repository, &target],
+                )
+                .await?;
             tx.exec(
                 "UPDATE manifest_reference SET live = 1 WHERE manifest_id = $1 AND target = $2",
                 vals![manifest, &target],
             )
             .await?;
-            let shown = tx
-                .row(
-                    "UPDATE repository_blob SET hidden = 0, \
-                     counted = COALESCE((SELECT b.size FROM blob b WHERE b.digest = $2 AND b.state = 1), 0) \
-                     WHERE repository_id = $1 AND digest = $2 AND hidden = 1 RETURNING counted",
-                    vals![repository, &target],
-                )
-                .await?;
-            if let Some(mut shown) = shown {
-                tx.usage(repository, shown.int(0)?).await?;
+            if link.map_or(Ok(false), |mut link| link.flag(0))? {
+                let shown = tx
+                    .row(
+                        "UPDATE repository_blob SET hidden = 0, \
+                         counted = COALESCE((SELECT b.size FROM blob b WHERE b.digest = $2 AND b.state = 1), 0) \
+                         WHERE repository_id = $1 AND digest = $2 RETURNING counted",
+                        vals![repository, &target],
+                    )
+                    .await?;
+                if let Some(mut shown) = shown {
+                    tx.usage(repository, shown.int(0)?).await?;
+                }
             }
             last = Some(target);
         }

@@ -1,0 +1,13 @@
+//! How pairs are written down.
+
+macro_rules! pairs {
+    ($($name:literal: |$meta:ident, $label:ident| $prepare:expr; $one:expr; $other:expr;)*) => {
+        /// Those of this page.
+        pub(super) const PAIRS: &[$crate::suite::pairs::Pair] = &[$($crate::suite::pairs::Pair {
+            name: $name,
+            prepare: |$meta, $label| $crate::suite::pairs::doing(async move { $prepare; String::new() }),
+            one: |$meta, $label| $crate::suite::pairs::doing(async move { $one.await }),
+            other: |$meta, $label| $crate::suite::pairs::doing(async move { $other.await }),
+        }),*];
+    };
+}
