@@ -547,7 +547,12 @@ fn large() -> Wanted {
         .push(("team/b".into(), Visibility::Public));
     wanted.issuers = vec![issuer("ci"), issuer("new")];
     wanted.rules = vec![rule("deploy", "ci", "after"), rule("new", "new", "x")];
-    wanted.bindings.push(granting("workload:new writer team/b"));
+    let role = |name: &str, permission| (name.to_owned(), [permission].into_iter().collect());
+    wanted.roles = vec![
+        role("scan", Permission::Catalog),
+        role("new", Permission::Pull),
+    ];
+    wanted.bindings.push(granting("workload:new new team/b"));
     wanted
 }
 
@@ -666,6 +671,10 @@ async fn begun() -> Hall {
     let there = Wanted {
         sources: Vec::new(),
         namespaces: vec![("team/a".into(), Visibility::Public)],
+        roles: vec![
+            ("scan".into(), [Permission::Pull].into_iter().collect()),
+            ("old".into(), [Permission::Pull].into_iter().collect()),
+        ],
         groups: vec![
             ("devs".into(), vec!["zoe".parse().unwrap()]),
             ("gone".into(), vec!["zoe".parse().unwrap()]),
@@ -674,7 +683,7 @@ async fn begun() -> Hall {
         issuers: vec![issuer("ci"), issuer("old")],
         rules: vec![rule("deploy", "ci", "before"), rule("old", "old", "x")],
         bindings: vec![
-            granting("workload:old reader team/a"),
+            granting("workload:old old team/a"),
             granting("group:gone reader team/a"),
             granting("zoe writer team/a"),
             granting("zoe owner team/z"),
@@ -694,15 +703,19 @@ async fn exported(hall: &Hall) -> String {
         sources,
         issuers,
         rules,
+        mut roles,
     } = export(&hall.registry).await.unwrap();
     groups.sort_by(|one, other| one.0.cmp(&other.0));
+    roles.sort_by(|one, other| one.0.cmp(&other.0));
     for (_, members) in &mut groups {
         members.sort();
     }
     let robots: Vec<_> = robots.into_iter().map(|robot| robot.name).collect();
     let mut bindings: Vec<_> = bindings.iter().map(|one| format!("{one:?}")).collect();
     bindings.sort();
-    format!("{namespaces:?} {groups:?} {sources:?} {robots:?} {bindings:?} {issuers:?} {rules:?}")
+    format!(
+        "{namespaces:?} {groups:?} {sources:?} {robots:?} {bindings:?} {issuers:?} {rules:?} {roles:?}"
+    )
 }
 
 /// The process dies between two steps, wherever that is: what was done stays, and the next run does the rest and nothing twice.
