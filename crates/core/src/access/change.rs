@@ -4,6 +4,8 @@
 //! have. What they have is looked up in memory; the transaction refuses when the rights are others by then, and it is looked
 //! up anew. When a change is acknowledged here, this process decides by it.
 
+use std::collections::BTreeMap;
+
 use wharf_meta::access::{self as rows, By, Changed};
 use wharf_meta::{Meant, Op};
 use wharf_oci::RepositoryName;
@@ -12,7 +14,7 @@ use super::Access;
 use super::binding::{Binding, Conditions, Origin, Subject};
 use super::load::key;
 use super::policy::{Policy, check_prefix};
-use super::principal::{Caller, Principal};
+use super::principal::{Caller, Principal, SignIn};
 use super::role::{Permission, Permissions, Role};
 use super::version::Shown;
 use crate::Error;
@@ -81,7 +83,7 @@ pub enum ChangeError {
     },
     /// The caller would give what it does not have.
     #[error(
-        "{who} cannot give {missing} {place}, not having it there without conditions; ask somebody who has"
+        "{who} cannot give or take {missing} {place}, not having it there without conditions; ask somebody who has"
     )]
     NotHeld {
         /// The caller.
@@ -200,6 +202,33 @@ impl Changer<'_> {
             place: place(on),
         })
     }
+
+    /// Whether this one holds all that these bindings give, each where it is. Whoever has it everywhere is asked once.
+    pub(crate) fn holds_all<'b>(
+        &self,
+        policy: &Policy,
+        bindings: impl Iterator<Item = &'b Binding>,
+    ) -> Result<(), ChangeError> {
+        let mut by_path: BTreeMap<&str, Permissions> = BTreeMap::new();
+        for binding in bindings {
+            let given = by_path.entry(&binding.on).or_default();
+            *given = *given | binding.permissions;
+        }
+        let all = by_path
+            .values()
+            .fold(Permissions::NONE, |all, one| all | *one);
+        if self.holds(policy, all, "").is_ok() {
+            return Ok(());
+        }
+        by_path
+            .into_iter()
+            .try_for_each(|(on, given)| self.holds(policy, given, on))
+    }
+
+    /// Whether this one holds all that a subject has, by its groups too: who decides who that is, gives it and takes it.
+    pub(crate) fn holds_of(&self, policy: &Policy, subject: &Subject) -> Result<(), ChangeError> {
+        self.holds_all(policy, policy.bindings_through(subject))
+    }
 }
 
 impl Access {
@@ -223,16 +252,8 @@ impl Access {
     ) -> Result<(), ChangeError> {
         let policy = self.policy();
         let held = policy.bindings_of(principal).into_iter();
-        let mut held = held.filter(|binding| binding.subject != Subject::Anonymous);
-        held.try_for_each(|binding| changer.holds(&policy, binding.permissions, &binding.on))
-    }
-
-    /// Whether whoever asks holds all that a group holds: who puts somebody in gives it.
-    pub(crate) fn gives_group(&self, changer: Changer<'_>, group: &str) -> Result<(), ChangeError> {
-        let policy = self.policy();
-        let group = Subject::Group(group.to_owned());
-        let mut held = policy.bindings_to(&group);
-        held.try_for_each(|binding| changer.holds(&policy, binding.permissions, &binding.on))
+        let held = held.filter(|binding| binding.subject != Subject::Anonymous);
+        changer.holds_all(&policy, held)
     }
 
     /// Forgets grants that ended `KEEP_ENDED` ago; until then lists show them, so that whoever is missing a right finds out why.
@@ -275,13 +296,15 @@ impl Access {
     ) -> Result<Change, ChangeError> {
         let binding = self.meant(changer, granting, at)?;
         let lists = self.lists(&granting.subject, &granting.on).await?;
-        let bound = *meant != Meant::Any;
         let custom_role = binding.role.parse::<Role>().is_err();
+        // What an own role is made of is looked up.
+        let bound = custom_role || *meant != Meant::Any;
         let key = key(&binding).ok_or_else(|| ChangeError::ReadOnly(binding.to_string()))?;
         let fits = |policy: &Policy| is_listed(meant, policy, &lists, at);
         self.change_as(changer, at, bound, fits, |policy, by| {
             let what = || format!("grant rights {}", place(&binding.on));
             changer.needs(policy, Permission::ManageBindings, &binding.on, what)?;
+            let binding = self.meant(changer, granting, at)?;
             changer.holds(policy, binding.permissions, &binding.on)?;
             Ok(rows::binding::Put {
                 binding: key.clone(),
@@ -335,19 +358,20 @@ impl Access {
         at: i64,
     ) -> Result<Binding, ChangeError> {
         self.knows(&granting.subject)?;
-        self.formed(changer, granting, at)
+        self.formed(changer, granting, self.policy().role(&granting.role), at)
     }
 
-    /// The same of a rule on workloads that is yet to be made.
+    /// The same of a rule on workloads that is yet to be made, or of a role that will be made of these permissions.
     pub(crate) fn formed(
         &self,
         changer: Changer<'_>,
         granting: &Granting,
+        permissions: Option<Permissions>,
         at: i64,
     ) -> Result<Binding, ChangeError> {
         let wrong = |text: String| Err(ChangeError::Wrong(text));
         let on = path(&granting.on)?;
-        let Some(permissions) = self.policy().role(&granting.role) else {
+        let Some(permissions) = permissions else {
             return Err(ChangeError::Unknown(format!(
                 "there is no role {:?}; the built-in ones are {}, and `wharf role list` shows the others",
                 granting.role,
@@ -375,6 +399,12 @@ impl Access {
                 "role {} is about more than tags, so a pattern of tags cannot limit it",
                 granting.role
             ));
+        }
+        if conditions.sign_in == Some(SignIn::Nobody) {
+            // Signing in never costs a right.
+            return wrong(
+                "sign_in: nobody signs in as nobody; leave the condition out, or grant to anonymous".into(),
+            );
         }
         if conditions.networks.len() > super::binding::MOST_NETWORKS {
             return wrong(format!(

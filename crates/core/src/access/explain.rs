@@ -9,7 +9,7 @@ use wharf_oci::RepositoryName;
 
 use super::binding::{Binding, Subject, Tags, Unmet};
 use super::compile::order;
-use super::policy::{ADMIN, Policy, is_within, usual_tags};
+use super::policy::{ADMIN, Policy, home, is_within, usual_tags};
 use super::principal::{Caller, Circumstances, Principal, Source};
 use super::role::{Permission, Permissions, Role};
 
@@ -85,6 +85,10 @@ impl Policy {
             unmet: if allowed { Vec::new() } else { unmet },
             grantors: match by {
                 Some(_) => Vec::new(),
+                // Nobody could: a robot has rights in its own namespace only.
+                None if home(&caller.principal).is_some_and(|home| !is_within(path, home)) => {
+                    Vec::new()
+                }
                 None => self.grantors(permission, path),
             },
         }

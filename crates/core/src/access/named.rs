@@ -2,6 +2,7 @@
 //!
 //! Each change can be meant for one version of the thing ([`super::version`]); then it is made of that one, or not at all.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use wharf_meta::Meant;
@@ -68,6 +69,7 @@ impl Access {
             let fits = |policy: &Policy| goes(meant, policy.version_of_group(name));
             self.change_as(changer, at, bound, fits, |policy, by| {
                 changer.needs(policy, Permission::Admin, "", || "remove groups".into())?;
+                changer.holds_of(policy, &Subject::Group(name.to_owned()))?;
                 let name = name.to_owned();
                 Ok(rows::group::Delete { name, by })
             })
@@ -82,7 +84,7 @@ impl Access {
         Ok(Set { change, version })
     }
 
-    /// Puts somebody into a group, or takes them out. For administrators.
+    /// Puts somebody into a group, or takes them out. For administrators who hold what the group holds: who puts somebody in gives it.
     pub async fn set_member(
         &self,
         changer: Changer<'_>,
@@ -140,6 +142,7 @@ impl Access {
             name: name.to_owned(),
         };
         let who = || format!("change who is in group {group}");
+        let held = Subject::Group(group.to_owned());
         let after = AtomicI64::new(0);
         let fits = |policy: &Policy| {
             let view = policy.group_view(group);
@@ -152,6 +155,7 @@ impl Access {
         let change = if within {
             self.change_as(changer, at, bound, fits, |policy, by| {
                 changer.needs(policy, Permission::Admin, "", who)?;
+                changer.holds_of(policy, &held)?;
                 let member = member.clone();
                 Ok(rows::group::Add { member, by })
             })
@@ -159,6 +163,7 @@ impl Access {
         } else {
             self.change_as(changer, at, bound, fits, |policy, by| {
                 changer.needs(policy, Permission::Admin, "", who)?;
+                changer.holds_of(policy, &held)?;
                 let member = member.clone();
                 Ok(rows::group::Remove { member, by })
             })
@@ -178,7 +183,8 @@ impl Access {
         })
     }
 
-    /// Lets whoever is in a provider's group be in a group here, `<provider>:<group>`, or no longer. For administrators.
+    /// Lets whoever is in a provider's group be in a group here, `<provider>:<group>`, or no longer. For administrators
+    /// who hold what the group holds.
     pub async fn set_source(
         &self,
         changer: Changer<'_>,
@@ -224,9 +230,11 @@ impl Access {
         let bound = *meant != Meant::Any;
         let fits = |policy: &Policy| goes(meant, policy.version_of_group(group));
         let what = || format!("change who is in group {group}");
+        let held = Subject::Group(group.to_owned());
         let changed = if there {
             self.change_as(changer, at, bound, fits, |policy, by| {
                 changer.needs(policy, Permission::Admin, "", what)?;
+                changer.holds_of(policy, &held)?;
                 let source = source.clone();
                 Ok(rows::source::Put { source, by })
             })
@@ -234,6 +242,7 @@ impl Access {
         } else {
             self.change_as(changer, at, bound, fits, |policy, by| {
                 changer.needs(policy, Permission::Admin, "", what)?;
+                changer.holds_of(policy, &held)?;
                 let source = source.clone();
                 Ok(rows::source::Delete { source, by })
             })
@@ -292,7 +301,8 @@ impl Access {
         )))
     }
 
-    /// Makes a role of these permissions, or changes it wherever it is bound; `None` removes it. For administrators.
+    /// Makes a role of these permissions, or changes it wherever it is bound; `None` removes it. For administrators
+    /// who hold all of it, as it is and as it shall be, where it is bound.
     pub async fn set_role(
         &self,
         changer: Changer<'_>,
@@ -313,24 +323,16 @@ impl Access {
         meant: &Meant,
         at: i64,
     ) -> Result<Set, ChangeError> {
-        word("role", name)?;
-        if name.parse::<Role>().is_ok() {
-            return Err(ChangeError::Wrong(format!(
-                "role {name} is built in and stays as it is; take another name"
-            )));
-        }
-        let bound = *meant != Meant::Any;
+        check_role(name, permissions)?;
+        // Under the epoch always: what everybody holds is looked up.
+        let bound = true;
         let what = || "change roles".to_owned();
         let change = match permissions {
-            Some(Permissions::NONE) => {
-                let text = "a role needs at least one permission; `wharf role list` shows them all";
-                return Err(ChangeError::Wrong(text.to_owned()));
-            }
             Some(permissions) => {
                 let fits = |policy: &Policy| meant.fits(policy.version_of_role(name));
                 self.change_as(changer, at, bound, fits, |policy, by| {
                     changer.needs(policy, Permission::Admin, "", what)?;
-                    self.fits_everybody(name, permissions)?;
+                    gives_role(changer, policy, name, permissions)?;
                     Ok(rows::role::Put {
                         name: name.to_owned(),
                         permissions: permissions.to_string(),
@@ -355,25 +357,6 @@ impl Access {
         })?;
         let version = permissions.map(|permissions| role_version(name, permissions));
         Ok(Set { change, version })
-    }
-
-    /// A role that everybody holds must not become more than everybody may be.
-    fn fits_everybody(&self, name: &str, permissions: Permissions) -> Result<(), ChangeError> {
-        if permissions.within(Role::Maintainer.permissions()) {
-            return Ok(());
-        }
-        let policy = self.policy();
-        let mut bound = policy.bindings().filter(|one| one.role == name);
-        let open = bound.find(|one| {
-            matches!(one.subject, Subject::Anonymous | Subject::SignedIn)
-                || one.conditions.tags.is_some()
-        });
-        match open {
-            Some(binding) => Err(ChangeError::Wrong(format!(
-                "{binding}, and there the role cannot hold more than maintainer does; revoke that first"
-            ))),
-            None => Ok(()),
-        }
     }
 
     /// Makes a namespace, or changes its visibility.
@@ -447,6 +430,10 @@ impl Access {
         let change = self.change_as(changer, at, bound, fits, |policy, by| {
             let what = || format!("remove namespace {on}");
             changer.needs(policy, Permission::Admin, above, what)?;
+            let rows = policy
+                .bindings()
+                .filter(|one| one.on == on && one.origin.is_row());
+            changer.holds_all(policy, rows)?;
             let path = on.clone();
             Ok(rows::namespace::Delete { path, by })
         });
@@ -454,6 +441,64 @@ impl Access {
             failed.or(|| format!("there is no namespace {on}, and no grant on it"))
         })
     }
+}
+
+/// Whether a role can be called so, and be made of that; `None`: it goes.
+pub(super) fn check_role(name: &str, permissions: Option<Permissions>) -> Result<(), ChangeError> {
+    word("role", name)?;
+    if name.parse::<Role>().is_ok() {
+        return Err(ChangeError::Wrong(format!(
+            "role {name} is built in and stays as it is; take another name"
+        )));
+    }
+    if permissions == Some(Permissions::NONE) {
+        return Err(ChangeError::Wrong(format!(
+            "role {name} needs at least one permission; `wharf role list` shows them all"
+        )));
+    }
+    Ok(())
+}
+
+/// A role that everybody holds must not become more than everybody may be.
+fn fits_everybody(
+    policy: &Policy,
+    name: &str,
+    permissions: Permissions,
+) -> Result<(), ChangeError> {
+    if permissions.within(Role::Maintainer.permissions()) {
+        return Ok(());
+    }
+    let mut bound = policy.bindings().filter(|one| one.role == name);
+    let open = bound.find(|one| {
+        matches!(one.subject, Subject::Anonymous | Subject::SignedIn)
+            || one.conditions.tags.is_some()
+    });
+    match open {
+        Some(binding) => Err(ChangeError::Wrong(format!(
+            "{binding}, and there the role cannot hold more than maintainer does; revoke that first"
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// Whoever has the role gets what is new in it and loses what is not, so that must be had; and everybody may get it.
+pub(super) fn gives_role(
+    changer: Changer<'_>,
+    policy: &Policy,
+    name: &str,
+    permissions: Permissions,
+) -> Result<(), ChangeError> {
+    fits_everybody(policy, name, permissions)?;
+    let before = policy.role(name).unwrap_or_default();
+    let other = permissions.without(before) | before.without(permissions);
+    if changer.holds(policy, other, "").is_ok() {
+        return Ok(());
+    }
+    let bound = policy.bindings().filter(|one| one.role == name);
+    let places: BTreeSet<&str> = bound.map(|one| one.on.as_str()).collect();
+    places
+        .into_iter()
+        .try_for_each(|on| changer.holds(policy, other, on))
 }
 
 /// A path that is not everywhere.

@@ -117,7 +117,7 @@ pub(super) const BORN_ADMIN: u32 = 3;
 pub(super) const LAST: u32 = BORN_ADMIN;
 
 /// The namespace of a robot.
-fn home(principal: &Principal) -> Option<&str> {
+pub(super) fn home(principal: &Principal) -> Option<&str> {
     match principal {
         Principal::Robot { name } => name.rsplit_once('+').map(|(home, _)| home),
         _ => None,
@@ -349,6 +349,13 @@ impl Policy {
     /// Every binding of a subject, wherever, in no order.
     pub fn bindings_to(&self, subject: &Subject) -> impl Iterator<Item = &Binding> {
         self.held_by(self.known(subject).into_iter().collect())
+    }
+
+    /// Every binding of a subject and of the groups that it is in, wherever, in no order.
+    pub(crate) fn bindings_through(&self, subject: &Subject) -> impl Iterator<Item = &Binding> {
+        let groups = self.groups_of(subject).into_iter();
+        let own = self.known(subject).into_iter();
+        self.held_by(own.chain(groups.map(|(_, number)| number)).collect())
     }
 
     /// Every binding that reaches a principal, wherever: its own, its groups', and those of everybody, by path.

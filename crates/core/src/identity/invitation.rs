@@ -11,7 +11,7 @@ use super::user::{administers, check_new_name, local};
 use super::{DAY, IdentityError, Made, Result};
 use crate::access::{
     ADMIN, Caller, Changer, Circumstances, Form, Granting, OPERATOR, Password, Principal,
-    SecretKind, Subject, check_password, form, hash_secret, new_secret, random_id,
+    SecretKind, Source, Subject, check_password, form, hash_secret, new_secret, random_id,
 };
 use crate::audit::{Kind, Sight};
 use crate::registry::Registry;
@@ -75,6 +75,12 @@ pub async fn invite(
     check_new_name(&new.name)?;
     administers(registry, changer)?;
     registry.access.stands_above(changer, &local(&new.name))?;
+    if is_of_file(registry, &new.name).await? {
+        return Err(IdentityError::Taken(format!(
+            "{} is a user of the htpasswd file; take it out there first",
+            new.name
+        )));
+    }
     if new.groups.len() > MOST || new.bindings.len() > MOST {
         return wrong(format!(
             "an invitation can come with {MOST} groups and {MOST} bindings at most"
@@ -124,8 +130,6 @@ async fn give(
     let access = &registry.access;
     let subject = Subject::User(new.name.clone());
     for group in &new.groups {
-        // A group's rights are given with it, so they must be had.
-        access.gives_group(changer, group)?;
         let add = access.set_member(changer, group, &subject, true, now);
         add.await?;
     }
@@ -199,7 +203,8 @@ async fn accept(registry: &Registry, secret: &Password, password: Password) -> R
     let Some(row) = found.filter(|row| now < row.expires_at) else {
         return Err(gone());
     };
-    if !stands(registry, &row.created_by).await? {
+    // What the file's user was granted is not for whoever has a link.
+    if !stands(registry, &row.created_by).await? || is_of_file(registry, &row.name).await? {
         return Err(gone());
     }
     check_password(&row.name, &password)?;
@@ -236,6 +241,11 @@ async fn stands(registry: &Registry, inviter: &str) -> Result<bool> {
     };
     let caller = caller.under(came);
     Ok(administers(registry, Changer::Caller(&caller)).is_ok())
+}
+
+/// Whether the htpasswd file has a user of that name.
+async fn is_of_file(registry: &Registry, name: &str) -> Result<bool> {
+    Ok(registry.access.source_of(name).await? == Some(Source::Htpasswd))
 }
 
 fn gone() -> IdentityError {
@@ -276,7 +286,8 @@ pub async fn withdraw_invitation(
         )));
     };
     let named = registry.meta.read(principal::Get { name: name.clone() });
-    if named.await?.is_none() && name != ADMIN {
+    // A user of the file, which may have come later, keeps what it was granted.
+    if named.await?.is_none() && name != ADMIN && !is_of_file(registry, &name).await? {
         let now = registry.clock.now_ms();
         registry.access.take_all("user", &name, now).await?;
     }

@@ -207,6 +207,8 @@ pub async fn remove_robot(
     let (name, namespace) = check(name)?;
     manages(registry, changer, namespace)?;
     get_robot(registry, name).await?;
+    // What it was granted goes with it.
+    registry.access.stands_above(changer, &robot(name))?;
     super::remove(registry, ROBOT, name, &version.into(), unknown).await
 }
 

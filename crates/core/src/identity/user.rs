@@ -93,6 +93,10 @@ pub async fn disable_user(
     version: impl Into<Meant>,
 ) -> Result<()> {
     administers(registry, changer)?;
+    if !disabled {
+        // Whoever lets somebody do more could as well do it themselves. To lock out is for every administrator, in a hurry.
+        registry.access.stands_above(changer, &local(name))?;
+    }
     let to = principal::Change {
         name: name.into(),
         kind: KIND.into(),
@@ -119,6 +123,8 @@ pub async fn remove_user(
         )));
     }
     get_user(registry, name).await?;
+    // What it was granted goes with it.
+    registry.access.stands_above(changer, &local(name))?;
     super::remove(registry, KIND, name, &version.into(), unknown).await
 }
 

@@ -8,7 +8,9 @@ use super::issuer::{IssuerSettings, SettingError};
 use super::load::purpose;
 use super::rule::RuleSettings;
 use super::{MOST_ISSUERS, MOST_RULES};
-use crate::access::{Access, Change, ChangeError, Changer, Password, Permission, check_word};
+use crate::access::{
+    Access, Change, ChangeError, Changer, Password, Permission, Policy, Subject, check_word,
+};
 
 /// Longest name, in bytes: tokens carry it.
 const LONGEST_NAME: usize = 63;
@@ -113,6 +115,7 @@ impl Access {
         let changed = self.change(changer, at, |policy, by| {
             changer.needs(policy, Permission::Admin, "", what)?;
             rules_fit()?;
+            self.gives_issuer(changer, policy, name)?;
             Ok(rows::PutIssuer {
                 name: name.to_owned(),
                 settings: text.clone(),
@@ -180,6 +183,7 @@ impl Access {
         let changed = self.change(changer, at, |policy, by| {
             changer.needs(policy, Permission::Admin, "", what)?;
             fits()?;
+            changer.holds_of(policy, &Subject::Workload(name.to_owned()))?;
             Ok(rows::PutRule {
                 name: name.to_owned(),
                 issuer: issuer.to_owned(),
@@ -211,6 +215,7 @@ impl Access {
         let changed = self.change(changer, at, |policy, by| {
             let what = || "change whose tokens are trusted".to_owned();
             changer.needs(policy, Permission::Admin, "", what)?;
+            changer.holds_of(policy, &Subject::Workload(name.to_owned()))?;
             let name = name.to_owned();
             let version = version.clone();
             Ok(rows::DeleteRule { name, version, by })
@@ -218,6 +223,21 @@ impl Access {
         changed
             .await
             .map_err(|failed| failed.or(|| unknown("rule", name)))
+    }
+}
+
+impl Access {
+    /// Whoever says what an issuer's tokens must be can have them signed, and so gives what rules on them hold.
+    pub(crate) fn gives_issuer(
+        &self,
+        changer: Changer<'_>,
+        policy: &Policy,
+        issuer: &str,
+    ) -> Result<(), ChangeError> {
+        let trust = self.workloads.trust();
+        trust.rules_of(issuer).try_for_each(|rule| {
+            changer.holds_of(policy, &Subject::Workload(rule.name.to_string()))
+        })
     }
 }
 

@@ -4,8 +4,8 @@ use axum::Json;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use wharf_core::access::{
-    Act, ApplyError, Permission, Plan, Step, Visibility, Wanted, WantedIssuer, WantedRule,
-    carry_out, export, plan, split_robot_name,
+    Act, ApplyError, Permission, PermissionError, Permissions, Plan, Step, Visibility, Wanted,
+    WantedIssuer, WantedRule, carry_out, export, plan, split_robot_name,
 };
 use wharf_core::identity::{IdentityError, Made, NewRobot};
 use wharf_core::workload::RuleSettings;
@@ -24,6 +24,8 @@ use super::workload::{Condition, SetIssuer};
 pub(super) struct Wish {
     /// Namespaces with settings
     namespaces: Vec<WishedNamespace>,
+    /// Own roles
+    roles: Vec<WishedRole>,
     /// Whose tokens are trusted; one that is there keeps its bearer token, which is no part of this
     issuers: Vec<WishedIssuer>,
     /// Rules on their tokens
@@ -73,6 +75,18 @@ struct WishedNamespace {
     visibility: String,
 }
 
+/// An own role that shall be there
+#[derive(Debug, Deserialize, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct WishedRole {
+    /// Its name
+    #[schema(example = "scanner")]
+    name: String,
+    /// What it is made of
+    #[schema(example = json!(["pull", "catalog"]))]
+    permissions: Vec<String>,
+}
+
 /// A group that shall be there
 #[derive(Debug, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -113,6 +127,8 @@ struct WishedRobot {
 pub(super) struct Asked {
     /// Namespaces with settings
     namespaces: Vec<WishedNamespace>,
+    /// Own roles
+    roles: Vec<WishedRole>,
     /// Whose tokens are trusted; one that is there keeps its bearer token, which is no part of this
     issuers: Vec<WishedIssuer>,
     /// Rules on their tokens
@@ -138,7 +154,7 @@ pub(super) struct Shown {
     /// `remove`, `change` or `add`
     #[schema(example = "add")]
     act: &'static str,
-    /// `namespace`, `issuer`, `rule`, `group`, `member`, `source`, `robot` or `binding`
+    /// `namespace`, `role`, `issuer`, `rule`, `group`, `member`, `source`, `robot` or `binding`
     #[schema(example = "binding")]
     sort: &'static str,
     /// What it is about
@@ -218,6 +234,12 @@ impl Asked {
             let visibility = visibility.map_err(|error| wrong("visibility")(&error))?;
             Ok::<_, Problem>((one.path, visibility))
         };
+        let role = |one: WishedRole| {
+            let permissions = one.permissions.iter().map(|word| word.parse());
+            let permissions = permissions.collect::<Result<Permissions, PermissionError>>();
+            let permissions = permissions.map_err(|error| wrong("permissions")(&error))?;
+            Ok::<_, Problem>((one.name, permissions))
+        };
         let group = |one: WishedGroup| {
             let members = one.members.iter().map(|who| who.parse());
             let members = members.collect::<Result<_, _>>();
@@ -254,6 +276,7 @@ impl Asked {
         Ok(Wanted {
             sources: sources.collect(),
             namespaces: (self.namespaces.into_iter().map(namespace)).collect::<Result<_, _>>()?,
+            roles: (self.roles.into_iter().map(role)).collect::<Result<_, _>>()?,
             issuers: (self.issuers.into_iter().map(issuer)).collect::<Result<_, _>>()?,
             rules: (self.rules.into_iter().map(rule)).collect::<Result<_, _>>()?,
             groups: self
@@ -278,6 +301,12 @@ impl Wish {
                 .map(|(path, visibility)| WishedNamespace {
                     path,
                     visibility: visibility.as_str().to_owned(),
+                })
+                .collect(),
+            roles: (wanted.roles.into_iter())
+                .map(|(name, permissions)| WishedRole {
+                    name,
+                    permissions: permissions.iter().map(|one| one.to_string()).collect(),
                 })
                 .collect(),
             issuers: (wanted.issuers.into_iter())
@@ -323,7 +352,13 @@ fn credentials(visitor: &Visitor, state: &Shared, wanted: &Wanted) -> Result<(),
     for (path, _) in &wanted.namespaces {
         may(Permission::ManageSettings, path)?;
     }
-    if !(wanted.groups.is_empty() && wanted.issuers.is_empty() && wanted.rules.is_empty()) {
+    let everywhere = [
+        wanted.roles.is_empty(),
+        wanted.groups.is_empty(),
+        wanted.issuers.is_empty(),
+        wanted.rules.is_empty(),
+    ];
+    if everywhere.contains(&false) {
         may(Permission::Admin, "")?;
     }
     for robot in &wanted.robots {

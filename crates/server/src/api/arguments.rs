@@ -30,7 +30,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let read = axum::extract::Query::<T>::from_request_parts(parts, state).await;
         read.map(|axum::extract::Query(value)| Self(value))
-            .map_err(|error: QueryRejection| Problem::invalid("query", error.body_text()))
+            .map_err(|error: QueryRejection| unread("query", &error.body_text()))
     }
 }
 
@@ -57,7 +57,28 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
         };
         let read = axum::Json::<T>::from_bytes(text);
         read.map(|axum::Json(value)| Self(value))
-            .map_err(|error| Problem::invalid("body", error.body_text()))
+            .map_err(|error| unread("body", &error.body_text()))
+    }
+}
+
+/// What axum says, without what it says each time, and with the field if it names one.
+fn unread(whole: &'static str, text: &str) -> Problem {
+    const ALWAYS: [&str; 3] = [
+        "Failed to deserialize query string: ",
+        "Failed to deserialize the JSON body into the target type: ",
+        "Failed to parse the request body as JSON: ",
+    ];
+    let text = ALWAYS
+        .iter()
+        .find_map(|always| text.strip_prefix(always))
+        .unwrap_or(text);
+    let is_field = |name: &str| {
+        let part = |c: char| c.is_ascii_alphanumeric() || "_.[]".contains(c);
+        name.starts_with(|c: char| c.is_ascii_alphabetic()) && name.chars().all(part)
+    };
+    match text.split_once(": ").filter(|(name, _)| is_field(name)) {
+        Some((field, reason)) => Problem::invalid(field, reason),
+        None => Problem::invalid(whole, text),
     }
 }
 

@@ -143,9 +143,10 @@ impl When {
     pub(super) fn read(self) -> Result<Conditions, Problem> {
         let ends = |text: String| {
             let parsed = text.parse::<jiff::Timestamp>();
-            parsed
-                .map(jiff::Timestamp::as_millisecond)
-                .map_err(|error| wrong("expires_at")(&error))
+            parsed.map(jiff::Timestamp::as_millisecond).map_err(|_| {
+                let text = format!("{text:?} is no moment; write one as in 2026-01-31T12:00:00Z");
+                Problem::invalid("expires_at", text)
+            })
         };
         let networks = self.networks.iter().map(|text| text.parse());
         Ok(Conditions {

@@ -10,7 +10,7 @@ use wharf_core::access::{
 use wharf_oci::{RepositoryName, Tag};
 
 use super::Shared;
-use super::access::{place, wrong};
+use super::access::wrong;
 use super::arguments::Query;
 use super::binding::{Shown, way};
 use super::problem::{Problem, Refusals};
@@ -89,7 +89,12 @@ pub(super) async fn explain(
 ) -> Result<Json<Explanation>, Problem> {
     let registry = &state.registry;
     if !visitor.is(Some(&question.who)) {
-        let on = place(question.repository.as_deref().unwrap_or_default())?;
+        let on = question
+            .repository
+            .as_deref()
+            .filter(|name| !name.is_empty());
+        let on = on.map(RepositoryName::parse).transpose();
+        let on = on.map_err(|error| wrong("repository")(&error))?;
         visitor.may_on(&registry.access, Permission::ReadSettings, on.as_ref())?;
     }
     let Question {
@@ -109,13 +114,18 @@ pub(super) async fn explain(
         .map_err(|error| wrong("repository")(&error))?;
     let tag = tag.map(|tag| Tag::parse(&tag)).transpose();
     let tag = tag.map_err(|error| wrong("tag")(&error))?;
-    let address = from.map(|text| text.parse()).transpose();
+    let address = from.map(|text| {
+        text.parse().map_err(|_| {
+            let text = format!("{text:?} is no address; write one such as 10.1.2.3 or fd00::1");
+            Problem::invalid("from", text)
+        })
+    });
     let sign_in = sign_in.map(|text| way(&text)).transpose();
     let (caller, mut kind) = caller(&registry.access, &who).await?;
     let usual = caller.circumstances.sign_in;
     let now = registry.clock.now_ms();
     let caller = caller.under(Circumstances {
-        address: address.map_err(|error| wrong("from")(&error))?,
+        address: address.transpose()?,
         at: now,
         sign_in: sign_in?.unwrap_or(usual),
     });
@@ -157,6 +167,7 @@ pub(super) async fn explain(
 fn shut_out(barred: Barred, kind: &str) -> String {
     match barred {
         Barred::Unknown if kind == "robot" => "there is no such robot".to_owned(),
+        Barred::Unknown if kind == A_WORKLOAD => "there is no such rule on workloads".to_owned(),
         Barred::Unknown => kind.to_owned(),
         Barred::LockedOut => format!("{kind}, locked out"),
         Barred::Ended => format!("{kind}, has ended"),
@@ -186,6 +197,9 @@ fn giving(permission: Permission) -> Vec<String> {
     roles.iter().map(ToString::to_string).collect()
 }
 
+/// What is known of the bearer of a token.
+const A_WORKLOAD: &str = "whoever has a token that this rule matches";
+
 /// Somebody as a caller who signs in the usual way, and what is known of them.
 pub(super) async fn caller(access: &Access, who: &str) -> Result<(Caller, String), Problem> {
     let (principal, sign_in, kind) = match who.parse().map_err(|error| wrong("who")(&error))? {
@@ -212,12 +226,13 @@ pub(super) async fn caller(access: &Access, who: &str) -> Result<(Caller, String
             (
                 Principal::Workload { name, rules },
                 SignIn::Workload,
-                "whoever has a token that this rule matches",
+                A_WORKLOAD,
             )
         }
         other => {
-            let text =
-                format!("{other} is nobody in particular; name a user, a robot or anonymous");
+            let text = format!(
+                "{other} is nobody in particular; name a user, a robot, workload:RULE or anonymous"
+            );
             return Err(Problem::invalid("who", text));
         }
     };

@@ -100,8 +100,12 @@ pub(super) fn created(what: impl Serialize) -> Response {
 /// Seconds as the rest of the registry counts time.
 pub(super) fn span(field: &'static str, seconds: Option<i64>) -> Result<Option<i64>, Problem> {
     let span = |seconds: i64| {
-        let ms = seconds.checked_mul(SECOND).filter(|ms| *ms >= 0);
-        ms.ok_or_else(|| Problem::invalid(field, "this is no number of seconds"))
+        // An overlap may be none; nothing lives no time.
+        let least = i64::from(field == "lifetime");
+        let ms = seconds.checked_mul(SECOND).filter(|_| seconds >= least);
+        ms.ok_or_else(|| {
+            Problem::invalid(field, format!("write a number of seconds, {least} or more"))
+        })
     };
     seconds.map(span).transpose()
 }

@@ -26,7 +26,7 @@ mod job;
 mod me;
 mod namespace;
 mod page;
-mod problem;
+pub(crate) mod problem;
 mod repository;
 mod restore;
 mod robot;

@@ -39,8 +39,7 @@ pub(super) struct ProblemDetails {
     #[schema(example = "there is no repository team/app, or you may not see it")]
     detail: String,
     /// What can be done about it
-    #[serde(skip_serializing_if = "Option::is_none")]
-    cure: Option<String>,
+    cure: String,
     /// The parameter or field that is wrong
     #[serde(skip_serializing_if = "Option::is_none")]
     field: Option<String>,
@@ -50,7 +49,7 @@ pub(super) struct ProblemDetails {
 
 /// The kinds: their name in `type`, status and title.
 macro_rules! kinds {
-    ($($variant:ident = $name:literal, $status:ident, $title:literal;)*) => {
+    ($($variant:ident = $name:literal, $status:ident, $title:literal, $cure:literal;)*) => {
         /// What kind of problem it is.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub(super) enum Kind { $($variant,)* }
@@ -69,6 +68,11 @@ macro_rules! kinds {
                 match self { $(Self::$variant => $title,)* }
             }
 
+            /// What helps where nothing better is known.
+            pub(super) const fn cure(self) -> &'static str {
+                match self { $(Self::$variant => $cure,)* }
+            }
+
             /// Of the answer.
             pub(super) const fn status(self) -> StatusCode {
                 match self { $(Self::$variant => StatusCode::$status,)* }
@@ -78,19 +82,37 @@ macro_rules! kinds {
 }
 
 kinds! {
-    Invalid = "invalid", BAD_REQUEST, "a parameter or field is wrong";
-    Unauthenticated = "unauthenticated", UNAUTHORIZED, "sign in first";
-    Forbidden = "forbidden", FORBIDDEN, "you lack the right";
-    NotFound = "not-found", NOT_FOUND, "not found";
-    MethodNotAllowed = "method-not-allowed", METHOD_NOT_ALLOWED, "no such method here";
-    Timeout = "timeout", REQUEST_TIMEOUT, "the body came too slowly";
-    Conflict = "conflict", CONFLICT, "the state does not allow it";
-    Changed = "changed", PRECONDITION_FAILED, "somebody changed it meanwhile";
-    TooLarge = "too-large", PAYLOAD_TOO_LARGE, "the body is too large";
-    TooMany = "too-many-requests", TOO_MANY_REQUESTS, "too many requests";
-    Internal = "internal", INTERNAL_SERVER_ERROR, "something broke in the registry";
-    Unavailable = "unavailable", SERVICE_UNAVAILABLE, "a store does not answer";
-    NoSpace = "no-space", INSUFFICIENT_STORAGE, "the disk is full";
+    Invalid = "invalid", BAD_REQUEST, "a parameter or field is wrong",
+        "correct it as the detail says; the page /api/v1 tells what this address takes";
+    Unauthenticated = "unauthenticated", UNAUTHORIZED, "sign in first",
+        "send good credentials: a user name with a password or token (Basic), or a token (Bearer)";
+    Forbidden = "forbidden", FORBIDDEN, "you lack the right",
+        "ask somebody who has the right to do it, or to grant it";
+    NotFound = "not-found", NOT_FOUND, "not found",
+        "check the name; a list shows what is there, as far as you may see it";
+    MethodNotAllowed = "method-not-allowed", METHOD_NOT_ALLOWED, "no such method here",
+        "use one of these; the page /api/v1 tells what each is for";
+    Timeout = "timeout", REQUEST_TIMEOUT, "the body came too slowly",
+        "send it again, without long breaks";
+    Conflict = "conflict", CONFLICT, "the state does not allow it",
+        "settle first what the detail names, then send it again";
+    Changed = "changed", PRECONDITION_FAILED, "somebody changed it meanwhile",
+        "read it again, look whether the change is still wanted, and send it anew";
+    TooLarge = "too-large", PAYLOAD_TOO_LARGE, "the body is too large",
+        "send less at once";
+    TooMany = "too-many-requests", TOO_MANY_REQUESTS, "too many requests",
+        "wait as long as Retry-After says";
+    Internal = "internal", INTERNAL_SERVER_ERROR, "something broke in the registry",
+        "send it again later; the log of the registry has more under the id of the request";
+    Unavailable = "unavailable", SERVICE_UNAVAILABLE, "a store does not answer",
+        "send it again in a moment";
+    NoSpace = "no-space", INSUFFICIENT_STORAGE, "the disk is full",
+        "an administrator has to make room; then send it again";
+}
+
+/// Whether it is the cure of a kind, which says no more than the kind does.
+pub(crate) fn is_general(cure: &str) -> bool {
+    Kind::ALL.iter().any(|kind| kind.cure() == cure)
 }
 
 /// A refusal.
@@ -250,7 +272,7 @@ impl Problem {
             title: self.kind.title(),
             status: self.kind.status().as_u16(),
             detail: self.detail,
-            cure: self.cure,
+            cure: self.cure.unwrap_or_else(|| self.kind.cure().to_owned()),
             field: self.field,
             request_id: request_id.to_owned(),
         };

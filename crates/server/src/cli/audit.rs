@@ -10,7 +10,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 use wharf_oci::percent::encode_query;
 
-use super::client::{Client, Where, moment as read_moment, text};
+use super::client::{Client, Where, as_json, moment as read_moment, text};
 use super::exit::{Exit, Failure, Outcome};
 use super::gc::time;
 use super::human::count;
@@ -56,6 +56,9 @@ pub(super) enum AuditCommand {
         /// A place and its hash, as an earlier run printed them
         #[arg(long, value_name = "PLACE:HASH")]
         expect: Option<String>,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
         #[command(flatten)]
         at: Where,
     },
@@ -145,7 +148,7 @@ pub(super) fn run(command: &AuditCommand) -> Outcome {
             at,
         } => list(&at.client()?, which, *number, *json),
         AuditCommand::Export { which, output, at } => export(&at.client()?, which, output.as_ref()),
-        AuditCommand::Verify { expect, at } => verify(&at.client()?, expect.as_ref()),
+        AuditCommand::Verify { expect, json, at } => verify(&at.client()?, expect.as_ref(), *json),
     }
 }
 
@@ -337,9 +340,25 @@ fn in_words(key: &str, value: &Value) -> String {
     }
 }
 
-fn verify(client: &Client, expect: Option<&String>) -> Outcome {
+fn verify(client: &Client, expect: Option<&String>, json: bool) -> Outcome {
     let body = json!({ "expect": expect });
     let found = client.send("POST", "/api/v1/audit/verify", Some(&body))?;
+    let told = match json {
+        true => as_json(&found),
+        false => verified(&found),
+    };
+    print(&told)?;
+    if found["whole"].as_bool() == Some(true) {
+        return Ok(());
+    }
+    Err(Failure::text(
+        Exit::Damage,
+        "the audit log is not what was written; docs/how-to/audit.md says what to do",
+    ))
+}
+
+/// What the check says, for people.
+fn verified(found: &Value) -> String {
     let number = |name: &str| found[name].as_u64().unwrap_or(0);
     let (first, last) = (number("first"), number("last"));
     let mut told = format!(
@@ -370,13 +389,8 @@ fn verify(client: &Client, expect: Option<&String>) -> Outcome {
         if let Some(end) = found["end"].as_str() {
             told.push_str(&format!("Its end, to be kept elsewhere: {end}\n"));
         }
-        return print(&told);
     }
-    print(&told)?;
-    Err(Failure::text(
-        Exit::Damage,
-        "the audit log is not what was written; docs/how-to/audit.md says what to do",
-    ))
+    told
 }
 
 #[cfg(test)]

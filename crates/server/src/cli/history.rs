@@ -52,6 +52,9 @@ pub(super) enum RepoCommand {
         /// At most so many of each
         #[arg(long, default_value_t = 50)]
         limit: u32,
+        /// As JSON, with times in milliseconds since 1970
+        #[arg(long)]
+        json: bool,
         #[command(flatten)]
         at: Where,
     },
@@ -87,6 +90,9 @@ pub(super) enum TagCommand {
         /// At most so many
         #[arg(long, default_value_t = 50)]
         limit: u32,
+        /// As JSON, with times in milliseconds since 1970
+        #[arg(long)]
+        json: bool,
         #[command(flatten)]
         at: Where,
     },
@@ -150,8 +156,9 @@ pub(super) fn repo(command: &RepoCommand) -> Outcome {
         RepoCommand::History {
             repository,
             limit,
+            json,
             at,
-        } => history(at, repository, None, *limit),
+        } => history(at, repository, None, *limit, *json),
         RepoCommand::Rm {
             repository,
             yes,
@@ -225,10 +232,11 @@ pub(super) fn tag(command: &TagCommand) -> Outcome {
         TagCommand::History {
             reference,
             limit,
+            json,
             at,
         } => match reference.split_once(':') {
-            Some((repository, tag)) => history(at, repository, Some(tag), *limit),
-            None => history(at, reference, None, *limit),
+            Some((repository, tag)) => history(at, repository, Some(tag), *limit, *json),
+            None => history(at, reference, None, *limit, *json),
         },
         TagCommand::List {
             repository,
@@ -327,9 +335,17 @@ pub(super) fn whoami(at: &Where, json: bool) -> Outcome {
     }
 }
 
-fn history(at: &Where, repository: &str, tag: Option<&str>, limit: u32) -> Outcome {
+fn history(at: &Where, repository: &str, tag: Option<&str>, limit: u32, json: bool) -> Outcome {
+    let shown = |history: &HistoryView| match json {
+        true => {
+            let value = serde_json::to_value(history);
+            let value = value.map_err(|error| Failure::new(Exit::Failure, error))?;
+            print(&format!("{value:#}\n"))
+        }
+        false => print(&told(history)),
+    };
     if at.is_remote()? {
-        return print(&told(&remote::history(at, repository, tag, limit)?));
+        return shown(&remote::history(at, repository, tag, limit)?);
     }
     let ask_for = Upkeep::History {
         repository: repository.to_owned(),
@@ -337,7 +353,7 @@ fn history(at: &Where, repository: &str, tag: Option<&str>, limit: u32) -> Outco
         limit,
     };
     match ask(&at.flags.inputs(), ask_for)? {
-        UpkeepReply::History(history) => print(&told(&history)),
+        UpkeepReply::History(history) => shown(&history),
         other => Err(unexpected(other)),
     }
 }

@@ -94,7 +94,7 @@ async fn refusals_are_problems_with_a_cause_and_a_cure() {
         "not-found",
     );
     assert!(body["detail"].as_str().unwrap().contains("team/none"));
-    for (query, field) in [("n=0", "n"), ("n=x", "query"), ("after=!", "after")] {
+    for (query, field) in [("n=0", "n"), ("n=x", "n"), ("after=!", "after")] {
         let path = format!("/api/v1/repositories?{query}");
         let body = problem(ask(&path).await, 400, "invalid");
         assert_eq!(body["field"], field, "{query}");

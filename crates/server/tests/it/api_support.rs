@@ -310,7 +310,7 @@ pub(crate) fn problem(answer: Response, status: u16, kind: &str) -> Value {
     let body = answer.json();
     assert_eq!(body["type"], format!("/api/v1#{kind}"), "{answer}");
     assert_eq!(body["status"], status, "{answer}");
-    for field in ["title", "detail"] {
+    for field in ["title", "detail", "cure"] {
         let text = body[field].as_str().unwrap_or_default();
         assert!(!text.is_empty(), "{field} of {answer}");
     }

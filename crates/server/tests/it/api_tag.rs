@@ -159,8 +159,8 @@ async fn what_was_deleted_is_shown_and_comes_back() {
     );
 
     for (body, kind, field) in [
-        ("{\"version\":\"x\"}", "application/json", "body"),
-        ("{\"versoin\":1}", "application/json", "body"),
+        ("{\"version\":\"x\"}", "application/json", "version"),
+        ("{\"versoin\":1}", "application/json", "versoin"),
         ("{", "application/json", "body"),
         (
             "version=1",

@@ -336,7 +336,7 @@ async fn over_the_network_nobody_applies_more_than_they_may() {
             "members",
             json!({ "groups": [{ "name": "g", "members": ["a:b"] }] }),
         ),
-        ("body", json!({ "namespace": [] })),
+        ("namespace", json!({ "namespace": [] })),
         (
             "networks",
             json!({ "bindings": [{ "who": "a", "role": "reader", "on": "", "networks": ["x"] }] }),

@@ -658,3 +658,56 @@ async fn what_is_longer_than_a_page_is_shown_whole() {
     let tags = desk.run(&["tag", "list", "team/app"]).await;
     assert_eq!(tags.lines().count(), 2);
 }
+
+/// A robot's life and networks change without another secret, and what commands tell is there for programs too.
+#[tokio::test]
+async fn robots_are_changed_and_programs_read_what_commands_tell() {
+    let server = start(TestOptions::default()).await;
+    let admin = server.admin(Version::Http1);
+    let data = server.folder().join("data");
+    let desk = Desk::new();
+    let at = ["--data", data.to_str().unwrap()];
+    let says = async |words: &str| {
+        let mut args: Vec<&str> = words.split(' ').collect();
+        args.extend(at);
+        desk.run(&args).await
+    };
+    let json = async |words: &str| -> serde_json::Value {
+        serde_json::from_str(&says(&format!("{words} --json")).await).unwrap()
+    };
+    let made = json("robot create team/a+ci --role writer").await;
+    assert_eq!(made["principal"], "team/a+ci");
+    let secret = made["secret"].as_str().unwrap();
+    let robot = admin.clone().with_basic("team/a+ci", secret);
+    let tags = "/v2/team/a/tags/list";
+    robot.get(tags).send().await.expect_status(404);
+
+    says("robot set team/a+ci --from 192.0.2.0/24 --expires 2d").await;
+    robot.get(tags).send().await.expect_status(401);
+    let shown = json("robot list").await;
+    assert_eq!(shown[0]["networks"], serde_json::json!(["192.0.2.0/24"]));
+    // What is not said stays.
+    says("robot set team/a+ci --from-everywhere").await;
+    robot.get(tags).send().await.expect_status(404);
+    let later = json("robot list").await;
+    assert_eq!(later[0]["networks"], serde_json::json!([]));
+    assert_eq!(later[0]["expires_at"], shown[0]["expires_at"]);
+    let set = ["robot", "set", "team/a+ci"];
+    assert!(desk.fails(&set).await.contains("--expires"));
+    let both = ["--from", "192.0.2.0/24", "--from-everywhere"];
+    let both = desk.fails(&[&set[..], &both].concat()).await;
+    assert!(both.contains("--from-everywhere"), "{both}");
+
+    let other = json("robot rotate team/a+ci").await;
+    assert!(other["id"] != made["id"] && other["secret"].is_string());
+    says("user create alice").await;
+    let token = json("token create alice --name t").await;
+    assert_eq!(token["principal"], "alice");
+    admin.push_image("team/a", "v1", &Image::random()).await;
+    for command in ["repo history team/a", "tag history team/a:v1"] {
+        let told = json(command).await;
+        assert_eq!(told["moves"][0]["tag"], "v1", "{told}");
+    }
+    let whole = json("audit verify").await;
+    assert_eq!(whole["whole"], true, "{whole}");
+}

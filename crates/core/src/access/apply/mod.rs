@@ -8,6 +8,8 @@
 mod step;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_roles;
 mod trust;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,7 +25,9 @@ pub use self::trust::{WantedIssuer, WantedRule};
 use super::binding::{Binding, Origin, Subject, check_word};
 use super::change::{ChangeError, Changer, Granting};
 use super::load::{Rows, Visibility, key};
+use super::named::{check_role, gives_role};
 use super::policy::{Policy, check_prefix};
+use super::principal::Principal;
 use super::role::{Permission, Permissions};
 use super::{Access, ROBOT, split_robot_name};
 use crate::error::Error;
@@ -40,6 +44,8 @@ const PAGE: u32 = 500;
 pub struct Wanted {
     /// Namespaces with their visibility.
     pub namespaces: Vec<(String, Visibility)>,
+    /// Own roles, with what they are made of.
+    pub roles: Vec<(String, Permissions)>,
     /// Whose tokens are trusted. One that is there keeps its secret.
     pub issuers: Vec<WantedIssuer>,
     /// Rules on them.
@@ -119,6 +125,11 @@ impl Judge<'_> {
         self.changer.needs(&self.policy, permission, on, doing)
     }
 
+    /// Whether they hold what a subject has, and so may say who that is.
+    fn gives(&self, subject: &Subject) -> Result<(), ChangeError> {
+        self.changer.holds_of(&self.policy, subject)
+    }
+
     fn may(&self, permission: Permission, on: &str) -> bool {
         self.needs(permission, on, "").is_ok()
     }
@@ -141,11 +152,12 @@ pub async fn plan(
     let mut named = Named::default();
     let mut steps = Vec::new();
     namespaces(&judge, wanted, &mut named, &mut steps)?;
+    roles(&judge, wanted, &mut named, &mut steps)?;
     trust::wanted(access, &judge, wanted, &mut named, &mut steps)?;
     groups(&judge, wanted, &mut named, &mut steps)?;
     robots(registry, &judge, wanted, &mut named, &mut steps).await?;
     // Members and bindings may be of what the steps before make.
-    members(&rows, wanted, &mut named, &mut steps)?;
+    members(&judge, &rows, wanted, &mut named, &mut steps)?;
     sources(access, &judge, &rows, wanted, &mut named, &mut steps)?;
     bindings(access, &judge, &rows, wanted, &mut named, &mut steps, now)?;
     if prune {
@@ -167,6 +179,7 @@ pub async fn plan(
 #[derive(Default)]
 struct Named {
     namespaces: BTreeSet<String>,
+    roles: BTreeSet<String>,
     issuers: BTreeSet<String>,
     rules: BTreeSet<String>,
     groups: BTreeSet<String>,
@@ -226,6 +239,29 @@ fn namespaces(
     Ok(())
 }
 
+fn roles(
+    judge: &Judge<'_>,
+    wanted: &Wanted,
+    named: &mut Named,
+    steps: &mut Vec<Step>,
+) -> Result<(), ApplyError> {
+    for (name, permissions) in &wanted.roles {
+        check_role(name, Some(*permissions))?;
+        once(&mut named.roles, "role", name)?;
+        judge.needs(Permission::Admin, "", "change roles")?;
+        let from = judge.policy.role(name);
+        if from != Some(*permissions) {
+            gives_role(judge.changer, &judge.policy, name, *permissions)?;
+            steps.push(Step::SetRole {
+                name: name.clone(),
+                from,
+                to: *permissions,
+            });
+        }
+    }
+    Ok(())
+}
+
 fn groups(
     judge: &Judge<'_>,
     wanted: &Wanted,
@@ -252,13 +288,21 @@ async fn robots(
     steps: &mut Vec<Step>,
 ) -> Result<(), ApplyError> {
     for new in &wanted.robots {
-        identity::check_robot(registry, new)?;
+        identity::check_robot(registry, new).map_err(|error| match error {
+            IdentityError::Wrong(text) if !text.contains(&new.name) => {
+                wrong(format!("robot {}: {text}", new.name))
+            }
+            IdentityError::Network(error) => wrong(format!("robot {}: {error}", new.name)),
+            error => error.into(),
+        })?;
         once(&mut named.robots, "robot", &new.name)?;
         judge.needs(Permission::ManageRobots, home(&new.name), "make robots of")?;
         let name = new.name.clone();
         match registry.meta.read(principal::Get { name }).await? {
             None => {
                 identity::lasts(judge.changer)?;
+                // Grants may be older than whom they are for.
+                stands_above(registry, judge, &new.name)?;
                 steps.push(Step::MakeRobot(new.clone()));
             }
             Some(row) if row.kind == ROBOT => {}
@@ -269,6 +313,7 @@ async fn robots(
 }
 
 fn members(
+    judge: &Judge<'_>,
     rows: &Rows,
     wanted: &Wanted,
     named: &mut Named,
@@ -290,6 +335,7 @@ fn members(
             let member = (group.clone(), who.clone());
             let (new, there) = (!named.members.contains(&member), there.contains(&member));
             if new && !there {
+                judge.gives(&Subject::Group(group.clone()))?;
                 steps.push(Step::AddMember {
                     group: group.clone(),
                     who: who.clone(),
@@ -313,6 +359,7 @@ fn sources(
         judge.needs(Permission::Admin, "", "change who is in groups")?;
         let source = (group.clone(), access.source(text, true)?);
         if !rows.sources.contains(&source) && !named.sources.contains(&source) {
+            judge.gives(&Subject::Group(group.clone()))?;
             steps.push(Step::AddSource {
                 group: group.clone(),
                 source: text.clone(),
@@ -354,16 +401,22 @@ fn bindings(
             return Err(ChangeError::Unknown(text).into());
         }
         named.subject(&granting.subject);
+        let role = wanted.roles.iter().find(|(name, _)| *name == granting.role);
+        if role.is_none() {
+            named.roles.insert(granting.role.clone());
+        }
         let over = granting.conditions.expires_at.is_some_and(|end| end <= now);
         if named.bindings.insert(key.clone()) && !there.contains(&key) && !over {
             let made = |rule: &String| wanted.rules.iter().any(|one| one.name == *rule);
+            let role = role.map(|(_, permissions)| *permissions);
+            let role = role.or_else(|| judge.policy.role(&granting.role));
             let binding = match &granting.subject {
                 // It is there when the binding is made.
-                Subject::Workload(rule) if made(rule) => {
-                    access.formed(judge.changer, granting, now)?
-                }
-                _ => access.meant(judge.changer, granting, now)?,
+                Subject::Workload(rule) if made(rule) => Ok(()),
+                subject => access.knows(subject),
             };
+            let binding = binding.and_then(|()| access.formed(judge.changer, granting, role, now));
+            let binding = binding.map_err(|error| about(granting, error))?;
             judge
                 .changer
                 .holds(&judge.policy, binding.permissions, on)?;
@@ -371,6 +424,20 @@ fn bindings(
         }
     }
     Ok(())
+}
+
+/// Which of many bindings an error is about.
+fn about(granting: &Granting, error: ChangeError) -> ChangeError {
+    let place = match granting.on.as_str() {
+        "" => "everywhere".to_owned(),
+        on => format!("on {on}"),
+    };
+    let told = |text| format!("{} as {} {place}: {text}", granting.subject, granting.role);
+    match error {
+        ChangeError::Wrong(text) => ChangeError::Wrong(told(text)),
+        ChangeError::Unknown(text) => ChangeError::Unknown(told(text)),
+        error => error,
+    }
 }
 
 /// A binding's row, if it is one.
@@ -440,6 +507,9 @@ async fn too_much(
         }
     }
     for (path, bindings) in whole {
+        let all = rows.bindings.iter();
+        let all = all.filter(|one| one.on == path && one.origin.is_row());
+        judge.changer.holds_all(&judge.policy, all)?;
         let path = path.to_owned();
         steps.push(Step::RemoveNamespace { path, bindings });
     }
@@ -451,6 +521,7 @@ async fn too_much(
             // Of a group that bindings speak of nothing is said about who is in it.
             if named.described.contains(group) && !goes && !named.members.contains(&member) {
                 let (group, who) = member;
+                judge.gives(&Subject::Group(group.clone()))?;
                 steps.push(Step::RemoveMember { group, who });
             }
         }
@@ -459,6 +530,7 @@ async fn too_much(
             if named.described.contains(group) && !named.sources.contains(&one) {
                 let (group, (provider, name)) = one;
                 let source = format!("{provider}:{name}");
+                judge.gives(&Subject::Group(group.clone()))?;
                 steps.push(Step::RemoveSource { group, source });
             }
         }
@@ -467,12 +539,28 @@ async fn too_much(
             .iter()
             .filter(|name| !named.groups.contains(*name))
         {
+            judge.gives(&Subject::Group(group.clone()))?;
             steps.push(Step::RemoveGroup(group.clone()));
         }
-        trust::too_much(&registry.access, named, steps);
+        trust::too_much(&registry.access, judge, named, steps)?;
+        for (role, _) in &rows.roles {
+            if !named.roles.contains(role) {
+                steps.push(Step::RemoveRole(role.clone()));
+            }
+        }
     }
-    steps.extend(gone.into_iter().map(Step::RemoveRobot));
+    for robot in gone {
+        stands_above(registry, judge, &robot)?;
+        steps.push(Step::RemoveRobot(robot));
+    }
     Ok(())
+}
+
+/// Whether they hold all that a robot of that name holds.
+fn stands_above(registry: &Registry, judge: &Judge<'_>, robot: &str) -> Result<(), ChangeError> {
+    let name = robot.into();
+    let access = &registry.access;
+    access.stands_above(judge.changer, &Principal::Robot { name })
 }
 
 /// Robots that nobody speaks of, as far as whoever asks manages them.
@@ -551,6 +639,7 @@ pub async fn export(registry: &Registry) -> Result<Wanted, ApplyError> {
     let (issuers, rules) = trust::export(access);
     let mut wanted = Wanted {
         namespaces: rows.namespaces.clone(),
+        roles: rows.roles.clone(),
         issuers,
         rules,
         groups: (rows.groups.iter())

@@ -5,6 +5,7 @@ use std::fmt;
 use super::super::binding::{Binding, Subject};
 use super::super::change::{Changer, Granting};
 use super::super::load::Visibility;
+use super::super::role::Permissions;
 use super::ApplyError;
 use super::trust::{WantedIssuer, WantedRule};
 use crate::identity::{self, Made, NewRobot};
@@ -45,6 +46,17 @@ pub enum Step {
         /// As it shall be.
         to: Visibility,
     },
+    /// An own role.
+    SetRole {
+        /// Its name.
+        name: String,
+        /// What it is made of; `None`: it is not there.
+        from: Option<Permissions>,
+        /// What it shall be made of.
+        to: Permissions,
+    },
+    /// An own role goes.
+    RemoveRole(String),
     /// A group.
     MakeGroup(String),
     /// Whose tokens are trusted.
@@ -119,6 +131,11 @@ impl fmt::Display for Step {
                 None => write!(out, "namespace {path}: {}", to.as_str()),
                 Some(from) => write!(out, "namespace {path}: {} → {}", from.as_str(), to.as_str()),
             },
+            Self::SetRole { name, from, to } => match from {
+                None => write!(out, "role {name}: {to}"),
+                Some(from) => write!(out, "role {name}: {from} → {to}"),
+            },
+            Self::RemoveRole(name) => write!(out, "role {name}"),
             Self::MakeGroup(name) | Self::RemoveGroup(name) => write!(out, "group {name}"),
             Self::MakeRobot(new) => write!(out, "robot {}", new.name),
             Self::SetIssuer { issuer, .. } => {
@@ -154,9 +171,11 @@ impl Step {
     pub const fn act(&self) -> Act {
         match self {
             Self::SetNamespace { from: Some(_), .. }
+            | Self::SetRole { from: Some(_), .. }
             | Self::SetIssuer { known: true, .. }
             | Self::SetRule { known: true, .. } => Act::Change,
             Self::SetNamespace { .. }
+            | Self::SetRole { .. }
             | Self::SetIssuer { .. }
             | Self::SetRule { .. }
             | Self::MakeGroup(_)
@@ -168,6 +187,7 @@ impl Step {
             | Self::RemoveMember { .. }
             | Self::RemoveSource { .. }
             | Self::RemoveGroup(_)
+            | Self::RemoveRole(_)
             | Self::RemoveNamespace { .. }
             | Self::RemoveRule(_)
             | Self::RemoveIssuer(_)
@@ -179,6 +199,7 @@ impl Step {
     pub const fn sort(&self) -> &'static str {
         match self {
             Self::SetNamespace { .. } | Self::RemoveNamespace { .. } => "namespace",
+            Self::SetRole { .. } | Self::RemoveRole(_) => "role",
             Self::SetIssuer { .. } | Self::RemoveIssuer(_) => "issuer",
             Self::SetRule { .. } | Self::RemoveRule(_) => "rule",
             Self::MakeGroup(_) | Self::RemoveGroup(_) => "group",
@@ -208,6 +229,12 @@ impl Step {
         match self {
             Self::SetNamespace { path, to, .. } => {
                 access.set_namespace(changer, path, *to, now).await?;
+            }
+            Self::SetRole { name, to, .. } => {
+                access.set_role(changer, name, Some(*to), now).await?;
+            }
+            Self::RemoveRole(name) => {
+                access.set_role(changer, name, None, now).await?;
             }
             Self::SetIssuer { issuer, .. } => {
                 let (name, settings) = (&issuer.name, &issuer.settings);

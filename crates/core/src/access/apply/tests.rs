@@ -12,7 +12,7 @@ use crate::workload::{Bearer, Condition, IssuerSettings, Kind, RuleSettings};
 /// As the house has it.
 const NOW: i64 = 1_000;
 
-struct Hall(House);
+pub(super) struct Hall(House);
 
 impl std::ops::Deref for Hall {
     type Target = House;
@@ -23,16 +23,16 @@ impl std::ops::Deref for Hall {
 }
 
 impl Hall {
-    async fn new() -> Self {
+    pub(super) async fn new() -> Self {
         Self(House::new().await)
     }
 
-    async fn plan(&self, wanted: &Wanted, prune: bool) -> Result<Plan, ApplyError> {
+    pub(super) async fn plan(&self, wanted: &Wanted, prune: bool) -> Result<Plan, ApplyError> {
         plan(&self.registry, Changer::Operator, wanted, prune).await
     }
 
     /// Makes it so, and gives what was done, a line each.
-    async fn apply(&self, wanted: &Wanted, prune: bool) -> Vec<String> {
+    pub(super) async fn apply(&self, wanted: &Wanted, prune: bool) -> Vec<String> {
         let plan = self.plan(wanted, prune).await.unwrap();
         let applied = carry_out(&self.registry, Changer::Operator, &plan).await;
         assert!(applied.stopped.is_none(), "{:?}", applied.stopped);
@@ -40,20 +40,20 @@ impl Hall {
         told(&plan)
     }
 
-    async fn grant(&self, line: &str) {
+    pub(super) async fn grant(&self, line: &str) {
         let (access, granting) = (&self.registry.access, granting(line));
         let granted = access.grant(Changer::Operator, &granting, NOW);
         granted.await.unwrap();
     }
 }
 
-fn told(plan: &Plan) -> Vec<String> {
+pub(super) fn told(plan: &Plan) -> Vec<String> {
     let line = |step: &Step| format!("{} {step}", step.act().as_str());
     plan.steps.iter().map(line).collect()
 }
 
 /// `WHO ROLE PATH`, an empty path being everywhere.
-fn granting(line: &str) -> Granting {
+pub(super) fn granting(line: &str) -> Granting {
     let mut words = line.split(' ');
     let mut word = || words.next().unwrap_or_default().to_owned();
     Granting {
@@ -64,14 +64,14 @@ fn granting(line: &str) -> Granting {
     }
 }
 
-fn robot(name: &str) -> NewRobot {
+pub(super) fn robot(name: &str) -> NewRobot {
     NewRobot {
         name: name.into(),
         ..NewRobot::default()
     }
 }
 
-fn caller(name: &str) -> Caller {
+pub(super) fn caller(name: &str) -> Caller {
     Caller::direct(Principal::User {
         name: name.into(),
         source: Source::Local,
@@ -96,7 +96,7 @@ fn team() -> Wanted {
 }
 
 /// A CI service whose tokens count here.
-fn issuer(name: &str) -> WantedIssuer {
+pub(super) fn issuer(name: &str) -> WantedIssuer {
     let audiences = vec!["reg".to_owned()];
     WantedIssuer {
         name: name.into(),
@@ -105,7 +105,7 @@ fn issuer(name: &str) -> WantedIssuer {
 }
 
 /// A rule on them that asks for this subject.
-fn rule(name: &str, issuer: &str, subject: &str) -> WantedRule {
+pub(super) fn rule(name: &str, issuer: &str, subject: &str) -> WantedRule {
     WantedRule {
         name: name.into(),
         issuer: issuer.into(),
@@ -316,7 +316,7 @@ async fn nobody_applies_what_they_may_not_do_by_hand() {
         // What is there is judged, too: nobody learns of it here.
         (one("carol admin team/b"), "may not grant rights on team/b"),
         (one("bob reader team/x"), "may not grant rights on team/x"),
-        (one("bob admin team/a"), "cannot give"),
+        (one("bob admin team/a"), "cannot give or take"),
         (one("bob reader"), "may not"),
         (
             Wanted {
@@ -547,7 +547,12 @@ fn large() -> Wanted {
         .push(("team/b".into(), Visibility::Public));
     wanted.issuers = vec![issuer("ci"), issuer("new")];
     wanted.rules = vec![rule("deploy", "ci", "after"), rule("new", "new", "x")];
-    wanted.bindings.push(granting("workload:new writer team/b"));
+    let role = |name: &str, permission| (name.to_owned(), [permission].into_iter().collect());
+    wanted.roles = vec![
+        role("scan", Permission::Catalog),
+        role("new", Permission::Pull),
+    ];
+    wanted.bindings.push(granting("workload:new new team/b"));
     wanted
 }
 
@@ -666,6 +671,10 @@ async fn begun() -> Hall {
     let there = Wanted {
         sources: Vec::new(),
         namespaces: vec![("team/a".into(), Visibility::Public)],
+        roles: vec![
+            ("scan".into(), [Permission::Pull].into_iter().collect()),
+            ("old".into(), [Permission::Pull].into_iter().collect()),
+        ],
         groups: vec![
             ("devs".into(), vec!["zoe".parse().unwrap()]),
             ("gone".into(), vec!["zoe".parse().unwrap()]),
@@ -674,7 +683,7 @@ async fn begun() -> Hall {
         issuers: vec![issuer("ci"), issuer("old")],
         rules: vec![rule("deploy", "ci", "before"), rule("old", "old", "x")],
         bindings: vec![
-            granting("workload:old reader team/a"),
+            granting("workload:old old team/a"),
             granting("group:gone reader team/a"),
             granting("zoe writer team/a"),
             granting("zoe owner team/z"),
@@ -694,15 +703,19 @@ async fn exported(hall: &Hall) -> String {
         sources,
         issuers,
         rules,
+        mut roles,
     } = export(&hall.registry).await.unwrap();
     groups.sort_by(|one, other| one.0.cmp(&other.0));
+    roles.sort_by(|one, other| one.0.cmp(&other.0));
     for (_, members) in &mut groups {
         members.sort();
     }
     let robots: Vec<_> = robots.into_iter().map(|robot| robot.name).collect();
     let mut bindings: Vec<_> = bindings.iter().map(|one| format!("{one:?}")).collect();
     bindings.sort();
-    format!("{namespaces:?} {groups:?} {sources:?} {robots:?} {bindings:?} {issuers:?} {rules:?}")
+    format!(
+        "{namespaces:?} {groups:?} {sources:?} {robots:?} {bindings:?} {issuers:?} {rules:?} {roles:?}"
+    )
 }
 
 /// The process dies between two steps, wherever that is: what was done stays, and the next run does the rest and nothing twice.

@@ -4,7 +4,7 @@
 use super::super::role::Permission;
 use super::step::Step;
 use super::{ApplyError, Judge, Named, Wanted, once};
-use crate::access::{Access, ChangeError};
+use crate::access::{Access, ChangeError, Subject};
 use crate::workload::{IssuerSettings, RuleSettings};
 
 /// An issuer that shall be there.
@@ -52,6 +52,7 @@ pub(super) fn wanted(
             }
             _ => {}
         }
+        access.gives_issuer(judge.changer, &judge.policy, &issuer.name)?;
         steps.push(Step::SetIssuer {
             issuer: Box::new(issuer.clone()),
             known: known.is_some(),
@@ -83,6 +84,7 @@ pub(super) fn wanted(
             Some(known) if known.settings == rule.settings => continue,
             _ => {}
         }
+        judge.gives(&Subject::Workload(rule.name.clone()))?;
         steps.push(Step::SetRule {
             rule: Box::new(rule.clone()),
             known: known.is_some(),
@@ -92,17 +94,26 @@ pub(super) fn wanted(
 }
 
 /// Rules and issuers that nobody speaks of; for administrators. Rules go first, with what they were granted.
-pub(super) fn too_much(access: &Access, named: &Named, steps: &mut Vec<Step>) {
+pub(super) fn too_much(
+    access: &Access,
+    judge: &Judge<'_>,
+    named: &Named,
+    steps: &mut Vec<Step>,
+) -> Result<(), ApplyError> {
     let trust = access.workloads().trust();
     let mut kept = named.issuers.clone();
     for rule in trust.rules.values() {
         match named.rules.contains(&*rule.name) {
             true => drop(kept.insert(rule.issuer.to_string())),
-            false => steps.push(Step::RemoveRule(rule.name.to_string())),
+            false => {
+                judge.gives(&Subject::Workload(rule.name.to_string()))?;
+                steps.push(Step::RemoveRule(rule.name.to_string()));
+            }
         }
     }
     let issuers = trust.issuers.keys().filter(|name| !kept.contains(&***name));
     steps.extend(issuers.map(|name| Step::RemoveIssuer(name.to_string())));
+    Ok(())
 }
 
 /// All of them, as they would be wanted.

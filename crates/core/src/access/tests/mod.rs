@@ -2,6 +2,7 @@
 
 mod attacks;
 mod cost;
+mod duties;
 mod endpoint;
 mod follow;
 mod keys;

@@ -6,14 +6,14 @@ use wharf_oci::RepositoryName;
 use super::super::*;
 use super::NOW;
 
-struct Hall {
+pub(super) struct Hall {
     _folder: tempfile::TempDir,
-    meta: Meta,
-    access: Access,
+    pub(super) meta: Meta,
+    pub(super) access: Access,
 }
 
 impl Hall {
-    async fn new(rights: Rights) -> Self {
+    pub(super) async fn new(rights: Rights) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (meta, _) = Meta::open(SqliteOptions::new(folder.path().join("meta.db"))).unwrap();
         let options = AccessOptions {
@@ -31,7 +31,7 @@ impl Hall {
     }
 
     /// Over the admin socket.
-    async fn grant(&self, line: &str) -> Result<Change, ChangeError> {
+    pub(super) async fn grant(&self, line: &str) -> Result<Change, ChangeError> {
         self.grant_as(Changer::Operator, line).await
     }
 
@@ -56,13 +56,13 @@ impl Hall {
         self.access.revoke(changer, &subject, role, &on, NOW).await
     }
 
-    fn may(&self, who: &str, permission: Permission, on: &str) -> bool {
+    pub(super) fn may(&self, who: &str, permission: Permission, on: &str) -> bool {
         let name = RepositoryName::parse(on).unwrap();
         self.access.allow(&user(who), permission, Some(&name))
     }
 }
 
-fn granting(line: &str) -> Granting {
+pub(super) fn granting(line: &str) -> Granting {
     let mut words = line.split(' ');
     let mut word = || words.next().unwrap().to_owned();
     Granting {
@@ -73,7 +73,7 @@ fn granting(line: &str) -> Granting {
     }
 }
 
-fn user(name: &str) -> Caller {
+pub(super) fn user(name: &str) -> Caller {
     let principal = match name {
         "anonymous" => Principal::Anonymous,
         name => Principal::User {
@@ -460,9 +460,15 @@ async fn grants_that_cannot_be_meant_are_refused_with_the_way_out() {
     assert!(past.await.contains("has passed"));
     let tags = condition(Conditions {
         tags: Some("v*".parse().unwrap()),
-        ..none
+        ..none.clone()
     });
     assert!(tags.await.contains("more than tags"));
+    // Signing in would cost a right.
+    let nobody = condition(Conditions {
+        sign_in: Some(SignIn::Nobody),
+        ..none
+    });
+    assert!(nobody.await.contains("sign_in"));
 }
 
 #[tokio::test]

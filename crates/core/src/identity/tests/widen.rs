@@ -380,3 +380,61 @@ async fn an_invitation_is_good_once_and_while_its_maker_stands() {
     assert!(list_invitations(registry, "", 9).await.unwrap().is_empty());
     assert!(!holds("finn"));
 }
+
+/// A link makes nobody somebody of the htpasswd file, and its end takes nothing from them, whichever of the two came first.
+#[tokio::test]
+async fn an_invitation_never_touches_a_user_of_the_file() {
+    let mut house = House::new().await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("htpasswd");
+    let line = |name: &str| format!("{name}:{}\n", bcrypt::hash("builder", 4).unwrap());
+    std::fs::write(&file, line("fred")).unwrap();
+    let options = AccessOptions {
+        htpasswd: Some(file.clone()),
+        ..AccessOptions::default()
+    };
+    let meta = house.registry.meta.clone();
+    let access = Access::open(options, SecretKeys::of_tests(), meta, 0).await;
+    house.registry.access = std::sync::Arc::new(access.unwrap());
+    let registry = &house.registry;
+    let by = Changer::Operator;
+    let invited = |name: &str| NewInvitation {
+        name: name.into(),
+        ..NewInvitation::default()
+    };
+    let error = invite(registry, by, &invited("fred")).await.unwrap_err();
+    assert!(
+        matches!(&error, IdentityError::Taken(text) if text.contains("htpasswd")),
+        "{error}"
+    );
+    // Here the line comes later.
+    let used = invite(registry, by, &invited("gina")).await.unwrap();
+    let back = invite(registry, by, &invited("hugo")).await.unwrap();
+    for name in ["gina", "hugo"] {
+        let granting = crate::access::Granting {
+            subject: Subject::User(name.into()),
+            role: "writer".into(),
+            on: "team".into(),
+            conditions: crate::access::Conditions::default(),
+        };
+        registry.access.grant(by, &granting, 0).await.unwrap();
+    }
+    std::fs::write(&file, line("gina") + &line("hugo")).unwrap();
+    for _ in 0..2 {
+        registry.access.upkeep(0).await.unwrap();
+    }
+    let chosen = Password::new("a looking glass");
+    let taken = accept_invitation(registry, None, &used.secret, chosen).await;
+    assert!(matches!(taken, Err(IdentityError::Unknown(_))), "{taken:?}");
+    withdraw_invitation(registry, by, &back.id).await.unwrap();
+    house.clock.advance(8 * 24 * HOUR);
+    forget_invitations(registry).await.unwrap();
+    let policy = registry.access.policy();
+    for name in ["gina", "hugo"] {
+        let subject = Subject::User(name.into());
+        assert!(
+            policy.bindings().any(|one| one.subject == subject),
+            "{name}"
+        );
+    }
+}

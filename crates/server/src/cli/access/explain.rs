@@ -1,6 +1,7 @@
 //! The answer to `wharf access explain`, for people.
 
 use serde_json::Value;
+use wharf_core::access::split_robot_name;
 
 use super::text;
 
@@ -39,6 +40,14 @@ pub(super) fn explained(told: &Value) -> String {
         text(&told["permission"]),
         roles.join(", ")
     ));
+    // No grant would reach it: a robot has rights in its own namespace only.
+    let home = split_robot_name(&who).map(|(home, _)| home);
+    if let Some(home) = home.filter(|home| !lies_in(repository.unwrap_or_default(), home)) {
+        out.push_str(&format!(
+            "  a robot of {home} can have rights there only; make one where it is needed\n"
+        ));
+        return out;
+    }
     let grantors = words(&told["grantors"]);
     if !grantors.is_empty() {
         out.push_str(&format!("  could be granted by: {}\n", grantors.join(", ")));
@@ -49,6 +58,11 @@ pub(super) fn explained(told: &Value) -> String {
         ));
     }
     out
+}
+
+fn lies_in(repository: &str, namespace: &str) -> bool {
+    let rest = repository.strip_prefix(namespace);
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 fn line(binding: &Value) -> String {

@@ -104,7 +104,7 @@ pub(super) enum RightsCommand {
         #[command(flatten)]
         at: Where,
     },
-    /// Write down namespaces, groups, robots and grants, as `wharf apply` reads them
+    /// Write down namespaces, roles, groups, robots, grants and whose tokens are trusted, as `wharf apply` reads them
     ///
     /// What the configuration grants is no part of it, and neither are secrets.
     Export {

@@ -7,7 +7,9 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
-use wharf_core::access::{Network, SignIn, Subject, TagPattern, Visibility, split_robot_name};
+use wharf_core::access::{
+    Network, Permission, SignIn, Subject, TagPattern, Visibility, split_robot_name,
+};
 use wharf_core::workload;
 use wharf_oci::RepositoryName;
 
@@ -67,13 +69,21 @@ const fn required(mut field: Field) -> Field {
 }
 
 /// The tables: in the file, in the request, and their fields.
-const TABLES: [(&str, &str, &[Field]); 6] = [
+const TABLES: [(&str, &str, &[Field]); 7] = [
     (
         "namespace",
         "namespaces",
         &[
             required(text("path", "path", path)),
             text("visibility", "visibility", visibility),
+        ],
+    ),
+    (
+        "role",
+        "roles",
+        &[
+            required(text("name", "name", word)),
+            required(list("permissions", permission)),
         ],
     ),
     (
@@ -166,6 +176,13 @@ fn word(text: &str) -> Result<Value, String> {
 
 fn any(text: &str) -> Result<Value, String> {
     Ok(text.into())
+}
+
+fn permission(text: &str) -> Result<Value, String> {
+    let parsed = text.parse::<Permission>();
+    parsed
+        .map(|one| one.as_str().into())
+        .map_err(|error| error.to_string())
 }
 
 fn kind(text: &str) -> Result<Value, String> {
@@ -265,7 +282,7 @@ fn member(text: &str) -> Result<Value, String> {
     match text.parse::<Subject>() {
         Ok(Subject::User(_) | Subject::Robot(_) | Subject::Workload(_)) => Ok(text.into()),
         Ok(other) => Err(format!(
-            "{other} cannot be in a group; users and robots can"
+            "{other} cannot be in a group; users, robots and rules on workloads can"
         )),
         Err(error) => Err(error.to_string()),
     }
@@ -323,10 +340,13 @@ fn tags(text: &str) -> Result<Value, String> {
 }
 
 fn sign_in(text: &str) -> Result<Value, String> {
-    match SignIn::ALL.iter().find(|way| way.as_str() == text) {
+    // Nobody is the first of them, and no way to sign in.
+    let ways = &SignIn::ALL[1..];
+    match ways.iter().find(|way| way.as_str() == text) {
         Some(way) => Ok(way.as_str().into()),
         None => Err(format!(
-            "`{text}` is no way to sign in; write password, api-token or robot-secret"
+            "`{text}` is no way to sign in; write one of {}",
+            SignIn::ALL.map(SignIn::as_str)[1..].join(", ")
         )),
     }
 }
@@ -556,6 +576,9 @@ mod tests {
             visibility = "public"
             [[namespace]]
             path = "team/b"
+            [[role]]
+            name = "scanner"
+            permissions = ["pull", "catalog"]
             [[issuer]]
             name = "prod"
             kind = "kubernetes"
@@ -595,6 +618,7 @@ mod tests {
                     { "path": "team/a", "visibility": "public" },
                     { "path": "team/b", "visibility": "private" },
                 ],
+                "roles": [{ "name": "scanner", "permissions": ["pull", "catalog"] }],
                 "issuers": [{ "name": "prod", "settings": {
                     "kind": "kubernetes", "issuer": "https://cluster.example", "audiences": ["wharf"],
                     "token_review": "https://10.0.0.1:6443", "session": 1_800,
@@ -624,7 +648,7 @@ mod tests {
             ),
             (
                 "users = 1",
-                "access.toml:1: `users` is unknown\n  help: there are namespace, issuer, rule, group, robot, binding",
+                "access.toml:1: `users` is unknown\n  help: there are namespace, role, issuer, rule, group, robot, binding",
             ),
             (
                 "[binding]\nwho = 'a'\n",
@@ -657,7 +681,7 @@ mod tests {
             ),
             (
                 "[[group]]\nname = 'g'\nmembers = ['group:h']\n",
-                "access.toml:3: `members` in `[[group]]`: group:h cannot be in a group; users and robots can",
+                "access.toml:3: `members` in `[[group]]`: group:h cannot be in a group; users, robots and rules on workloads can",
             ),
             (
                 "[[rule]]\nname = 'r'\nissuer = 'i'\nconditions = ['sub']\n",
@@ -670,6 +694,11 @@ mod tests {
                  algorithms, jwks_url, jwks, token_review, authority, leeway, longest_life, session, principal",
             ),
             (
+                "[[role]]\nname = 'r'\npermissions = ['fly']\n",
+                "access.toml:3: `permissions` in `[[role]]`: \"fly\" is no permission; the permissions are pull, push, tag-create, \
+                 tag-move, delete, catalog, read-settings, manage-settings, manage-bindings, manage-robots, read-audit and admin",
+            ),
+            (
                 "[[robot]]\nname = 'ci'\nlifetime = 'long'\n",
                 "access.toml:2: `name` in `[[robot]]`: `ci` is no robot's name; write <namespace>+<name> in lower case, such as \
                  team/a+ci\naccess.toml:3: `lifetime` in `[[robot]]`: \"long\" is no span of time; write a whole number with s, m, h \
@@ -677,7 +706,7 @@ mod tests {
             ),
             (
                 "[[binding]]\nwho = 'a'\nrole = 'reader'\nsign_in = 'magic'\n",
-                "access.toml:4: `sign_in` in `[[binding]]`: `magic` is no way to sign in; write password, api-token or robot-secret",
+                "access.toml:4: `sign_in` in `[[binding]]`: `magic` is no way to sign in; write one of password, api-token, robot-secret, workload, certificate, terminal",
             ),
         ] {
             assert_eq!(errors(text), told, "{text}");
@@ -689,6 +718,7 @@ mod tests {
     fn what_is_written_reads_back_as_the_same() {
         let wish = json!({
             "namespaces": [{ "path": "team/a", "visibility": "public" }],
+            "roles": [{ "name": "scanner", "permissions": ["pull"] }],
             "issuers": [{ "name": "i", "settings": {
                 "kind": "oidc", "issuer": "https://a.example", "audiences": ["x"], "algorithms": ["ES256"], "jwks": { "keys": [] },
                 "authority": "-----BEGIN\nx\"'y", "leeway": 60, "principal": "{sub}",
@@ -710,7 +740,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_is_read_or_refused_with_a_line(text in "(\\[\\[(binding|group|robot|namespace|issuer|rule)\\]\\]\n|[a-z_]{1,8} = ['\\[\"a-z/+:.\\],-]{0,12}\n|\\PC{0,8}){0,8}") {
+        fn any_text_is_read_or_refused_with_a_line(text in "(\\[\\[(binding|group|robot|namespace|role|issuer|rule)\\]\\]\n|[a-z_]{1,8} = ['\\[\"a-z/+:.\\],-]{0,12}\n|\\PC{0,8}){0,8}") {
             if let Err(problems) = parse(Path::new("x.toml"), &text) {
                 prop_assert!(problems.0.iter().all(|problem| problem.to_string().starts_with("x.toml:")));
             }

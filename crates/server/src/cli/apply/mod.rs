@@ -18,7 +18,7 @@ use crate::admin::CallError;
 
 /// Make rights what a file says
 ///
-/// The file names namespaces, groups, robots and grants, in TOML. What is missing is made; what is not named stays, unless --prune
+/// The file names namespaces, own roles, groups, robots, grants and whose tokens are trusted, in TOML. What is missing is made; what is not named stays, unless --prune
 /// is given, and then removals are listed first. Applying a file twice does nothing the second time. What the configuration
 /// grants is not touched, nor are the secrets of robots that are there. `wharf access export` writes such a file.
 #[derive(Debug, Args)]
@@ -220,7 +220,7 @@ pub(super) fn export(at: &Where) -> Outcome {
 
 /// An empty wish, for what reads a file.
 fn nothing() -> Value {
-    json!({ "namespaces": [], "issuers": [], "rules": [], "groups": [], "robots": [], "bindings": [] })
+    json!({ "namespaces": [], "roles": [], "issuers": [], "rules": [], "groups": [], "robots": [], "bindings": [] })
 }
 
 #[cfg(test)]

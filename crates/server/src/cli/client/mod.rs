@@ -26,6 +26,7 @@ use super::exit::{Exit, Failure};
 use super::flags::DataFlags;
 use super::offline;
 use crate::admin;
+use crate::api::problem::is_general;
 use crate::config::{Config, load};
 
 /// The media type of lines.
@@ -272,7 +273,8 @@ fn understood(answer: Answer) -> Result<Value, Failure> {
     if let Some(field) = body["field"].as_str() {
         text = format!("{field}: {text}");
     }
-    if let Some(cure) = body["cure"].as_str() {
+    // What holds for every problem of its kind tells people nothing that the text does not.
+    if let Some(cure) = body["cure"].as_str().filter(|cure| !is_general(cure)) {
         text.push_str(&format!("\n  help: {cure}"));
     }
     if answer.status >= 500
@@ -311,6 +313,9 @@ mod tests {
             failure.error.to_string(),
             "tag: there is no tag 1\n  help: look"
         );
+        let general = r#"{"detail":"no","cure":"send less at once"}"#;
+        let failure = understood(answer(413, general)).unwrap_err();
+        assert_eq!(failure.error.to_string(), "no");
         let failure = understood(answer(500, body)).unwrap_err();
         assert!(failure.error.to_string().contains("r7"));
         assert_eq!(failure.exit, Exit::Failure);

@@ -14,7 +14,7 @@ pub(super) use self::robot::{RobotCommand, make, robots, rotate};
 pub(super) use self::session::SessionCommand;
 pub(super) use self::token::TokenCommand;
 pub(super) use self::user::UserCommand;
-use super::client::{moment, text};
+use super::client::{as_json, moment, text};
 use super::exit::Outcome;
 use super::gc::time;
 use super::print;
@@ -38,8 +38,11 @@ pub(super) fn token(command: &TokenCommand) -> Outcome {
     token::run(command)
 }
 
-/// Prints a secret that was just made.
-fn secret(made: &Value) -> Outcome {
+/// Prints a secret that was just made, alone or with all that belongs to it.
+fn secret(made: &Value, json: bool) -> Outcome {
+    if json {
+        return print(&as_json(made));
+    }
     let principal = text(&made["principal"]);
     let until = moment(&made["expires_at"]).map_or_else(String::new, time);
     eprintln!(

@@ -28,6 +28,26 @@ pub(in crate::cli) enum RobotCommand {
         /// A role that it has on its namespace from the start, or with ROLE:PATH below it [may be repeated]
         #[arg(long = "role", value_name = "ROLE")]
         roles: Vec<String>,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        at: Where,
+    },
+    /// Change how long a robot lives, or from where it may come; its secrets stay as they are
+    #[command(group = clap::ArgGroup::new("change").required(true).multiple(true))]
+    Set {
+        /// Its name
+        name: String,
+        /// How long it lives from now on, such as 90d; its secrets end when they would have ended
+        #[arg(long, value_name = "DURATION", value_parser = span, group = "change")]
+        expires: Option<i64>,
+        /// Network from which it may come from now on, in place of all before, such as 10.0.0.0/8 [may be repeated]
+        #[arg(long, value_name = "CIDR", group = "change")]
+        from: Vec<String>,
+        /// It may come from everywhere
+        #[arg(long, group = "change", conflicts_with = "from")]
+        from_everywhere: bool,
         #[command(flatten)]
         at: Where,
     },
@@ -55,6 +75,9 @@ pub(in crate::cli) enum RobotCommand {
         /// How long the robot lives from now on, such as 90d [default: 90d]
         #[arg(long, value_name = "DURATION", value_parser = span)]
         expires: Option<i64>,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
         #[command(flatten)]
         at: Where,
     },
@@ -140,6 +163,7 @@ pub(super) fn run(command: &RobotCommand) -> Outcome {
             expires,
             from,
             roles,
+            json,
             at,
         } => {
             let roles = roles.iter().map(|text| match text.split_once(':') {
@@ -147,7 +171,19 @@ pub(super) fn run(command: &RobotCommand) -> Outcome {
                 None => (text.clone(), None),
             });
             let roles: Vec<_> = roles.collect();
-            secret(&make(&at.client()?, name, *expires, from, &roles)?)
+            secret(&make(&at.client()?, name, *expires, from, &roles)?, *json)
+        }
+        RobotCommand::Set {
+            name,
+            expires,
+            from,
+            from_everywhere,
+            at,
+        } => {
+            let networks = (*from_everywhere || !from.is_empty()).then_some(from);
+            let body = json!({ "lifetime": expires, "networks": networks });
+            at.client()?.send("PATCH", &path(name), Some(&body))?;
+            print("Done.\n")
         }
         RobotCommand::List {
             namespace,
@@ -164,8 +200,9 @@ pub(super) fn run(command: &RobotCommand) -> Outcome {
             name,
             overlap,
             expires,
+            json,
             at,
-        } => secret(&rotate(&at.client()?, name, *overlap, *expires)?),
+        } => secret(&rotate(&at.client()?, name, *overlap, *expires)?, *json),
         RobotCommand::Disable { name, at } => disable(at, name, true),
         RobotCommand::Enable { name, at } => disable(at, name, false),
         RobotCommand::Remove { name, at } => {

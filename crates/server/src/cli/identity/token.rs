@@ -29,6 +29,9 @@ pub(in crate::cli) enum TokenCommand {
         /// How long it lives, such as 30d; at most auth.longest_lifetime [default: 90d]
         #[arg(long, value_name = "DURATION", value_parser = span)]
         expires: Option<i64>,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
         #[command(flatten)]
         at: Where,
     },
@@ -58,11 +61,12 @@ pub(super) fn run(command: &TokenCommand) -> Outcome {
             name,
             scopes,
             expires,
+            json,
             at,
         } => {
             let body = json!({ "name": name, "scopes": scopes, "lifetime": expires });
             let path = format!("{}/tokens", path(user));
-            secret(&at.client()?.send("POST", &path, Some(&body))?)
+            secret(&at.client()?.send("POST", &path, Some(&body))?, *json)
         }
         TokenCommand::List { user, json, at } => {
             let path = format!("{}/tokens", path(user));
