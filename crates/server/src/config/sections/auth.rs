@@ -185,8 +185,8 @@ section! {
         connect_timeout: Duration = Duration::from_secs(3) => restart;
         /// Time for each answer: from 100 ms to 60 s.
         read_timeout: Duration = Duration::from_secs(5) => restart;
-        /// Questions to the directory at the same time, from 1 to 1000; each has a connection that searches and one that checks a password, which are
-        /// kept for the next.
+        /// Questions to the directory at the same time, from 1 to 1000; each has a connection that searches and one that checks a
+        /// password, which are kept for the next.
         connections: u32 = 8 => restart;
     }
 }
