@@ -42,6 +42,11 @@ pub enum Mood {
     Injects,
 }
 
+/// Most entries of one answer, as Active Directory has it by default, only smaller: more come page by page, or not at all.
+pub const PAGE: usize = 250;
+/// The control by which pages are asked for (RFC 2696).
+const PAGED: &[u8] = b"1.2.840.113556.1.4.319";
+
 /// An entry.
 #[derive(Clone, Debug)]
 struct Entry {
@@ -438,7 +443,7 @@ async fn session<S: AsyncRead + AsyncWrite + Unpin>(
             }
             (_, 0x63) => {
                 let id = if mood == Mood::Confused { id + 7 } else { id };
-                search(id, content, state, &who)
+                search(id, content, page(&mut request), state, &who)
             }
             _ => vec![result(id, 0x78, 2)],
         };
@@ -478,7 +483,56 @@ fn bind(content: &[u8], state: &Mutex<State>, who: &mut String) -> i32 {
     code
 }
 
-fn search(id: i32, content: &[u8], state: &Mutex<State>, who: &str) -> Vec<Vec<u8>> {
+/// Which page is asked for behind an operation: how many entries, and after how many.
+fn page(request: &mut Reader<'_>) -> Option<(usize, usize)> {
+    request.peek().filter(|tag| *tag == 0xa0)?;
+    let mut controls = request.inside(0xa0).expect("controls");
+    let mut control = controls.inside(SEQUENCE).expect("a control");
+    assert_eq!(control.expect(OCTETS).expect("a name"), PAGED);
+    let mut value = control.inside(OCTETS).expect("a value");
+    let mut value = value.inside(SEQUENCE).expect("size and cookie");
+    let size = value.number(INTEGER).expect("a size");
+    let cookie = value.text(OCTETS).expect("a cookie");
+    let after = if cookie.is_empty() {
+        0
+    } else {
+        cookie.parse().expect("a cookie of mine")
+    };
+    Some((usize::try_from(size).expect("a size"), after))
+}
+
+/// The end of a page, and where the next one begins; an empty cookie: nowhere.
+fn end_of_page(id: i32, cookie: &str) -> Vec<u8> {
+    let mut out = Vec::new();
+    put_around(&mut out, SEQUENCE, |out| {
+        put_number(out, INTEGER, id);
+        put_around(out, 0x65, |out| {
+            put_number(out, ENUMERATED, 0);
+            put(out, OCTETS, b"");
+            put(out, OCTETS, b"");
+        });
+        put_around(out, 0xa0, |out| {
+            put_around(out, SEQUENCE, |out| {
+                put(out, OCTETS, PAGED);
+                let mut value = Vec::new();
+                put_around(&mut value, SEQUENCE, |out| {
+                    put_number(out, INTEGER, 0);
+                    put(out, OCTETS, cookie.as_bytes());
+                });
+                put(out, OCTETS, &value);
+            });
+        });
+    });
+    out
+}
+
+fn search(
+    id: i32,
+    content: &[u8],
+    page: Option<(usize, usize)>,
+    state: &Mutex<State>,
+    who: &str,
+) -> Vec<Vec<u8>> {
     let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
     let mut inside = Reader::new(content);
     let base = inside.text(OCTETS).expect("a base");
@@ -512,8 +566,23 @@ fn search(id: i32, content: &[u8], state: &Mutex<State>, who: &str) -> Vec<Vec<u
         is_within(entry, &base, scope) && fits(&mut filter, entry, &state.entries)
     });
     let mut answers: Vec<_> = entries.map(|entry| found(id, entry, &wanted)).collect();
-    let most = usize::try_from(most).expect("a size");
-    let cut = most > 0 && answers.len() > most;
+    let most = match usize::try_from(most).expect("a size") {
+        0 => PAGE,
+        most => most.min(PAGE),
+    };
+    if let Some((size, after)) = page {
+        let (all, size) = (answers.len(), size.min(PAGE));
+        let mut answers: Vec<_> = answers.into_iter().skip(after).take(size).collect();
+        let seen = after + answers.len();
+        let cookie = if seen < all {
+            seen.to_string()
+        } else {
+            String::new()
+        };
+        answers.push(end_of_page(id, &cookie));
+        return answers;
+    }
+    let cut = answers.len() > most;
     if cut {
         answers.truncate(most);
     }

@@ -287,7 +287,13 @@ impl Access {
                 self.backoff.right(&guess);
                 Ok((by_password(&user, came), user.credential().to_string()))
             }
-            (Ok(_), _) => Err(AuthFailure::Password),
+            (Ok(_), _) => {
+                // As long as for a name that directories are asked about (TOK-7).
+                if self.directories.take(name, password) {
+                    self.directories.pretend(came.at).await;
+                }
+                Err(AuthFailure::Password)
+            }
             (Err(_), _) => {
                 self.backoff.withdraw(&guess);
                 Err(AuthFailure::Busy {

@@ -16,7 +16,7 @@ use tokio::sync::{Semaphore, watch};
 use wharf_meta::access::standing;
 
 use super::{Directory, Fault, Person, Story, Verdict, acceptable};
-use crate::access::{Password, REMEMBERED_MS, random_bytes};
+use crate::access::{Password, REMEMBERED_MS, random_bytes, random_id};
 use crate::error::{Error, Result};
 use crate::identity::{Arrival, ArriveError, arrive};
 use crate::registry::Registry;
@@ -31,6 +31,10 @@ const FRESH: Duration = Duration::from_secs(2);
 const COME_BACK: Duration = Duration::from_secs(5);
 /// Sign-ins under way with directories, waiting ones included; more are told to come back.
 const ATTEMPTS: usize = 256;
+/// Questions about nobody under way, among those: others wait, so that they take no person's place.
+const PRETENDED: usize = 8;
+/// So long is somebody kept waiting for such a question.
+const PRETENDS: Duration = Duration::from_secs(8);
 
 /// A directory, and for whom it makes users.
 #[derive(Debug, Clone)]
@@ -100,6 +104,7 @@ struct Inner {
     registry: Weak<Registry>,
     key: hmac::Key,
     places: Arc<Semaphore>,
+    pretended: Semaphore,
     shared: Arc<Shared>,
 }
 
@@ -128,6 +133,7 @@ impl Directories {
             registry: Arc::downgrade(registry),
             key: hmac::Key::new(hmac::HMAC_SHA256, &random_bytes::<32>()),
             places: Arc::new(Semaphore::new(ATTEMPTS)),
+            pretended: Semaphore::new(PRETENDED),
             shared: Arc::new(Shared {
                 successes: Cache::new(REMEMBERED),
                 standings: Cache::new(STANDINGS),
@@ -228,6 +234,21 @@ impl Directories {
         let landed = landed.ok().and_then(|landed| landed.clone());
         // A sender that is gone without a word died with its task: nothing was proved.
         landed.unwrap_or(Err(Refusal::Later("the question ended early")))
+    }
+
+    /// Asks about somebody whom nobody knows, so that a wrong password for a name that is known here takes as long as for any other.
+    /// Neither the name nor the password that was typed leaves this process.
+    pub(crate) async fn pretend(&self, now: i64) {
+        let Some(inner) = self.inner.get() else {
+            return;
+        };
+        let asked = async {
+            let _turn = inner.pretended.acquire().await;
+            let (name, password) = (format!("nobody-{}", random_id()), random_id());
+            self.sign_in(&name, &password, now).await
+        };
+        // Whatever comes of it.
+        let _ = tokio::time::timeout(PRETENDS, asked).await;
     }
 
     async fn standing(&self, user: &str) -> Result<Option<Standing>> {

@@ -8,7 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::id_token::{Expected, verify};
-use super::logout::sid;
+use super::logout::{sealed_hint, sid};
 use super::provider::{Denied, Document, Provider, short};
 use super::{OidcError, People};
 use crate::access::{Password, Principal, random_bytes};
@@ -77,6 +77,8 @@ pub struct Arrived {
     pub sid: String,
     /// With what the provider can be asked for it later.
     pub refresh: Option<Password>,
+    /// What reminds the provider of this sign-in when it ends, for a cookie; `None`: nobody is sent there, or it is too long for one.
+    pub hint: Option<Password>,
     /// Where to go on.
     pub back: String,
 }
@@ -234,6 +236,7 @@ pub async fn finish(
     let claims = claims.map_err(no_proof)?;
     // Of the ID token alone: userinfo knows nothing of sessions.
     let sid = sid(&claims);
+    let hint = sealed_hint(people, provider, id_token)?;
     let arrival = arrival(
         people,
         provider,
@@ -251,6 +254,7 @@ pub async fn finish(
         refresh: (tokens.refresh_token)
             .filter(|token| !long(token))
             .map(Password::new),
+        hint,
         back: flow.back,
     })
 }

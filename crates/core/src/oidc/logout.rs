@@ -2,12 +2,15 @@
 //! Back-Channel Logout 1.0).
 //!
 //! Both come after the fact: a session here ends whether or not its provider can be asked, and a provider's word ends what it names and
-//! nothing else. No ID token is kept for a hint, and none is put into an address: the provider knows its own cookie.
+//! nothing else. The ID token that some providers want for a hint is kept by the browser alone, sealed, and goes to its own issuer.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value};
 
 use super::flow::random;
 use super::id_token::{Expected, LEEWAY, OLDEST, is_logout, verify_logout};
+use super::provider::Provider;
 use super::{OidcError, People};
 use crate::access::Password;
 use crate::registry::Registry;
@@ -16,6 +19,36 @@ use wharf_oci::percent::encode_query;
 
 /// Longest `sid`, `sub` and `jti` that are looked at, in bytes (OpenID Connect Core §2 has 255 for `sub`).
 pub(super) const LONGEST_ID: usize = 255;
+
+/// Longest ID token that is kept for a hint, in bytes: browsers keep 4 KiB of a cookie, and it is sealed.
+const LONGEST_HINT: usize = 2_800;
+
+/// What hints of a provider are sealed for.
+fn purpose(provider: &Provider) -> String {
+    format!("oidc-hint/{}", provider.settings.name)
+}
+
+/// An ID token for [`leave`], for the browser to keep.
+pub(super) fn sealed_hint(
+    people: &People,
+    provider: &Provider,
+    id_token: &str,
+) -> crate::Result<Option<Password>> {
+    if !provider.settings.leaves || id_token.len() > LONGEST_HINT {
+        return Ok(None);
+    }
+    let sealed = people
+        .sealing
+        .seal(&purpose(provider), id_token.as_bytes())?;
+    Ok(Some(Password::new(URL_SAFE_NO_PAD.encode(sealed))))
+}
+
+/// The ID token of a hint that was made here, for this provider.
+fn opened_hint(people: &People, provider: &Provider, hint: &Password) -> Option<String> {
+    let sealed = URL_SAFE_NO_PAD.decode(hint.reveal()).ok()?;
+    let token = people.sealing.open_sealed(&purpose(provider), &sealed)?;
+    String::from_utf8(token).ok()
+}
 
 /// Where to send a browser whose session here has ended, and what it is to bring back.
 #[derive(Debug)]
@@ -29,8 +62,13 @@ pub struct Leaving {
 }
 
 /// Where somebody signs out at the provider; `None`: nobody is sent there, or it has no such page, or does not answer. `redirect` is our
-/// own address to which it sends back.
-pub async fn leave(registry: &Registry, name: &str, redirect: &str) -> Option<Leaving> {
+/// own address to which it sends back, `hint` what the browser kept of its sign-in.
+pub async fn leave(
+    registry: &Registry,
+    name: &str,
+    redirect: &str,
+    hint: Option<&Password>,
+) -> Option<Leaving> {
     let people = &registry.access.people;
     let provider = people.provider(name).ok()?;
     let settings = &provider.settings;
@@ -51,7 +89,12 @@ pub async fn leave(registry: &Registry, name: &str, redirect: &str) -> Option<Le
         ("post_logout_redirect_uri", redirect),
         ("state", &state),
     ];
+    // Some providers end nothing without it, or ask first.
+    let hint = hint.and_then(|hint| opened_hint(people, provider, hint));
+    let hint = hint.as_deref().map(|token| ("id_token_hint", token));
+    let fields = fields.into_iter().chain(hint);
     let fields = fields.map(|(name, value)| format!("{name}={}", encode_query(value)));
+    let fields: Vec<_> = fields.collect();
     let sign = if endpoint.contains('?') { '&' } else { '?' };
     Some(Leaving {
         title: settings.title.clone(),

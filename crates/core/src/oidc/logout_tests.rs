@@ -315,7 +315,7 @@ async fn algorithm_confusion_forged_logout_tokens_end_nothing() {
 #[tokio::test]
 async fn who_leaves_is_sent_to_the_provider_with_an_address_that_we_chose() {
     let hall = hall().await;
-    let leaving = leave(hall.registry(), "corp", LEFT).await.unwrap();
+    let leaving = leave(hall.registry(), "corp", LEFT, None).await.unwrap();
     assert!(
         leaving
             .location
@@ -325,7 +325,7 @@ async fn who_leaves_is_sent_to_the_provider_with_an_address_that_we_chose() {
     let state = query(&leaving.location, "state");
     assert!(
         !leaving.location.contains("id_token"),
-        "no proof stands in an address"
+        "there was nothing to remind it of"
     );
     let people = hall.registry().access.people();
     assert_eq!(
@@ -335,11 +335,52 @@ async fn who_leaves_is_sent_to_the_provider_with_an_address_that_we_chose() {
     assert_eq!(left(people, "corp", &leaving.state, "x"), None);
     assert_eq!(left(people, "corp", &Password::new(""), ""), None);
     assert_eq!(left(people, "none", &leaving.state, &state), None);
-    assert!(leave(hall.registry(), "none", LEFT).await.is_none());
+    let none = leave(hall.registry(), "none", LEFT, None).await;
+    assert!(none.is_none());
     // Its documents are too old, and it is down: whoever signs out here is done.
     hall.house.clock.advance(25 * 60 * 60_000);
     *hall.world.broken.lock().unwrap() = Some(Err("refused".to_owned()));
-    assert!(leave(hall.registry(), "corp", LEFT).await.is_none());
+    let down = leave(hall.registry(), "corp", LEFT, None).await;
+    assert!(down.is_none());
+}
+
+#[tokio::test]
+async fn a_provider_is_reminded_of_its_own_sign_in_and_of_no_other() {
+    let hall = hall().await;
+    let arrived = hall.whole(&ann()).await.unwrap();
+    let hint = arrived.hint.unwrap();
+    assert!(
+        !hint.reveal().contains("eyJ"),
+        "the browser keeps it sealed"
+    );
+    let reminded = async |name: &str, hint: &Password| {
+        let leaving = leave(hall.registry(), name, LEFT, Some(hint))
+            .await
+            .unwrap();
+        let told = leaving.location.contains("id_token_hint=");
+        told.then(|| query(&leaving.location, "id_token_hint"))
+    };
+    let token = reminded("corp", &hint).await.unwrap();
+    let jwt = crate::workload::Jwt::read(&token).unwrap();
+    assert_eq!(
+        (jwt.issuer(), &jwt.claims["sub"]),
+        (Some(CORP), &json!("248"))
+    );
+    // Neither another provider's nor what somebody made up goes anywhere.
+    assert_eq!(reminded("club", &hint).await, None);
+    let cut = Password::new(&hint.reveal()[..hint.reveal().len() - 4]);
+    for made_up in [
+        &cut,
+        &Password::new(&token),
+        &Password::new("a b"),
+        &Password::new(""),
+    ] {
+        assert_eq!(reminded("corp", made_up).await, None);
+    }
+    // What no cookie can hold is done without.
+    let mut long = ann();
+    long["note"] = "x".repeat(2_800).into();
+    assert!(hall.whole(&long).await.unwrap().hint.is_none());
 }
 
 proptest! {

@@ -528,6 +528,16 @@ async fn algorithm_confusion_and_keys_of_others_sign_nothing() {
             .await
             .contains("a key that its issuer does not publish")
     );
+    // Ours in all but its type: an access token proves nobody.
+    hall.tamper(|claims| {
+        let header = Header {
+            kid: Some("one".into()),
+            typ: Some("at+jwt".into()),
+            ..Header::new(Algorithm::ES256)
+        };
+        jsonwebtoken::encode(&header, claims, &KEY.key).ok()
+    });
+    assert!(hall.proof().await.contains("for something else"));
     hall.tamper(|_| Some("garbage".to_owned()));
     assert!(hall.proof().await.contains("three parts"));
 }

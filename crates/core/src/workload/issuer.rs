@@ -25,9 +25,9 @@ const DAY: u32 = 86_400;
 pub enum Kind {
     /// Service accounts of a cluster: bound tokens alone.
     Kubernetes,
-    /// GitHub Actions: nothing of what strangers can set off, such as pull requests, unless a rule names the event.
+    /// GitHub Actions: nothing of what strangers can set off, such as pull requests, unless a rule asks for the event.
     Github,
-    /// GitLab CI: nothing of merge requests unless a rule names the source.
+    /// GitLab CI: nothing of merge requests unless a rule asks for the source.
     Gitlab,
     /// Any other.
     Oidc,
@@ -76,34 +76,53 @@ impl Kind {
         }
     }
 
-    /// The claim that tells where a run comes from, and the values which give nothing unless a rule asks for that claim: strangers
-    /// can start these (OIDC-2).
-    pub(crate) const fn strangers(self) -> Option<(&'static str, &'static [&'static str])> {
+    /// What tells how a run began, and of which beginnings only those are capable who may write there anyway. Whatever else there is,
+    /// or will be, a stranger may bring about (OIDC-2): a pull request, a comment, an edit of a wiki, a check or a deployment of one.
+    pub(crate) const fn begins(self) -> Option<Begins> {
         match self {
-            Self::Github => Some((
-                "event_name",
-                &[
-                    "pull_request",
-                    "pull_request_target",
-                    "pull_request_review",
-                    "pull_request_review_comment",
-                    "issues",
-                    "issue_comment",
-                    "discussion",
-                    "discussion_comment",
-                    "fork",
-                    "watch",
-                    // What any of these can set off.
-                    "workflow_run",
+            Self::Github => Some(Begins {
+                claim: "event_name",
+                own: &[
+                    "push",
+                    "create",
+                    "delete",
+                    "release",
+                    "schedule",
+                    "merge_group",
+                    "workflow_dispatch",
+                    "repository_dispatch",
                 ],
-            )),
-            Self::Gitlab => Some((
-                "pipeline_source",
-                &["merge_request_event", "external_pull_request_event"],
-            )),
+                inherits: None,
+            }),
+            Self::Gitlab => Some(Begins {
+                claim: "pipeline_source",
+                own: &[
+                    "push",
+                    "web",
+                    "webide",
+                    "schedule",
+                    "api",
+                    "trigger",
+                    "pipeline",
+                    "chat",
+                    "security_orchestration_policy",
+                ],
+                // Of a merge request's pipeline, too, which is on no protected ref.
+                inherits: Some(("parent_pipeline", "ref_protected")),
+            }),
             Self::Kubernetes | Self::Oidc | Self::Certificate => None,
         }
     }
+}
+
+/// How runs of a CI service begin.
+pub(crate) struct Begins {
+    /// The claim that tells it.
+    pub(crate) claim: &'static str,
+    /// What only those bring about who may write there.
+    pub(crate) own: &'static [&'static str],
+    /// What another run brings about, of whose beginning nothing is told; and the claim that has to be asked to be true for it.
+    pub(crate) inherits: Option<(&'static str, &'static str)>,
 }
 
 /// Signature algorithms with a public key. There are none with a shared secret here, so no public key can be taken for one.

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::claim::{self, Claims, LONGEST_PATTERN, Pattern, texts};
-use super::issuer::{Kind, SettingError, wrong};
+use super::issuer::{Begins, Kind, SettingError, wrong};
 
 /// Most conditions of one rule.
 const MOST_CONDITIONS: usize = 32;
@@ -152,23 +152,36 @@ impl RuleSettings {
     pub fn unmet(&self, kind: Kind, claims: &Claims) -> Vec<String> {
         let conditions = self.conditions.iter();
         let mut unmet: Vec<String> = conditions.filter_map(|one| one.unmet(claims)).collect();
-        if let Some((claim, values)) = kind.strangers()
-            && !self
-                .conditions
-                .iter()
-                .any(|condition| condition.claim == claim)
+        if let Some(begins) = kind.begins()
+            && self.condition(begins.claim).is_none()
         {
+            let claim = begins.claim;
             let found = claim::find(claims, claim).map(texts).unwrap_or_default();
             if found.is_empty() {
                 unmet.push(format!("{claim}: the token does not say how the run began"));
             }
-            for value in found.iter().filter(|value| values.contains(&&***value)) {
+            for value in found.iter().filter(|value| !self.trusts(&begins, value)) {
                 unmet.push(format!(
-                    "{claim} is {value:?}: such a run can come from a stranger, and gets nothing unless a rule asks for {claim}"
+                    "{claim} is {}: such a run can come from a stranger, and gets nothing unless a rule asks for {claim}",
+                    told(value)
                 ));
             }
         }
         unmet
+    }
+
+    fn condition(&self, claim: &str) -> Option<&Condition> {
+        self.conditions.iter().find(|one| one.claim == claim)
+    }
+
+    /// Whether a run that began so is of somebody who may write there.
+    fn trusts(&self, begins: &Begins, value: &str) -> bool {
+        let sure = |claim: &str| {
+            let condition = self.condition(claim);
+            condition.is_some_and(|one| one.patterns.is_empty() && one.values == ["true"])
+        };
+        let inherited = |(source, claim): (&str, &str)| source == value && sure(claim);
+        begins.own.contains(&value) || begins.inherits.is_some_and(inherited)
     }
 }
 
@@ -289,7 +302,18 @@ mod tests {
         let matches =
             |rule: &RuleSettings, claims: &Claims| rule.unmet(Kind::Github, claims).is_empty();
         assert!(matches(&plain, &of("push")) && matches(&plain, &of("workflow_dispatch")));
-        for event in ["pull_request", "pull_request_target"] {
+        for event in [
+            "pull_request",
+            "pull_request_target",
+            "issue_comment",
+            "workflow_run",
+            // Anybody may edit an open wiki; other services check and deploy what strangers propose.
+            "gollum",
+            "check_run",
+            "deployment_status",
+            // What there is not yet.
+            "pull_request_of_tomorrow",
+        ] {
             assert!(!matches(&plain, &of(event)), "{event}");
         }
         assert!(matches(&open, &of("pull_request")));
@@ -299,11 +323,29 @@ mod tests {
         let gitlab = rule(json!([{"claim": "project_id", "in": ["7"]}]));
         let of = |source: &str| claims(json!({"project_id": "7", "pipeline_source": source}));
         assert!(gitlab.unmet(Kind::Gitlab, &of("push")).is_empty());
-        assert!(
-            !gitlab
-                .unmet(Kind::Gitlab, &of("merge_request_event"))
-                .is_empty()
-        );
+        for source in [
+            "merge_request_event",
+            "external_pull_request_event",
+            "parent_pipeline",
+            "source_of_tomorrow",
+        ] {
+            assert!(
+                !gitlab.unmet(Kind::Gitlab, &of(source)).is_empty(),
+                "{source}"
+            );
+        }
+        // A merge request's pipeline has children, and is on no protected ref.
+        let sure = json!([{"claim": "project_id", "in": ["7"]}, {"claim": "ref_protected", "in": ["true"]}]);
+        let sure = rule(sure);
+        let child = |is: &str| {
+            claims(
+                json!({"project_id": "7", "pipeline_source": "parent_pipeline", "ref_protected": is}),
+            )
+        };
+        assert!(sure.unmet(Kind::Gitlab, &child("true")).is_empty());
+        assert_eq!(sure.unmet(Kind::Gitlab, &child("false")).len(), 1);
+        let any = json!([{"claim": "project_id", "in": ["7"]}, {"claim": "ref_protected", "in": ["true", "false"]}]);
+        assert_eq!(rule(any).unmet(Kind::Gitlab, &child("false")).len(), 1);
     }
 
     proptest! {

@@ -371,13 +371,28 @@ pub(crate) async fn by_provider(browser: &mut Browser, provider: &Provider) -> R
 
 /// The same with a provider of another name; what is no way there is given as it is.
 pub(crate) async fn by_named(browser: &mut Browser, provider: &Provider, name: &str) -> Response {
+    let path = match to_provider(browser, provider, name).await {
+        Ok(path) => path,
+        Err(answer) => return answer,
+    };
+    let answer = browser.get(&path).await;
+    assert!(!browser.cookies.contains_key("wharf_flow"), "it is over");
+    answer
+}
+
+/// Follows the browser to the provider; gives the path that it is sent back to, or what is no way there.
+pub(crate) async fn to_provider(
+    browser: &mut Browser,
+    provider: &Provider,
+    name: &str,
+) -> Result<String, Response> {
     let away = browser
         .get(&format!(
             "/auth/oidc/{name}/start?return=%2Faccount%2Fsessions"
         ))
         .await;
     if away.status != 303 {
-        return away;
+        return Err(away);
     }
     let away = away.location().to_owned();
     let there = away
@@ -391,11 +406,6 @@ pub(crate) async fn by_named(browser: &mut Browser, provider: &Provider, name: &
         .unwrap();
     let back = Client::new(addr, Version::Http1).get(there).send().await;
     let back = back.expect_status(303).location().to_owned();
-    let path = back
-        .strip_prefix(&format!("http://{HOST}"))
-        .unwrap()
-        .to_owned();
-    let answer = browser.get(&path).await;
-    assert!(!browser.cookies.contains_key("wharf_flow"), "it is over");
-    answer
+    let path = back.strip_prefix(&format!("http://{HOST}"));
+    Ok(path.expect("our address").to_owned())
 }

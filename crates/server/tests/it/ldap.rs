@@ -8,6 +8,7 @@ use wharf::app::ldap::Ldap;
 use wharf::config::{Inputs, load};
 use wharf_core::access::Password;
 use wharf_core::directory::{Directory as _, Fault, GROUPS, Person, Story, Verdict};
+use wharf_testkit::directory::PAGE;
 use wharf_testkit::{FakeLdap, Mood};
 
 const WHARF: &str = env!("CARGO_BIN_EXE_wharf");
@@ -525,6 +526,30 @@ async fn groups_of_unix_name_their_members() {
 }
 
 /// Huge groups, and huge numbers of them.
+/// Spec: LDAP-2.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_server_gives_page_by_page_is_read_to_its_end() {
+    let fake = with_alice().await;
+    for at in 0..2 * PAGE {
+        fake.group(&format!("g{at}"), &[ALICE]);
+    }
+    fake.group("last", &[ALICE]);
+    let ldap = open(&fake.config(
+        &[fake.url()],
+        "group_member_attribute = \"member\"\ngroups = [\"last\"]\n",
+    ));
+    let before = fake.searches().len();
+    assert_eq!(
+        proved(sign_in(&ldap, "alice", "right").await).groups,
+        ["last"]
+    );
+    assert_eq!(
+        fake.searches().len() - before,
+        1 + 3,
+        "herself, and three pages"
+    );
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_in_too_many_groups_is_in_a_bounded_number() {
     let fake = with_alice().await;
@@ -549,6 +574,17 @@ async fn what_is_in_too_many_groups_is_in_a_bounded_number() {
         proved(sign_in(&ldap, "alice", "right").await).groups.len(),
         GROUPS
     );
+    // Those that are named count, wherever they stand, and however many others there are.
+    for (filter, counts) in [("nested = \"off\"\n", true), ("nested = \"walk\"\n", false)] {
+        let last = format!("g{}", GROUPS + 199);
+        let ldap = open(&fake.config(
+            &[fake.url()],
+            &format!("group_member_attribute = \"member\"\ngroups = [\"{last}\"]\nadmin_group = \"{last}\"\n{filter}"),
+        ));
+        let alice = proved(sign_in(&ldap, "alice", "right").await);
+        assert_eq!(alice.groups == [last], counts, "{filter}{:?}", alice.groups);
+        assert_eq!(alice.admin, counts, "{filter}");
+    }
     // A chain without end.
     let deep = with_alice().await;
     deep.group("d0", &[ALICE]);

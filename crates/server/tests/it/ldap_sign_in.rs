@@ -109,8 +109,13 @@ async fn a_name_that_exists_here_is_never_asked_for_elsewhere() {
     for name in ["admin", "ADMIN", "Admin", "carl", "CARL"] {
         assert_eq!(status(&server, name, "other-pw").await, 401, "{name}");
     }
-    assert_eq!(fake.connections(), 0);
+    for (dn, password) in fake.binds() {
+        let is_other = !dn.contains("admin") && !dn.contains("carl") && password != "other-pw";
+        assert!(is_other, "{dn}");
+    }
+    let asked = fake.binds().len();
     assert_eq!(status(&server, "carl", "carl-pw").await, 200);
+    assert_eq!(fake.binds().len(), asked, "who has it here is let in here");
     // A user made here for whom the directory has the same name, later: the account stays whose it was.
     assert_eq!(whoami(&server, "bob", "bob-pw").await.json()["name"], "bob");
     fake.add(
@@ -125,6 +130,35 @@ async fn a_name_that_exists_here_is_never_asked_for_elsewhere() {
         String::from_utf8_lossy(&refused.body).contains("wharf user link"),
         "{refused:?}"
     );
+}
+
+/// Whoever guesses learns from the time of a refusal neither who is here nor who is there: each takes a hash, a search and a bind.
+///
+/// Spec: TOK-7.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_password_costs_the_same_whoever_has_the_name() {
+    let fake = directory().await;
+    let (server, _) = start(&fake, "").await;
+    // Connections that stand ready for the next ones.
+    assert_eq!(status(&server, "bob", "bob-pw").await, 200);
+    let access = &server.app().registry.access;
+    let mut costs = Vec::new();
+    for name in ["carl", "admin", "ada", "nobody-here"] {
+        let before = (
+            access.password_counts().checked,
+            fake.searches().len(),
+            fake.binds().len(),
+        );
+        assert_eq!(status(&server, name, "guess").await, 401, "{name}");
+        costs.push((
+            access.password_counts().checked - before.0,
+            fake.searches().len() - before.1,
+            fake.binds().len() - before.2,
+        ));
+    }
+    assert_eq!(costs, [(1, 1, 1); 4]);
+    let guesses = fake.binds().into_iter().filter(|bind| bind.1 == "guess");
+    assert_eq!(guesses.count(), 2, "of ada and of nobody");
 }
 
 /// Spec: LDAP-3.

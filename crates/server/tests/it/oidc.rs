@@ -385,10 +385,15 @@ async fn who_signs_out_goes_on_at_the_provider_and_comes_back() {
         "{}/out?client_id=wharf&post_logout_redirect_uri={back}&state=",
         provider.url
     );
-    let state = there
+    let rest = there
         .strip_prefix(&begin)
-        .unwrap_or_else(|| panic!("{there}"))
-        .to_owned();
+        .unwrap_or_else(|| panic!("{there}"));
+    let (state, hint) = rest
+        .split_once("&id_token_hint=eyJ")
+        .unwrap_or_else(|| panic!("{there}"));
+    let state = state.to_owned();
+    assert_eq!(hint.matches('.').count(), 2, "{hint}");
+    assert!(!browser.cookies.contains_key("wharf_hint"), "it is spent");
     assert!(!page.contains("evil"), "{page}");
     browser.get("/account/tokens").await.expect_status(303);
     // Open redirect: an answer that is none leads to the sign-in page, and one that is stays here.

@@ -18,7 +18,7 @@ use wharf_testkit::test_server::{self, TestDatabase};
 use wharf_testkit::{Client, Image, Process, TestOptions, Version};
 
 use crate::api_support::get;
-use crate::browser::{Browser, HOST, Provider, by_provider};
+use crate::browser::{Browser, HOST, Provider, by_provider, form, text, to_provider};
 use crate::support::manifest;
 use crate::terminal;
 
@@ -178,6 +178,56 @@ async fn what_a_provider_ends_at_one_of_three_is_over_at_all() {
     }
     for client in &admin {
         told(client).await.expect_status(400);
+    }
+}
+
+/// Each step of a sign-in is another replica's: none keeps anything of it for itself.
+///
+/// Spec: OIDC-5.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sign_in_that_begins_at_one_of_three_ends_at_another() {
+    let provider = Provider::start().await;
+    let config = format!(
+        "[server]\nexternal_url = \"http://{HOST}\"\n{}",
+        provider.config("onboarding = \"auto\"\nlogout = \"provider\"")
+    );
+    let bed = Bed::new(test_server::shared().database(), &config);
+    let replicas = bed.start().await;
+    let admin = admins(&replicas);
+    let clients = [0, 1, 2].map(|at| Browser::at(&admin[at]).client);
+    provider.person(json!({"sub": "1", "preferred_username": "ann", "groups": ["admins"]}));
+    let mut browser = Browser::at(&admin[0]);
+    let path = to_provider(&mut browser, &provider, "corp").await;
+    let path = path.unwrap_or_else(|answer| panic!("{answer}"));
+    browser.client = clients[1].clone();
+    browser.get(&path).await.expect_status(303);
+    // What came back is good once, whoever is asked.
+    let mut again = Browser::of(clients[2].clone());
+    again.get(&path).await.expect_status(400);
+    browser.client = clients[2].clone();
+    let page = text(&browser.get("/account/tokens").await.expect_status(200));
+    let fields = [
+        ("form", &*form(&page)),
+        ("name", "laptop"),
+        ("scopes", ""),
+        ("days", "30"),
+    ];
+    browser.client = clients[0].clone();
+    let made = text(&browser.post("/account/tokens", &fields).await);
+    let (_, secret) = made.split_once("<code id=\"secret\">").expect("a token");
+    let secret = secret.split('<').next().expect("a token");
+    for (at, client) in admin.iter().enumerate() {
+        let ann = client.clone().with_basic("ann", secret);
+        let users = ann.get("/api/v1/users").send().await;
+        assert_eq!(users.status, 200, "her group, at {at}: {users}");
+    }
+    browser.client = clients[1].clone();
+    let fields = [("form", &*form(&page))];
+    let left = text(&browser.post("/auth/logout", &fields).await);
+    assert!(left.contains("id_token_hint="), "{left}");
+    for client in clients {
+        browser.client = client;
+        browser.get("/account/tokens").await.expect_status(303);
     }
 }
 

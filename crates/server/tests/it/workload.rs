@@ -288,6 +288,13 @@ async fn jobs_of_github_and_gitlab_and_no_pull_request() {
     )
     .await;
     assert!(bad(&no_id, 2).contains("--repository-id"));
+    // What is refused has changed nothing.
+    let same = github.replace("writer on", "--audience other --claim actor_id=7 writer on");
+    assert!(bad(&wharf(&server, &same).await, 2).contains("--name"));
+    assert_eq!(
+        may(&of(&issuer.job(AUDIENCE, "74", "push"))).await,
+        (true, true)
+    );
     let other = wharf(&server, "workload trust github --issuer https://ghes.example/_services/token --repository-id 1 reader").await;
     assert!(bad(&other, 2).contains("--as"));
     // Whoever may grant may grant to a rule; only what is there.

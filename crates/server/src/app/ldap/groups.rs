@@ -52,12 +52,18 @@ impl Walk<'_> {
         if !normal.is_within(&self.base) || self.seen.contains(&normal.normal()) {
             return false;
         }
+        let name = name.or_else(|| normal.own(&self.settings.name_attribute).map(str::to_owned));
+        // Where nothing is looked for around it, a group that counts for nothing takes nobody's place.
+        let counts =
+            |name: &String| self.settings.keeps(name) || self.settings.makes_admin(name, &normal);
+        if self.settings.nested != Nested::Walk && !name.as_ref().is_none_or(counts) {
+            return false;
+        }
         if self.found.len() >= GROUPS {
             self.full = true;
             return false;
         }
         self.seen.insert(normal.normal());
-        let name = name.or_else(|| normal.own(&self.settings.name_attribute).map(str::to_owned));
         let dn = dn.to_owned();
         self.found.push(Group { dn, normal, name });
         true

@@ -48,7 +48,7 @@ pub(in crate::cli) enum TrustCommand {
     /// GitHub Actions
     ///
     /// Repositories and owners are asked for by their ids, since names can be given to others; `gh api repos/OWNER/NAME` shows both as
-    /// `id` and `owner.id`. Runs for pull requests get nothing unless --event names them.
+    /// `id` and `owner.id`. Runs that strangers can begin, as for pull requests, get nothing unless --event names them.
     #[command(after_help = "Examples:
   wharf workload trust github --repository-id 74 --ref refs/heads/main writer on team/a
   wharf workload trust github --owner-id 7 reader on base")]
@@ -71,7 +71,7 @@ pub(in crate::cli) enum TrustCommand {
         /// Runs in this environment [may be repeated]
         #[arg(long, value_name = "NAME")]
         environment: Vec<String>,
-        /// Runs that this event began; the only way to let in what strangers can begin, as pull_request or issue_comment [may be repeated]
+        /// Runs that this event began, and no others; the only way to let in what strangers can begin, as pull_request [may be repeated]
         #[arg(long, value_name = "EVENT")]
         event: Vec<String>,
         #[command(flatten)]
@@ -99,7 +99,7 @@ pub(in crate::cli) enum TrustCommand {
         /// Runs on branches and tags that are not protected, too
         #[arg(long)]
         any_ref: bool,
-        /// Runs that began in this way; the only way to let in merge_request_event [may be repeated]
+        /// Runs that began in this way, and no others; the only way to let in merge_request_event [may be repeated]
         #[arg(long, value_name = "SOURCE")]
         source: Vec<String>,
         #[command(flatten)]
@@ -440,7 +440,6 @@ fn trust(asked: Asked<'_>) -> Outcome {
     let on = place(&common.place)?;
     let client = common.at.client()?;
     let body = settings(&client, &issuer, &asked)?;
-    client.send("PUT", &path(&issuer, true), Some(&body))?;
     let known = client.list("/api/v1/workload/rules", LISTED)?;
     let known = known.iter().find(|one| text(&one["name"]) == rule);
     let wanted = json!({"issuer": issuer, "conditions": asked.conditions.json()});
@@ -452,6 +451,7 @@ fn trust(asked: Asked<'_>) -> Outcome {
             "there is a rule {rule} already that asks for something else; name this one with --name, or name {rule} to change it"
         )));
     }
+    client.send("PUT", &path(&issuer, true), Some(&body))?;
     client.send("PUT", &path(&rule, false), Some(&wanted))?;
     let who = format!("workload:{rule}");
     for group in &common.group {

@@ -44,7 +44,8 @@ section! {
         session_lifetime: Duration = Duration::from_secs(12 * 3600) => restart;
         /// Time after which a session ends that nobody used.
         session_idle: Duration = Duration::from_secs(2 * 3600) => restart;
-        /// Time between two looks whether the provider of a session still knows the account, and what groups it is in.
+        /// Time between two looks whether the provider of a session still knows the account, and what groups it is in;
+        /// 10 s at least.
         session_check: Duration = Duration::from_secs(600) => restart;
         /// Longest life of a terminal that somebody signed in (`wharf login`), after which one signs in anew.
         terminal_lifetime: Duration = Duration::from_secs(90 * 86_400) => restart;
@@ -131,8 +132,8 @@ section! {
         /// What the directory is called here: in names of groups (`wharf group`), logs and commands. It is not to change: whoever came
         /// from it is known by it.
         name: String = String::new() => restart.required();
-        /// Its servers, `ldaps://HOST` or `ldap://HOST`, with a port if it is not 636 or 389. All hold the same. They are asked in this
-        /// order, and one that failed is left alone for a while.
+        /// Its servers, 1 to 16, `ldaps://HOST` or `ldap://HOST`, with a port if it is not 636 or 389. All hold the same. They are asked in
+        /// this order, and one that failed is left alone for a while.
         urls: Vec<LdapUrl> = Vec::new() => restart.required();
         /// Begins TLS on a connection to `ldap://` before anything is said there.
         start_tls: bool = false => restart;
@@ -180,12 +181,12 @@ section! {
         admin_group: Option<String> = None => restart;
         /// For whom a user is made at the first sign-in: `auto` for everybody whom the directory lets in, `invited` for nobody.
         onboarding: Onboarding = Onboarding::Auto => restart;
-        /// Time for connecting, TLS included.
+        /// Time for connecting, TLS included: from 100 ms to 60 s.
         connect_timeout: Duration = Duration::from_secs(3) => restart;
-        /// Time for each answer.
+        /// Time for each answer: from 100 ms to 60 s.
         read_timeout: Duration = Duration::from_secs(5) => restart;
-        /// Questions to the directory at the same time; each has a connection that searches and one that checks a password, which are
-        /// kept for the next.
+        /// Questions to the directory at the same time, from 1 to 1000; each has a connection that searches and one that checks a
+        /// password, which are kept for the next.
         connections: u32 = 8 => restart;
     }
 }
@@ -216,7 +217,7 @@ section! {
         groups_claim: String = "groups".to_owned() => restart;
         /// Who is in this group of the provider is administrator, as long as that is so.
         admin_group: Option<String> = None => restart;
-        /// Groups that are taken notice of, with `*` for any part. Empty: all.
+        /// Groups that are taken notice of, with `*` for any text without `/` and `**` for any text. Empty: all.
         group_filter: Vec<String> = Vec::new() => restart;
         /// For whom a user is made at the first sign-in: `auto` for everybody whom the provider lets in, `invited` for nobody.
         onboarding: Onboarding = Onboarding::Invited => restart;

@@ -35,7 +35,8 @@ pub(super) async fn logout(visit: &Visit<'_>, request: &mut Request) -> Response
     let leaving = match visit.external.filter(|_| !provider.is_empty()) {
         Some(external) => {
             let back = address(external, &provider, "signed-out");
-            Box::pin(oidc::leave(visit.registry, &provider, &back)).await
+            let hint = cookie(request, Cookie::Hint);
+            Box::pin(oidc::leave(visit.registry, &provider, &back, hint.as_ref())).await
         }
         None => None,
     };
@@ -54,6 +55,7 @@ pub(super) async fn logout(visit: &Visit<'_>, request: &mut Request) -> Response
     };
     let headers = answer.headers_mut();
     page::set(request, headers, Cookie::Session, "", 0);
+    page::set(request, headers, Cookie::Hint, "", 0);
     if let Some(leaving) = &leaving {
         let seconds = u64::try_from(FLOW_MS / 1_000).unwrap_or(600);
         page::set(

@@ -106,12 +106,13 @@ impl Visit<'_> {
         session::find(self.registry, &secret, self.came(request)).await
     }
 
-    /// Begins a session, in the place of one that the browser may have.
+    /// Begins a session, in the place of one that the browser may have. `hint` is for the end of one that a provider began.
     async fn begin(
         &self,
         request: &Request,
         principal: &wharf_core::access::Principal,
         by: session::By,
+        hint: Option<&Password>,
         back: &str,
     ) -> Response {
         let agent = request.headers.get(USER_AGENT);
@@ -142,6 +143,10 @@ impl Visit<'_> {
         page::set(request, headers, Cookie::Session, secret.reveal(), seconds);
         page::set(request, headers, Cookie::Form, "", 0);
         page::set(request, headers, Cookie::Flow, "", 0);
+        match hint {
+            Some(hint) => page::set(request, headers, Cookie::Hint, hint.reveal(), seconds),
+            None => page::set(request, headers, Cookie::Hint, "", 0),
+        }
         answer
     }
 }

@@ -83,8 +83,9 @@ pub(super) async fn callback(visit: &Visit<'_>, request: &Request, provider: &st
         sid: arrived.sid,
         refresh: arrived.refresh,
     };
+    let hint = arrived.hint.as_ref();
     visit
-        .begin(request, &arrived.principal, by, &arrived.back)
+        .begin(request, &arrived.principal, by, hint, &arrived.back)
         .await
 }
 

@@ -32,6 +32,8 @@ pub(super) enum Cookie {
     Flow,
     /// That somebody went to a provider to sign out there.
     Leaving,
+    /// What reminds the provider of the sign-in when it ends.
+    Hint,
 }
 
 impl Cookie {
@@ -45,6 +47,8 @@ impl Cookie {
             (Self::Flow, false) => "wharf_flow",
             (Self::Leaving, true) => "__Host-wharf_leaving",
             (Self::Leaving, false) => "wharf_leaving",
+            (Self::Hint, true) => "__Host-wharf_hint",
+            (Self::Hint, false) => "wharf_hint",
         }
     }
 }

@@ -133,7 +133,9 @@ pub(super) async fn login(visit: &Visit<'_>, request: &mut Request) -> Response 
                 && matches!(caller.principal, Principal::User { .. }) =>
         {
             let by = By::Password;
-            visit.begin(request, &caller.principal, by, &wanted).await
+            visit
+                .begin(request, &caller.principal, by, None, &wanted)
+                .await
         }
         Ok(_) => {
             let text = "this page takes the password of a person; tokens are for programs";
