@@ -276,9 +276,9 @@ async fn a_clock_that_is_set_forward_ends_nothing_for_good() {
     house.clock.set(now + 200 * DAY);
     for _ in 0..3 {
         clear().await;
-        house.clock.advance(3_600_000);
+        house.clock.advance(60_000);
     }
-    house.clock.set(now + 3 * 3_600_000);
+    house.clock.set(now + 3 * 60_000);
     clear().await;
     assert!(again(&house, &one.refresh_token).await.is_ok());
     let found = session::find(registry, &cookie, came(&house)).await;
@@ -293,11 +293,11 @@ async fn a_clock_that_is_set_forward_ends_nothing_for_good() {
     identity::accept_invitation(registry, Some(came(&house)), &invited.secret, password)
         .await
         .unwrap();
-    // The code was over by then, and is not confused with one that never was.
-    assert!(matches!(
-        poll(registry, &waits.device_code, came(&house)).await,
-        Err(TerminalError::Expired)
-    ));
+    let waiting = poll(registry, &waits.device_code, came(&house)).await;
+    assert!(
+        matches!(waiting, Err(TerminalError::Pending)),
+        "{waiting:?}"
+    );
 
     // What has really passed is forgotten.
     house.clock.advance(200 * DAY);

@@ -570,7 +570,7 @@ fn costs(count: u32) -> Vec<(&'static str, Steps)> {
         subject: Some(("user".into(), name.clone())),
         limit: 50,
     };
-    assert_eq!(cost!("the grants behind one on a namespace", on).len(), 50);
+    assert_eq!(cost!("somebody's grants on a namespace", on).len(), 1);
     let of = binding::Of {
         kind: "user".into(),
         name: name.clone(),

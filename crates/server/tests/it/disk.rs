@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use http::Method;
 use serde_json::{Value, json};
 use wharf_core::clock::{Clock as _, SystemClock};
-use wharf_meta::{Bulk, session};
+use wharf_meta::{Meta, SqliteOptions, session};
 use wharf_testkit::{Client, Content, Image, Process, Response, TestOptions, Version};
 
 use crate::browser::Browser;
@@ -178,18 +178,18 @@ async fn on_a_full_disk_people_are_locked_out_and_what_they_hold_is_taken_back()
         .await
         .expect_status(303);
     let sessions = admin.get("/api/v1/users/anna/sessions").send().await;
-    let sessions = sessions.expect_status(200).to_string();
+    let sessions = sessions.expect_status(200).json();
     // So long ago that its use is noted with the next page.
     server.terminate().await;
-    let id = sessions.split("\"id\":\"").nth(1).unwrap();
     let long_ago = session::Touch {
-        id: id.split('"').next().unwrap().to_owned(),
+        id: sessions["items"][0]["id"].as_str().unwrap().to_owned(),
         address: "127.0.0.1".into(),
         at: SystemClock.now_ms() - 600_000,
     };
-    let mut rows = Bulk::open(&data(&server, "wharf.db"), 8).unwrap();
-    rows.run(&long_ago).unwrap();
-    rows.finish().unwrap();
+    let rows = SqliteOptions::new(data(&server, "wharf.db"));
+    let (rows, _) = Meta::open(rows).unwrap();
+    rows.write(long_ago.clone()).await.unwrap();
+    rows.close().await;
     server.again().await;
 
     let admin = server.admin(Version::Http1);
@@ -246,9 +246,16 @@ async fn on_a_full_disk_people_are_locked_out_and_what_they_hold_is_taken_back()
     })
     .await;
     let log = admin.get("/api/v1/audit?n=200").send().await;
-    let log = log.expect_status(200).to_string();
-    for told in ["bert", "cleo", token["id"].as_str().unwrap(), &long_ago.id] {
-        assert!(log.contains(told), "{told} is not in {log}");
+    let log = log.expect_status(200).json();
+    let entries = log["items"].as_array().unwrap();
+    for (action, about) in [
+        ("principal.change", "bert"),
+        ("principal.change", "cleo"),
+        ("credential.remove", token["id"].as_str().unwrap()),
+        ("credential.remove", &long_ago.id),
+    ] {
+        let is = |entry: &Value| entry["action"] == action && entry.to_string().contains(about);
+        assert!(entries.iter().any(is), "{about}: {log}");
     }
 }
 
