@@ -8,7 +8,6 @@ mod access;
 mod helper;
 mod http;
 mod oci;
-mod people;
 mod route;
 pub mod seeds;
 mod workload;
@@ -55,9 +54,6 @@ targets! {
     "credential-helper" => helper::credential_helper,
     "credential-provider" => workload::credential_provider,
     "digest" => oci::digest,
-    "directory" => people::directory,
-    "directory-filter" => people::directory_filter,
-    "directory-name" => people::directory_name,
     "htpasswd" => access::htpasswd,
     "jwks" => workload::jwks,
     "jwt" => workload::jwt,
@@ -67,7 +63,6 @@ targets! {
     "route" => route::path,
     "sequence" => http::sequence,
     "token" => access::token,
-    "typed" => people::typed,
     "wire" => http::wire,
 }
 
