@@ -6,6 +6,7 @@
 
 /// Over all four pairs: what clients push, read, move and delete, and what restarts, kills and collection leave of it.
 pub(crate) const EVERY_PAIR: &[&str] = &[
+    "acknowledged",
     "apply",
     "blob",
     "catalog",

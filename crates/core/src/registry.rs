@@ -80,7 +80,23 @@ impl Registry {
             uploads: upload::Locks::default(),
         }
     }
+
+    /// What ended before this time may be forgotten. A clock that was set forward by mistake ends nothing for good: it is a day ago, by
+    /// time that really passed.
+    pub(crate) fn long_over(&self) -> i64 {
+        self.ages.older_than(&*self.clock, LONG_OVER)
+    }
+
+    /// The same for what lists show for longer, so that whoever misses it finds out why.
+    pub(crate) fn shown_until(&self) -> i64 {
+        self.ages.older_than(&*self.clock, SHOWN)
+    }
 }
+
+/// So long sessions, terminals and invitations that have ended are kept, in ms.
+const LONG_OVER: i64 = 86_400_000;
+/// So long grants, robots' secrets and API tokens that have ended are kept, in ms.
+const SHOWN: i64 = 30 * LONG_OVER;
 
 /// Bounds on what one request or one client can take. All sizes in bytes.
 #[derive(Debug, Clone)]

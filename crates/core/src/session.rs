@@ -236,10 +236,11 @@ pub async fn find(
     if came.at.abs_diff(row.seen_at) >= SEEN_EVERY {
         let (id, at) = (row.id.clone(), came.at);
         let address = address(came);
-        registry
-            .meta
-            .write(session::Touch { id, address, at })
-            .await?;
+        let touch = session::Touch { id, address, at };
+        // Whoever is signed in sees their pages on a full disk as well.
+        if let Err(error) = registry.meta.write(touch).await {
+            tracing::debug!(%error, "the use of a session could not be noted");
+        }
     }
     let principal = Principal::User {
         name: row.principal.as_str().into(),
@@ -371,9 +372,9 @@ pub async fn signed_out_elsewhere(
     Ok(registry.meta.write(logout).await?)
 }
 
-/// Forgets sessions that are over, and words that would be too old by now.
+/// Forgets sessions that are long over, and words that would be too old by now.
 pub async fn forget(registry: &Registry) -> Result<()> {
-    let before = registry.clock.now_ms();
+    let before = registry.long_over();
     let words = session::ForgetLogouts {
         before,
         limit: STEP,

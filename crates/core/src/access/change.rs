@@ -256,9 +256,8 @@ impl Access {
         changer.holds_all(&policy, held)
     }
 
-    /// Forgets grants that ended `KEEP_ENDED` ago; until then lists show them, so that whoever is missing a right finds out why.
-    pub(crate) async fn forget_ended(&self, now: i64) -> Result<(), ChangeError> {
-        let before = now - super::KEEP_ENDED;
+    /// Forgets grants that ended before a time; until then lists show them, so that whoever is missing a right finds out why.
+    pub(crate) async fn forget_ended(&self, before: i64, now: i64) -> Result<(), ChangeError> {
         let is_old = |binding: &Binding| {
             let ended = binding.conditions.expires_at;
             binding.origin.is_row() && ended.is_some_and(|end| end < before)

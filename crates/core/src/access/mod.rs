@@ -47,7 +47,7 @@ mod version;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -115,11 +115,6 @@ pub(crate) use tag_view::after;
 use terminal::Terminals;
 use token::Tokens;
 use user::Users;
-
-/// How long credentials that ended are still listed, in ms.
-const KEEP_ENDED: i64 = 30 * 24 * 60 * 60 * 1_000;
-/// How often those are looked for, in ms.
-const FORGET_EVERY: u64 = 60 * 60 * 1_000;
 
 /// The rights that configuration gives; can be replaced while running.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -289,8 +284,6 @@ pub struct Access {
     longest_lifetime: i64,
     /// The htpasswd file was read again, and nobody has asked since.
     file_read: AtomicBool,
-    /// When credentials that ended were forgotten last, in ms since 1970.
-    forgot_at: AtomicI64,
 }
 
 impl Access {
@@ -359,7 +352,6 @@ impl Access {
             upload_grace: ms(options.upload_grace),
             longest_lifetime: ms(options.longest_lifetime),
             file_read: AtomicBool::new(false),
-            forgot_at: AtomicI64::new(now),
         })
     }
 
@@ -527,8 +519,7 @@ impl Access {
         self.rights.load().decide_upload(caller, owner, repository)
     }
 
-    /// Looks after the rights that others change, the htpasswd file, the signing key and, each hour, credentials that ended
-    /// long ago. `app` calls it about once a second; it costs one `stat`, and one row where replicas share the metadata.
+    /// Looks after the rights that others change, the htpasswd file and the signing key. `app` calls it about once a second; it costs one `stat`, and one row where replicas share the metadata.
     pub async fn upkeep(&self, now: i64) -> crate::Result<()> {
         if let Some(file) = self.users.htpasswd().cloned()
             && blocking(move || file.poll()).await?
@@ -537,10 +528,12 @@ impl Access {
         }
         self.rights.follow().await?;
         self.tokens.keys.upkeep(now).await?;
-        if now.abs_diff(self.forgot_at.load(Ordering::Relaxed)) >= FORGET_EVERY {
-            self.forgot_at.store(now, Ordering::Relaxed);
-            while self.secrets.forget_credentials(now - KEEP_ENDED).await? > 0 {}
-        }
+        Ok(())
+    }
+
+    /// Forgets credentials that ended before a time.
+    pub(crate) async fn forget_credentials(&self, before: i64) -> crate::Result<()> {
+        while self.secrets.forget_credentials(before).await? > 0 {}
         Ok(())
     }
 

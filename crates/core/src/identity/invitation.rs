@@ -294,12 +294,13 @@ pub async fn withdraw_invitation(
     Ok(name)
 }
 
-/// Forgets invitations that have ended, as [`withdraw_invitation`] does, and grants that ended a while ago. Called once an hour.
-pub async fn forget_invitations(registry: &Registry) -> Result<()> {
-    let now = registry.clock.now_ms();
+/// Forgets invitations that are long over, as [`withdraw_invitation`] does, and grants and credentials that ended a while ago. Called once
+/// an hour.
+pub async fn forget_ended(registry: &Registry) -> Result<()> {
+    let before = registry.long_over();
     loop {
         let ended = invitation::Ended {
-            before: now,
+            before,
             limit: STEP,
         };
         let ids = registry.meta.read(ended).await?;
@@ -314,5 +315,7 @@ pub async fn forget_invitations(registry: &Registry) -> Result<()> {
             break;
         }
     }
-    Ok(registry.access.forget_ended(now).await?)
+    let (before, now) = (registry.shown_until(), registry.clock.now_ms());
+    registry.access.forget_ended(before, now).await?;
+    Ok(registry.access.forget_credentials(before).await?)
 }

@@ -23,7 +23,7 @@ use crate::error::Error;
 use crate::registry::Registry;
 
 pub use self::invitation::{
-    Invited, NewInvitation, accept_invitation, forget_invitations, invite, list_invitations,
+    Invited, NewInvitation, accept_invitation, forget_ended, invite, list_invitations,
     withdraw_invitation,
 };
 pub use self::outside::{

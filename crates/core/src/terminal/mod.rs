@@ -9,6 +9,7 @@ mod code;
 #[cfg(test)]
 mod tests;
 
+use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
 use wharf_meta::device::{self, Asked, Decided, DeviceRow, Polled, Redeemed, State};
@@ -65,6 +66,18 @@ fn ms(time: Duration) -> i64 {
 fn address(came: Circumstances) -> String {
     let address = came.address.map(|address| address.to_canonical());
     address.map_or_else(String::new, |address| address.to_string())
+}
+
+/// From where a program asks, as it counts and is shown: of IPv6 the network, since its host could choose another address for each
+/// request, and take every place there is.
+pub fn place(came: Circumstances) -> String {
+    match came.address.map(|address| address.to_canonical()) {
+        Some(IpAddr::V6(address)) => {
+            let network = Ipv6Addr::from_bits(address.to_bits() >> 64 << 64);
+            format!("{network}/64")
+        }
+        _ => address(came),
+    }
 }
 
 /// Why a terminal gets nothing (RFC 6749, 5.2, and RFC 8628, 3.5).
@@ -150,7 +163,7 @@ pub async fn begin(
             user_code: registry.access.hide_code(&user_code),
             state: State::Waits,
             device: device.clone(),
-            address: address(came),
+            address: place(came),
             created_at: now,
             expires_at: now.saturating_add(ms(CODE_LIFE)),
             wait: ms(INTERVAL),
@@ -185,7 +198,7 @@ pub struct Waiting {
     pub code: String,
     /// What the program calls its machine; empty: nothing.
     pub device: String,
-    /// From where it asked.
+    /// [`place`] from where it asked.
     pub address: String,
     /// When it asked, in ms since 1970.
     pub asked_at: i64,
@@ -469,14 +482,12 @@ fn family(token: &Password) -> Vec<u8> {
 
 /// Forgets what waited and terminals that are over.
 pub async fn forget(registry: &Registry) -> Result<()> {
-    let (before, limit) = (registry.clock.now_ms(), STEP);
+    let limit = STEP;
     // A code that comes late is known for as long again.
-    let late = before.saturating_sub(ms(CODE_LIFE));
-    let codes = device::Forget {
-        before: late,
-        limit,
-    };
+    let before = registry.ages.older_than(&*registry.clock, ms(CODE_LIFE));
+    let codes = device::Forget { before, limit };
     while registry.meta.write(codes).await? >= u64::from(STEP) {}
+    let before = registry.long_over();
     let terminals = terminal::Forget { before, limit };
     while registry.meta.write(terminals).await? >= u64::from(STEP) {}
     Ok(())

@@ -1,7 +1,9 @@
 //! A terminal from its code to its end, by a clock that a test holds, and what is never shown.
 
 use super::*;
-use crate::access::{Changer, Presented, Principal, SignIn, Source, TokenFault};
+use crate::access::{
+    Changer, Conditions, Granting, Presented, Principal, SignIn, Source, TokenFault,
+};
 use crate::house::House;
 use crate::identity;
 use crate::session::{self, By, Session};
@@ -197,6 +199,127 @@ async fn expired_and_future_tokens_and_a_clock_that_jumps() {
         by_token(&house, &three.access_token).await.is_err(),
         "its terminal has ended"
     );
+}
+
+/// A host of IPv6 has more addresses than anybody can count.
+#[tokio::test]
+async fn one_network_takes_so_many_places_and_no_more() {
+    let house = house().await;
+    let now = house.registry.clock.now_ms();
+    let ask = async |address: String| {
+        let came = Circumstances::new(address.parse().ok(), now);
+        assert!(came.address.is_some(), "{address}");
+        begin(&house.registry, "", came).await.map(drop)
+    };
+    for n in 0..MOST_OF_ADDRESS {
+        ask(format!("2001:db8:0:1:{n:x}::{n:x}")).await.unwrap();
+    }
+    let full = ask("2001:db8:0:1::ffff".to_owned()).await;
+    assert!(matches!(full, Err(TerminalError::Full)), "{full:?}");
+    for other in ["2001:db8:0:2::1", "192.0.2.1", "::ffff:192.0.2.2"] {
+        ask(other.to_owned()).await.unwrap();
+    }
+}
+
+/// A clock that somebody sets forward by months, and back when they see it: what seemed to be over meanwhile is as it was.
+#[tokio::test]
+async fn a_clock_that_is_set_forward_ends_nothing_for_good() {
+    let house = house().await;
+    let registry = &house.registry;
+    let clear = async || {
+        identity::forget_ended(registry).await.unwrap();
+        session::forget(registry).await.unwrap();
+        forget(registry).await.unwrap();
+    };
+    clear().await;
+    let one = granted(&house).await;
+    let waits = begin(registry, "", came(&house)).await.unwrap();
+    let alice = Principal::User {
+        name: "alice".into(),
+        source: Source::Local,
+    };
+    let cookie = session::begin(registry, &alice, By::Password, came(&house), "").await;
+    let cookie = cookie.unwrap();
+    let new = identity::NewInvitation {
+        name: "bob".into(),
+        ..identity::NewInvitation::default()
+    };
+    let invited = identity::invite(registry, Changer::Operator, &new)
+        .await
+        .unwrap();
+    let new = identity::NewToken {
+        user: "alice".into(),
+        name: "laptop".into(),
+        scopes: Vec::new(),
+        lifetime: Some(DAY),
+    };
+    let token = identity::create_token(registry, Changer::Operator, &new)
+        .await
+        .unwrap();
+    let until = registry.clock.now_ms() + DAY;
+    let granting = Granting {
+        subject: "alice".parse().unwrap(),
+        role: "reader".into(),
+        on: "team".into(),
+        conditions: Conditions {
+            expires_at: Some(until),
+            ..Conditions::default()
+        },
+    };
+    let access = &registry.access;
+    let now = registry.clock.now_ms();
+    access
+        .grant(Changer::Operator, &granting, now)
+        .await
+        .unwrap();
+
+    house.clock.set(now + 200 * DAY);
+    for _ in 0..3 {
+        clear().await;
+        house.clock.advance(60_000);
+    }
+    house.clock.set(now + 3 * 60_000);
+    clear().await;
+    assert!(again(&house, &one.refresh_token).await.is_ok());
+    let found = session::find(registry, &cookie, came(&house)).await;
+    assert!(found.unwrap().is_some());
+    assert!(by_password(&house, "alice", &token.secret).await.is_ok());
+    let listed = access
+        .policy()
+        .bindings()
+        .any(|binding| binding.conditions.expires_at == Some(until) && binding.origin.is_row());
+    assert!(listed, "a grant went");
+    let password = Password::new("a looking glass");
+    identity::accept_invitation(registry, Some(came(&house)), &invited.secret, password)
+        .await
+        .unwrap();
+    let waiting = poll(registry, &waits.device_code, came(&house)).await;
+    assert!(
+        matches!(waiting, Err(TerminalError::Pending)),
+        "{waiting:?}"
+    );
+
+    // What has really passed is forgotten.
+    house.clock.advance(200 * DAY);
+    clear().await;
+    assert_eq!(
+        again(&house, &one.refresh_token).await.unwrap_err(),
+        "invalid_grant"
+    );
+    assert!(matches!(
+        poll(registry, &waits.device_code, came(&house)).await,
+        Err(TerminalError::Grant(_))
+    ));
+    let row = wharf_meta::credential::Of {
+        principal: "alice".into(),
+        limit: 9,
+    };
+    assert!(registry.meta.read(row).await.unwrap().is_empty());
+    let left = access
+        .policy()
+        .bindings()
+        .any(|binding| binding.conditions.expires_at.is_some());
+    assert!(!left, "a grant stays for ever");
 }
 
 #[tokio::test]

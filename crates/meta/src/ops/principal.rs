@@ -250,6 +250,8 @@ pub struct Change {
 
 impl Op for Change {
     type Out = Changed;
+    // No row more but what tells of it; and whoever is to be locked out is to be so on a full disk, too.
+    const FREES: bool = true;
 
     async fn run<T: Tx>(&self, tx: &mut T) -> Result<Changed> {
         let (name, kind) = (&self.name, &self.kind);
@@ -324,6 +326,8 @@ pub struct SetSecret {
 
 impl Op for SetSecret {
     type Out = bool;
+    // As [`Change`]: a password that others know is replaced whatever the disk says.
+    const FREES: bool = true;
 
     async fn run<T: Tx>(&self, tx: &mut T) -> Result<bool> {
         let row = tx

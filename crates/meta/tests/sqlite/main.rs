@@ -5,6 +5,7 @@ mod engine;
 mod faults;
 mod fixture;
 mod growth;
+mod growth_people;
 mod open;
 mod statements;
 

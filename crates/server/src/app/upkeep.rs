@@ -147,10 +147,10 @@ async fn accounts(registry: &Registry) {
     }
 }
 
-/// Forgets invitations, grants, sessions and terminals that have ended.
+/// Forgets invitations, grants, credentials, sessions and terminals that have ended.
 async fn forget(registry: &Registry) {
-    if let Err(error) = identity::forget_invitations(registry).await {
-        tracing::warn!(%error, "invitations and grants that have ended could not be forgotten; trying again");
+    if let Err(error) = identity::forget_ended(registry).await {
+        tracing::warn!(%error, "invitations, grants and credentials that have ended could not be forgotten; trying again");
     }
     if let Err(error) = session::forget(registry).await {
         tracing::warn!(%error, "sessions that have ended could not be forgotten; trying again");

@@ -4,8 +4,13 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use http::Method;
+use serde_json::{Value, json};
+use wharf_core::clock::{Clock as _, SystemClock};
+use wharf_meta::{Meta, SqliteOptions, session};
 use wharf_testkit::{Client, Content, Image, Process, Response, TestOptions, Version};
 
+use crate::browser::Browser;
 use crate::disk_support::{Disk, Inject, figure, health, no_file, start, until};
 use crate::support::{blob, chunk, finish, holds, manifest, standing};
 
@@ -133,6 +138,125 @@ async fn a_full_disk_reads_and_deletes_and_takes_pushes_again_when_there_is_room
         .count();
     assert!(lines < 20, "{lines} lines for hundreds of refusals");
     verify(&server);
+}
+
+/// Whoever is to be kept out is so on a full disk too, across a kill; and whoever is signed in stays so, and sees it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn on_a_full_disk_people_are_locked_out_and_what_they_hold_is_taken_back() {
+    if no_file() {
+        return;
+    }
+    let Some(disk) = Disk::tmpfs("64m") else {
+        return;
+    };
+    let mut server = disk.server().await;
+    let admin = server.admin(Version::Http1);
+    let ask = async |client: &Client, method: Method, path: &str, body: Value| {
+        let request = client.request(method, path);
+        let request = request.header("content-type", "application/json");
+        request.body(body.to_string()).send().await
+    };
+    let own = |client: &Client, name: &str| client.clone().with_basic(name, "wonderland looks");
+    let is_in = async |client: &Client| client.get("/api/v1/me").send().await.status == 200;
+    for name in ["anna", "bert", "cleo"] {
+        let user = json!({"name": name, "password": "wonderland looks"});
+        let made = ask(&admin, Method::POST, "/api/v1/users", user).await;
+        made.expect_status(201);
+        let grant = json!({"who": name, "role": "reader", "on": "team"});
+        let granted = ask(&admin, Method::POST, "/api/v1/bindings", grant).await;
+        granted.expect_status(200);
+    }
+    let laptop = json!({"name": "laptop"});
+    let anna = own(&admin, "anna");
+    let token = ask(&anna, Method::POST, "/api/v1/users/anna/tokens", laptop).await;
+    let token = token.expect_status(201).json();
+    let secret = token["secret"].as_str().unwrap().to_owned();
+    assert!(is_in(&admin.clone().with_token(&secret)).await);
+    let mut browser = Browser::at(&admin);
+    browser
+        .sign_in("anna", "wonderland looks")
+        .await
+        .expect_status(303);
+    let sessions = admin.get("/api/v1/users/anna/sessions").send().await;
+    let sessions = sessions.expect_status(200).json();
+    // So long ago that its use is noted with the next page.
+    server.terminate().await;
+    let long_ago = session::Touch {
+        id: sessions["items"][0]["id"].as_str().unwrap().to_owned(),
+        address: "127.0.0.1".into(),
+        at: SystemClock.now_ms() - 600_000,
+    };
+    let rows = SqliteOptions::new(data(&server, "wharf.db"));
+    let (rows, _) = Meta::open(rows).unwrap();
+    rows.write(long_ago.clone()).await.unwrap();
+    rows.close().await;
+    server.again().await;
+
+    let admin = server.admin(Version::Http1);
+    let filler = disk.fill();
+    until(507, async || {
+        post(&admin, "team/app", &Content::random(9_000)).await
+    })
+    .await;
+    let dora = json!({"name": "dora", "password": "wonderland looks"});
+    let refused = ask(&admin, Method::POST, "/api/v1/users", dora.clone()).await;
+    let refused = refused.expect_status(507).to_string();
+    assert!(refused.contains("the disk is full"), "{refused}");
+
+    browser.client = admin.clone().anonymous();
+    browser.get("/account/sessions").await.expect_status(200);
+    let locked = json!({"disabled": true});
+    let locked = ask(&admin, Method::PATCH, "/api/v1/users/bert", locked).await;
+    locked.expect_status(204);
+    let new = json!({"password": "the looking glass"});
+    let set = ask(&admin, Method::PUT, "/api/v1/users/cleo/password", new).await;
+    set.expect_status(200);
+    for path in [
+        format!("/api/v1/credentials/{}", token["id"].as_str().unwrap()),
+        "/api/v1/bindings?who=anna&role=reader&on=team".to_owned(),
+        "/api/v1/users/anna/sessions".to_owned(),
+    ] {
+        let gone = admin.delete(&path).send().await;
+        assert!(gone.status.is_success(), "{path}: {gone}");
+    }
+    for killed in [false, true] {
+        if killed {
+            server.kill();
+            server.again().await;
+        }
+        let admin = server.admin(Version::Http1);
+        assert!(is_in(&own(&admin, "anna")).await, "{killed}");
+        assert!(!is_in(&own(&admin, "bert")).await, "{killed}");
+        assert!(!is_in(&own(&admin, "cleo")).await, "{killed}");
+        let cleo = admin.clone().with_basic("cleo", "the looking glass");
+        assert!(is_in(&cleo).await, "{killed}");
+        let by_token = admin.clone().with_token(&secret);
+        assert!(!is_in(&by_token).await, "{killed}");
+        let held = admin.get("/api/v1/bindings?who=anna").send().await;
+        assert!(!held.to_string().contains("reader"), "{held}");
+        browser.client = admin.anonymous();
+        browser.get("/account/sessions").await.expect_status(303);
+    }
+
+    // Each of these is in the log as soon as there is room for it.
+    std::fs::remove_file(filler).unwrap();
+    let admin = server.admin(Version::Http1);
+    until(201, async || {
+        ask(&admin, Method::POST, "/api/v1/users", dora.clone()).await
+    })
+    .await;
+    let log = admin.get("/api/v1/audit?n=200").send().await;
+    let log = log.expect_status(200).json();
+    let entries = log["items"].as_array().unwrap();
+    for (action, about) in [
+        ("principal.change", "bert"),
+        ("principal.change", "cleo"),
+        ("credential.remove", token["id"].as_str().unwrap()),
+        ("credential.remove", &long_ago.id),
+    ] {
+        let is = |entry: &Value| entry["action"] == action && entry.to_string().contains(about);
+        assert!(entries.iter().any(is), "{about}: {log}");
+    }
 }
 
 /// Nothing else is written meanwhile, so the session's claim stands and its client goes on from there.

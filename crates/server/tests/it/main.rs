@@ -1,6 +1,7 @@
 //! All integration tests in one binary: one link, one module per noun. The protocol's modules run each test over
 //! HTTP/1.1 and HTTP/2 unless it is about one of them; `http_*` test the transport with handlers of their own.
 
+mod acknowledged;
 mod api;
 mod api_identity;
 mod api_rights;

@@ -60,7 +60,8 @@ async fn the_account_is_asked_about_while_a_terminal_lives_and_takes_it_along() 
     let session = hall.browser(true).await;
     let mut granted = hall.terminal(&session).await;
     // The browser's session ends by itself, and its row is forgotten.
-    hall.later(i64::try_from(SessionRules::default().lifetime.as_millis()).unwrap() + 1);
+    let lifetime = i64::try_from(SessionRules::default().lifetime.as_millis()).unwrap();
+    hall.later(lifetime + 86_400_000 + 1);
     session::forget(registry).await.unwrap();
     let listed = session::list(registry, "ann").await.unwrap();
     assert!(

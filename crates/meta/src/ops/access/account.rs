@@ -202,8 +202,9 @@ impl Op for GroupsOf {
     async fn run<T: Tx>(&self, tx: &mut T) -> Result<Self::Out> {
         let rows = tx
             .query(
-                "SELECT s.group_name FROM account a JOIN account_group g ON g.provider = a.provider AND g.subject = a.subject JOIN \
-                 group_source s ON s.provider = g.provider AND s.name = g.name WHERE a.principal = $1 LIMIT $2",
+                // In this order: SQLite would look through all sources of the provider.
+                "SELECT s.group_name FROM account a CROSS JOIN account_group g CROSS JOIN group_source s WHERE a.principal = $1 AND \
+                 g.provider = a.provider AND g.subject = a.subject AND s.provider = g.provider AND s.name = g.name LIMIT $2",
                 vals![&self.user, self.limit],
             )
             .await?;

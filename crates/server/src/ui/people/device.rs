@@ -200,10 +200,9 @@ pub(super) async fn confirm(visit: &Visit<'_>, request: &mut Request) -> Respons
     };
     match step(visit, request, &session, &form).await {
         Ok(Step::Look(waiting)) => {
-            let address = visit.came(request).address;
-            let address = address.map(|address| address.to_canonical().to_string());
+            let here = terminal::place(visit.came(request));
             shown.waiting = Some(Shown {
-                here: address.as_deref() == Some(&*waiting.address),
+                here: !here.is_empty() && here == waiting.address,
                 code: waiting.code,
                 device: waiting.device,
                 address: waiting.address,
