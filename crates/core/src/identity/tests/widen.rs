@@ -434,7 +434,7 @@ async fn an_invitation_never_touches_a_user_of_the_file() {
     assert!(matches!(taken, Err(IdentityError::Unknown(_))), "{taken:?}");
     withdraw_invitation(registry, by, &back.id).await.unwrap();
     house.clock.advance(8 * 24 * HOUR);
-    forget_invitations(registry).await.unwrap();
+    forget_ended(registry).await.unwrap();
     let policy = registry.access.policy();
     for name in ["gina", "hugo"] {
         let subject = Subject::User(name.into());
