@@ -1,7 +1,11 @@
 //! Signing in from a terminal (RFC 8628, RFC 6749, RFC 7009): the whole way, what a terminal may and for how long, and attacks by name.
 
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use http::Method;
 use serde_json::{Value, json};
+use wharf_core::clock::ManualClock;
 use wharf_oci::percent::encode_query;
 use wharf_testkit::client::Response;
 use wharf_testkit::options::ADMIN_PASSWORD;
@@ -420,7 +424,17 @@ async fn phishing_a_link_decides_nothing_and_a_code_is_good_once() {
 
 #[tokio::test]
 async fn guessing_codes_is_slowed_down_by_account_and_by_address() {
-    let server = start(String::new()).await;
+    // Time stands still, so that a slow machine waits for nothing to be over.
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .expect("a clock");
+    let now = i64::try_from(now.as_millis()).expect("a time");
+    let options = TestOptions {
+        config: format!("[server]\nexternal_url = \"http://{HOST}\"\n"),
+        clock: Some(Arc::new(ManualClock::at(now))),
+        ..TestOptions::default()
+    };
+    let server = TestServer::start(options).await;
     reader(&server, "ann").await;
     reader(&server, "ben").await;
     let client = server.admin(Version::Http1).anonymous();
