@@ -12,7 +12,7 @@ const LARGEST: usize = 64 << 10;
 /// What comes from a directory's server.
 pub(crate) fn directory(input: &[u8]) {
     if let Ok(Some(whole)) = message_length(input, LARGEST) {
-        assert!(whole <= LARGEST && whole >= 2);
+        assert!((2..=LARGEST).contains(&whole));
         if let Some(message) = input.get(..whole) {
             let mut side_by_side = Reader::new(message);
             assert!(side_by_side.element().is_ok() && side_by_side.is_empty());
