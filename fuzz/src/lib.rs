@@ -8,6 +8,7 @@ mod access;
 mod helper;
 mod http;
 mod oci;
+mod people;
 mod route;
 pub mod seeds;
 mod workload;
@@ -54,6 +55,9 @@ targets! {
     "credential-helper" => helper::credential_helper,
     "credential-provider" => workload::credential_provider,
     "digest" => oci::digest,
+    "directory" => people::directory,
+    "directory-filter" => people::directory_filter,
+    "directory-name" => people::directory_name,
     "htpasswd" => access::htpasswd,
     "jwks" => workload::jwks,
     "jwt" => workload::jwt,
@@ -63,6 +67,7 @@ targets! {
     "route" => route::path,
     "sequence" => http::sequence,
     "token" => access::token,
+    "typed" => people::typed,
     "wire" => http::wire,
 }
 
