@@ -113,6 +113,11 @@ pub(crate) const ALL: &[Migration] = &[
         name: "logout",
         sql: include_str!("migrations/0018_logout.sql"),
     },
+    Migration {
+        number: 19,
+        name: "refresh_tokens",
+        sql: include_str!("migrations/0019_refresh_tokens.sql"),
+    },
 ];
 
 /// The schema that this binary knows: the number of the last migration.

@@ -8,6 +8,8 @@
 mod chain;
 mod cut;
 mod gather;
+#[cfg(test)]
+mod gather_tests;
 mod query;
 mod seal;
 #[cfg(test)]

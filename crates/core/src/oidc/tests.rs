@@ -366,7 +366,6 @@ async fn somebody_signs_in_and_is_the_same_again_by_another_name() {
     );
 }
 
-/// Spec: OIDC-5.
 #[tokio::test]
 async fn email_takeover_another_account_with_the_same_address_or_name_is_somebody_else() {
     let hall = hall().await;
@@ -459,7 +458,6 @@ async fn azp_confusion_a_token_for_another_client_is_refused() {
     hall.whole(&ann()).await.unwrap();
 }
 
-/// Spec: OIDC-5.
 #[tokio::test]
 async fn expired_and_future_tokens_are_refused() {
     let hall = hall().await;
@@ -599,7 +597,6 @@ async fn state_fixation_an_answer_counts_only_in_the_browser_that_asked() {
     );
 }
 
-/// Spec: OIDC-5.
 #[tokio::test]
 async fn code_replay_a_code_is_good_once_and_with_its_own_verifier() {
     let hall = hall().await;

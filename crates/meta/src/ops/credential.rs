@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::access::{self, By, Changed};
 use super::event::{self, Fact, Kind};
-use super::{principal, session, terminal};
+use super::{principal, refresh_token, session, terminal};
 use crate::error::Result;
 use crate::meant::Meant;
 use crate::tx::{Op, ReadOp, Tx};
@@ -477,6 +477,7 @@ impl Op for RemovePrincipal {
         }
         session::delete_of(tx, name).await?;
         terminal::delete_of(tx, name).await?;
+        refresh_token::delete_of(tx, name).await?;
         let before = json!({"name": name, "kind": kind, "credentials": ids});
         let payload = json!({"what": kind, "before": before, "after": null});
         let namespace = event::namespace_of(kind, name);

@@ -17,7 +17,11 @@ pub struct RefreshTokenRow {
     pub created_at: i64,
 }
 
-/// Keeps a token. Making the same again changes nothing. Cost: one row.
+/// Refresh tokens that one principal may have; then the oldest goes.
+pub const MOST_REFRESH_TOKENS: u32 = 1_000;
+
+/// Keeps a token. Making the same again changes nothing. Cost: one row, and an index entry for each token
+/// of its principal.
 #[derive(Clone)]
 pub struct Create {
     /// The token's hash.
@@ -40,7 +44,6 @@ impl fmt::Debug for Create {
 
 impl Op for Create {
     type Out = ();
-    const SINGLE: bool = true;
 
     async fn run<T: Tx>(&self, tx: &mut T) -> Result<()> {
         tx.exec(
@@ -49,8 +52,24 @@ impl Op for Create {
             vals![&self.hash, &self.subject, &self.credential, self.created_at],
         )
         .await?;
+        tx.exec(
+            "DELETE FROM refresh_token WHERE hash IN (SELECT hash FROM refresh_token WHERE subject = $1 \
+             ORDER BY created_at DESC LIMIT 10 OFFSET $2)",
+            vals![&self.subject, i64::from(MOST_REFRESH_TOKENS)],
+        )
+        .await?;
         Ok(())
     }
+}
+
+/// All of a principal that goes.
+pub(super) async fn delete_of<T: Tx>(tx: &mut T, principal: &str) -> Result<()> {
+    tx.exec(
+        "DELETE FROM refresh_token WHERE subject = $1",
+        vals![principal],
+    )
+    .await?;
+    Ok(())
 }
 
 /// The token with a hash. Cost: one row.

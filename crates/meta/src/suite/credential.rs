@@ -6,6 +6,7 @@ use crate::credential::{
     Add, Added, ByHash, ById, CreateRobot, CredentialRow, Extend, Forget, Of, RemovePrincipal,
     Revoke, Rotate, Use,
 };
+use crate::refresh_token::{self, MOST_REFRESH_TOKENS};
 use crate::{Meant, Meta, principal};
 
 fn secret(principal: &str, number: i64) -> CredentialRow {
@@ -243,6 +244,43 @@ pub async fn api_tokens(meta: Meta) {
     assert!(remove("user").await && !remove("user").await);
     assert!(ids(&meta, "a").await.is_empty());
     assert_eq!(ids(&meta, "elsewhere").await.len(), 1);
+}
+
+/// Beyond a bound the oldest goes; all go with their principal, and those of others stay.
+pub async fn refresh_tokens(meta: Meta) {
+    let hash = |subject: &str, number: u32| format!("{subject} {number}").into_bytes();
+    let make = async |subject: &str, number: u32| {
+        let create = refresh_token::Create {
+            hash: hash(subject, number),
+            subject: subject.into(),
+            credential: "password".into(),
+            created_at: NOW + i64::from(number),
+        };
+        meta.write(create).await.unwrap();
+    };
+    let there = async |subject: &str, number: u32| {
+        let hash = hash(subject, number);
+        let row = meta.read(refresh_token::Get { hash }).await.unwrap();
+        row.is_some()
+    };
+    assert!(user(&meta, "a").await);
+    make("b", 0).await;
+    for number in 0..=MOST_REFRESH_TOKENS {
+        make("a", number).await;
+    }
+    assert!(!there("a", 0).await && there("a", 1).await && there("b", 0).await);
+    let remove = RemovePrincipal {
+        name: "a".into(),
+        kind: "user".into(),
+        version: Meant::Any,
+        by: By {
+            actor: "root".into(),
+            epoch: None,
+            at: NOW,
+        },
+    };
+    assert_eq!(meta.write(remove).await.unwrap(), Changed::Done);
+    assert!(!there("a", MOST_REFRESH_TOKENS).await && there("b", 0).await);
 }
 
 /// A robot has two secrets at most, and the older one ends when it is told to, or earlier.

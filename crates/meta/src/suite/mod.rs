@@ -376,7 +376,7 @@ macro_rules! meta_suite {
                 they_end_with_sessions_and_users, a_session_stays_for_terminals_of_its_account],
             small: [replicas, holds, marks, principals, signing_keys, refresh_tokens, settings, events_are_in_order,
                 consumers_see_every_event],
-            credential: [local_users, a_change_is_meant_for_one_version, api_tokens, robots, uses, ends],
+            credential: [local_users, a_change_is_meant_for_one_version, api_tokens, refresh_tokens, robots, uses, ends],
             invitation: [each_is_good_once_and_for_a_time, two_accept_at_once],
             access: [a_robot_looks_after_its_home_alone, bindings_are_kept, stale_decisions_are_refused, groups_and_roles, namespaces,
                 the_last_owner_stays, the_last_administrator_stays, who_is_locked_out_does_not_count,
