@@ -316,15 +316,15 @@ impl TestServer {
         })
     }
 
-    /// The first column of the first row, as text.
+    /// The first column of the first row, as text; `None`: there is no row, or the server is down.
     pub fn text(&self, database: &str, sql: &str) -> Option<String> {
         let (url, sql) = (self.url(database), sql.to_owned());
         apart(async move {
             let (client, driver) = tokio_postgres::connect(&url, tokio_postgres::NoTls)
                 .await
-                .expect("a connection");
+                .ok()?;
             let driver = tokio::spawn(driver);
-            let rows = client.simple_query(&sql).await.expect("rows");
+            let rows = client.simple_query(&sql).await.ok()?;
             drop(client);
             let _ = driver.await;
             rows.into_iter().find_map(|message| match message {
@@ -332,6 +332,15 @@ impl TestServer {
                 _ => None,
             })
         })
+    }
+
+    /// How many connections of registries a database has: what one that was killed asked for last may be committed until it is none.
+    pub fn registries(&self, database: &str) -> u32 {
+        let ask = format!(
+            "SELECT count(*)::text FROM pg_stat_activity WHERE datname = '{database}' AND application_name = 'wharf'"
+        );
+        let count = self.text("postgres", &ask);
+        count.map_or(0, |count| count.parse().expect("a number"))
     }
 
     /// How often per second tokio-postgres alone gets a manifest by its tag: the statement of every pull, asked for these

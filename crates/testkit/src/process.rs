@@ -67,6 +67,7 @@ impl Process {
     /// The same, or what it says on standard error when it ends instead of getting ready.
     pub async fn try_again(&mut self) -> Result<(), String> {
         assert!(self.child.is_none(), "it still runs");
+        self.deserted().await;
         let errors = self.folder.path().join("stderr");
         let before = std::fs::read(&errors).map_or(0, |told| told.len());
         let mut command = Command::new(&self.binary);
@@ -163,6 +164,22 @@ impl Process {
         let read =
             |name: &str| std::fs::read_to_string(self.folder.path().join(name)).unwrap_or_default();
         read("stdout") + &read("stderr")
+    }
+
+    /// Waits until PostgreSQL has seen that the process is gone, unless others share its database: what one that was
+    /// killed asked for last is committed after its end, and would seem to change by itself under the next one.
+    async fn deserted(&self) {
+        let Some(database) = self.options.database.as_ref() else {
+            return;
+        };
+        if self.options.replicated {
+            return;
+        }
+        let start = Instant::now();
+        while database.server().registries(database.name()) > 0 {
+            assert!(start.elapsed() < PATIENCE, "connections of a process that has ended");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 
     /// Its process id.
