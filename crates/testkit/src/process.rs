@@ -177,7 +177,10 @@ impl Process {
         }
         let start = Instant::now();
         while database.server().registries(database.name()) > 0 {
-            assert!(start.elapsed() < PATIENCE, "connections of a process that has ended");
+            assert!(
+                start.elapsed() < PATIENCE,
+                "connections of a process that has ended"
+            );
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
