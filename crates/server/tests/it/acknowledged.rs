@@ -170,7 +170,7 @@ impl Person {
         let held = held.send().await.expect_status(200).to_string();
         Seen {
             there: shown.is_some(),
-            disabled: shown.is_some_and(|shown| shown["disabled"] == true),
+            disabled: shown.is_some_and(|shown| shown["disabled_at"].is_string()),
             password: status(&own, "/api/v1/me").await == 200,
             token: !self.secret.is_empty() && status(&token, "/api/v1/me").await == 200,
             grant: held.contains("\"reader\""),
