@@ -4,13 +4,14 @@
 //! password that was tried before counts once, however often it comes: a node that retries at once with an old password
 //! is no guesser. Asked by `authenticate` before a password is checked, never when it is known to be right.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use aws_lc_rs::hmac;
 use quick_cache::sync::Cache;
 
+use super::network::one_client;
 use super::secret::random_bytes;
 
 /// So many different wrong passwords cost nothing.
@@ -138,15 +139,12 @@ impl Backoff {
     }
 }
 
-/// What counts as one address: of IPv6 the 64 bits of a network, since its host can choose the rest for each guess.
+/// [`one_client`] as bytes.
 fn place(address: Option<IpAddr>) -> Vec<u8> {
-    match address.map(|address| address.to_canonical()) {
+    match address.map(one_client) {
         None => Vec::new(),
         Some(IpAddr::V4(address)) => address.octets().to_vec(),
-        Some(IpAddr::V6(address)) => {
-            let network = Ipv6Addr::from_bits(address.to_bits() >> 64 << 64);
-            network.octets().to_vec()
-        }
+        Some(IpAddr::V6(network)) => network.octets().to_vec(),
     }
 }
 

@@ -80,6 +80,7 @@ pub use grant_token::{LONGEST_SCOPES, MOST_SCOPES, Proof, TokenGrant, TokenRefus
 pub use htpasswd::{Htpasswd, HtpasswdError, Problem};
 pub use load::{Visibility, VisibilityError};
 pub use narrow::Narrow;
+pub(crate) use network::one_client;
 pub use network::{Network, NetworkError, Networks};
 pub use password::{PasswordCounts, REMEMBERED_MS};
 pub use password_rules::{LONGEST_PASSWORD, PasswordRule, check_password};
@@ -519,7 +520,8 @@ impl Access {
         self.rights.load().decide_upload(caller, owner, repository)
     }
 
-    /// Looks after the rights that others change, the htpasswd file and the signing key. `app` calls it about once a second; it costs one `stat`, and one row where replicas share the metadata.
+    /// Looks after the rights that others change, the htpasswd file and the signing key. `app` calls it about once a second; it costs
+    /// one `stat`, and one row where replicas share the metadata.
     pub async fn upkeep(&self, now: i64) -> crate::Result<()> {
         if let Some(file) = self.users.htpasswd().cloned()
             && blocking(move || file.poll()).await?

@@ -1,7 +1,7 @@
 //! Networks of clients: of robots, of grants with conditions, of proxies that are believed.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::str::FromStr;
 
 /// A network, as in `10.0.0.0/8`: an address and how many of its first bits count.
@@ -41,6 +41,14 @@ fn cut(address: IpAddr, bits: u8) -> Option<IpAddr> {
             IpAddr::V6((address.to_bits() & mask).into())
         }
     })
+}
+
+/// What counts as one client: its address, of IPv6 the network of 64 bits, since its host can choose the rest for each request.
+pub(crate) fn one_client(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(address) => address.into(),
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
+    }
 }
 
 impl FromStr for Network {
@@ -196,7 +204,7 @@ mod tests {
         fn printed_networks_parse_to_themselves(ip: u32, len in 0u8..=32, high: u128, long in 0u8..=128) {
             let v4: Network = format!("{}/{len}", std::net::Ipv4Addr::from_bits(ip)).parse().unwrap();
             prop_assert_eq!(v4.to_string().parse::<Network>().unwrap(), v4);
-            let v6: Network = format!("{}/{long}", std::net::Ipv6Addr::from_bits(high)).parse().unwrap();
+            let v6: Network = format!("{}/{long}", Ipv6Addr::from_bits(high)).parse().unwrap();
             prop_assert_eq!(v6.to_string().parse::<Network>().unwrap(), v6);
         }
     }

@@ -9,7 +9,7 @@ mod code;
 #[cfg(test)]
 mod tests;
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use wharf_meta::device::{self, Asked, Decided, DeviceRow, Polled, Redeemed, State};
@@ -22,7 +22,7 @@ pub use wharf_meta::terminal::MOST_TERMINALS;
 
 use crate::access::{
     AuthFailure, Caller, Circumstances, Limited, Password, RateKind, SecretKind, family_of,
-    hash_secret, new_secret, next_secret, random_id,
+    hash_secret, new_secret, next_secret, one_client, random_id,
 };
 use crate::registry::Registry;
 use crate::session::Session;
@@ -68,14 +68,10 @@ fn address(came: Circumstances) -> String {
     address.map_or_else(String::new, |address| address.to_string())
 }
 
-/// From where a program asks, as it counts and is shown: of IPv6 the network, since its host could choose another address for each
-/// request, and take every place there is.
+/// From where a program asks, as it counts and is shown.
 pub fn place(came: Circumstances) -> String {
-    match came.address.map(|address| address.to_canonical()) {
-        Some(IpAddr::V6(address)) => {
-            let network = Ipv6Addr::from_bits(address.to_bits() >> 64 << 64);
-            format!("{network}/64")
-        }
+    match came.address.map(one_client) {
+        Some(IpAddr::V6(network)) => format!("{network}/64"),
         _ => address(came),
     }
 }

@@ -9,7 +9,7 @@ mod bucket;
 mod rule;
 
 use std::hash::{BuildHasher as _, Hash, RandomState};
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -21,6 +21,7 @@ pub use self::bucket::MOST_BUCKETS;
 pub use self::rule::{Per, Rate, RateKind, RateOverride, RateRules};
 
 use self::bucket::{Buckets, Refill, Refused};
+use super::network::one_client;
 use super::policy::Policy;
 use super::principal::{Caller, Circumstances, Principal};
 use crate::audit::{Kind, Sight};
@@ -86,7 +87,7 @@ impl Whose {
         Box::new(Self {
             principal: origin.actor,
             credential: origin.credential,
-            address: caller.circumstances.address.map(network),
+            address: caller.circumstances.address.map(one_client),
             on: rule.map(|rule| rule.on.clone()).filter(|on| !on.is_empty()),
         })
     }
@@ -299,17 +300,9 @@ impl Drop for Meter {
     }
 }
 
-/// The address without the bits that do not count.
-fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V4(address) => address.into(),
-        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
-    }
-}
-
-/// What counts as one address: of IPv6 the 64 bits of a network, since its host can choose the rest for each request.
+/// [`one_client`] in few bytes.
 fn place(address: Option<IpAddr>) -> Option<(bool, u64)> {
-    address.map(|address| match address.to_canonical() {
+    address.map(|address| match one_client(address) {
         IpAddr::V4(address) => (false, address.to_bits().into()),
         IpAddr::V6(address) => (true, (address.to_bits() >> 64) as u64),
     })
