@@ -214,6 +214,10 @@ fn check(request: &Request, answer: &Answer) {
     if let Err(wrong) = form(answer, request.is_head()) {
         panic!("{wrong}: {answer:?} to {request:?}");
     }
+    let listed =
+        answer.status < 400 || request.is_head() || answer.body.starts_with(b"{\"errors\":");
+    let listed = listed || !request.path.starts_with("/v2/");
+    assert!(listed, "no list of errors: {answer:?} to {request:?}");
 }
 
 /// What holds for every answer. `bare` ones come without content.
@@ -226,17 +230,34 @@ fn form(answer: &Answer, bare: bool) -> Result<(), &'static str> {
     if answer.status < 400 || bare {
         return Ok(());
     }
-    let json = answer.header("content-type") == Some("application/json");
-    holds(json, "an error that is not JSON")?;
+    refusal(answer)
+}
+
+/// What says why: the list of `/v2`, OAuth's answer (RFC 6749 §5.2), a problem of `/api` (RFC 9457), or a page.
+fn refusal(answer: &Answer) -> Result<(), &'static str> {
+    let holds = |holds: bool, wrong| if holds { Ok(()) } else { Err(wrong) };
+    let text = |of: &Value, name: &str| of[name].as_str().is_some_and(|text| !text.is_empty());
+    let kind = answer.header("content-type").unwrap_or_default();
+    if kind.starts_with("text/html") {
+        return holds(answer.body.starts_with(b"<!doctype html>"), "half a page");
+    }
     let document: Value =
         serde_json::from_slice(&answer.body).map_err(|_| "an error that is not JSON")?;
+    if kind == "application/problem+json" {
+        let status = document["status"] == answer.status;
+        let told = text(&document, "title") && text(&document, "cure");
+        return holds(status && told, "a malformed problem");
+    }
+    holds(kind == "application/json", "an error that is not JSON")?;
+    if document.get("error").is_some() {
+        return holds(text(&document, "error"), "a malformed error of OAuth");
+    }
     let errors = document["errors"].as_array().ok_or("no list of errors")?;
     holds(!errors.is_empty(), "no error in the list")?;
     for error in errors {
-        let text = |name: &str| error[name].as_str().is_some_and(|text| !text.is_empty());
         let detail = error.get("detail").is_none_or(Value::is_string);
         holds(
-            text("code") && text("message") && detail,
+            text(error, "code") && text(error, "message") && detail,
             "a malformed error",
         )?;
     }

@@ -126,3 +126,32 @@ fn an_error_is_a_list_of_errors() {
         assert!(refusal(wrong).is_err(), "{wrong}");
     }
 }
+
+/// Each door refuses in its own form.
+#[test]
+fn oauth_problems_and_pages_have_their_forms() {
+    let refusal = |kind, body| {
+        form(
+            &answer(404, &[("content-type", kind), ("x-request-id", "1")], body),
+            false,
+        )
+    };
+    let (json, problem) = ("application/json", "application/problem+json");
+    for (kind, good) in [
+        (json, r#"{"error":"invalid_grant"}"#),
+        (problem, r#"{"status":404,"title":"no","cure":"look"}"#),
+        ("text/html; charset=utf-8", "<!doctype html><p>no"),
+    ] {
+        assert_eq!(refusal(kind, good), Ok(()), "{good}");
+    }
+    for (kind, wrong) in [
+        (json, r#"{"error":""}"#),
+        (json, r#"{"error":7}"#),
+        (problem, r#"{"status":400,"title":"no","cure":"look"}"#),
+        (problem, r#"{"status":404,"title":"no"}"#),
+        ("text/html", "p"),
+        ("text/plain", "no"),
+    ] {
+        assert!(refusal(kind, wrong).is_err(), "{wrong}");
+    }
+}

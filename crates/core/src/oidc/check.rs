@@ -5,7 +5,7 @@
 //! and what its groups gave. A provider that does not answer ends nothing.
 //! A session that is over in the browser goes on being asked about while terminals of its account live.
 
-use wharf_meta::session::{Due, Refuse, Schedule, SessionRow};
+use wharf_meta::session::{Due, DueBeyond, Refuse, Schedule, SessionRow};
 
 use super::flow::arrival;
 use super::id_token::{Expected, verify};
@@ -22,11 +22,11 @@ const MOST: u32 = 20;
 
 /// Asks about the sessions that are due; gives how many these were.
 pub async fn check(registry: &Registry) -> Result<usize> {
-    let due = Due {
-        at: registry.clock.now_ms(),
-        limit: MOST,
-    };
-    let due = registry.meta.read(due).await?;
+    let (at, limit) = (registry.clock.now_ms(), MOST);
+    let mut due = registry.meta.read(Due { at, limit }).await?;
+    // A clock that was ahead and was put right would keep providers unasked until then.
+    let beyond = at.saturating_add(interval(registry));
+    due.extend(registry.meta.read(DueBeyond { beyond, limit }).await?);
     let count = due.len();
     for row in due {
         one(registry, row).await?;
@@ -34,9 +34,14 @@ pub async fn check(registry: &Registry) -> Result<usize> {
     Ok(count)
 }
 
-async fn one(registry: &Registry, row: SessionRow) -> Result<()> {
+/// Time between two looks at a session, in ms.
+fn interval(registry: &Registry) -> i64 {
     let every = registry.access.session_rules().check.as_millis();
-    let next = registry.clock.now_ms() + i64::try_from(every).unwrap_or(i64::MAX / 4);
+    i64::try_from(every).unwrap_or(i64::MAX / 4)
+}
+
+async fn one(registry: &Registry, row: SessionRow) -> Result<()> {
+    let next = registry.clock.now_ms() + interval(registry);
     let take = Schedule {
         id: row.id.clone(),
         seen: row.check_at,

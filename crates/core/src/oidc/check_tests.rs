@@ -81,6 +81,30 @@ async fn a_refresh_token_that_came_with_a_bad_proof_is_kept_all_the_same() {
     assert_eq!(look().await, 0, "gone is gone");
 }
 
+/// What was noted while the clock was a month ahead keeps no account from being asked about once it is right again.
+#[tokio::test]
+async fn a_clock_that_was_ahead_puts_off_no_question() {
+    let hall = hall().await;
+    let registry = hall.registry();
+    let arrived = hall.whole(&ann()).await.unwrap();
+    let by = By::Account {
+        provider: "corp".into(),
+        subject: arrived.subject,
+        sid: arrived.sid,
+        refresh: arrived.refresh,
+    };
+    let now = registry.clock.now_ms();
+    let came = Circumstances::new(None, now);
+    let begun = session::begin(registry, &arrived.principal, by, came, "").await;
+    begun.unwrap();
+    hall.house.clock.set(now + 30 * 86_400_000);
+    assert_eq!(check(registry).await.unwrap(), 1);
+    hall.house.clock.set(now + 1_000);
+    *hall.world.now.lock().unwrap() = now + 1_000;
+    assert_eq!(check(registry).await.unwrap(), 1);
+    assert_eq!(check(registry).await.unwrap(), 0, "once is enough");
+}
+
 /// The session would go on for as long as it likes: nobody can ask about its account any more.
 #[tokio::test]
 async fn a_session_ends_when_nobody_can_open_what_its_provider_is_asked_with() {

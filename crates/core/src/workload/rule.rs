@@ -103,11 +103,12 @@ impl RuleSettings {
             let claim = &condition.claim;
             if claim.is_empty()
                 || claim.len() > LONGEST_PATTERN
-                || claim.chars().any(char::is_control)
+                // In a file of `wharf apply`, these end its name.
+                || claim.chars().any(|c| c.is_control() || c == '=' || c == '~')
             {
                 return Err(wrong(
                     field,
-                    "a claim is named by its path, such as kubernetes.io.namespace",
+                    "a claim is named by its path without = and ~, such as kubernetes.io.namespace",
                 ));
             }
             if self.conditions[..at]
@@ -198,6 +199,15 @@ mod tests {
 
     fn claims(value: Value) -> Claims {
         value.as_object().unwrap().clone()
+    }
+
+    #[test]
+    fn a_claim_whose_name_no_file_can_hold_is_refused() {
+        for claim in ["a=b", "a~b", "", "a\nb"] {
+            let rule = rule(json!([{"claim": claim, "in": ["x"]}]));
+            let error = rule.check(Kind::Oidc).unwrap_err().to_string();
+            assert!(error.contains("without = and ~"), "{claim:?}: {error}");
+        }
     }
 
     #[test]

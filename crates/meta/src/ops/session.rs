@@ -592,6 +592,32 @@ impl Op for Due {
     }
 }
 
+/// Sessions whose providers would be asked later than anybody says: the clock was ahead when that was written. Cost: their rows.
+#[derive(Clone, Copy, Debug)]
+pub struct DueBeyond {
+    /// Milliseconds since 1970.
+    pub beyond: i64,
+    /// At most so many.
+    pub limit: u32,
+}
+
+impl ReadOp for DueBeyond {}
+impl Op for DueBeyond {
+    type Out = Vec<SessionRow>;
+    const SINGLE: bool = true;
+
+    async fn run<T: Tx>(&self, tx: &mut T) -> Result<Self::Out> {
+        let rows = tx
+            .query(
+                "SELECT id, hash, principal, source, credential, provider, subject, created_at, seen_at, address, agent, expires_at, \
+                 refresh, check_at, kept, sid FROM session WHERE check_at > $1 ORDER BY check_at DESC LIMIT $2",
+                vals![self.beyond, self.limit],
+            )
+            .await?;
+        rows.into_iter().map(|mut row| read(&mut row)).collect()
+    }
+}
+
 /// Says when a session's provider is asked next, and with what; `false`: another replica did, or the session is over. Cost: one row.
 #[derive(Clone)]
 pub struct Schedule {

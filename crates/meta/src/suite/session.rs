@@ -2,8 +2,8 @@
 
 use super::NOW;
 use crate::session::{
-    Begin, ByHash, Due, End, Forget, ForgetLogouts, Logout, MOST_SESSIONS, Of, Refuse, Schedule,
-    SessionRow, Touch, Which,
+    Begin, ByHash, Due, DueBeyond, End, Forget, ForgetLogouts, Logout, MOST_SESSIONS, Of, Refuse,
+    Schedule, SessionRow, Touch, Which,
 };
 use crate::{Meta, credential, event, principal};
 
@@ -133,6 +133,11 @@ pub async fn one_asks_about_each(meta: Meta) {
     let found = meta.read(due(NOW + 15)).await.unwrap();
     let found: Vec<_> = found.into_iter().map(|row| row.id).collect();
     assert_eq!(found, ["a", "b"]);
+    let beyond = |beyond| DueBeyond { beyond, limit: 9 };
+    let found = meta.read(beyond(NOW + 10)).await.unwrap();
+    let found: Vec<_> = found.into_iter().map(|row| row.id).collect();
+    assert_eq!(found, ["b"]);
+    assert!(meta.read(beyond(NOW + 15)).await.unwrap().is_empty());
     let take = |seen, check_at, refresh: Option<&[u8]>| Schedule {
         id: "a".into(),
         seen: Some(seen),

@@ -375,6 +375,11 @@ fn costs(count: u32) -> Vec<(&'static str, Steps)> {
         limit: 20,
     };
     assert_eq!(cost!("sessions that are due", due).len(), 20);
+    let ahead = session::DueBeyond {
+        beyond: NOW + 20_000_000,
+        limit: 20,
+    };
+    cost!("sessions that are due too late", ahead);
     let touch = session::Touch {
         id: row.id.clone(),
         address: "10.0.0.2".into(),

@@ -104,7 +104,7 @@ kinds! {
         "wait as long as Retry-After says";
     Internal = "internal", INTERNAL_SERVER_ERROR, "something broke in the registry",
         "send it again later; the log of the registry has more under the id of the request";
-    Unavailable = "unavailable", SERVICE_UNAVAILABLE, "a store does not answer",
+    Unavailable = "unavailable", SERVICE_UNAVAILABLE, "a store or a directory does not answer",
         "send it again in a moment";
     NoSpace = "no-space", INSUFFICIENT_STORAGE, "the disk is full",
         "an administrator has to make room; then send it again";

@@ -160,6 +160,12 @@ pub(super) fn problems(config: &Config) -> Vec<(usize, String, &'static str)> {
                 _ => {}
             }
         }
+        if table.admin_group.as_deref() == Some("") {
+            refuse(
+                "`admin_group` is empty".into(),
+                "name a group of the directory, or leave the key out",
+            );
+        }
         if let Some(admin) = table
             .admin_group
             .as_deref()
@@ -374,6 +380,7 @@ mod tests {
                 "groups are not asked for",
                 "member_of",
             ),
+            ("admin_group = \"\"", "`admin_group` is empty", "leave"),
             ("nested = \"chain\"", "\"chain\"", "walk"),
             ("nested = \"deep\"", "`nested`", "walk"),
             (

@@ -155,6 +155,12 @@ fn each_mistake_names_the_key_and_the_way_out() {
             "redirect_uri",
             "wharf.toml:7",
         ),
+        (
+            "",
+            "admin_group = ''",
+            "`admin_group` is empty",
+            "leave the key out",
+        ),
         ("", "client_sekret = 'a'", "client_sekret", "client_secret"),
         ("", "title = 7", "title", "text"),
     ] {

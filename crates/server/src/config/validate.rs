@@ -311,6 +311,10 @@ impl Check<'_> {
                     refuse(what, "name a claim of the provider, or leave the key out");
                 }
             }
+            if oidc.admin_group.as_deref() == Some("") {
+                let what = "`admin_group` is empty".to_owned();
+                refuse(what, "name a group of the provider, or leave the key out");
+            }
             for pattern in &oidc.group_filter {
                 if let Err(error) = pattern.parse::<wharf_core::workload::Pattern>() {
                     let what = format!("`group_filter` holds {pattern:?}: {error}");
