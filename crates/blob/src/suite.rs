@@ -661,6 +661,12 @@ pub async fn a_scan_shows_everything(fixture: &mut dyn Fixture) {
         store.put(&key, bytes).await.unwrap();
         keys.push(Stored::Blob(key, size));
     }
+    // One that was copied from a bucket.
+    let (bytes, key) = (noise(51, 1000), Key::unnamed());
+    let digest = Digest::of(Algorithm::Sha256, &bytes);
+    let copy = store.copy_in(&key, &digest, Blob::Memory(bytes));
+    copy.await.unwrap();
+    keys.push(Stored::Blob(key, 1000));
     let session = Session::new();
     let mut writer = begin(&*store, &session).await;
     writer.write(noise(1, 77)).await.unwrap();
