@@ -4,23 +4,34 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::task::JoinHandle;
 use tokio_postgres::Client;
-use wharf_meta::suite::pairs::{Pair, all, neutral, orders, seen};
+use wharf_meta::suite::pairs::{Doing, Pair, all, neutral, orders, seen};
 use wharf_meta::test_server::shared;
 use wharf_meta::{Gate, Meta, PostgresOptions};
 
 use crate::connect;
 
 const PATIENCE: Duration = Duration::from_secs(60);
-/// More statements than any of the operations has before the other goes on.
-const LONGEST: usize = 16;
+/// More statements than any of the operations has.
+const LONGEST: usize = 40;
+/// Longer than most statements take; whoever takes longer may wait for a lock.
+const SHORT: Duration = Duration::from_millis(1);
 
-/// One side: its gate, and what runs behind it.
+/// One side: a store of its own whose transactions pass a gate. It lives as long as its pair: opening it takes longer than an
+/// operation, and as each run has names of its own, nothing that a run left is found by the next one.
 struct Side {
+    meta: Meta,
     gate: Arc<Gate>,
+}
+
+/// What runs behind a side's gate.
+struct Work<'s> {
+    gate: &'s Gate,
+    is_done: Arc<AtomicBool>,
     task: JoinHandle<String>,
 }
 
@@ -37,19 +48,54 @@ async fn somebody_waits(watcher: &Client) -> bool {
 }
 
 impl Side {
+    async fn new(url: &str) -> Side {
+        let gate = Gate::closed();
+        // It lets the opening through by itself: that is no transaction of an operation.
+        let options = PostgresOptions {
+            gate: Some(Arc::clone(&gate)),
+            ..PostgresOptions::new(url)
+        };
+        let (meta, _) = Meta::connect(options).await.expect("a store");
+        Side { meta, gate }
+    }
+
+    fn begin(&self, doing: fn(Meta, String) -> Doing, label: &str) -> Work<'_> {
+        let is_done = Arc::new(AtomicBool::new(false));
+        let (doing, done) = (doing(self.meta.clone(), label.to_owned()), is_done.clone());
+        let gate = Arc::clone(&self.gate);
+        let task = tokio::spawn(async move {
+            let said = doing.await;
+            done.store(true, Ordering::SeqCst);
+            gate.tell();
+            said
+        });
+        Work {
+            gate: &self.gate,
+            is_done,
+            task,
+        }
+    }
+}
+
+impl Work<'_> {
+    /// Whether there is nothing more to let through; what panicked is done, too.
+    fn is_done(&self) -> bool {
+        self.is_done.load(Ordering::SeqCst) || self.task.is_finished()
+    }
+
     fn stands(&self) -> bool {
-        self.gate.is_waiting() || self.task.is_finished()
+        self.gate.is_waiting() || self.is_done()
     }
 
     /// Until it stands before its next statement, is done, or waits for the other. Whether it can go on.
     async fn settle(&self, watcher: &Client) -> bool {
         let started = Instant::now();
         while !self.stands() {
-            if somebody_waits(watcher).await && !self.stands() {
+            let news = tokio::time::timeout(SHORT, self.gate.news()).await;
+            if news.is_err() && somebody_waits(watcher).await && !self.stands() {
                 return false;
             }
             assert!(started.elapsed() < PATIENCE, "it hangs");
-            tokio::time::sleep(Duration::from_micros(300)).await;
         }
         self.gate.is_waiting()
     }
@@ -64,48 +110,42 @@ impl Side {
         }
         self.settle(watcher).await;
     }
+
+    /// Runs what is left of it.
+    async fn finish(self) -> String {
+        let said = self.task.await.expect("no panic");
+        self.gate.close();
+        said
+    }
 }
 
-async fn gated(url: &str) -> (Meta, Arc<Gate>) {
-    let gate = Gate::closed();
-    // It lets the opening through by itself: that is no transaction of an operation.
-    let options = PostgresOptions {
-        gate: Some(Arc::clone(&gate)),
-        ..PostgresOptions::new(url)
-    };
-    (Meta::connect(options).await.expect("a store").0, gate)
-}
-
-/// Lets the first run `before` statements, then the second all it can, then both to their end.
+/// Lets the first run `before` statements, then the second all it can, then both to their end. Also tells whether the first
+/// was over before the second began: then it is over after one more statement, too, and all is the same.
 async fn interleaved(
-    url: &str,
+    (one, other): (&Side, &Side),
     plain: &Meta,
     watcher: &Client,
     pair: &Pair,
     first_is_one: bool,
     before: usize,
     label: &str,
-) -> String {
+) -> (String, bool) {
     (pair.prepare)(plain.clone(), label.to_owned()).await;
-    let side = async |work: fn(Meta, String) -> wharf_meta::suite::pairs::Doing| {
-        let (meta, gate) = gated(url).await;
-        let task = tokio::spawn(work(meta, label.to_owned()));
-        Side { gate, task }
+    let (one, other) = (one.begin(pair.one, label), other.begin(pair.other, label));
+    let (first, second) = if first_is_one {
+        (&one, &other)
+    } else {
+        (&other, &one)
     };
-    let (one, other) = (side(pair.one).await, side(pair.other).await);
-    {
-        let (first, second) = if first_is_one {
-            (&one, &other)
-        } else {
-            (&other, &one)
-        };
-        first.run(before, watcher).await;
-        second.run(LONGEST, watcher).await;
-    }
+    first.run(before, watcher).await;
+    let was_over = first.is_done();
+    second.run(LONGEST, watcher).await;
     one.gate.open();
     other.gate.open();
-    let (one, other) = (one.task.await.unwrap(), other.task.await.unwrap());
-    neutral(&format!("{one}\n{other}\n"), label) + &seen(plain, label).await
+    // Both at once: what waits for the other may wait for its end.
+    let (one, other) = tokio::join!(one.finish(), other.finish());
+    let got = neutral(&format!("{one}\n{other}\n"), label) + &seen(plain, label).await;
+    (got, was_over)
 }
 
 async fn every_way(share: usize, shares: usize) {
@@ -119,12 +159,15 @@ async fn every_way(share: usize, shares: usize) {
     for (at, pair) in all().enumerate().filter(|(at, _)| at % shares == share) {
         let plain = connect(&database).await;
         let serial = orders(&plain, pair, &format!("s{at}n")).await;
+        let (one, other) = (Side::new(&url).await, Side::new(&url).await);
         let mut met = BTreeMap::new();
         for first_is_one in [true, false] {
-            for before in 1..LONGEST {
+            for before in 1.. {
+                assert!(before < LONGEST, "{}: it never ends", pair.name);
                 let label = format!("p{at}x{first_is_one}x{before}n");
-                let got =
-                    interleaved(&url, &plain, &watcher, pair, first_is_one, before, &label).await;
+                let sides = (&one, &other);
+                let (got, was_over) =
+                    interleaved(sides, &plain, &watcher, pair, first_is_one, before, &label).await;
                 let order = serial.iter().position(|serial| *serial == got);
                 if order.is_none() {
                     let first = if first_is_one { "the one" } else { "the other" };
@@ -134,6 +177,9 @@ async fn every_way(share: usize, shares: usize) {
                     ));
                 }
                 *met.entry(order).or_insert(0) += 1;
+                if was_over {
+                    break;
+                }
             }
         }
         // Both came first in some of them, or the gates did nothing; unless the order cannot be seen.
@@ -142,7 +188,9 @@ async fn every_way(share: usize, shares: usize) {
                 .entry(pair.name)
                 .or_insert(format!("{}: {met:?}", pair.name));
         }
-        plain.close().await;
+        for meta in [plain, one.meta, other.meta] {
+            meta.close().await;
+        }
         let more = deadlocks(&watcher).await;
         if more > waited {
             let times = more - waited;

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 
 /// A gate that all transactions of a store pass one statement at a time.
 #[derive(Debug)]
 pub struct Gate {
     waiting: AtomicBool,
     steps: Semaphore,
+    news: Notify,
 }
 
 impl Gate {
@@ -18,6 +19,7 @@ impl Gate {
         Arc::new(Gate {
             waiting: AtomicBool::new(false),
             steps: Semaphore::new(0),
+            news: Notify::new(),
         })
     }
 
@@ -37,12 +39,29 @@ impl Gate {
         self.steps.add_permits(1 << 24);
     }
 
+    /// Lets nobody through any more. Whoever was let through is done with what it does.
+    pub fn close(&self) {
+        self.steps.forget_permits(usize::MAX);
+        self.waiting.store(false, Ordering::SeqCst);
+    }
+
+    /// Until somebody came to stand before it, or [`Gate::tell`] was called, since the last time. For one who asks.
+    pub async fn news(&self) {
+        self.news.notified().await;
+    }
+
+    /// Whoever asks for news has one.
+    pub fn tell(&self) {
+        self.news.notify_one();
+    }
+
     pub(super) async fn pass(&self) {
         if let Ok(step) = self.steps.try_acquire() {
             step.forget();
             return;
         }
         self.waiting.store(true, Ordering::SeqCst);
+        self.tell();
         if let Ok(step) = self.steps.acquire().await {
             step.forget();
         }
