@@ -4,9 +4,11 @@
 //! other, what one of the two orders gives. [`serially`] runs both orders on any engine; PostgreSQL's own tests run each
 //! pair statement by statement on two connections.
 
+use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use wharf_oci::{Digest, EdgeKind};
 
@@ -26,7 +28,10 @@ use crate::{Error, Meant, Meta, Op, multipart, principal, restorable, tag as tag
 #[macro_use]
 mod table;
 mod identity;
+pub mod record;
+mod rights;
 mod upkeep;
+mod work;
 
 /// Something done to a store, with what came of it as text.
 pub type Doing = Pin<Box<dyn Future<Output = String> + Send>>;
@@ -43,18 +48,33 @@ pub struct Pair {
     pub other: fn(Meta, String) -> Doing,
 }
 
-/// Runs an operation; busy is an honest answer, after which callers come again.
-async fn told<O: Op + Clone>(meta: Meta, op: O) -> String
-where
-    O::Out: Debug,
-{
+tokio::task_local! {
+    /// The names of the operations that the sides of a pair run.
+    static WRITTEN: Arc<Mutex<BTreeSet<&'static str>>>;
+}
+
+/// Runs an operation; busy is an honest answer, after which callers come again. What a side writes it writes by this.
+async fn done<O: Op + Clone>(meta: Meta, op: O) -> O::Out {
+    let note = |written: &Arc<Mutex<BTreeSet<_>>>| {
+        let mut written = written.lock().unwrap_or_else(PoisonError::into_inner);
+        written.insert(O::name());
+    };
+    // Elsewhere than in a side nobody asks.
+    let _ = WRITTEN.try_with(note);
     loop {
         match meta.write(op.clone()).await {
-            Ok(out) => return format!("{out:?}"),
+            Ok(out) => return out,
             Err(Error::Busy(_)) => tokio::task::yield_now().await,
             Err(error) => panic!("{error}"),
         }
     }
+}
+
+async fn told<O: Op + Clone>(meta: Meta, op: O) -> String
+where
+    O::Out: Debug,
+{
+    format!("{:?}", done(meta, op).await)
 }
 
 fn doing(work: impl Future<Output = String> + Send + 'static) -> Doing {
@@ -602,6 +622,9 @@ pub async fn seen(meta: &Meta, label: &str) -> String {
     seen.extend(parts_seen(meta, label).await);
     seen.extend(upkeep::seen(meta, label).await);
     seen.extend(identity::seen(meta, label).await);
+    seen.extend(record::seen(meta, label).await);
+    seen.extend(rights::seen(meta, label).await);
+    seen.extend(work::seen(meta, label).await);
     let who = principal::Get {
         name: label.to_owned(),
     };
@@ -677,9 +700,36 @@ pub async fn orders(meta: &Meta, pair: &Pair, label: &str) -> [String; 2] {
 
 /// All of them.
 pub fn all() -> impl Iterator<Item = &'static Pair> {
-    [PAIRS, upkeep::PAIRS, identity::PAIRS]
-        .into_iter()
-        .flatten()
+    let all = [
+        PAIRS,
+        upkeep::PAIRS,
+        identity::PAIRS,
+        record::PAIRS,
+        rights::PAIRS,
+        work::PAIRS,
+    ];
+    all.into_iter().flatten()
+}
+
+/// The names of all operations that stand in a pair.
+pub async fn written(meta: Meta) -> BTreeSet<&'static str> {
+    let written = Arc::default();
+    for (at, pair) in all().enumerate() {
+        // What the first left may be nothing to do for the second.
+        for (turn, sides) in [[pair.one, pair.other], [pair.other, pair.one]]
+            .into_iter()
+            .enumerate()
+        {
+            let label = format!("w{at}o{turn}n");
+            (pair.prepare)(meta.clone(), label.clone()).await;
+            for side in sides {
+                let side = side(meta.clone(), label.clone());
+                WRITTEN.scope(Arc::clone(&written), side).await;
+            }
+        }
+    }
+    let written = written.lock().unwrap_or_else(PoisonError::into_inner);
+    written.clone()
 }
 
 /// Each pair in both orders: every operation finds what the one before left.
