@@ -46,6 +46,8 @@ pub struct Pair {
     pub one: fn(Meta, String) -> Doing,
     /// The other.
     pub other: fn(Meta, String) -> Doing,
+    /// Everything of a run that its page can change, for anybody to see.
+    pub seen: fn(Meta, String) -> Doing,
 }
 
 tokio::task_local! {
@@ -554,8 +556,21 @@ fn secret(label: &str, number: i64) -> CredentialRow {
     }
 }
 
-/// Everything of a run that anybody can see.
-pub async fn seen(meta: &Meta, label: &str) -> String {
+/// What this page's pairs change is seen of all.
+async fn look(meta: &Meta, label: &str) -> Vec<String> {
+    let mut seen = content(meta, label).await;
+    seen.extend(people(meta, label).await);
+    seen.extend(rights::seen(meta, label).await);
+    seen
+}
+
+/// What is seen of a run, without what differs from run to run.
+pub async fn seen(meta: &Meta, pair: &Pair, label: &str) -> String {
+    neutral(&(pair.seen)(meta.clone(), label.to_owned()).await, label)
+}
+
+/// What is seen of blobs, manifests, tags and uploads.
+async fn content(meta: &Meta, label: &str) -> Vec<String> {
     let mut seen = Vec::new();
     for name in ["t", "old"] {
         let get = Get {
@@ -620,11 +635,12 @@ pub async fn seen(meta: &Meta, label: &str) -> String {
         ));
     }
     seen.extend(parts_seen(meta, label).await);
-    seen.extend(upkeep::seen(meta, label).await);
-    seen.extend(identity::seen(meta, label).await);
-    seen.extend(record::seen(meta, label).await);
-    seen.extend(rights::seen(meta, label).await);
-    seen.extend(work::seen(meta, label).await);
+    seen
+}
+
+/// What is seen of users and robots, and of what they sign in with.
+async fn people(meta: &Meta, label: &str) -> Vec<String> {
+    let mut seen = identity::seen(meta, label).await;
     let who = principal::Get {
         name: label.to_owned(),
     };
@@ -641,7 +657,7 @@ pub async fn seen(meta: &Meta, label: &str) -> String {
     for (row, _) in meta.read(of).await.expect("a read") {
         seen.push(format!("{} ends {:?}", row.id, row.expires_at));
     }
-    neutral(&seen.join("\n"), label)
+    seen
 }
 
 async fn parts_seen(meta: &Meta, label: &str) -> Vec<String> {
@@ -693,7 +709,7 @@ pub async fn orders(meta: &Meta, pair: &Pair, label: &str) -> [String; 2] {
             let other = other().await;
             (one().await, other)
         };
-        *result = neutral(&format!("{one}\n{other}\n"), &label) + &seen(meta, &label).await;
+        *result = neutral(&format!("{one}\n{other}\n"), &label) + &seen(meta, pair, &label).await;
     }
     results
 }

@@ -145,7 +145,7 @@ async fn interleaved(
     other.gate.open();
     // Both at once: what waits for the other may wait for its end.
     let (one, other) = tokio::join!(one.finish(), other.finish());
-    let got = neutral(&format!("{one}\n{other}\n"), label) + &seen(plain, label).await;
+    let got = neutral(&format!("{one}\n{other}\n"), label) + &seen(plain, pair, label).await;
     (got, was_over)
 }
 

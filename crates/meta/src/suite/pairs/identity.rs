@@ -91,14 +91,18 @@ fn forget_sessions() -> Forget {
     Forget { before, limit }
 }
 
-/// A session of the user by its name, whether it is kept or not.
+/// A session by its name, whether it is kept or not.
 async fn session(meta: &Meta, id: &str) -> Option<SessionRow> {
+    due(meta).await.into_iter().find(|row| row.id == id)
+}
+
+/// All sessions whose providers are asked.
+async fn due(meta: &Meta) -> Vec<SessionRow> {
     let due = Due {
         at: i64::MAX,
         limit: 10_000,
     };
-    let rows = meta.read(due).await.expect("sessions");
-    rows.into_iter().find(|row| row.id == id)
+    meta.read(due).await.expect("sessions")
 }
 
 /// What comes of it is seen by what is left: one that is over has been read before.
@@ -335,6 +339,10 @@ pairs! {
         forget_requests(meta, label); told(meta, remove(&label, "user"));
 }
 
+async fn look(meta: &Meta, label: &str) -> Vec<String> {
+    super::people(meta, label).await
+}
+
 /// What is seen of sessions and terminals.
 pub(super) async fn seen(meta: &Meta, label: &str) -> Vec<String> {
     let principal = label.to_owned();
@@ -346,11 +354,12 @@ pub(super) async fn seen(meta: &Meta, label: &str) -> Vec<String> {
         let text = format!("session {} {:?} {}", row.id, row.check_at, row.seen_at);
         seen.push(text);
     }
-    for id in [label.to_owned(), format!("{label} s")] {
-        if let Some(row) = session(meta, &id).await.filter(|row| row.kept) {
-            seen.push(format!("kept {}", row.id));
-        }
-    }
+    let ours = [label.to_owned(), format!("{label} s")];
+    let kept = due(meta).await.into_iter().filter(|row| row.kept);
+    let mut kept: Vec<String> = kept.map(|row| row.id).collect();
+    kept.retain(|id| ours.contains(id));
+    kept.sort_unstable();
+    seen.extend(kept.into_iter().map(|id| format!("kept {id}")));
     let of = terminal::Of { principal };
     for row in meta.read(of).await.expect("terminals") {
         let text = format!("terminal {} {} {}", row.id, row.generation, row.seen_at);

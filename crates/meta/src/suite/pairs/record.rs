@@ -574,6 +574,7 @@ pub const HOLD: super::Pair = super::Pair {
             format!("taken {taken}")
         })
     },
+    seen: |_, _| super::doing(async { String::new() }),
 };
 
 /// Whether somebody relies on bytes that were removed.
@@ -586,8 +587,15 @@ pub async fn let_go(meta: &Meta, label: &str) {
     told(meta.clone(), release(label)).await;
 }
 
+async fn look(meta: &Meta, label: &str) -> Vec<String> {
+    let mut all = super::content(meta, label).await;
+    all.extend(super::people(meta, label).await);
+    all.extend(seen(meta, label).await);
+    all
+}
+
 /// What is seen of all this.
-pub(super) async fn seen(meta: &Meta, label: &str) -> Vec<String> {
+async fn seen(meta: &Meta, label: &str) -> Vec<String> {
     let mut seen = Vec::new();
     // Where the log stood is another place each time.
     let value = get(meta, label).await;

@@ -353,6 +353,12 @@ pairs! {
         told(meta, delete_rule(&label)); told(meta, rule(&label, "b"));
 }
 
+async fn look(meta: &Meta, label: &str) -> Vec<String> {
+    let mut all = super::people(meta, label).await;
+    all.extend(seen(meta, label).await);
+    all
+}
+
 /// What is seen of rights.
 pub(super) async fn seen(meta: &Meta, label: &str) -> Vec<String> {
     let mut seen = Vec::new();

@@ -263,8 +263,14 @@ pairs! {
         retry(meta, label); trim(meta, label);
 }
 
+pub(super) async fn look(meta: &Meta, label: &str) -> Vec<String> {
+    let mut all = super::content(meta, label).await;
+    all.extend(seen(meta, label).await);
+    all
+}
+
 /// What is seen of jobs.
-pub(super) async fn seen(meta: &Meta, label: &str) -> Vec<String> {
+async fn seen(meta: &Meta, label: &str) -> Vec<String> {
     let (after, limit) = (None, 10_000);
     let rows = meta.read(List { after, limit }).await.expect("jobs");
     let rows = rows.into_iter().filter(|row| row.kind == label);

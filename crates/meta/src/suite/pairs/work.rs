@@ -382,8 +382,14 @@ pairs! {
         told(meta, run_later(&label)); told(meta, schedule(&label, Some(2_000)));
 }
 
+async fn look(meta: &Meta, label: &str) -> Vec<String> {
+    let mut all = super::upkeep::look(meta, label).await;
+    all.extend(seen(meta, label).await);
+    all
+}
+
 /// What is seen of deleted manifests.
-pub(super) async fn seen(meta: &Meta, label: &str) -> Vec<String> {
+async fn seen(meta: &Meta, label: &str) -> Vec<String> {
     let list = restorable::List {
         repository: repo(label),
         before: None,
