@@ -72,6 +72,21 @@ impl Key {
         Digest::parse(&format!("{algorithm}:{hex}")).ok()
     }
 
+    /// Whether it was chosen here before the digest was known.
+    pub fn is_unnamed(&self) -> bool {
+        let hex = |text: &str, length| {
+            text.len() == length
+                && text
+                    .bytes()
+                    .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+        };
+        let (shard, name) = match self.0.strip_prefix("blobs/unnamed/") {
+            Some(rest) => rest.split_once('/').unwrap_or_default(),
+            None => return false,
+        };
+        hex(shard, 2) && hex(name, 32)
+    }
+
     /// When it was made, in milliseconds since 1970, by the clock of whoever made it; `None` for a key of another form.
     pub fn made_at(&self) -> Option<u64> {
         let (_, generation) = self.0.rsplit_once('.')?;
@@ -164,6 +179,14 @@ mod tests {
         assert_ne!(one, two);
         assert_eq!(Key::parse(one.as_str()).unwrap(), one);
         assert_eq!(one.digest(), None);
+        assert!(one.is_unnamed());
+        for other in [
+            "blobs/unnamed/ab",
+            "blobs/unnamed/ab/cd",
+            "blobs/ab/unnamed/cd",
+        ] {
+            assert!(!Key::parse(other).unwrap().is_unnamed(), "{other}");
+        }
     }
 
     #[test]

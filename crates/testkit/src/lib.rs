@@ -15,7 +15,7 @@ pub mod s3;
 pub mod server;
 pub mod terminals;
 
-pub use ca::Ca;
+pub use ca::{Ca, Identity};
 pub use client::{Client, Connection, Request, Response, Version};
 pub use content::{Content, Image, ImageSpec};
 pub use directory::{FakeLdap, Mood};

@@ -519,8 +519,10 @@ async fn an_address_that_leads_nowhere_is_said_to() {
         options.client.hasty = true;
         let told = Object::open(&options).unwrap().owned_by("one").await;
         let told = told.unwrap_err().0;
-        let begins = format!("`storage.s3.endpoint`: {sentence}");
-        assert!(told.contains(&begins) || told.contains(sentence), "{told}");
+        assert!(
+            told.starts_with("`storage.s3.endpoint`: ") && told.contains(sentence),
+            "{told}"
+        );
     }
 }
 
@@ -528,14 +530,23 @@ async fn an_address_that_leads_nowhere_is_said_to() {
 async fn a_store_that_went_away_is_said_to_and_comes_back() {
     let house = House::new().await;
     let (key, _) = house.publish(LENGTH).await.unwrap();
+    house.s3.take_counts();
+    assert_eq!(house.store.probe().await.unwrap(), None);
+    assert!(
+        house.s3.take_counts().is_empty(),
+        "nothing is asked while all is well"
+    );
     house.s3.go_away();
     let error = house.content(&key, LENGTH).await.unwrap_err();
     assert!(matches!(error, Error::Unreachable { .. }), "{error}");
+    // Long before it is left alone.
+    house.store.probe().await.unwrap_err();
     let House { s3, store } = house;
     let house = House {
         s3: s3.come_back().await,
         store,
     };
+    assert_eq!(house.store.probe().await.unwrap(), None);
     assert!(house.content(&key, LENGTH).await.unwrap() == noise(7, LENGTH));
 }
 
@@ -579,6 +590,14 @@ async fn what_google_and_azure_say_names_their_keys() {
             "<Error><Code>AuthenticationFailed</Code><AuthenticationErrorDetail>Request date header too old: 'Sat'\
              </AuthenticationErrorDetail></Error>",
             "`storage.azure.endpoint`: this machine's clock differs",
+        ),
+        (
+            &azure,
+            403,
+            "<Error><Code>AuthorizationFailure</Code><Message>Server failed to authenticate the request. Make sure the \
+             signature is right.\nRequestId:1\nTime:2</Message></Error>",
+            "`storage.azure.access_key`: the store does not know these credentials; take those that its administrator made \
+             (the store: AuthorizationFailure: Server failed to authenticate the request. Make sure the signature is right.)",
         ),
         (
             &azure,

@@ -129,6 +129,25 @@ fn cpu(pids: &[u32]) -> f64 {
     ticks as f64 / rustix::param::clock_ticks_per_second() as f64
 }
 
+/// Seconds that the processors of this machine have worked since it started, for whomever.
+pub(crate) fn busy() -> f64 {
+    let told = std::fs::read_to_string("/proc/stat").unwrap_or_default();
+    worked(&told).unwrap_or(0) as f64 / rustix::param::clock_ticks_per_second() as f64
+}
+
+/// User, nice, system, interrupts and what they left for later, without idling, waiting for a disk, and what the host took.
+fn worked(stat: &str) -> Option<u64> {
+    let line = stat.lines().next()?.strip_prefix("cpu ")?;
+    let fields: Vec<u64> = line
+        .split_whitespace()
+        .map_while(|field| field.parse().ok())
+        .collect();
+    [0, 1, 2, 5, 6]
+        .into_iter()
+        .map(|at| fields.get(at).copied())
+        .sum()
+}
+
 /// Fields 14 to 17 of `/proc/PID/stat`: user and system time, its own and that of children that have ended.
 fn ticks(stat: &str) -> Option<u64> {
     // The second field is a name in brackets that may hold anything.
@@ -150,6 +169,14 @@ mod tests {
         let stat = "7 (a b) c) S 1 7 7 0 -1 4194560 1 2 3 4 50 60 7 8 20 0 1 0 99";
         assert_eq!(ticks(stat), Some(125));
         assert_eq!(ticks("nothing"), None);
+    }
+
+    #[test]
+    fn the_machine_works_and_idles() {
+        let stat = "cpu  10 2 30 4000 500 6 7 80 0 0\ncpu0 1 2 3 4 5 6 7 8 0 0\n";
+        assert_eq!(worked(stat), Some(55));
+        assert_eq!(worked("intr 1 2"), None);
+        assert!(busy() > 0.0);
     }
 
     #[test]

@@ -143,10 +143,7 @@ impl Life {
         self.look(keys, tally).context("at the end")?;
         let greedy = lock(&self.world).greedy;
         let needed = match greedy {
-            true => {
-                self.nothing_is_due()?;
-                self.needed()?
-            }
+            true => self.collected(tally)?,
             false => BTreeSet::new(),
         };
         self.verified(true, tally)?;
@@ -299,7 +296,20 @@ impl Life {
             .collect())
     }
 
-    /// Waits until a greedy collector has nothing more to do.
+    /// Waits until a greedy collector has come to its end; what manifests need then. The plan shows what stands in the queues
+    /// at one moment, and a blob may be between two of them: so it is not enough that the plan is empty.
+    fn collected(&self, tally: &mut Tally) -> Result<BTreeSet<String>> {
+        let begun = Instant::now();
+        loop {
+            self.nothing_is_due()?;
+            let needed = self.needed()?;
+            if rows(&self.verified(false, tally)?) == needed.len() || begun.elapsed() > QUIET {
+                return Ok(needed);
+            }
+        }
+    }
+
+    /// Waits until the plan is empty.
     fn nothing_is_due(&self) -> Result<()> {
         let begun = Instant::now();
         let mut seen = 0;

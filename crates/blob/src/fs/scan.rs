@@ -125,7 +125,8 @@ fn classify(in_uploads: bool, name: &str, path: String, stat: &Stat) -> Stored {
         }
     } else {
         match Key::parse(&path) {
-            Ok(key) if key.digest().is_some() => Stored::Blob(key, size),
+            // Blobs that were copied here from a bucket keep their keys.
+            Ok(key) if key.digest().is_some() || key.is_unnamed() => Stored::Blob(key, size),
             _ => Stored::Stray(path),
         }
     }

@@ -18,7 +18,7 @@ use object_store::{
 
 use super::gate::told;
 use super::watch::{Seen, Watcher};
-use super::{Backend, Object};
+use super::{Backend, Object, Way};
 use crate::error::{Error, Result};
 
 /// Time for a connection to be made.
@@ -98,6 +98,16 @@ impl Service {
             Self::Gcs(_) => "storage.gcs",
             Self::Azure(_) => "storage.azure",
         }
+    }
+
+    /// The key that its host follows from, if no endpoint is named.
+    fn host(&self) -> Option<&'static str> {
+        let (endpoint, key) = match self {
+            Self::S3(s3) => (&s3.endpoint, "region"),
+            Self::Gcs(gcs) => (&gcs.endpoint, "endpoint"),
+            Self::Azure(azure) => (&azure.endpoint, "account"),
+        };
+        endpoint.is_none().then_some(key)
     }
 }
 
@@ -221,6 +231,10 @@ impl Object {
         store.region = match &options.service {
             Service::S3(s3) => s3.region.clone(),
             Service::Gcs(_) | Service::Azure(_) => None,
+        };
+        store.way = Way {
+            host: options.service.host(),
+            proxied: options.client.proxy.is_some(),
         };
         store.seen = seen;
         Ok(store)

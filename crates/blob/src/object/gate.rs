@@ -185,6 +185,11 @@ impl Gate {
         error
     }
 
+    /// Whether the last request found no store.
+    pub(super) fn has_failed(&self) -> bool {
+        self.in_a_row.load(Ordering::Relaxed) != 0
+    }
+
     pub(super) fn is_open(&self) -> bool {
         let until = self.closed_until.load(Ordering::Acquire);
         until != 0 && self.now() < until
@@ -222,7 +227,14 @@ pub(super) fn said(words: &str) -> String {
         Some(rest.split_once("</")?.0)
     };
     if let Some(code) = tagged("Code") {
-        let plain = |text: &str| text.replace("&#39;", "'").replace("&quot;", "\"");
+        // Azure puts the request's id and the time on lines of their own.
+        let plain = |text: &str| {
+            let first = text.trim().lines().next().unwrap_or_default();
+            first
+                .trim_end()
+                .replace("&#39;", "'")
+                .replace("&quot;", "\"")
+        };
         return match tagged("Message").filter(|message| *message != code) {
             Some(message) => format!("{code}: {}", plain(message)),
             None => code.to_owned(),

@@ -42,6 +42,7 @@ use crate::error::{Error, Result};
 use crate::hash::Hasher;
 use crate::io::Pool;
 use crate::key::{Key, UploadId};
+use crate::owner::MARK;
 use crate::read::Blob;
 use crate::store::{
     BlobStore, BoxFuture, Checkpoint, Figures, Ledger, Multipart, Part, SignedUrl, Stored,
@@ -62,7 +63,20 @@ pub struct Object {
     section: &'static str,
     /// What requests are signed for, where it is named.
     region: Option<String>,
+    way: Way,
     seen: Arc<Seen>,
+}
+
+/// So long a store that failed last is waited for by somebody who asks how it is.
+const PROBE: Duration = Duration::from_secs(3);
+
+/// How the service is reached, for errors.
+#[derive(Debug, Clone, Copy, Default)]
+struct Way {
+    /// The key that the service's host follows from, where no endpoint is named.
+    host: Option<&'static str>,
+    /// Through a proxy.
+    proxied: bool,
 }
 
 /// The parts of a service that this store uses.
@@ -152,6 +166,7 @@ impl Object {
             engine: Arc::new(engine),
             section: "storage.s3",
             region: None,
+            way: Way::default(),
             seen: Arc::default(),
         })
     }
@@ -354,10 +369,18 @@ impl BlobStore for Object {
 
     fn probe(&self) -> BoxFuture<'_, Result<Option<u64>>> {
         Box::pin(async move {
-            match self.engine.gate.is_open() {
-                true => Err(Error::Resting),
-                false => Ok(None),
+            if self.engine.gate.is_open() {
+                return Err(Error::Resting);
             }
+            // Nothing is asked while all is well. After a failure the next answer decides, and nobody may have asked since.
+            if self.engine.gate.has_failed() {
+                match tokio::time::timeout(PROBE, self.read_note(MARK)).await {
+                    Ok(Ok(_) | Err(Error::Missing { .. } | Error::Refused { .. })) => {}
+                    Ok(Err(error)) => return Err(error),
+                    Err(_) => return Err(Error::Resting),
+                }
+            }
+            Ok(None)
         })
     }
 

@@ -66,6 +66,7 @@ const SAYINGS: [Saying; 6] = [
             "InvalidAccessKeyId",
             "NotSignedUp",
             "AuthenticationFailed",
+            "failed to authenticate the request",
             "invalid_grant",
             "InvalidAuthenticationInfo",
         ],
@@ -101,8 +102,32 @@ const RIGHTS: &str = "the credentials may not use it; they need the rights to ge
 const READ_ONLY: &str = "the credentials may read it and not write to it, so nothing can be pushed; give them the rights to put and delete \
                          objects, and to make, list and abort multipart uploads";
 
+/// What a proxy refuses with.
+const AT_PROXY: [&str; 2] = ["proxy authorization required", "status code: 407"];
+
+const AT_PROXY_CURE: &str = "the proxy wants a user and a password; write those that it knows into its URL (http://USER:PASSWORD@HOST:PORT)";
+
+const NO_PROXY: &str = "nobody answers by way of the proxy; see that this is its address, that it may reach the store, and that the store runs";
+
+const NO_ADDRESS: &[&str] = &["dns error", "failed to lookup"];
+const NO_ANSWER: &[&str] = &["(Connect)", "onnection refused", "timed out"];
+
+/// The cure where the host was not named, but follows from this key.
+fn no_address(host: &str) -> &'static str {
+    match host {
+        "region" => {
+            "no address is known for Amazon's service in this region; correct the region, name the `endpoint` of another service, \
+             or see that this machine can look up names"
+        }
+        "account" => {
+            "no address is known for this account; correct its name, or see that this machine can look up names"
+        }
+        _ => "no address is known for Google's service; see that this machine can look up names",
+    }
+}
+
 /// What connections fail with.
-const NETWORK: [Saying; 5] = [
+const NETWORK: [Saying; 6] = [
     (
         &["InvalidContentType", "corrupt message"],
         "endpoint",
@@ -114,17 +139,22 @@ const NETWORK: [Saying; 5] = [
         "what answers there speaks TLS only; write https://",
     ),
     (
+        &["certificate expired", "certificate not valid yet"],
+        "endpoint",
+        "its certificate is not valid at the time of this machine's clock; set the clock (NTP), or renew the certificate",
+    ),
+    (
         &["certificate", "UnknownIssuer"],
         "endpoint",
         "its certificate is not trusted; name the authority in `storage.ca`, and the host as the certificate does",
     ),
     (
-        &["dns error", "failed to lookup"],
+        NO_ADDRESS,
         "endpoint",
         "no address is known for its host; correct the name",
     ),
     (
-        &["(Connect)", "onnection refused", "timed out"],
+        NO_ANSWER,
         "endpoint",
         "nobody answers there; start the store, or correct the address",
     ),
@@ -333,6 +363,9 @@ impl Object {
     }
 
     fn key(&self, name: &str) -> String {
+        if name == "proxy" {
+            return "storage.proxy".to_owned();
+        }
         let name = match (self.section, name) {
             ("storage.azure", "bucket" | "region") => "container",
             ("storage.azure", "access_key_id" | "secret_access_key") => "access_key",
@@ -421,10 +454,18 @@ impl Object {
         if is_denied(words) {
             return ("bucket", RIGHTS.to_owned());
         }
+        if self.way.proxied && has(&AT_PROXY) {
+            return ("proxy", AT_PROXY_CURE.to_owned());
+        }
         for (sayings, key, cure) in NETWORK {
-            if has(sayings) {
-                return (key, cure.to_owned());
+            if !has(sayings) {
+                continue;
             }
+            return match self.way.host {
+                Some(host) if sayings == NO_ADDRESS => (host, no_address(host).to_owned()),
+                _ if self.way.proxied && sayings == NO_ANSWER => ("proxy", NO_PROXY.to_owned()),
+                _ => (key, cure.to_owned()),
+            };
         }
         let cure =
             "the store does not answer sensibly; see that this is its address, and that it is well";
@@ -493,6 +534,44 @@ mod tests {
             (-10 * 86_400, "10 days behind"),
         ] {
             assert_eq!(apart(seconds), words);
+        }
+    }
+
+    #[test]
+    fn a_host_that_nobody_named_is_looked_for_in_the_key_that_it_follows_from() {
+        use crate::object::{Azure, Client, ObjectOptions, PART_SIZE, S3, Service};
+        let azure = |endpoint: Option<&str>| {
+            Service::Azure(Azure {
+                account: "someone".into(),
+                container: "blobs".into(),
+                access_key: Some("c2VjcmV0".into()),
+                endpoint: endpoint.map(str::to_owned),
+            })
+        };
+        let amazon = Service::S3(S3 {
+            bucket: "blobs".into(),
+            ..S3::default()
+        });
+        for (service, key) in [
+            (azure(None), "`storage.azure.account`: no address"),
+            (
+                azure(Some("https://store.example")),
+                "`storage.azure.endpoint`: no address",
+            ),
+            (amazon, "`storage.s3.region`: no address"),
+        ] {
+            let options = ObjectOptions {
+                service,
+                prefix: String::new(),
+                part_size: PART_SIZE,
+                client: Client::default(),
+            };
+            let error = Error::Unreachable {
+                what: "asking".to_owned(),
+                source: "client error (Connect): dns error".into(),
+            };
+            let told = Object::open(&options).unwrap().explain(&error).0;
+            assert!(told.starts_with(key), "{told}");
         }
     }
 

@@ -78,10 +78,8 @@ pub(super) fn run(command: &GcCommand) -> Outcome {
         },
         GcCommand::Run { now, yes, flags } => {
             let inputs = flags.inputs();
-            if *now && !yes {
-                confirm(&inputs)?;
-            }
-            match ask(&inputs, Upkeep::GcRun { all: *now })? {
+            let all = *now && (*yes || confirm(&inputs)?);
+            match ask(&inputs, Upkeep::GcRun { all })? {
                 UpkeepReply::Freed(freed) => print(&format!(
                     "Freed {}: {}, {} in repositories; {} can no longer be restored.\n",
                     bytes(freed.bytes),
@@ -107,26 +105,45 @@ fn done(inputs: &Inputs, upkeep: Upkeep) -> Outcome {
     }
 }
 
-/// Names what can no longer be undone, and asks.
-fn confirm(inputs: &Inputs) -> Outcome {
+/// So many deleted manifests are named before the question.
+const NAMED: usize = 20;
+
+/// Names what can no longer be undone, and asks. When that is nothing, nobody is asked, and there is nothing to free at once.
+fn confirm(inputs: &Inputs) -> Result<bool, Failure> {
     let plan = match ask(inputs, Upkeep::GcPlan)? {
         UpkeepReply::Plan(plan) => plan,
         other => return Err(unexpected(other)),
     };
-    let mut text = String::from("This cannot be undone:\n");
-    text.push_str(&format!(
-        "  {} will not be restorable any more\n",
-        count(plan.manifest_count, "deleted manifest")
-    ));
-    for planned in plan.manifests.iter().take(20) {
-        text.push_str(&format!("    {}@{}\n", planned.repository, planned.digest));
+    match irrevocable(&plan) {
+        Some(text) => agree(&text).map(|()| true),
+        None => Ok(false),
     }
-    text.push_str(&format!(
-        "  {} of {} that no manifest refers to will go, even if a push has just sent them\n",
-        count(plan.blob_count, "blob"),
-        bytes(plan.blob_bytes)
-    ));
-    agree(text.trim_end())
+}
+
+/// What freeing at once would make final; `None`: nothing.
+fn irrevocable(plan: &PlanView) -> Option<String> {
+    let mut lines = Vec::new();
+    if plan.manifest_count > 0 {
+        lines.push(format!(
+            "  {} will not be restorable any more, and the blobs that nothing else needs go, too",
+            count(plan.manifest_count, "deleted manifest")
+        ));
+        let shown = plan.manifests.iter().take(NAMED);
+        lines.extend(shown.map(|planned| format!("    {}@{}", planned.repository, planned.digest)));
+        let rest = plan.manifest_count.saturating_sub(NAMED as u64);
+        if rest > 0 {
+            lines.push(format!("    … and {rest} more (wharf gc plan)"));
+        }
+    }
+    if plan.blob_count > 0 {
+        lines.push(format!(
+            "  {} in {} that no manifest refers to will go, even if a push has just sent {}",
+            count(plan.blob_count, "blob"),
+            bytes(plan.blob_bytes),
+            if plan.blob_count == 1 { "it" } else { "them" }
+        ));
+    }
+    (!lines.is_empty()).then(|| format!("This cannot be undone:\n{}", lines.join("\n")))
 }
 
 /// Says what is about to be done, and asks.
@@ -219,4 +236,45 @@ pub(super) fn damaged(inputs: &Inputs) -> Outcome {
             count(damaged.len() as u64, "blob")
         ),
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_undone_is_named_and_what_is_not_shown_is_counted() {
+        let planned = |number: u64| PlannedView {
+            repository: "team/app".to_owned(),
+            digest: format!("sha256:{number}"),
+            size: None,
+            at: 0,
+            why: String::new(),
+        };
+        let mut plan = PlanView {
+            paused: None,
+            now: 0,
+            blobs: Vec::new(),
+            blob_count: 0,
+            blob_bytes: 0,
+            manifests: Vec::new(),
+            manifest_count: 0,
+            keys: 3,
+        };
+        assert_eq!(irrevocable(&plan), None);
+        plan.manifests = (0..25).map(planned).collect();
+        plan.manifest_count = 1_000;
+        let told = irrevocable(&plan).unwrap();
+        assert!(told.contains("1000 deleted manifests will not"), "{told}");
+        assert!(told.contains("team/app@sha256:19\n"), "{told}");
+        assert!(told.contains("… and 980 more"), "{told}");
+        assert!(!told.contains("blobs in"), "{told}");
+        plan.blob_count = 1;
+        plan.blob_bytes = 233;
+        let told = irrevocable(&plan).unwrap();
+        assert!(
+            told.ends_with("\n  1 blob in 233 B that no manifest refers to will go, even if a push has just sent it"),
+            "{told}"
+        );
+    }
 }

@@ -189,8 +189,10 @@ pub(super) fn restore(inputs: &Inputs, folder: &Path) -> Outcome {
         };
         Failure::new(exit, error)
     })?;
+    let file = data.join(backup::DATABASE);
+    let look = wharf_meta::look::file(&file).map_err(|error| Failure::new(Exit::Failure, error))?;
+    let sealed = look.known.and_then(|known| known.secret_key);
     if let Some(target) = &target {
-        let file = data.join(backup::DATABASE);
         let moved = runtime.block_on(copy_metadata(
             &Place::Sqlite(file.clone()),
             target,
@@ -220,8 +222,14 @@ pub(super) fn restore(inputs: &Inputs, folder: &Path) -> Outcome {
              `wharf storage copy --to` and a configuration of kind \"fs\"."
         ),
     };
+    let secrets = sealed.map_or_else(String::new, |key| {
+        format!(
+            "\nIts secrets are sealed with the secret key {key}, which no backup holds: put that file back before the start \
+             (`secret.key` in the data folder, or the one that `access.secret_key_file` names)."
+        )
+    });
     let told = format!(
-        "Restored to {}: {text}.{bucket}\nNothing is collected there until `wharf gc resume`: look first whether all is as it should be.",
+        "Restored to {}: {text}.{bucket}{secrets}\nNothing is collected there until `wharf gc resume`: look first whether all is as it should be.",
         data.display()
     );
     let cure = "everything else is restored; push them again, or restore another backup";

@@ -11,12 +11,15 @@ use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tempfile::TempDir;
 use wharf_testkit::s3::{Kind, S3};
-use wharf_testkit::{Ca, Content, TestOptions, TestServer, Version};
+use wharf_testkit::{Ca, Content, Identity, TestOptions, TestServer, Version};
 
 const WHARF: &str = env!("CARGO_BIN_EXE_wharf");
 
 /// A bucket with nothing in it.
 const EMPTY: &str = "<ListBucketResult><Name>b</Name><IsTruncated>false</IsTruncated><KeyCount>0</KeyCount></ListBucketResult>";
+/// The same by Azure.
+const NO_BLOBS: &str =
+    "<?xml version=\"1.0\"?><EnumerationResults><Blobs/><NextMarker/></EnumerationResults>";
 const NOTHING: &str = "<Error><Code>NoSuchKey</Code><Message>none</Message></Error>";
 
 /// What all that give credentials for a while say.
@@ -36,7 +39,10 @@ fn answer(request: &str) -> (u16, &'static str) {
         _ if line.contains("/latest/api/token") => (200, "instance-token"),
         _ if line.contains("/security-credentials/ ") => (200, "role"),
         _ if line.contains("/security-credentials/role") || line.contains("/given") => (200, LENT),
-        _ if line.contains("wharf-installation") => (404, NOTHING),
+        _ if line.contains("wharf-installation") || line.contains("wharf%2Dinstallation") => {
+            (404, NOTHING)
+        }
+        _ if line.contains("comp=list") => (200, NO_BLOBS),
         _ => (200, EMPTY),
     }
 }
@@ -72,10 +78,13 @@ fn serve(stream: &mut dyn Stream, asked: &Mutex<Vec<String>>) -> std::io::Result
 
 impl Service {
     fn start(ca: Option<&Ca>) -> Self {
+        Self::start_with(ca.map(Ca::issue))
+    }
+
+    fn start_with(identity: Option<Identity>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
-        let tls = ca.map(|ca| {
-            let identity = ca.issue();
+        let tls = identity.map(|identity| {
             let chain = vec![CertificateDer::from_pem_slice(identity.cert.as_bytes()).unwrap()];
             let key = PrivateKeyDer::from_pem_slice(identity.key.as_bytes()).unwrap();
             let config = rustls::ServerConfig::builder().with_no_client_auth();
@@ -133,7 +142,11 @@ impl Check {
 
     /// With nothing in its environment but this.
     fn run(&self, storage: &str, environment: &[(&str, &str)]) -> (i32, String) {
-        let config = format!("[storage]\nkind = \"s3\"\n{storage}");
+        let kind = match storage.split_once("[storage.") {
+            Some((_, section)) => section.split(']').next().unwrap(),
+            None => "s3",
+        };
+        let config = format!("[storage]\nkind = {kind:?}\n{storage}");
         self.put("wharf.toml", &config);
         let mut command = Command::new(WHARF);
         command.args(["config", "check", "--online", "--config", "wharf.toml"]);
@@ -182,28 +195,39 @@ fn signed_with_what_was_lent(asked: &[String]) {
     }
 }
 
+/// A bucket of each kind at this address.
+fn buckets(endpoint: &str) -> [String; 3] {
+    let s3 =
+        "bucket = \"b\"\npath_style = true\naccess_key_id = \"a\"\nsecret_access_key = \"s\"\n";
+    let gcs = "bucket = \"b\"\nanonymous = true\n";
+    let azure = "account = \"someone\"\ncontainer = \"b\"\naccess_key = \"c2VjcmV0\"\n";
+    let kinds = [("s3", s3), ("gcs", gcs), ("azure", azure)];
+    kinds.map(|(kind, keys)| format!("[storage.{kind}]\nendpoint = {endpoint:?}\n{keys}"))
+}
+
 /// The host has no address: only the proxy can have been asked, with what it wants to hear.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bucket_behind_a_proxy_is_asked_through_it() {
     let (check, proxy) = (Check::new(), Service::start(None));
-    let storage = format!(
-        "proxy = \"http://someone:pass@127.0.0.1:{}\"\n[storage.s3]\nbucket = \"b\"\npath_style = true\n\
-         endpoint = \"http://s3.example.invalid:9000\"\naccess_key_id = \"a\"\nsecret_access_key = \"s\"\n",
-        proxy.port
-    );
-    check.finds(&storage, &[]);
-    let asked = proxy.take();
-    assert!(!asked.is_empty());
-    for request in asked {
-        assert!(
-            request.starts_with("GET http://s3.example.invalid:9000/b"),
-            "{request}"
+    for section in buckets("http://store.example.invalid:9000") {
+        let storage = format!(
+            "proxy = \"http://someone:pass@127.0.0.1:{}\"\n{section}",
+            proxy.port
         );
-        // someone:pass
-        assert_eq!(
-            header(&request, "proxy-authorization"),
-            Some("Basic c29tZW9uZTpwYXNz")
-        );
+        check.finds(&storage, &[]);
+        let asked = proxy.take();
+        assert!(!asked.is_empty(), "{section}");
+        for request in asked {
+            assert!(
+                request.starts_with("GET http://store.example.invalid:9000/b"),
+                "{request}"
+            );
+            // someone:pass
+            assert_eq!(
+                header(&request, "proxy-authorization"),
+                Some("Basic c29tZW9uZTpwYXNz")
+            );
+        }
     }
 }
 
@@ -212,21 +236,72 @@ async fn a_private_authority_of_the_store_is_trusted_when_it_is_named() {
     let (check, ca) = (Check::new(), Ca::new());
     let service = Service::start(Some(&ca));
     let file = check.put("ca.pem", &ca.pem());
-    let s3 = format!(
-        "[storage.s3]\nbucket = \"b\"\npath_style = true\nendpoint = {:?}\naccess_key_id = \"a\"\nsecret_access_key = \"s\"\n",
-        service.url("https")
-    );
-    let (code, told) = check.run(&s3, &[]);
-    assert_eq!(code, 3, "{told}");
-    assert!(
-        told.contains("its certificate is not trusted") && told.contains("`storage.ca`"),
-        "{told}"
-    );
-    assert_eq!(service.take(), Vec::<String>::new());
-    check.finds(&format!("ca = {file:?}\n{s3}"), &[]);
-    assert!(!service.take().is_empty());
     let other = check.put("other.pem", &Ca::new().pem());
-    assert_eq!(check.run(&format!("ca = {other:?}\n{s3}"), &[]).0, 3);
+    for section in buckets(&service.url("https")) {
+        let (code, told) = check.run(&section, &[]);
+        assert_eq!(code, 3, "{told}");
+        assert!(
+            told.contains("its certificate is not trusted") && told.contains("`storage.ca`"),
+            "{told}"
+        );
+        assert_eq!(service.take(), Vec::<String>::new(), "{section}");
+        check.finds(&format!("ca = {file:?}\n{section}"), &[]);
+        assert!(!service.take().is_empty());
+        let (code, told) = check.run(&format!("ca = {other:?}\n{section}"), &[]);
+        assert_eq!(code, 3, "{told}");
+    }
+}
+
+/// To name an authority would not help: the time is why.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_of_another_time_is_told_from_one_of_a_stranger() {
+    let (check, ca) = (Check::new(), Ca::new());
+    let file = check.put("ca.pem", &ca.pem());
+    for years in [(2001, 2002), (4000, 4001)] {
+        let service = Service::start_with(Some(ca.issue_in(years)));
+        let [section, ..] = buckets(&service.url("https"));
+        let (code, told) = check.run(&format!("ca = {file:?}\n{section}"), &[]);
+        assert_eq!(code, 3, "{told}");
+        assert!(
+            told.contains("`storage.s3.endpoint`: its certificate is not valid at the time of this machine's clock; set the"),
+            "{told}"
+        );
+    }
+}
+
+/// The proxy is why, and not the store behind it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proxy_that_is_not_there_or_wants_a_password_is_named() {
+    let check = Check::new();
+    let nobody = TcpListener::bind("127.0.0.1:0").unwrap();
+    let dead = nobody.local_addr().unwrap();
+    drop(nobody);
+    let guarded = TcpListener::bind("127.0.0.1:0").unwrap();
+    let guard = guarded.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for mut socket in guarded.incoming().flatten() {
+            let mut request = [0; 4096];
+            let _ = socket.read(&mut request);
+            let _ = socket.write_all(
+                b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+            );
+        }
+    });
+    for (proxy, sentence) in [
+        (dead, "nobody answers by way of the proxy"),
+        (guard, "the proxy wants a user and a password"),
+    ] {
+        for scheme in ["http", "https"] {
+            let [section, ..] = buckets(&format!("{scheme}://store.example.invalid:9000"));
+            let storage = format!("proxy = \"http://{proxy}\"\n{section}");
+            let (code, told) = check.run(&storage, &[]);
+            assert_eq!(code, 3, "{told}");
+            assert!(
+                told.contains(&format!("`storage.proxy`: {sentence}")),
+                "{scheme}: {told}"
+            );
+        }
+    }
 }
 
 /// Without keys in the configuration: variables, a web identity, a container, an instance, in this order.

@@ -100,6 +100,9 @@ async fn an_operator_undoes_a_deletion_and_frees_the_disk() {
     assert!(told.contains("1 deleted manifest can no longer"), "{told}");
     assert!(server.kept_blobs().is_empty());
     assert!(!holds(&client, "team/app", &unused).await);
+    // Nothing is left that could be undone, so nobody is asked.
+    let told = expect(&wharf(&server, &["gc", "run", "--now"]).await, 0);
+    assert!(told.contains("0 blobs"), "{told}");
 
     let told = expect(&wharf(&server, &["job", "list"]).await, 0);
     for kind in ["gc.collect", "manifest.purge", "storage.scrub", "gc.audit"] {

@@ -433,6 +433,10 @@ async fn the_metadata_alone_is_restored_beside_the_bucket() {
     let restore = ["backup", "restore", backup, "--config", config];
     let told = wharf(&restore, &new, &database.url()).await;
     assert!(told.contains("expected in the bucket"), "{told}");
+    assert!(
+        told.contains("sealed with the secret key") && told.contains("which no backup holds"),
+        "{told}"
+    );
     assert_eq!(files(), 2, "the bucket was changed");
     std::fs::rename(&data, folder.join("old")).unwrap();
     std::fs::rename(&new, &data).unwrap();

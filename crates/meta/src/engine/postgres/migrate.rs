@@ -33,7 +33,7 @@ fn refuse(problem: impl Into<String>, cure: impl Into<String>) -> Error {
 }
 
 /// What a server or the way to it fails with, and the cure.
-const CURES: [(&[&str], &str); 9] = [
+const CURES: [(&[&str], &str); 11] = [
     (
         &["does not exist (SQLSTATE 28000)"],
         "make this user on the server (CREATE ROLE … LOGIN), or name another one",
@@ -59,6 +59,10 @@ const CURES: [(&[&str], &str); 9] = [
         "raise the server's max_connections, or lower metadata.connections of the replicas",
     ),
     (
+        &["certificate expired", "certificate not valid yet"],
+        "renew the server's certificate, or set this machine's clock (NTP)",
+    ),
+    (
         &["invalid peer certificate"],
         "name the file of the authority that signed the server's certificate in sslrootcert, and the host as the certificate does",
     ),
@@ -67,6 +71,10 @@ const CURES: [(&[&str], &str); 9] = [
         "turn ssl on in the server, or connect without it on a network that you trust (sslmode=disable)",
     ),
     (&["failed to lookup"], "correct the name of the host"),
+    (
+        &["database does not allow writes"],
+        "all servers named are standbys: name the primary, too, or wait until one is promoted",
+    ),
 ];
 
 /// What a start says when there is no connection.
@@ -94,7 +102,7 @@ pub(super) fn unreachable(pool: &Pool, fault: &Fault) -> Error {
     }
     if why.contains("(SQLSTATE 28P01") {
         let problem = format!("{place}: {why}");
-        let cure = "give the password that the server has for this user";
+        let cure = "give the password that the server has for this user, or correct the user in metadata.url";
         return setup(connector.password_key(), problem, cure);
     }
     let has = |any: &[&str]| any.iter().any(|word| why.contains(word));
