@@ -7,6 +7,7 @@ use super::{garbage, multipart};
 use crate::error::{Error, Result};
 use crate::tx::{Op, Tx};
 use crate::vals;
+use crate::value::Row;
 
 /// What became of [`Adopt`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,7 +21,7 @@ pub enum Adopted {
 }
 
 /// Makes verified bytes under a key that no row names a blob of some repositories. Fenced against whoever makes the key
-/// garbage by that row: of the two, the first to insert it decides. Doing it again changes nothing. Cost: four rows, and ten
+/// garbage by that row: of the two, the first to insert it decides. Doing it again changes nothing. Cost: five rows, and ten
 /// for each repository.
 #[derive(Clone, Debug)]
 pub struct Adopt {
@@ -44,21 +45,18 @@ impl Op for Adopt {
     type Out = Adopted;
 
     async fn run<T: Tx>(&self, tx: &mut T) -> Result<Adopted> {
+        // In the order of all others: what a publish locks, then the blob, then its key's row.
+        let given_up = multipart::is_given_up(tx, &self.key).await?;
+        self.live(tx).await?;
         if !garbage::add(tx, &self.key, self.at).await? {
             return Ok(Adopted::Going);
         }
         // Others that insert it wait for the end of this transaction all the same.
         garbage::remove(tx, &self.key).await?;
-        if multipart::is_given_up(tx, &self.key).await? {
+        if given_up {
             return Ok(Adopted::Going);
         }
-        let live = tx
-            .row(
-                "SELECT key FROM blob WHERE digest = $1 AND state = 1 FOR UPDATE",
-                vals![&self.digest],
-            )
-            .await?;
-        if let Some(mut row) = live {
+        if let Some(mut row) = self.live(tx).await? {
             let named = row.opt_text(0)?;
             let lost = named.is_some() && named == self.instead_of;
             if named.as_ref() != Some(&self.key) && !lost {
@@ -87,5 +85,16 @@ impl Op for Adopt {
             }
         }
         Ok(Adopted::Done)
+    }
+}
+
+impl Adopt {
+    /// Locks the live blob, if there is one.
+    async fn live<T: Tx>(&self, tx: &mut T) -> Result<Option<Row>> {
+        tx.row(
+            "SELECT key FROM blob WHERE digest = $1 AND state = 1 FOR UPDATE",
+            vals![&self.digest],
+        )
+        .await
     }
 }

@@ -160,8 +160,13 @@ impl Op for Add {
     type Out = Added;
 
     async fn run<T: Tx>(&self, tx: &mut T) -> Result<Added> {
-        if self.local && lock(tx, &self.row.principal).await? != Some(true) {
-            return Ok(Added::Unknown);
+        match self.local {
+            true if lock(tx, &self.row.principal).await? != Some(true) => {
+                return Ok(Added::Unknown);
+            }
+            true => {}
+            // Whoever has no row here waits all the same for others that are given one.
+            false => session::lock(tx, &self.row.principal).await?,
         }
         let held = tx
             .query(
@@ -393,7 +398,7 @@ impl Op for Use {
     }
 }
 
-/// Forgets credentials that ended before a time, at most so many; gives how many. Cost: their rows.
+/// Forgets credentials that ended before a time, at most so many; gives how many. Locks their principals. Cost: their rows.
 #[derive(Clone, Copy, Debug)]
 pub struct Forget {
     /// Milliseconds since 1970.
@@ -409,16 +414,21 @@ impl Op for Forget {
     async fn run<T: Tx>(&self, tx: &mut T) -> Result<u32> {
         let rows = tx
             .query(
-                "SELECT id FROM credential WHERE expires_at < $1 ORDER BY expires_at LIMIT $2",
+                "SELECT principal, id FROM credential WHERE expires_at < $1 ORDER BY expires_at LIMIT $2",
                 vals![self.ended_before, self.limit],
             )
             .await?;
-        let mut count = 0;
+        let mut ended = Vec::with_capacity(rows.len());
         for mut row in rows {
-            forget(tx, &row.text(0)?).await?;
-            count += 1;
+            ended.push((row.text(0)?, row.text(1)?));
         }
-        Ok(count)
+        // The order in which everybody locks principals, each before its credentials.
+        ended.sort_unstable();
+        for (principal, id) in &ended {
+            lock(tx, principal).await?;
+            forget(tx, id).await?;
+        }
+        Ok(u32::try_from(ended.len()).unwrap_or(u32::MAX))
     }
 }
 

@@ -8,7 +8,7 @@ use std::fmt;
 use serde_json::{Value, json};
 
 use super::event::{self, Fact, Kind};
-use super::{session, terminal};
+use super::{session, setting, terminal};
 use crate::error::Result;
 use crate::tx::{Op, ReadOp, Tx};
 use crate::vals;
@@ -120,6 +120,9 @@ fn read(row: &mut Row) -> Result<DeviceRow> {
     })
 }
 
+/// Held by whoever counts what waits.
+const LOCK: &str = "device.lock";
+
 async fn locked<T: Tx>(tx: &mut T, hash: &[u8]) -> Result<Option<DeviceRow>> {
     let row = tx
         .row(
@@ -142,7 +145,7 @@ pub enum Asked {
     Full,
 }
 
-/// Waits for a person. Cost: a row, and as many index entries as may wait.
+/// Waits for a person. One at a time. Cost: two rows, and as many index entries as may wait.
 #[derive(Clone, Debug)]
 pub struct Ask {
     /// What waits; who decided is not looked at.
@@ -154,6 +157,8 @@ impl Op for Ask {
 
     async fn run<T: Tx>(&self, tx: &mut T) -> Result<Asked> {
         let row = &self.row;
+        // Of two that are asked for at once the second sees the first, or more would wait than may.
+        setting::lock(tx, LOCK).await?;
         let held = tx
             .query(
                 "SELECT 1 FROM device_grant WHERE address = $1 AND state = 0 AND expires_at > $2 LIMIT $3",

@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde_json::json;
 
+use super::access;
 use super::event::{self, Kind};
 use super::principal::fact;
 use crate::error::Result;
@@ -48,7 +49,8 @@ fn read(row: &mut Row) -> Result<InvitationRow> {
     })
 }
 
-/// Keeps an invitation in the place of any before it for the same name; `false`: there is a principal of that name. Cost: two rows.
+/// Keeps an invitation in the place of any before it for the same name; `false`: there is a principal of that name. Locks the epoch of
+/// rights. Cost: three rows.
 #[derive(Clone, Debug)]
 pub struct Put {
     /// It.
@@ -60,6 +62,8 @@ impl Op for Put {
 
     async fn run<T: Tx>(&self, tx: &mut T) -> Result<bool> {
         let row = &self.row;
+        // Whoever comes with an account and finds nobody invited makes the user under this lock.
+        access::lock(tx).await?;
         // Whoever accepts the one before makes the user.
         tx.row(
             "SELECT 1 FROM invitation WHERE name = $1 FOR UPDATE",

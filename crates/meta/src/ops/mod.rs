@@ -5,7 +5,9 @@
 //! decided above; but content is only ever found through the repository that holds it.
 //!
 //! Locks are taken in one order, so that no two operations wait for each other: the session of an upload, then its multipart
-//! uploads; the manifest that changes; manifests that it refers to; then blobs, each with its links, by digest; then tags by name. Of identities: the epoch of rights, an invitation, the principal, then its
+//! uploads; the manifest that changes; manifests that it refers to; then blobs, each with
+//! its links and then its keys in the list of garbage, by digest; then tags by name. Who needs several manifests in another order
+//! passes over those that others have (`SKIP LOCKED`). Of identities: the epoch of rights, an invitation, the principal, then its
 //! sessions, what it approved, its terminals and credentials. PostgreSQL sees a deadlock only after a second,
 //! and of many that wait in a row the last ones give up.
 

@@ -82,7 +82,7 @@ impl Op for Mark {
 
     async fn run<T: Tx>(&self, tx: &mut T) -> Result<u64> {
         let mut links: Vec<_> = self.links.iter().take(BATCH).collect();
-        links.sort_unstable_by_key(|(_, digest)| digest);
+        links.sort_unstable_by_key(|(repository, digest)| (digest, repository));
         let mut marked = 0;
         for (repository, digest) in links {
             marked += u64::from(candidate::mark(tx, repository, digest, self.at).await?);
@@ -172,7 +172,7 @@ impl Op for Remove {
     }
 }
 
-/// Makes keys garbage that no live blob has; tells how many. Locks each blob's live row. Cost: two rows for each of [`BATCH`].
+/// Makes keys garbage that no live blob has; tells how many. Locks each blob's live row. Cost: three rows for each of [`BATCH`].
 #[derive(Clone, Debug)]
 pub struct Discard {
     /// Keys, each with the digest in its name.
@@ -187,17 +187,14 @@ impl Op for Discard {
 
     async fn run<T: Tx>(&self, tx: &mut T) -> Result<u64> {
         let mut discarded = 0;
-        for (key, digest) in self.keys.iter().take(BATCH) {
+        let mut keys: Vec<_> = self.keys.iter().take(BATCH).collect();
+        keys.sort_unstable_by_key(|(key, digest)| (digest, key));
+        for (key, digest) in keys {
+            // Before all else, as whoever takes the blob away and makes its key garbage.
+            live(tx, digest).await?;
             // First this row, then the look: whoever adopts the bytes inserts it too, and waits or makes us wait.
             let made = garbage::add(tx, key, self.at).await?;
-            let live = tx
-                .row(
-                    "SELECT key FROM blob WHERE digest = $1 AND state = 1 FOR UPDATE",
-                    vals![digest],
-                )
-                .await?;
-            let named = live.map_or(Ok(None), |mut row| row.opt_text(0))?;
-            if named.as_ref() != Some(key) {
+            if live(tx, digest).await?.as_ref() != Some(key) {
                 discarded += u64::from(made);
                 if made {
                     let fact = Fact {
@@ -217,6 +214,17 @@ impl Op for Discard {
         }
         Ok(discarded)
     }
+}
+
+/// Locks the live blob, if there is one; gives its key.
+async fn live<T: Tx>(tx: &mut T, digest: &Digest) -> Result<Option<String>> {
+    let row = tx
+        .row(
+            "SELECT key FROM blob WHERE digest = $1 AND state = 1 FOR UPDATE",
+            vals![digest],
+        )
+        .await?;
+    row.map_or(Ok(None), |mut row| row.opt_text(0))
 }
 
 /// A manifest as the recheck sees it.
@@ -263,7 +271,7 @@ impl Op for Manifests {
 }
 
 /// Makes deleted manifests restorable that an older version deleted, so that they end as all others do; tells how many. Locks each
-/// manifest's row. Cost: four rows for each of [`BATCH`].
+/// manifest's row, but for those that somebody else has: they are for the next walk. Cost: four rows for each of [`BATCH`].
 #[derive(Clone, Debug)]
 pub struct Adopt {
     /// Which.
@@ -279,7 +287,7 @@ impl Op for Adopt {
         for id in self.manifests.iter().take(BATCH) {
             let row = tx
                 .row(
-                    "SELECT repository_id, digest, changed_at FROM manifest WHERE id = $1 AND state = 2 FOR UPDATE",
+                    "SELECT repository_id, digest, changed_at FROM manifest WHERE id = $1 AND state = 2 FOR UPDATE SKIP LOCKED",
                     vals![id],
                 )
                 .await?;

@@ -60,11 +60,17 @@ impl Op for Beat {
             vals![&said.id, &said.address, &said.version, &said.settings, &said.load, at],
         )
         .await?;
-        tx.exec(
-            "DELETE FROM replica WHERE seen_at < $1",
-            vals![at - FORGET_MS],
-        )
-        .await?;
+        // Not one that says something itself just now: two that come back at once would wait for each other.
+        let silent = tx
+            .query(
+                "SELECT id FROM replica WHERE seen_at < $1 LIMIT $2 FOR UPDATE SKIP LOCKED",
+                vals![at - FORGET_MS, LISTED],
+            )
+            .await?;
+        for mut row in silent {
+            tx.exec("DELETE FROM replica WHERE id = $1", vals![&row.text(0)?])
+                .await?;
+        }
         Ok(())
     }
 }

@@ -4,6 +4,30 @@ use crate::error::Result;
 use crate::tx::{Op, ReadOp, Tx};
 use crate::vals;
 
+/// Locks a setting, made if absent, and gives its value: for those that must wait for each other and have no row in common.
+pub(super) async fn lock<T: Tx>(tx: &mut T, key: &str) -> Result<String> {
+    let mut value = locked(tx, key).await?;
+    if value.is_none() {
+        tx.exec(
+            "INSERT INTO setting (key, value) VALUES ($1, '0') ON CONFLICT (key) DO NOTHING",
+            vals![key],
+        )
+        .await?;
+        value = locked(tx, key).await?;
+    }
+    Ok(value.unwrap_or_default())
+}
+
+async fn locked<T: Tx>(tx: &mut T, key: &str) -> Result<Option<String>> {
+    let row = tx
+        .row(
+            "SELECT value FROM setting WHERE key = $1 FOR UPDATE",
+            vals![key],
+        )
+        .await?;
+    row.map(|mut row| row.text(0)).transpose()
+}
+
 /// The time that all who use this store go by, in milliseconds since 1970: the database's, or the caller's where one process
 /// uses it. Cost: none.
 #[derive(Clone, Copy, Debug)]

@@ -288,7 +288,7 @@ impl Op for CountLinks {
 
     async fn run<T: Tx>(&self, tx: &mut T) -> Result<()> {
         let mut links: Vec<_> = self.links.iter().take(BATCH).collect();
-        links.sort_unstable_by_key(|(_, digest)| digest);
+        links.sort_unstable_by_key(|(repository, digest)| (digest, repository));
         for (repository, digest) in links {
             let link = tx
                 .row(
@@ -322,7 +322,8 @@ impl Op for CountLinks {
     }
 }
 
-/// The same for manifests. Locks each. Cost: three rows for each of [`BATCH`].
+/// The same for manifests, but for those that somebody else has locked: a push locks its manifest first and then those that it
+/// refers to, and no order of these is right for both. Locks each. Cost: three rows for each of [`BATCH`].
 #[derive(Clone, Debug)]
 pub struct CountManifests {
     /// Which.
@@ -338,7 +339,7 @@ impl Op for CountManifests {
             let row = tx
                 .row(
                     "SELECT m.repository_id, r.name, m.digest, m.state, m.size, m.counted FROM manifest m \
-                     JOIN repository r ON r.id = m.repository_id WHERE m.id = $1 FOR UPDATE OF m",
+                     JOIN repository r ON r.id = m.repository_id WHERE m.id = $1 FOR UPDATE OF m SKIP LOCKED",
                     vals![id],
                 )
                 .await?;
@@ -446,7 +447,10 @@ impl Op for Keep {
     type Out = ();
 
     async fn run<T: Tx>(&self, tx: &mut T) -> Result<()> {
-        for (repository, usage) in self.usage.iter().take(BATCH) {
+        let mut all: Vec<_> = self.usage.iter().take(BATCH).collect();
+        // In order, so that two that do so at once never wait for each other in a circle.
+        all.sort_unstable_by_key(|(repository, _)| *repository);
+        for (repository, usage) in all {
             tx.exec(
                 "INSERT INTO repository_usage (repository_id, logical, own, blobs, counted_at) VALUES ($1, $2, $3, $4, $5) \
                  ON CONFLICT (repository_id) DO UPDATE SET logical = excluded.logical, own = excluded.own, \
@@ -472,7 +476,10 @@ impl Op for KeepPrefixes {
     type Out = ();
 
     async fn run<T: Tx>(&self, tx: &mut T) -> Result<()> {
-        for (prefix, usage) in self.usage.iter().take(BATCH) {
+        let mut all: Vec<_> = self.usage.iter().take(BATCH).collect();
+        // In the order of [`Fold`].
+        all.sort_unstable_by_key(|(prefix, _)| prefix);
+        for (prefix, usage) in all {
             tx.exec(
                 "INSERT INTO prefix_usage (prefix, bytes, own, blobs, counted_at) VALUES ($1, 0, $2, $3, $4) \
                  ON CONFLICT (prefix) DO UPDATE SET own = excluded.own, blobs = excluded.blobs, \

@@ -4,9 +4,11 @@
 //! other, what one of the two orders gives. [`serially`] runs both orders on any engine; PostgreSQL's own tests run each
 //! pair statement by statement on two connections.
 
+use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use wharf_oci::{Digest, EdgeKind};
 
@@ -26,7 +28,10 @@ use crate::{Error, Meant, Meta, Op, multipart, principal, restorable, tag as tag
 #[macro_use]
 mod table;
 mod identity;
+pub mod record;
+mod rights;
 mod upkeep;
+mod work;
 
 /// Something done to a store, with what came of it as text.
 pub type Doing = Pin<Box<dyn Future<Output = String> + Send>>;
@@ -41,20 +46,37 @@ pub struct Pair {
     pub one: fn(Meta, String) -> Doing,
     /// The other.
     pub other: fn(Meta, String) -> Doing,
+    /// Everything of a run that its page can change, for anybody to see.
+    pub seen: fn(Meta, String) -> Doing,
 }
 
-/// Runs an operation; busy is an honest answer, after which callers come again.
-async fn told<O: Op + Clone>(meta: Meta, op: O) -> String
-where
-    O::Out: Debug,
-{
+tokio::task_local! {
+    /// The names of the operations that the sides of a pair run.
+    static WRITTEN: Arc<Mutex<BTreeSet<&'static str>>>;
+}
+
+/// Runs an operation; busy is an honest answer, after which callers come again. What a side writes it writes by this.
+async fn done<O: Op + Clone>(meta: Meta, op: O) -> O::Out {
+    let note = |written: &Arc<Mutex<BTreeSet<_>>>| {
+        let mut written = written.lock().unwrap_or_else(PoisonError::into_inner);
+        written.insert(O::name());
+    };
+    // Elsewhere than in a side nobody asks.
+    let _ = WRITTEN.try_with(note);
     loop {
         match meta.write(op.clone()).await {
-            Ok(out) => return format!("{out:?}"),
+            Ok(out) => return out,
             Err(Error::Busy(_)) => tokio::task::yield_now().await,
             Err(error) => panic!("{error}"),
         }
     }
+}
+
+async fn told<O: Op + Clone>(meta: Meta, op: O) -> String
+where
+    O::Out: Debug,
+{
+    format!("{:?}", done(meta, op).await)
 }
 
 fn doing(work: impl Future<Output = String> + Send + 'static) -> Doing {
@@ -534,8 +556,21 @@ fn secret(label: &str, number: i64) -> CredentialRow {
     }
 }
 
-/// Everything of a run that anybody can see.
-pub async fn seen(meta: &Meta, label: &str) -> String {
+/// What this page's pairs change is seen of all.
+async fn look(meta: &Meta, label: &str) -> Vec<String> {
+    let mut seen = content(meta, label).await;
+    seen.extend(people(meta, label).await);
+    seen.extend(rights::seen(meta, label).await);
+    seen
+}
+
+/// What is seen of a run, without what differs from run to run.
+pub async fn seen(meta: &Meta, pair: &Pair, label: &str) -> String {
+    neutral(&(pair.seen)(meta.clone(), label.to_owned()).await, label)
+}
+
+/// What is seen of blobs, manifests, tags and uploads.
+async fn content(meta: &Meta, label: &str) -> Vec<String> {
     let mut seen = Vec::new();
     for name in ["t", "old"] {
         let get = Get {
@@ -600,8 +635,12 @@ pub async fn seen(meta: &Meta, label: &str) -> String {
         ));
     }
     seen.extend(parts_seen(meta, label).await);
-    seen.extend(upkeep::seen(meta, label).await);
-    seen.extend(identity::seen(meta, label).await);
+    seen
+}
+
+/// What is seen of users and robots, and of what they sign in with.
+async fn people(meta: &Meta, label: &str) -> Vec<String> {
+    let mut seen = identity::seen(meta, label).await;
     let who = principal::Get {
         name: label.to_owned(),
     };
@@ -618,7 +657,7 @@ pub async fn seen(meta: &Meta, label: &str) -> String {
     for (row, _) in meta.read(of).await.expect("a read") {
         seen.push(format!("{} ends {:?}", row.id, row.expires_at));
     }
-    neutral(&seen.join("\n"), label)
+    seen
 }
 
 async fn parts_seen(meta: &Meta, label: &str) -> Vec<String> {
@@ -670,16 +709,43 @@ pub async fn orders(meta: &Meta, pair: &Pair, label: &str) -> [String; 2] {
             let other = other().await;
             (one().await, other)
         };
-        *result = neutral(&format!("{one}\n{other}\n"), &label) + &seen(meta, &label).await;
+        *result = neutral(&format!("{one}\n{other}\n"), &label) + &seen(meta, pair, &label).await;
     }
     results
 }
 
 /// All of them.
 pub fn all() -> impl Iterator<Item = &'static Pair> {
-    [PAIRS, upkeep::PAIRS, identity::PAIRS]
-        .into_iter()
-        .flatten()
+    let all = [
+        PAIRS,
+        upkeep::PAIRS,
+        identity::PAIRS,
+        record::PAIRS,
+        rights::PAIRS,
+        work::PAIRS,
+    ];
+    all.into_iter().flatten()
+}
+
+/// The names of all operations that stand in a pair.
+pub async fn written(meta: Meta) -> BTreeSet<&'static str> {
+    let written = Arc::default();
+    for (at, pair) in all().enumerate() {
+        // What the first left may be nothing to do for the second.
+        for (turn, sides) in [[pair.one, pair.other], [pair.other, pair.one]]
+            .into_iter()
+            .enumerate()
+        {
+            let label = format!("w{at}o{turn}n");
+            (pair.prepare)(meta.clone(), label.clone()).await;
+            for side in sides {
+                let side = side(meta.clone(), label.clone());
+                WRITTEN.scope(Arc::clone(&written), side).await;
+            }
+        }
+    }
+    let written = written.lock().unwrap_or_else(PoisonError::into_inner);
+    written.clone()
 }
 
 /// Each pair in both orders: every operation finds what the one before left.

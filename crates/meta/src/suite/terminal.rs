@@ -47,7 +47,7 @@ async fn begin(meta: &Meta, id: &str, user: &str, provider: &str, refresh: bool)
     meta.write(Begin { row }).await.unwrap();
 }
 
-fn waits(label: &str, address: &str) -> DeviceRow {
+pub(super) fn waits(label: &str, address: &str) -> DeviceRow {
     DeviceRow {
         hash: bytes(label),
         user_code: bytes(&format!("user {label}")),

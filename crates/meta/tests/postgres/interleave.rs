@@ -2,13 +2,14 @@
 //! of the statements, what came of them is what one of the two orders of the operations gives, and neither has waited for
 //! the other while that one waited for it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::task::JoinHandle;
 use tokio_postgres::Client;
+use wharf_meta::suite::pairs::record::{HOLD, bytes_are_lost, let_go};
 use wharf_meta::suite::pairs::{Doing, Pair, all, neutral, orders, seen};
 use wharf_meta::test_server::shared;
 use wharf_meta::{Gate, Meta, PostgresOptions};
@@ -144,7 +145,7 @@ async fn interleaved(
     other.gate.open();
     // Both at once: what waits for the other may wait for its end.
     let (one, other) = tokio::join!(one.finish(), other.finish());
-    let got = neutral(&format!("{one}\n{other}\n"), label) + &seen(plain, label).await;
+    let got = neutral(&format!("{one}\n{other}\n"), label) + &seen(plain, pair, label).await;
     (got, was_over)
 }
 
@@ -203,6 +204,41 @@ async fn every_way(share: usize, shares: usize) {
     }
     let wrong: Vec<String> = wrong.into_values().collect();
     assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
+}
+
+/// A backup's hold and the removal of bytes: whatever the order of their statements, no bytes go that the backup has seen.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bytes_that_a_backup_has_seen_stay() {
+    let database = shared().database();
+    let url = database.url();
+    let (watcher, driver) = tokio_postgres::connect(&url, tokio_postgres::NoTls)
+        .await
+        .unwrap();
+    tokio::spawn(driver);
+    let plain = connect(&database).await;
+    let (one, other) = (Side::new(&url).await, Side::new(&url).await);
+    let mut met = BTreeSet::new();
+    for first_is_one in [true, false] {
+        for before in 1..LONGEST {
+            let label = format!("h{first_is_one}x{before}n");
+            let sides = (&one, &other);
+            let (got, was_over) =
+                interleaved(sides, &plain, &watcher, &HOLD, first_is_one, before, &label).await;
+            assert!(!bytes_are_lost(&got), "after {before} statements: {got}");
+            met.extend(got.lines().take(2).map(str::to_owned));
+            let_go(&plain, &label).await;
+            if was_over {
+                break;
+            }
+        }
+    }
+    // Each of them came first in some.
+    for word in ["seen true", "seen false", "taken true", "taken false"] {
+        assert!(met.contains(word), "{word}: {met:?}");
+    }
+    for meta in [plain, one.meta, other.meta] {
+        meta.close().await;
+    }
 }
 
 /// How often two transactions of the database waited for each other, once everybody else has left it.

@@ -7,6 +7,7 @@ mod fixture;
 mod growth;
 mod growth_people;
 mod open;
+mod pairs;
 mod statements;
 
 use std::path::Path;

@@ -569,7 +569,10 @@ impl Op for Link {
                 return Ok(Linked::Invited);
             }
             let (name, by) = (&self.user, &self.by);
-            if !make_user(tx, name, &by.actor, by.at, told.clone()).await? {
+            if !make_user(tx, name, &by.actor, by.at, told.clone()).await?
+                // On PostgreSQL another one may have made the user meanwhile.
+                && user(tx, name).await?.is_none()
+            {
                 return Ok(Linked::Robot);
             }
         }

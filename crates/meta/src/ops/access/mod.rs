@@ -19,6 +19,7 @@ use serde_json::Value;
 use wharf_oci::RepositoryName;
 
 use super::event::{self, Fact, Kind};
+use super::setting;
 use crate::error::Result;
 use crate::tx::{Op, ReadOp, Tx};
 use crate::vals;
@@ -94,28 +95,9 @@ pub(super) async fn begin<T: Tx>(tx: &mut T, by: &By) -> Result<std::result::Res
     })
 }
 
-async fn lock<T: Tx>(tx: &mut T) -> Result<i64> {
-    let mut epoch = locked(tx).await?;
-    if epoch.is_none() {
-        tx.exec(
-            "INSERT INTO setting (key, value) VALUES ($1, '0') ON CONFLICT (key) DO NOTHING",
-            vals![EPOCH],
-        )
-        .await?;
-        epoch = locked(tx).await?;
-    }
-    Ok(epoch.unwrap_or(0))
-}
-
-async fn locked<T: Tx>(tx: &mut T) -> Result<Option<i64>> {
-    let row = tx
-        .row(
-            "SELECT value FROM setting WHERE key = $1 FOR UPDATE",
-            vals![EPOCH],
-        )
-        .await?;
-    let value = row.map(|mut row| row.text(0)).transpose()?;
-    Ok(value.map(|value| value.parse().unwrap_or(0)))
+/// Locks the epoch and gives it.
+pub(super) async fn lock<T: Tx>(tx: &mut T) -> Result<i64> {
+    Ok(setting::lock(tx, EPOCH).await?.parse().unwrap_or(0))
 }
 
 /// Counts the epoch up, and records what changed, and on which path: `""` is everywhere.

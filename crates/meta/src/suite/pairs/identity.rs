@@ -1,12 +1,13 @@
 //! Invitations, sessions and terminals.
 
 use super::{NOW, approved, fetch, fetched, remove, renew, told};
-use crate::device::Decide;
+use crate::device::{self, Ask, Asked, ByUserCode, Decide, MOST_OF_ADDRESS, Poll};
 use crate::invitation::{Accept, InvitationRow, Put, Withdraw};
 use crate::session::{
-    Begin, Due, End, Forget, Logout, Of, Refuse, Release, Schedule, SessionRow, Which,
+    Begin, Due, End, Forget, ForgetLogouts, Logout, Of, Refuse, Release, Schedule, SessionRow,
+    Touch, Which,
 };
-use crate::suite::terminal::{ask, end_all, end_session};
+use crate::suite::terminal::{ask, end_all, end_session, waits};
 use crate::{Meta, principal, terminal};
 
 /// Before any other session ends.
@@ -90,14 +91,18 @@ fn forget_sessions() -> Forget {
     Forget { before, limit }
 }
 
-/// A session of the user by its name, whether it is kept or not.
+/// A session by its name, whether it is kept or not.
 async fn session(meta: &Meta, id: &str) -> Option<SessionRow> {
+    due(meta).await.into_iter().find(|row| row.id == id)
+}
+
+/// All sessions whose providers are asked.
+async fn due(meta: &Meta) -> Vec<SessionRow> {
     let due = Due {
         at: i64::MAX,
         limit: 10_000,
     };
-    let rows = meta.read(due).await.expect("sessions");
-    rows.into_iter().find(|row| row.id == id)
+    meta.read(due).await.expect("sessions")
 }
 
 /// What comes of it is seen by what is left: one that is over has been read before.
@@ -183,6 +188,76 @@ async fn forget_ended(meta: Meta, _: String) -> String {
     String::new()
 }
 
+fn touch(label: &str, at: i64) -> Touch {
+    Touch {
+        id: format!("{label} s"),
+        address: at.to_string(),
+        at,
+    }
+}
+
+fn touch_terminal(label: &str, at: i64) -> terminal::Touch {
+    terminal::Touch {
+        id: format!("{label} t"),
+        address: at.to_string(),
+        at,
+    }
+}
+
+fn forget_logouts() -> ForgetLogouts {
+    let (before, limit) = (NOW + 10, 10_000);
+    ForgetLogouts { before, limit }
+}
+
+async fn forget_words(meta: Meta, _: String) -> String {
+    told(meta, forget_logouts()).await;
+    String::new()
+}
+
+/// Another request from the same address.
+fn request(label: &str, name: &str) -> Ask {
+    let row = waits(&format!("{label} {name}"), label);
+    Ask { row }
+}
+
+/// So many wait of the address that one more may.
+async fn crowded(meta: &Meta, label: &str) {
+    for number in 1..MOST_OF_ADDRESS {
+        assert_eq!(
+            ask(meta, &format!("{label} r{number}"), label).await,
+            Asked::Waits
+        );
+    }
+}
+
+fn poll(label: &str, at: i64) -> Poll {
+    let (hash, longer) = (label.into(), 5_000);
+    Poll { hash, at, longer }
+}
+
+/// Two requests that the user has said yes to, the one that ends first made last.
+async fn approved_twice(meta: &Meta, label: &str) {
+    approved(meta, label).await;
+    let row = device::DeviceRow {
+        expires_at: NOW + 9,
+        ..waits(&format!("{label}2"), label)
+    };
+    told(meta.clone(), Ask { row }).await;
+    let decide = Decide {
+        user_code: format!("user {label}2").into_bytes(),
+        session: label.into(),
+        ..decide(label, true)
+    };
+    told(meta.clone(), decide).await;
+}
+
+/// Also those of others.
+async fn forget_requests(meta: Meta, _: String) -> String {
+    let (before, limit) = (i64::MAX, 10_000);
+    told(meta, device::Forget { before, limit }).await;
+    String::new()
+}
+
 pairs! {
     "accept an invitation, accept it as well": |meta, label| invited(&meta, &label).await;
         told(meta, accept(&label, "a")); told(meta, accept(&label, "b"));
@@ -230,6 +305,42 @@ pairs! {
         told(meta, schedule(&label, NOW + 1)); told(meta, sign_out(&label));
     "spend a refresh token, forget terminals that ended": |meta, label| fetched(&meta, &label).await;
         told(meta, renew(&label, 2)); forget(meta, label);
+    "a terminal is used, it spends its refresh token": |meta, label| fetched(&meta, &label).await;
+        told(meta, touch_terminal(&label, NOW + 5)); told(meta, renew(&label, 2));
+    "a terminal is used, end all that its user has": |meta, label| fetched(&meta, &label).await;
+        told(meta, touch_terminal(&label, NOW + 5)); told(meta, end_all(&label));
+    "a session is used, it is used elsewhere": |meta, label| signed_in(&meta, &label).await;
+        told(meta, touch(&label, NOW + 5)); told(meta, touch(&label, NOW + 6));
+    "a session is used, it ends": |meta, label| signed_in(&meta, &label).await;
+        told(meta, touch(&label, NOW + 5)); told(meta, sign_out(&label));
+    "forget what providers said, one says it again": |meta, label| { signed_in(&meta, &label).await;
+        told(meta, logout(&label, "1")).await; };
+        forget_words(meta, label); told(meta, logout(&label, "1"));
+    "forget what providers said, forget it as well": |meta, label| { signed_in(&meta, &label).await;
+        told(meta, logout(&label, "1")).await; };
+        forget_words(meta, label); forget_words(meta, label);
+    "ask for a terminal, ask with the same code": |meta, label| drop((meta, label));
+        told(meta, request(&label, "a")); told(meta, request(&label, "a"));
+    "ask for a terminal where one more may, ask for another": |meta, label| crowded(&meta, &label).await;
+        told(meta, request(&label, "a")); told(meta, request(&label, "b"));
+    "poll, say yes": |meta, label| asked(&meta, &label).await;
+        told(meta, poll(&label, NOW + 5)); told(meta, decide(&label, true));
+    "poll, poll too soon": |meta, label| asked(&meta, &label).await;
+        told(meta, poll(&label, NOW + 5)); told(meta, poll(&label, NOW + 6));
+    "poll, fetch the terminal": |meta, label| approved(&meta, &label).await;
+        told(meta, poll(&label, NOW + 5)); told(meta, fetch(&label));
+    "forget requests, say yes to one": |meta, label| asked(&meta, &label).await;
+        forget_requests(meta, label); told(meta, decide(&label, true));
+    "forget requests, fetch one": |meta, label| approved(&meta, &label).await;
+        forget_requests(meta, label); told(meta, fetch(&label));
+    "forget requests, end all that their user has": |meta, label| approved_twice(&meta, &label).await;
+        forget_requests(meta, label); told(meta, end_all(&label));
+    "forget requests, their user goes": |meta, label| approved_twice(&meta, &label).await;
+        forget_requests(meta, label); told(meta, remove(&label, "user"));
+}
+
+async fn look(meta: &Meta, label: &str) -> Vec<String> {
+    super::people(meta, label).await
 }
 
 /// What is seen of sessions and terminals.
@@ -240,16 +351,26 @@ pub(super) async fn seen(meta: &Meta, label: &str) -> Vec<String> {
     };
     let mut seen = Vec::new();
     for row in meta.read(of).await.expect("sessions") {
-        seen.push(format!("session {} {:?}", row.id, row.check_at));
+        let text = format!("session {} {:?} {}", row.id, row.check_at, row.seen_at);
+        seen.push(text);
     }
-    for id in [label.to_owned(), format!("{label} s")] {
-        if let Some(row) = session(meta, &id).await.filter(|row| row.kept) {
-            seen.push(format!("kept {}", row.id));
-        }
-    }
+    let ours = [label.to_owned(), format!("{label} s")];
+    let kept = due(meta).await.into_iter().filter(|row| row.kept);
+    let mut kept: Vec<String> = kept.map(|row| row.id).collect();
+    kept.retain(|id| ours.contains(id));
+    kept.sort_unstable();
+    seen.extend(kept.into_iter().map(|id| format!("kept {id}")));
     let of = terminal::Of { principal };
     for row in meta.read(of).await.expect("terminals") {
-        seen.push(format!("terminal {} {}", row.id, row.generation));
+        let text = format!("terminal {} {} {}", row.id, row.generation, row.seen_at);
+        seen.push(text);
+    }
+    for name in [label.to_owned(), format!("{label}2")] {
+        let user_code = format!("user {name}").into_bytes();
+        let row = meta.read(ByUserCode { user_code }).await.expect("a read");
+        if let Some(row) = row {
+            seen.push(format!("{:?} {} {}", row.state, row.wait, row.polled_at));
+        }
     }
     seen
 }

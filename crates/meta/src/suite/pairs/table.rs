@@ -1,4 +1,4 @@
-//! How pairs are written down.
+//! How pairs are written down. A page with pairs has a function `look`, which gives what is seen of a run.
 
 macro_rules! pairs {
     ($($name:literal: |$meta:ident, $label:ident| $prepare:expr; $one:expr; $other:expr;)*) => {
@@ -8,6 +8,7 @@ macro_rules! pairs {
             prepare: |$meta, $label| $crate::suite::pairs::doing(async move { $prepare; String::new() }),
             one: |$meta, $label| $crate::suite::pairs::doing(async move { $one.await }),
             other: |$meta, $label| $crate::suite::pairs::doing(async move { $other.await }),
+            seen: |meta, label| $crate::suite::pairs::doing(async move { look(&meta, &label).await.join("\n") }),
         }),*];
     };
 }

@@ -3,8 +3,8 @@
 use wharf_oci::EdgeKind;
 
 use super::{
-    LONG_AGO, NOW, blob, collect, condemn, delete, delete_tag, end, key, mount, plain, repo, told,
-    unlink, with_layer,
+    LONG_AGO, NOW, blob, collect, condemn, delete, delete_tag, done, end, key, mount, plain, repo,
+    told, unlink, with_layer,
 };
 use crate::adopt::Adopt;
 use crate::job::{Add, Cancel, End, Finish, Heartbeat, JobRow, List, Retry, Take, Trim, Wanted};
@@ -14,13 +14,13 @@ use crate::suite::{digest, edge, push, push_blob, tag};
 use crate::{Meta, quarantine, tag as tags};
 
 /// A manifest with a layer and a tag, deleted.
-async fn deleted(meta: &Meta, label: &str) {
+pub(super) async fn deleted(meta: &Meta, label: &str) {
     push_blob(meta, label, format!("{label} blob")).await;
     push(meta, with_layer(label, "m1", &["t"])).await;
     told(meta.clone(), delete(label, "m1")).await;
 }
 
-fn restore(label: &str) -> Restore {
+pub(super) fn restore(label: &str) -> Restore {
     Restore {
         repository: repo(label),
         digest: digest(format!("{label} m1")),
@@ -78,7 +78,7 @@ async fn condemned(meta: &Meta, label: &str) {
 }
 
 /// A link that is due before anything else.
-async fn due(meta: &Meta, label: &str) {
+pub(super) async fn due(meta: &Meta, label: &str) {
     let publish = crate::blob::Publish {
         at: LONG_AGO,
         ..key(label, "old")
@@ -86,7 +86,7 @@ async fn due(meta: &Meta, label: &str) {
     meta.write(publish).await.expect("a blob");
 }
 
-fn adopt(label: &str) -> Adopt {
+pub(super) fn adopt(label: &str) -> Adopt {
     Adopt {
         key: format!("{label}-found"),
         digest: blob(label),
@@ -98,7 +98,7 @@ fn adopt(label: &str) -> Adopt {
     }
 }
 
-fn discard(label: &str) -> Discard {
+pub(super) fn discard(label: &str) -> Discard {
     Discard {
         keys: vec![(format!("{label}-found"), blob(label))],
         at: NOW,
@@ -123,13 +123,10 @@ async fn add_job(meta: &Meta, label: &str) {
 
 /// Whether it was added.
 async fn added(meta: Meta, label: String) -> String {
-    match meta.write(add(&label)).await {
-        Ok(id) => id.is_some().to_string(),
-        Err(error) => panic!("{error}"),
-    }
+    done(meta, add(&label)).await.is_some().to_string()
 }
 
-fn take(label: &str, lease: i64) -> Take {
+pub(super) fn take(label: &str, lease: i64) -> Take {
     let (kind, limit) = (label.to_owned(), 1);
     Take {
         kinds: vec![Wanted { kind, limit }],
@@ -140,15 +137,12 @@ fn take(label: &str, lease: i64) -> Take {
 }
 
 /// Who takes it: a row's id and times are other ones in each run.
-async fn taken(meta: Meta, label: String) -> String {
-    let row = match meta.write(take(&label, 60_000)).await {
-        Ok(row) => row,
-        Err(error) => panic!("{error}"),
-    };
+pub(super) async fn taken(meta: Meta, label: String) -> String {
+    let row = done(meta, take(&label, 60_000)).await;
     format!("{:?}", row.map(|row| (row.fence, row.attempts)))
 }
 
-async fn job(meta: &Meta, label: &str) -> Option<JobRow> {
+pub(super) async fn job(meta: &Meta, label: &str) -> Option<JobRow> {
     let (after, limit) = (None, 10_000);
     let rows = meta.read(List { after, limit }).await.expect("jobs");
     rows.into_iter().find(|row| row.kind == label)
@@ -160,7 +154,7 @@ async fn lost(meta: &Meta, label: &str) {
     meta.write(take(label, -60_000)).await.expect("a job");
 }
 
-async fn finish(meta: Meta, label: String, end: End) -> String {
+pub(super) async fn finish(meta: Meta, label: String, end: End) -> String {
     let id = job(&meta, &label).await.expect("a job").id;
     let finish = Finish {
         id,
@@ -173,7 +167,7 @@ async fn finish(meta: Meta, label: String, end: End) -> String {
     told(meta, finish).await
 }
 
-async fn beat(meta: Meta, label: String) -> String {
+pub(super) async fn beat(meta: Meta, label: String) -> String {
     let id = job(&meta, &label).await.expect("a job").id;
     let beat = Heartbeat {
         id,
@@ -185,7 +179,7 @@ async fn beat(meta: Meta, label: String) -> String {
     told(meta, beat).await
 }
 
-async fn cancel(meta: Meta, label: String) -> String {
+pub(super) async fn cancel(meta: Meta, label: String) -> String {
     let id = job(&meta, &label).await.expect("a job").id;
     told(meta, Cancel { id, at: NOW }).await
 }
@@ -269,12 +263,23 @@ pairs! {
         retry(meta, label); trim(meta, label);
 }
 
+pub(super) async fn look(meta: &Meta, label: &str) -> Vec<String> {
+    let mut all = super::content(meta, label).await;
+    all.extend(seen(meta, label).await);
+    all
+}
+
 /// What is seen of jobs.
-pub(super) async fn seen(meta: &Meta, label: &str) -> Vec<String> {
+async fn seen(meta: &Meta, label: &str) -> Vec<String> {
     let (after, limit) = (None, 10_000);
     let rows = meta.read(List { after, limit }).await.expect("jobs");
     let rows = rows.into_iter().filter(|row| row.kind == label);
-    let rows = rows.map(|row| format!("{:?} {} {}", row.state, row.fence, row.attempts));
+    let rows = rows.map(|row| {
+        format!(
+            "{:?} {} {} {:?}",
+            row.state, row.fence, row.attempts, row.every
+        )
+    });
     // Their ids are in no order.
     let mut rows: Vec<String> = rows.collect();
     rows.sort_unstable();
