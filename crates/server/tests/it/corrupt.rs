@@ -268,8 +268,13 @@ async fn a_flipped_bit_in_content_that_lies_in_the_database_is_not_served() {
         let path = data(&server).join("wharf.db");
         let whole = std::fs::read(&path).unwrap();
         let piece = &bytes[20..60];
-        let at = whole.windows(piece.len()).position(|part| part == piece);
-        flip(&path, at.expect("in the database") as u64 + 7);
+        let places = whole.windows(piece.len()).enumerate();
+        // Where SQLite has moved a row, an old copy may be left in space that is free now.
+        let found: Vec<_> = places.filter(|(_, part)| *part == piece).collect();
+        assert!(!found.is_empty(), "not in the database");
+        for (at, _) in found {
+            flip(&path, at as u64 + 7);
+        }
         server.again().await;
         let client = server.admin(Version::Http1);
         client

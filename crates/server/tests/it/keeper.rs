@@ -558,7 +558,8 @@ fn a_login_that_is_given_up_leaves_nothing() {
         std::thread::sleep(Duration::from_millis(5));
     }
     let id = rustix::process::Pid::from_child(&child);
-    rustix::process::kill_process(id, rustix::process::Signal::INT).unwrap();
+    // Not INT, which is ignored by all that a shell started in the background.
+    rustix::process::kill_process(id, rustix::process::Signal::TERM).unwrap();
     assert!(!child.wait().unwrap().success());
     assert!(!desk.path(".config/wharf/contexts.toml").exists() && !desk.path(".docker").exists());
     assert_eq!(refused(&desk.helper("get", &host)), NOT_FOUND);
