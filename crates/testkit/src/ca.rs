@@ -73,41 +73,26 @@ impl Ca {
 
     /// A certificate for the given names and addresses.
     pub fn issue_for(&self, names: &[&str]) -> Identity {
-        let key = KeyPair::generate().expect("make a key");
         let names = names
             .iter()
             .map(|&name| name.to_owned())
             .collect::<Vec<_>>();
         let params = CertificateParams::new(names).expect("valid names");
-        let cert = params
-            .signed_by(&key, &self.issuer)
-            .expect("sign the certificate");
-        Identity {
-            cert: cert.pem(),
-            key: key.serialize_pem(),
-        }
+        self.sign(&params)
     }
 
     /// A certificate for `localhost` and `127.0.0.1` that was good from the start of one year to that of another.
     pub fn issue_in(&self, years: (i32, i32)) -> Identity {
-        let key = KeyPair::generate().expect("make a key");
         let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
         let mut params = CertificateParams::new(names).expect("valid names");
         params.not_before = date_time_ymd(years.0, 1, 1);
         params.not_after = date_time_ymd(years.1, 1, 1);
-        let cert = params
-            .signed_by(&key, &self.issuer)
-            .expect("sign the certificate");
-        Identity {
-            cert: cert.pem(),
-            key: key.serialize_pem(),
-        }
+        self.sign(&params)
     }
 
     /// A certificate for a client, with these names: `email:`, `uri:`, `dns:` or `cn:` and the name. From the start of
     /// one year to that of another.
     pub fn issue_client(&self, names: &[&str], serial: u64, years: (i32, i32)) -> Identity {
-        let key = KeyPair::generate().expect("make a key");
         let mut params = CertificateParams::new(Vec::new()).expect("no names to be wrong");
         for name in names {
             let (kind, name) = name.split_once(':').expect("a kind and a name");
@@ -126,6 +111,11 @@ impl Ca {
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         params.not_before = date_time_ymd(years.0, 1, 1);
         params.not_after = date_time_ymd(years.1, 1, 1);
+        self.sign(&params)
+    }
+
+    fn sign(&self, params: &CertificateParams) -> Identity {
+        let key = KeyPair::generate().expect("make a key");
         let cert = params
             .signed_by(&key, &self.issuer)
             .expect("sign the certificate");

@@ -24,8 +24,9 @@ const MOST: u32 = 20;
 pub async fn check(registry: &Registry) -> Result<usize> {
     let (at, limit) = (registry.clock.now_ms(), MOST);
     let mut due = registry.meta.read(Due { at, limit }).await?;
-    // A clock that was ahead and was put right would keep providers unasked until then.
-    let beyond = at.saturating_add(interval(registry));
+    // A clock that was ahead and was put right would keep providers unasked until then. Twice the time, since the clock of the replica
+    // that wrote it may be a little ahead of this one.
+    let beyond = at.saturating_add(interval(registry).saturating_mul(2));
     due.extend(registry.meta.read(DueBeyond { beyond, limit }).await?);
     let count = due.len();
     for row in due {
