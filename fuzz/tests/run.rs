@@ -1,7 +1,8 @@
 //! Mutates the seeds of every target for some seconds on stable Rust.
 //!
 //! `WHARF_FUZZ_SECONDS` says how long for each target (default 2), `WHARF_FUZZ_TARGET` names a single one,
-//! `WHARF_FUZZ_SEED` repeats a run. A finding is printed as a line for the seed file, where it belongs once it is fixed.
+//! `WHARF_FUZZ_SEED` which inputs: a number for the same ones in the same order (default 1, so that a change is judged by what it
+//! does), `new` for others each time. A finding is printed as a line for the seed file, where it belongs once it is fixed.
 
 use std::env;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -111,12 +112,12 @@ fn run(target: &Target) {
             .map(|value| value.parse::<u64>().expect(name))
     };
     let time = Duration::from_secs(number("WHARF_FUZZ_SECONDS").unwrap_or(2));
-    let now = || {
-        SystemTime::now()
+    let seed = match env::var("WHARF_FUZZ_SEED").as_deref() {
+        Ok("new") => SystemTime::now()
             .duration_since(SystemTime::UNIX_EPOCH)
-            .map_or(0, |since| since.as_nanos() as u64)
+            .map_or(0, |since| since.as_nanos() as u64),
+        _ => number("WHARF_FUZZ_SEED").unwrap_or(1),
     };
-    let seed = number("WHARF_FUZZ_SEED").unwrap_or_else(now);
     let seeds: Vec<_> = target.inputs().collect();
     assert!(!seeds.is_empty(), "{} has no seeds", target.name);
     let mut random = Random(seed);
