@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 use wharf_meta::job as rows;
 
 use super::kinds::{Entry, Kinds};
@@ -34,16 +34,16 @@ pub struct Options {
     pub alone: bool,
 }
 
-/// Runs jobs until `stop` is true; what runs then goes on at the next start where it stood.
+/// Runs jobs until `stop`; what runs then goes on at the next start where it stood.
 pub async fn run(
     registry: Arc<Registry>,
     kinds: Arc<Kinds>,
     options: Options,
-    mut stop: watch::Receiver<bool>,
+    stop: CancellationToken,
 ) {
     let mut begun = false;
     let mut running = JoinSet::new();
-    while !*stop.borrow() {
+    while !stop.is_cancelled() {
         while running.try_join_next().is_some() {}
         // What comes while this looks is seen by the next look.
         let told = registry.jobs.notified();
@@ -68,7 +68,7 @@ pub async fn run(
             AFTER_ERROR
         });
         tokio::select! {
-            _ = stop.changed() => {}
+            () = stop.cancelled() => {}
             () = told => {}
             Some(_) = running.join_next() => {}
             () = tokio::time::sleep(wait) => {}
@@ -143,7 +143,7 @@ enum Ended {
     Lost,
 }
 
-async fn one(registry: &Registry, kinds: &Kinds, row: rows::JobRow, stop: watch::Receiver<bool>) {
+async fn one(registry: &Registry, kinds: &Kinds, row: rows::JobRow, stop: CancellationToken) {
     let Some(entry) = kinds.find(&row.kind) else {
         return;
     };
@@ -207,11 +207,11 @@ async fn work_off(
     entry: &Entry,
     row: &rows::JobRow,
     work: &mut dyn Work,
-    stop: watch::Receiver<bool>,
+    stop: CancellationToken,
 ) -> Ended {
     let mut renewed = Instant::now();
     loop {
-        if *stop.borrow() {
+        if stop.is_cancelled() {
             return Ended::Well(Step::More);
         }
         let payload = work.payload();

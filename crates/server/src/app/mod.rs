@@ -14,7 +14,6 @@ mod upkeep;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use wharf_core::access::{Access, AccessError, AccessOptions};
@@ -93,7 +92,6 @@ pub struct App {
     me: OnceLock<Me>,
     /// All kinds of jobs.
     kinds: Arc<Kinds>,
-    halt: watch::Sender<bool>,
     jobs: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -159,7 +157,6 @@ impl App {
         }
         let stop = CancellationToken::new();
         let kinds = Arc::new(upkeep::kinds(options.upkeep));
-        let (halt, halted) = watch::channel(false);
         let jobs = options.upkeep.map(|_| {
             // On a store of its own a process is known by the same name at every start, and can take up what it had.
             let alone = !data.meta.is_shared();
@@ -170,7 +167,12 @@ impl App {
                 },
                 alone,
             };
-            tokio::spawn(job::run(registry.clone(), kinds.clone(), jobs, halted))
+            tokio::spawn(job::run(
+                registry.clone(),
+                kinds.clone(),
+                jobs,
+                stop.clone(),
+            ))
         });
         tokio::spawn(upkeep::run(registry.clone(), shared, stop.clone()));
         Ok(Arc::new(Self {
@@ -191,7 +193,6 @@ impl App {
             stop,
             me: OnceLock::new(),
             kinds,
-            halt,
             jobs: Mutex::new(jobs),
         }))
     }
@@ -222,7 +223,6 @@ impl App {
     /// Ends the upkeep and brings everything in the metadata store to the disk. Requests must have ended before.
     pub async fn close(&self) {
         self.stop.cancel();
-        let _ = self.halt.send(true);
         let jobs = self
             .jobs
             .lock()
@@ -244,6 +244,13 @@ impl App {
             let _ = tokio::time::timeout(LEAVE, replica::leave(&self.registry, me)).await;
         }
         self.data.meta.close().await;
+    }
+}
+
+/// Whoever drops it without [`App::close`] wants nothing more done.
+impl Drop for App {
+    fn drop(&mut self) {
+        self.stop.cancel();
     }
 }
 

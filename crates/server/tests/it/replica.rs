@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 use wharf_blob::UploadId;
 use wharf_core::job::{self, Job as _, Kinds, Spec, Step};
 use wharf_core::scrub::Scrub;
@@ -220,12 +220,12 @@ async fn a_scrub_goes_on_where_the_replica_stood_that_died() {
     second.rules.store(Arc::new(hurried));
     let second = Arc::new(second);
     let kinds = Kinds::default().with::<Scrub>(Spec::every(Duration::from_secs(1)).off());
-    let (stop, stopped) = watch::channel(false);
+    let stop = CancellationToken::new();
     let worker = job::Options {
         worker: "second".into(),
         alone: false,
     };
-    let running = tokio::spawn(job::run(second, Arc::new(kinds), worker, stopped));
+    let running = tokio::spawn(job::run(second, Arc::new(kinds), worker, stop.clone()));
     let begun = Instant::now();
     let done = loop {
         let row = get().await;
@@ -235,7 +235,7 @@ async fn a_scrub_goes_on_where_the_replica_stood_that_died() {
         assert!(begun.elapsed() < PATIENCE, "{row:?}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     };
-    stop.send(true).expect("it listens");
+    stop.cancel();
     running.await.expect("it ends");
     assert_eq!(done.worker.as_deref(), Some("second"));
     let all: Scrub = serde_json::from_str(&done.payload).expect("a scrub");

@@ -1,10 +1,11 @@
 //! What survives the end of the process: everything that was acknowledged, and nothing else is claimed.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use wharf_testkit::client::Step;
-use wharf_testkit::{Client, Content, Image, Process, TestOptions, Version};
+use wharf_testkit::{Client, Content, Image, Process, TestOptions, TestServer, Version};
 
 use crate::support::{blob, chunk, finish, holds, manifest, standing};
 
@@ -228,4 +229,20 @@ async fn requests_under_way_are_finished_before_an_orderly_end() {
     assert!(status.success(), "{status}:\n{}", server.output());
     server.again().await;
     assert!(holds(&client, "team/app", &content).await);
+}
+
+/// Its worker once asked for jobs as fast as it could from then on.
+#[tokio::test]
+async fn what_is_dropped_without_an_end_is_looked_after_no_more() {
+    let server = TestServer::start(TestOptions::default()).await;
+    let registry = Arc::downgrade(&server.app().registry);
+    drop(server);
+    let begun = Instant::now();
+    while registry.strong_count() > 0 {
+        assert!(
+            begun.elapsed() < Duration::from_secs(20),
+            "somebody holds the registry"
+        );
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
